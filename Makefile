@@ -1,0 +1,48 @@
+# Everything runs in .venv, made on first use from the lock; nothing is installed by hand.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCKED := $(VENV)/.locked
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check bench soak lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+$(LOCKED): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11; say which to use: make PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	touch $@
+
+# A strict editable install lists the files there were when it was made; it is renewed so that new ones are seen.
+install: $(LOCKED)  ## the virtual environment, with the package installed from this checkout
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+	    --config-settings editable_mode=strict --editable .
+
+demo: install  ## a team of agents finishes a piece of work (KEEP=1 leaves the server up)
+	$(BIN)/sidecar demo $(if $(KEEP),--keep)
+
+test: install  ## the whole test suite
+	$(BIN)/python -m pytest -m "not soak" $(ARGS)
+
+check: install  ## ruff, mypy --strict, the import contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p sidecar
+	$(BIN)/lint-imports
+
+bench: install  ## speed beside peers, in the same run
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+soak: install  ## durability and supervision in the long counts (under 30 minutes)
+	$(BIN)/python -m pytest -m soak --timeout 1700 $(ARGS)
+
+lock: $(LOCKED)  ## requirements.lock anew, from pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev \
+	    --no-emit-index-url --no-annotate --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+
+clean:  ## removes what make has made
+	rm -rf $(VENV) build dist *.egg-info

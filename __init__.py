@@ -1,0 +1,3 @@
+"""The orchestration sidecar: one HTTP server beside a fleet of coding agents."""
+
+__version__ = "0.1.0"

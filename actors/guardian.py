@@ -1,0 +1,370 @@
+"""The supervisor of the actors: starts them, starts them again behind the same handle, gives up when they keep dying.
+
+Two kinds of failure, as Pykka 4.5 makes them (its loop stops all actors on a SystemExit, and drops queued messages
+of an actor that dies): a message that cannot be handled costs only that message; a loop that ends costs the requests
+it held, which are answered with Unavailable, and the next incarnation takes over the mailbox.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+import pykka
+
+from ..state.errors import SidecarError, Unavailable
+from ..supervision.restart import RestartIntensity, Verdict
+from .asking import Fact, Later, R, Recipient, Request
+
+log = logging.getLogger(__name__)
+
+STOP_WITHIN_S = 10.0  # an actor's last commit on a slow disk
+
+
+class ActorStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One actor as an operator sees it. busy_ms: time spent handling messages, over all its incarnations."""
+
+    name: str
+    state: str
+    mailbox_depth: int
+    processed: int
+    failures: int
+    restarts: int
+    last_error: str | None
+    busy_ms: float
+
+
+class _Envelope(NamedTuple):
+    message: Request[Any] | Fact
+    later: Later[Any] | None
+
+
+class _EndLoop(Fact):
+    """Ends the loop of the incarnation that reads it."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
+class LoopEnded(Exception):
+    """Raised in an actor's thread to end its loop."""
+
+
+class Owner(pykka.ThreadingActor):
+    """An actor that owns a piece of state. Subclasses write `handle`, and `on_start`, `release` where they need them.
+
+    `handle` returns the reply, a Later for a reply that comes later, or None for a fact; it may be called in a test
+    without any thread. State is rebuilt in `__init__` or `on_start` of the next incarnation, from the disk.
+    """
+
+    use_daemon_thread = True  # a stuck actor must not keep the process from ending
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._handle: Handle | None = None
+        self._death: str | None = None
+
+    def handle(self, message: Any) -> Any:
+        raise TypeError(f"{type(self).__name__} does not handle {type(message).__name__}")
+
+    def release(self) -> None:
+        """Let go of files and threads; called in the actor's thread when its loop has ended, whatever ended it."""
+
+    def on_receive(self, message: _Envelope) -> None:
+        request, later = message
+        if isinstance(request, _EndLoop):
+            raise LoopEnded(request.reason)
+        started = time.perf_counter()
+        try:
+            reply = self.handle(request)
+        except SidecarError as error:
+            if later is None:
+                log.warning("fact refused actor=%s fact=%s: %s", self._name, type(request).__name__, error)
+            else:
+                later.refuse(error)
+        except Exception as error:
+            log.exception("message failed actor=%s message=%s", self._name, type(request).__name__)
+            if later is not None:
+                later.refuse(error)
+            if self._handle is not None and self._handle.message_failed(error):
+                raise LoopEnded(f"too many messages failed, the last with {error!r}") from error
+        except BaseException as error:
+            # SystemExit from a library would make Pykka stop every actor.
+            raise LoopEnded(f"{error!r} while handling {type(request).__name__}") from error
+        else:
+            if later is not None:
+                _settle(later, reply)
+        finally:
+            if self._handle is not None:
+                self._handle.message_handled((time.perf_counter() - started) * 1000)
+
+    @property
+    def me(self) -> Recipient:
+        """Where this actor gets its messages, for timers and callbacks that must come back to it."""
+        if self._handle is None:
+            raise RuntimeError(f"{type(self).__name__} runs without a handle")
+        return self._handle
+
+    @property
+    def _name(self) -> str:
+        return self._handle.name if self._handle is not None else type(self).__name__
+
+    def _actor_loop(self) -> None:
+        try:
+            super()._actor_loop()
+        finally:
+            try:
+                self.release()
+            except Exception as error:
+                log.exception("actor could not release what it held actor=%s", self._name)
+                self._death = self._death or repr(error)
+            if self._handle is not None:
+                self._handle.loop_ended(self, self._death)
+
+    def _actor_loop_teardown(self) -> None:
+        """Pykka would drop the mailbox here; the handle keeps it for the next incarnation instead."""
+
+    def _handle_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:
+        self._death = str(exception_value) or repr(exception_value)
+        super()._handle_failure(exception_type, exception_value, traceback)
+
+    def mailbox_depth(self) -> int:
+        return self.actor_inbox.qsize() if isinstance(self.actor_inbox, queue.Queue) else 0
+
+    def left_in_mailbox(self) -> list[_Envelope]:
+        """Messages that this incarnation never looked at, oldest first."""
+        left = []
+        while not self.actor_inbox.empty():
+            message = self.actor_inbox.get().message
+            if isinstance(message, _Envelope) and not isinstance(message.message, _EndLoop):
+                left.append(message)
+        return left
+
+
+def _settle(later: Later[Any], reply: Any) -> None:
+    if not isinstance(reply, Later):
+        later.answer(reply)
+        return
+
+    def pass_on(answered: Later[Any]) -> None:
+        if answered.cancelled():
+            later.refuse(Unavailable("the actor withdrew the request"))
+        elif (error := answered.exception()) is not None:
+            later.refuse(error)
+        else:
+            later.answer(answered.result())
+
+    reply.add_done_callback(pass_on)  # type: ignore[arg-type]  # typeshed: callbacks take the base class
+    # An asker who gave up lets the actor see it, so that it drops the waiter.
+    later.add_done_callback(lambda asked: asked.cancelled() and reply.cancel())
+
+
+class Handle:
+    """The name of an actor, and whichever incarnation of it runs now. Implements `asking.Recipient`."""
+
+    def __init__(
+        self,
+        name: str,
+        start: Callable[[], Owner],
+        *,
+        intensity: RestartIntensity,
+        gave_up: Callable[[str, str], None],
+    ) -> None:
+        self._name = name
+        self._start = start
+        self._intensity = intensity
+        self._gave_up = gave_up
+        self._lock = threading.Lock()
+        self._running: Owner | None = None
+        self._waiting: deque[_Envelope] = deque()
+        self._in_flight: set[Later[Any]] = set()
+        self._deaths: tuple[float, ...] = ()
+        self._message_failures: tuple[float, ...] = ()
+        self._state = "starting"
+        self._ended = threading.Event()
+        self._processed = 0
+        self._failures = 0
+        self._restarts = 0
+        self._busy_ms = 0.0
+        self._last_error: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def tell(self, fact: Fact) -> None:
+        """Send a fact. Kept for the next incarnation if none runs just now; dropped once the actor is stopped."""
+        self._send(_Envelope(fact, None))
+
+    def request(self, request: Request[R]) -> Later[R]:
+        later: Later[R] = Later()
+        with self._lock:
+            if self._state in ("stopped", "failed"):
+                later.refuse(Unavailable(f"{self._name} is not running"))
+                return later
+            self._in_flight.add(later)
+        later.add_done_callback(self._in_flight.discard)
+        self._send(_Envelope(request, later))
+        return later
+
+    def _send(self, envelope: _Envelope) -> None:
+        # Under the lock, so that no message slips into the mailbox of an incarnation that has just ended.
+        with self._lock:
+            if self._running is not None:
+                self._running.actor_ref.tell(envelope)
+            elif self._state not in ("stopped", "failed"):
+                self._waiting.append(envelope)
+
+    def start(self) -> None:
+        """Start the first incarnation. Raises what the actor's constructor raises."""
+        self._state = "starting"
+        self._ended.clear()
+        self._begin()
+
+    def restart(self, reason: str) -> None:
+        """End the running incarnation and start the next; requests it holds are answered with Unavailable."""
+        with self._lock:
+            if self._running is not None:
+                self._running.actor_ref.tell(_Envelope(_EndLoop(reason), None))
+
+    def stop(self) -> None:
+        """Stop after what is in the mailbox now; waits up to STOP_WITHIN_S. Nothing is started again."""
+        with self._lock:
+            running = self._running
+            self._state = "stopped"
+        if running is not None:
+            running.actor_ref.stop(block=False)
+            if not self._ended.wait(STOP_WITHIN_S):
+                log.error("actor did not stop actor=%s within_s=%g", self._name, STOP_WITHIN_S)
+        self._refuse(tuple(self._in_flight), "has stopped")
+
+    def status(self) -> ActorStatus:
+        running = self._running
+        depth = running.mailbox_depth() if running is not None else len(self._waiting)
+        return ActorStatus(
+            name=self._name,
+            state=self._state,
+            mailbox_depth=depth,
+            processed=self._processed,
+            failures=self._failures,
+            restarts=self._restarts,
+            last_error=self._last_error,
+            busy_ms=round(self._busy_ms, 3),
+        )
+
+    # What the running incarnation reports, in its own thread.
+
+    def message_handled(self, took_ms: float) -> None:
+        self._processed += 1
+        self._busy_ms += took_ms
+
+    def message_failed(self, error: BaseException) -> bool:
+        """Count a message that failed unexpectedly; True when there were so many that the state is suspect."""
+        self._failures += 1
+        self._last_error = repr(error)
+        verdict, self._message_failures = self._intensity.decide(self._message_failures, now=time.monotonic())
+        return verdict is Verdict.GIVE_UP
+
+    def loop_ended(self, owner: Owner, death: str | None) -> None:
+        with self._lock:
+            if owner is not self._running:
+                return
+            self._running = None
+            left = owner.left_in_mailbox()
+            # Facts go on to the next incarnation; whoever waits for an answer is told now.
+            self._waiting.extendleft(reversed([e for e in left if e.later is None]))
+            held = tuple(self._in_flight)
+            stopping = self._state == "stopped"
+            if not stopping:
+                self._state = "restarting"
+        if stopping:
+            self._ended.set()
+            return
+        reason = death or "its loop ended"
+        self._last_error = reason
+        self._refuse(held, "was restarted")
+        self._restart_or_give_up(reason)
+
+    def _restart_or_give_up(self, reason: str) -> None:
+        while True:
+            verdict, self._deaths = self._intensity.decide(self._deaths, now=time.monotonic())
+            if verdict is Verdict.GIVE_UP:
+                break
+            self._restarts += 1
+            log.error("actor restarting actor=%s restarts=%d reason=%s", self._name, self._restarts, reason)
+            try:
+                self._begin()
+            except Exception as error:
+                log.exception("actor did not start actor=%s", self._name)
+                reason = self._last_error = repr(error)
+            else:
+                return
+        with self._lock:
+            self._state = "failed"
+            self._waiting.clear()
+        self._refuse(tuple(self._in_flight), "has failed")
+        log.critical("actor given up actor=%s restarts=%d reason=%s", self._name, self._restarts, reason)
+        self._gave_up(self._name, reason)
+
+    def _begin(self) -> None:
+        owner = self._start()
+        owner._handle = self
+        with self._lock:
+            if self._state == "stopped":  # stopped while the next incarnation was being made
+                self._ended.set()
+                return
+            self._running = owner
+            self._message_failures = ()
+            while self._waiting:
+                owner.actor_ref.tell(self._waiting.popleft())
+            self._state = "running"
+        pykka.ActorRegistry.register(owner.actor_ref)
+        owner._start_actor_loop()
+
+    def _refuse(self, held: tuple[Later[Any], ...], what: str) -> None:
+        for later in held:
+            later.refuse(Unavailable(f"{self._name} {what} before it could answer"))
+
+
+class Guardian:
+    """Starts actors in order and stops them in reverse.
+
+    gave_up: called with an actor's name and the reason when it died more often than `intensity` allows; the server
+    then drains and exits non-zero, so that whoever started it can start it again.
+    """
+
+    def __init__(self, *, gave_up: Callable[[str, str], None], intensity: RestartIntensity | None = None) -> None:
+        self._gave_up = gave_up
+        self._intensity = intensity or RestartIntensity(max_restarts=10, within_s=60.0)
+        self._handles: dict[str, Handle] = {}
+
+    def handle(self, name: str, make: Callable[[], Owner]) -> Handle:
+        """A handle for an actor that `make` constructs anew for each incarnation; it runs after `start`."""
+        handle = Handle(name, make, intensity=self._intensity, gave_up=self._gave_up)
+        self._handles[name] = handle
+        return handle
+
+    def start(self) -> None:
+        for handle in self._handles.values():
+            handle.start()
+
+    def stop(self) -> None:
+        for handle in reversed(self._handles.values()):
+            handle.stop()
+
+    def statuses(self) -> tuple[ActorStatus, ...]:
+        return tuple(handle.status() for handle in self._handles.values())
+
+    def restart(self, name: str, reason: str) -> bool:
+        """Restart one actor; False when there is none of that name."""
+        handle = self._handles.get(name)
+        if handle is None:
+            return False
+        handle.restart(reason)
+        return True

@@ -1,0 +1,519 @@
+"""The protocol between the outside and the four actors: every request with its reply type, every fact. Read this first.
+
+Requests are answered with what stands in the brackets, or with a SidecarError. Everything here is frozen and holds
+only frozen things: an actor gets the object itself, not a copy. `project_id=None` means every project (operators).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from ..state.identity import Caller, Token
+from ..state.models import (
+    AgentId,
+    AgentSpec,
+    AgentStatus,
+    Event,
+    EventId,
+    NextAgent,
+    Priority,
+    ResultId,
+    ResultStatus,
+    SpawnPriority,
+    StoredResult,
+)
+from .asking import Fact, Request
+
+# --- Spawner ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnedAgent:
+    """token: what the agent got as JWT_TOKEN; None only while the agent is queued."""
+
+    status: AgentStatus
+    token: Token | None
+    context_injected: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpawnAgent(Request[SpawnedAgent]):
+    """Start an agent of a type whose profile has a command, or queue it.
+
+    idempotency_key: with the spawner's id it names the call; a repeat gets the first answer. Raises NoCommand,
+    InvalidRequest (environment), IdempotencyConflict, SpawnFailed.
+    """
+
+    agent_type: str
+    issue_id: str
+    project_id: str
+    requested_by: AgentId
+    task: str = ""
+    context_requirements: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    priority: SpawnPriority = "normal"
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListAgents(Request[tuple[AgentStatus, ...]]):
+    """Agents, newest first."""
+
+    project_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GetAgent(Request[AgentStatus]):
+    """Raises NotFound, also for an agent of another project."""
+
+    agent_id: AgentId
+    project_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindSpec(Request[AgentSpec | None]):
+    """What an agent was spawned to do, or None if the Spawner never started it (a token minted by hand)."""
+
+    agent_id: AgentId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopAgent(Request[AgentStatus]):
+    """Stop the agent's whole process tree; answered when it has ended.
+
+    timeout_s: from SIGTERM to SIGKILL; None: the profile's. force: SIGKILL at once. Raises NotFound, WrongState.
+    """
+
+    agent_id: AgentId
+    project_id: str | None
+    timeout_s: float | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartAgent(Request[AgentStatus]):
+    """Stop the agent if it runs, start its next incarnation; answered when that has started."""
+
+    agent_id: AgentId
+    project_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordHeartbeat(Request[AgentStatus]):
+    agent_id: AgentId
+
+
+@dataclass(frozen=True, slots=True)
+class LogChunk:
+    """data: whole bytes of the log from `offset`; next_offset: where to read on; ended: no more will come."""
+
+    data: bytes
+    offset: int
+    next_offset: int
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadLogs(Request[LogChunk]):
+    """Part of an agent's log: its last `tail` lines, or from `offset` on, then waiting up to `timeout_s` for more."""
+
+    agent_id: AgentId
+    project_id: str | None
+    stream: Literal["stdout", "stderr"] = "stdout"
+    tail: int = 200
+    offset: int | None = None
+    timeout_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshToken(Request[Token]):
+    """A new token for the holder of one that is valid, or that expired within the grace and whose agent runs.
+
+    The old one stays good for 60 s. Raises TokenExpired.
+    """
+
+    caller: Caller
+
+
+@dataclass(frozen=True, slots=True)
+class AgentNumbers:
+    """avg_execution_time_ms: over incarnations that ended since the sidecar started; 0 when there are none."""
+
+    active: int
+    completed: int
+    failed: int
+    queued: int
+    spawned_total: int
+    restarts_total: int
+    by_type: Mapping[str, int]
+    avg_execution_time_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountAgents(Request[AgentNumbers]):
+    project_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drain(Request[int]):
+    """Stop (or, by configuration, leave) every agent, start none; answered with how many were stopped."""
+
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventPublished(Fact):
+    """Told by the EventBus for each event whose type a trigger names, in log order."""
+
+    event: Event
+
+
+SpawnerRequest = (
+    SpawnAgent
+    | ListAgents
+    | GetAgent
+    | FindSpec
+    | StopAgent
+    | RestartAgent
+    | RecordHeartbeat
+    | ReadLogs
+    | RefreshToken
+    | CountAgents
+    | Drain
+    | EventPublished
+)
+
+# --- EventBus --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """subscribers: agents that wait for the event now or whose profile subscribes to its topic, sorted."""
+
+    event_id: EventId
+    topic: str
+    ttl_s: int
+    subscribers: tuple[AgentId, ...]
+    published_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishEvent(Request[Published]):
+    """Append an event and wake whoever waits for it. Answered when it survives the death of the sidecar.
+
+    data: a JSON object. topic None: the standard topic of the type. ttl_s None: the configured retention.
+    idempotency_key: a repeat by the same publisher gets the first answer. Raises StorageUnavailable.
+    """
+
+    project_id: str
+    event_type: str
+    publisher: str
+    publisher_type: str
+    data: msgspec.Raw
+    topic: str | None = None
+    correlation_id: str | None = None
+    ttl_s: int | None = None
+    priority: Priority = "normal"
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Events that retention dropped before the mailbox was given them."""
+
+    from_: EventId
+    to: EventId
+    dropped_at_most: int
+    reason: Literal["count", "age", "ttl"]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One event as it is handed out."""
+
+    event: Event
+    replayed: bool = False
+    redelivered: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventBatch:
+    """What a wait got. next_cursor: `since` for reading on without a mailbox."""
+
+    deliveries: tuple[Delivery, ...]
+    more_available: bool
+    next_cursor: EventId
+    timed_out: bool
+    superseded: bool = False
+    gap: Gap | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwaitEvents(Request[EventBatch]):
+    """Look at the log and, if nothing is there, wait: one message, so nothing can fall in between.
+
+    event_types, topics: empty means every one; both given: both must hold. since: read from there and touch no
+    mailbox; an event id, "earliest", "latest" or an RFC 3339 time. ack: everything up to that event is taken.
+    Raises InvalidFilter, EventsGone, RateLimited (too many mailboxes).
+    """
+
+    project_id: str
+    agent_id: AgentId
+    event_types: frozenset[str]
+    topics: frozenset[str] = frozenset()
+    filter: str = ""
+    consumer: str = ""
+    timeout_s: float
+    limit: int = 100
+    ack: EventId | None = None
+    since: str | None = None
+    strict: bool = False
+    agent_since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """Newest first. next_cursor: `since` of the next older page, or None."""
+
+    events: tuple[Event, ...]
+    next_cursor: str | None
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListEvents(Request[EventPage]):
+    """Events of the log, newest first, no mailbox touched. since: as in AwaitEvents, exclusive."""
+
+    project_id: str | None
+    topic: str | None = None
+    event_type: str | None = None
+    since: str | None = None
+    filter: str = ""
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxStatus:
+    """position: the last event taken. lag: events of the mailbox's project after it, matching or not."""
+
+    project_id: str
+    agent_id: AgentId
+    event_types: tuple[str, ...]
+    topics: tuple[str, ...]
+    filter: str
+    consumer: str
+    position: EventId
+    lag: int
+    deliveries: int
+    is_waited_on: bool
+    gap: Gap | None
+    last_used_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListMailboxes(Request[tuple[MailboxStatus, ...]]):
+    project_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventNumbers:
+    """queue_depth: events handed to nobody yet, summed over mailboxes. avg_delivery_time_ms: publish to hand-out."""
+
+    total_published: int
+    total_delivered: int
+    active_subscriptions: int
+    queue_depth: int
+    avg_delivery_time_ms: float
+    dead_letters: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountEvents(Request[EventNumbers]):
+    project_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerWaiters(Request[int]):
+    """Shutdown: answer everyone who waits as if their time were up; answered with how many there were."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSubscribed(Fact):
+    """An agent runs whose profile subscribes to these topics; `since` is when it was first spawned."""
+
+    agent_id: AgentId
+    project_id: str
+    topics: frozenset[str]
+    since: datetime
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentEnded(Fact):
+    """The agent ended for good; its subscriptions count no longer."""
+
+    agent_id: AgentId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TellTriggered(Fact):
+    """The Spawner is ready: tell it of every event after `since` whose type a trigger names, and of new ones."""
+
+    since: EventId
+
+
+EventBusRequest = (
+    PublishEvent
+    | AwaitEvents
+    | ListEvents
+    | ListMailboxes
+    | CountEvents
+    | AnswerWaiters
+    | AgentSubscribed
+    | AgentEnded
+    | TellTriggered
+)
+
+# --- ResultStore -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    result_id: ResultId
+    storage_path: str
+    next_agents: tuple[NextAgent, ...]
+    event_id: EventId
+    stored_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreResult(Request[Stored]):
+    """Keep a result; answered when it is on the disk and its `result_stored` event is published.
+
+    result: a JSON object with `status`. idempotency_key: a repeat by the same agent gets the first answer.
+    Raises StorageUnavailable, IdempotencyConflict.
+    """
+
+    project_id: str
+    issue_id: str
+    agent_id: AgentId
+    agent_type: str
+    status: ResultStatus
+    result: msgspec.Raw
+    timestamp: datetime | None = None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GetResult(Request[StoredResult]):
+    """Raises NotFound, also for a result of another project."""
+
+    result_id: ResultId
+    project_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ResultPage:
+    """Newest first. total: how many match, over all pages. next_cursor: of the next older page, or None."""
+
+    results: tuple[StoredResult, ...]
+    next_cursor: str | None
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindResults(Request[ResultPage]):
+    """Raises InvalidRequest for a cursor that is not one of ours."""
+
+    project_id: str | None
+    issue_id: str | None = None
+    agent_type: str | None = None
+    agent_id: str | None = None
+    status: ResultStatus | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    limit: int = 50
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResultNumbers:
+    """total_bytes: of the results' JSON, not of the files that hold them. storage_path: of the whole store."""
+
+    results_stored: int
+    total_bytes: int
+    storage_path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountResults(Request[ResultNumbers]):
+    project_id: str | None
+
+
+ResultStoreRequest = StoreResult | GetResult | FindResults | CountResults
+
+# --- ContextBuilder --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ContextBundle:
+    """A context ready to send. body: the whole JSON answer, but None when `if_none_match` named this very bundle."""
+
+    body: bytes | None
+    etag: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildContext(Request[ContextBundle]):
+    """What an agent should see. Raises InvalidContextRequest (requirement, glob), NotFound (project), ContextFailed.
+
+    requirements: empty means the default sections. files: paths or globs, relative to the root, to add in full.
+    query: what the work is about; "" lets the builder find out. max_bytes None: the configured cap.
+    """
+
+    issue_id: str
+    agent_type: str
+    agent_id: AgentId
+    project_id: str
+    requirements: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    query: str = ""
+    max_bytes: int | None = None
+    refresh: bool = False
+    if_none_match: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ContextCleared:
+    entries_removed: int
+    bytes_freed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClearContext(Request[ContextCleared]):
+    """Forget cached contexts: of one issue, or (None) of all."""
+
+    project_id: str | None
+    issue_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ContextNumbers:
+    """cache_hit_rate: hits / (hits + misses) since the start, 0.0 before the first request."""
+
+    cache_entries: int
+    cache_bytes: int
+    cache_hit_rate: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountContexts(Request[ContextNumbers]):
+    project_id: str | None
+
+
+ContextBuilderRequest = BuildContext | ClearContext | CountContexts

@@ -1,0 +1,158 @@
+"""The one family of errors a caller may meet. `http/errors.py` maps each `code` to a status and a wire code.
+
+Raise where the fact is known and name the thing, the field and what was expected. What nobody expected is not in
+this family: it is logged with its traceback and the caller sees `internal`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SidecarError(Exception):
+    """Something a caller can be told.
+
+    message: one sentence with the ids in it; it is sent to the caller as it is, so it never holds a secret.
+    details: JSON values for `details` on the wire, such as `field` and `expected`.
+    """
+
+    code: ClassVar[str] = "internal"
+
+    def __init__(self, message: str, **details: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details
+
+
+class InvalidRequest(SidecarError):
+    """Malformed JSON, a wrong or unknown field, a bad identifier."""
+
+    code = "invalid_request"
+
+
+class InvalidEvent(SidecarError):
+    code = "invalid_event"
+
+
+class InvalidFilter(SidecarError):
+    """An event filter that cannot be read; `details["position"]` is the 0-based offset of the fault."""
+
+    code = "invalid_filter"
+
+
+class InvalidContextRequest(SidecarError):
+    code = "invalid_context_request"
+
+
+class Unauthorized(SidecarError):
+    """No token, or one that is not ours, or revoked."""
+
+    code = "unauthorized"
+
+
+class TokenExpired(SidecarError):
+    code = "token_expired"
+
+
+class PermissionDenied(SidecarError):
+    code = "forbidden"
+
+
+class WrongProject(SidecarError):
+    """The token acts in another project."""
+
+    code = "wrong_project"
+
+
+class WrongIdentity(SidecarError):
+    """The publisher, agent id or agent type named is not the token's."""
+
+    code = "wrong_identity"
+
+
+class NotFound(SidecarError):
+    code = "not_found"
+
+
+class MethodNotAllowed(SidecarError):
+    code = "method_not_allowed"
+
+
+class IdempotencyConflict(SidecarError):
+    """The idempotency key was used before with another body."""
+
+    code = "idempotency_conflict"
+
+
+class WrongState(SidecarError):
+    """The agent is not in a state for that."""
+
+    code = "wrong_state"
+
+
+class EventsGone(SidecarError):
+    """`since` lies before what is retained; `details["oldest"]` is the oldest event still there."""
+
+    code = "events_gone"
+
+
+class BodyTooLarge(SidecarError):
+    code = "body_too_large"
+
+
+class NotJson(SidecarError):
+    code = "not_json"
+
+
+class NoCommand(SidecarError):
+    """The agent type's profile has no command to run."""
+
+    code = "no_command"
+
+
+class RateLimited(SidecarError):
+    """`details["retry_after_s"]`: whole seconds until a request is let through."""
+
+    code = "rate_limited"
+
+
+class StorageUnavailable(SidecarError):
+    """Storage cannot be written; nothing of the request was kept."""
+
+    code = "storage_unavailable"
+
+
+class BusUnavailable(SidecarError):
+    code = "event_bus_unavailable"
+
+
+class ContextFailed(SidecarError):
+    code = "context_failed"
+
+
+class SpawnFailed(SidecarError):
+    code = "spawn_failed"
+
+
+class Unavailable(SidecarError):
+    """Shutting down, or an actor did not answer in time."""
+
+    code = "unavailable"
+
+
+class ConfigError(SidecarError):
+    """A setting is missing, unknown or wrong. Met at start-up, never over HTTP."""
+
+    code = "config"
+
+
+class StorageDamaged(SidecarError):
+    """Data that was acknowledged cannot be read back. Names file, offset and record; only a repair may cut it."""
+
+    code = "storage_damaged"
+
+
+class StorageInUse(SidecarError):
+    """Another process holds the storage; the message names its pid."""
+
+    code = "storage_in_use"

@@ -1,0 +1,267 @@
+"""Who a caller is and what it may do: agent classes, permissions, and the tokens that carry them. The PyJWT door.
+
+A token is HS256 only, with every claim verified; `TokenKey.verify` is pure apart from the secret. Revocations are
+kept by the Spawner and looked up here by `jti`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Any
+
+import jwt
+import msgspec
+
+from .errors import TokenExpired, Unauthorized
+from .models import IDENTIFIER, AgentId
+
+ISSUER = "orchestration-sidecar"
+AUDIENCE = "sidecar-agents"
+TOKEN_TTL_S = 3600
+REFRESH_GRACE_S = 300  # a token that expired less than this ago may still be refreshed by a supervised agent
+MIN_SECRET_BYTES = 32
+CLOCK_SKEW_S = 5  # `iat` and `nbf` come from this machine; an adjusted clock must not lock every agent out
+
+
+class Permission(StrEnum):
+    READ_CONTEXT = "read_context"
+    WRITE_RESULTS = "write_results"
+    PUBLISH_EVENTS = "publish_events"
+    SPAWN_AGENTS = "spawn_agents"
+    ADMIN = "admin"
+
+
+class AgentClass(StrEnum):
+    """What kind of work an agent type does; decides its permissions, its rate and its context."""
+
+    ARCHITECT = "architect"
+    CODING = "coding"
+    QA = "qa"
+    DEVOPS = "devops"
+    DOCUMENTATION = "documentation"
+    SUPPORT = "support"
+    OPERATOR = "operator"
+
+
+# First match wins. Source: the table of classes in the protocol, "Tokens".
+_CLASS_OF_TYPE: tuple[tuple[str, AgentClass], ...] = (
+    ("operator", AgentClass.SUPPORT),  # only `sidecar token --operator` makes an operator, never a type's name
+    ("chief-architect", AgentClass.ARCHITECT),
+    ("*-architect", AgentClass.ARCHITECT),
+    ("test-engineer", AgentClass.QA),
+    ("qa-engineer", AgentClass.QA),
+    ("security-auditor", AgentClass.QA),
+    ("code-reviewer", AgentClass.QA),
+    ("devops-engineer", AgentClass.DEVOPS),
+    ("deployment-engineer", AgentClass.DEVOPS),
+    ("documentation-expert", AgentClass.DOCUMENTATION),
+    ("*-writer", AgentClass.DOCUMENTATION),
+    ("*-specialist", AgentClass.CODING),
+    ("*-developer", AgentClass.CODING),
+)
+
+
+def class_of(agent_type: str) -> AgentClass:
+    """The class of an agent type that no profile gives another one. Types we do not know are `support`."""
+    for pattern, agent_class in _CLASS_OF_TYPE:
+        if fnmatchcase(agent_type, pattern):
+            return agent_class
+    return AgentClass.SUPPORT
+
+
+_EVERYONE = frozenset({Permission.READ_CONTEXT, Permission.PUBLISH_EVENTS})
+_WORKERS = _EVERYONE | {Permission.WRITE_RESULTS}
+
+PERMISSIONS: Mapping[AgentClass, frozenset[Permission]] = {
+    AgentClass.ARCHITECT: _WORKERS | {Permission.SPAWN_AGENTS},
+    AgentClass.CODING: _WORKERS,
+    AgentClass.QA: _WORKERS,
+    AgentClass.DEVOPS: _WORKERS,
+    AgentClass.DOCUMENTATION: _WORKERS,
+    AgentClass.SUPPORT: _EVERYONE,
+    AgentClass.OPERATOR: frozenset(Permission),
+}
+
+_NARROW_TOPICS = frozenset({"coordination", "error", "system"})
+
+# None: every topic.
+TOPICS: Mapping[AgentClass, frozenset[str] | None] = {
+    AgentClass.ARCHITECT: None,
+    AgentClass.CODING: None,
+    AgentClass.QA: None,
+    AgentClass.DEVOPS: None,
+    AgentClass.DOCUMENTATION: _NARROW_TOPICS | {"documentation"},
+    AgentClass.SUPPORT: _NARROW_TOPICS,
+    AgentClass.OPERATOR: None,
+}
+
+
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """The verified holder of a token."""
+
+    agent_id: AgentId
+    agent_type: str
+    project_id: str
+    issue_id: str | None
+    permissions: frozenset[Permission]
+    token_id: str
+    issued_at: datetime
+    expires_at: datetime
+
+    @property
+    def is_operator(self) -> bool:
+        return Permission.ADMIN in self.permissions
+
+    def may(self, permission: Permission) -> bool:
+        return permission in self.permissions
+
+
+class Token(msgspec.Struct, frozen=True, kw_only=True):
+    """A signed token. `repr` never shows it."""
+
+    text: str
+    token_id: str
+    expires_at: datetime
+
+    def __repr__(self) -> str:
+        return f"Token(token_id={self.token_id!r}, expires_at={self.expires_at.isoformat()})"
+
+
+def new_secret() -> bytes:
+    """A fresh 256-bit signing secret."""
+    return secrets.token_bytes(32)
+
+
+class TokenKey:
+    """Signs and verifies tokens with one secret.
+
+    secret: at least 32 bytes (RFC 7518, section 3.2, for HS256).
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        if len(secret) < MIN_SECRET_BYTES:
+            raise ValueError(f"the signing secret has {len(secret)} bytes, expected at least {MIN_SECRET_BYTES}")
+        self._secret = secret
+
+    def __repr__(self) -> str:
+        return "TokenKey(…)"
+
+    def mint(
+        self,
+        *,
+        agent_id: str,
+        agent_type: str,
+        project_id: str,
+        issue_id: str | None,
+        permissions: frozenset[Permission],
+        now: datetime,
+        ttl_s: int = TOKEN_TTL_S,
+    ) -> Token:
+        """A token that is good from `now` (aware UTC) for `ttl_s` seconds."""
+        issued_at = int(now.timestamp())
+        token_id = secrets.token_urlsafe(16)
+        claims: dict[str, Any] = {
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "sub": agent_id,
+            "agent_type": agent_type,
+            "project_id": project_id,
+            "permissions": sorted(permissions),
+            "iat": issued_at,
+            "nbf": issued_at,
+            "exp": issued_at + ttl_s,
+            "jti": token_id,
+        }
+        if issue_id is not None:
+            claims["issue_id"] = issue_id
+        return Token(
+            text=jwt.encode(claims, self._secret, algorithm="HS256"),
+            token_id=token_id,
+            expires_at=datetime.fromtimestamp(issued_at + ttl_s, UTC),
+        )
+
+    def verify(self, text: str, *, now: datetime, grace_s: int = 0) -> Caller:
+        """The caller a token speaks for.
+
+        grace_s: how long ago, in seconds, the token may have expired (refresh only).
+        Raises TokenExpired, or Unauthorized for everything else that is wrong with it, without quoting it.
+        """
+        try:
+            claims = jwt.decode(
+                text,
+                self._secret,
+                algorithms=["HS256"],
+                audience=AUDIENCE,
+                issuer=ISSUER,
+                # `now` decides about time, below: PyJWT would ask the wall clock itself.
+                options={
+                    "require": ["iss", "aud", "sub", "iat", "nbf", "exp", "jti"],
+                    "verify_exp": False,
+                    "verify_nbf": False,
+                    "verify_iat": False,
+                },
+            )
+            body = msgspec.convert(claims, _Claims)
+        except (jwt.InvalidTokenError, msgspec.ValidationError) as error:
+            raise Unauthorized("the token is not one of this sidecar's") from error
+        for value in (body.sub, body.agent_type, body.project_id, body.issue_id):
+            if value is not None and IDENTIFIER.fullmatch(value) is None:
+                raise Unauthorized("the token names something that is not an identifier")
+        issued_at = datetime.fromtimestamp(body.iat, UTC)
+        if max(body.iat, body.nbf) > now.timestamp() + CLOCK_SKEW_S:
+            raise Unauthorized("the token is not valid yet")
+        expires_at = datetime.fromtimestamp(body.exp, UTC)
+        if now >= expires_at + timedelta(seconds=grace_s):
+            raise TokenExpired("the token has expired", expired_at=expires_at)
+        return Caller(
+            agent_id=AgentId(body.sub),
+            agent_type=body.agent_type,
+            project_id=body.project_id,
+            issue_id=body.issue_id,
+            permissions=body.permissions,
+            token_id=body.jti,
+            issued_at=issued_at,
+            expires_at=expires_at,
+        )
+
+
+class _Claims(msgspec.Struct, frozen=True):
+    sub: str
+    agent_type: str
+    project_id: str
+    permissions: frozenset[Permission]
+    iat: int
+    nbf: int
+    exp: int
+    jti: str
+    issue_id: str | None = None
+
+
+class Revocations:
+    """Token ids that are good no longer, each from a moment on.
+
+    Written by the Spawner alone, read by every request thread without a lock: one dict look-up is atomic.
+    """
+
+    def __init__(self) -> None:
+        self._from: dict[str, tuple[datetime, datetime]] = {}
+
+    def revoke(self, token_id: str, *, from_: datetime, expires_at: datetime) -> None:
+        """Refuse the token from `from_` on. After `expires_at` plus the refresh grace it is refused anyhow."""
+        known = self._from.get(token_id)
+        if known is None or from_ < known[0]:
+            self._from[token_id] = (from_, expires_at)
+
+    def is_revoked(self, token_id: str, *, now: datetime) -> bool:
+        entry = self._from.get(token_id)
+        return entry is not None and now >= entry[0]
+
+    def forget_expired(self, *, now: datetime) -> None:
+        grace = timedelta(seconds=REFRESH_GRACE_S)
+        for token_id, (_, expires_at) in list(self._from.items()):
+            if now > expires_at + grace:
+                del self._from[token_id]

@@ -1,0 +1,102 @@
+"""What runs for an agent type and how it is kept running: `[profiles.NAME]` of the configuration, over built-in ones.
+
+The built-in profiles know who follows whom and which topics concern whom; none of them has a command.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from ..state.identity import AgentClass, class_of
+from ..state.models import ResultStatus
+
+RestartType = Literal["always", "on-failure", "never"]  # OTP: permanent, transient, temporary
+
+
+class Follower(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An agent type to suggest when a result of status `on` is stored. on "any": of whatever status."""
+
+    agent_type: str
+    priority: Literal["high", "medium", "low"] = "medium"
+    on: ResultStatus | Literal["any"] = "success"
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """How agents of one type run.
+
+    command: argv with the placeholders {agent_id} {agent_type} {issue_id} {project_id} {project_root} {task}
+    {context_url}; each is put in as one argument or part of one, no shell ever sees it. Zero means no limit for
+    the two timeouts and the memory limit. subscribes_to: topics of the protocol.
+    """
+
+    agent_type: str
+    agent_class: AgentClass
+    command: tuple[str, ...] = ()
+    cwd: str = "{project_root}"
+    env: dict[str, str] = {}
+    user: str | None = None
+    restart: RestartType = "on-failure"
+    max_restarts: int = 5
+    restart_window_seconds: float = 60.0
+    backoff_initial_seconds: float = 0.5
+    backoff_max_seconds: float = 30.0
+    stop_timeout_seconds: float = 10.0
+    run_timeout_seconds: float = 0.0
+    heartbeat_timeout_seconds: float = 0.0
+    memory_limit_mb: float = 0.0
+    subscribes_to: tuple[str, ...] = ("coordination", "error")
+    next_agents: tuple[Follower, ...] = ()
+
+
+_TESTING = Follower(agent_type="test-engineer", priority="high")
+_AUDIT = Follower(agent_type="security-auditor", priority="medium")
+_DOCS = Follower(agent_type="documentation-expert", priority="low")
+_DEPLOY = Follower(agent_type="devops-engineer", priority="medium")
+_REVIEW_OF_FAILURE = Follower(agent_type="chief-architect", priority="high", on="failed")
+
+_NEXT_OF_CLASS: dict[AgentClass, tuple[Follower, ...]] = {
+    AgentClass.ARCHITECT: (),
+    AgentClass.CODING: (_TESTING, _AUDIT, _REVIEW_OF_FAILURE),
+    AgentClass.QA: (_DOCS, _DEPLOY, _REVIEW_OF_FAILURE),
+    AgentClass.DEVOPS: (_DOCS, _REVIEW_OF_FAILURE),
+    AgentClass.DOCUMENTATION: (),
+    AgentClass.SUPPORT: (),
+    AgentClass.OPERATOR: (),
+}
+
+# Source: the guide's table of topics, read by subscriber.
+_TOPICS_OF_CLASS: dict[AgentClass, tuple[str, ...]] = {
+    AgentClass.ARCHITECT: ("testing", "security", "deployment", "documentation", "error", "coordination"),
+    AgentClass.CODING: ("architecture", "deployment", "coordination", "error"),
+    AgentClass.QA: ("implementation", "deployment", "coordination", "error"),
+    AgentClass.DEVOPS: ("implementation", "testing", "security", "deployment", "coordination", "error"),
+    AgentClass.DOCUMENTATION: ("implementation", "deployment", "documentation", "coordination"),
+    AgentClass.SUPPORT: ("deployment", "coordination"),
+    AgentClass.OPERATOR: (),
+}
+
+
+def built_in(agent_type: str, agent_class: AgentClass | None = None) -> Profile:
+    """The profile of a type that the configuration says nothing about."""
+    agent_class = agent_class or class_of(agent_type)
+    return Profile(
+        agent_type=agent_type,
+        agent_class=agent_class,
+        subscribes_to=_TOPICS_OF_CLASS[agent_class],
+        next_agents=_NEXT_OF_CLASS[agent_class],
+    )
+
+
+class Profiles:
+    """Every agent type's profile: the configured one, else the built-in."""
+
+    def __init__(self, configured: dict[str, Profile]) -> None:
+        self._configured = dict(configured)
+
+    def of(self, agent_type: str) -> Profile:
+        return self._configured.get(agent_type) or built_in(agent_type)
+
+    def configured(self) -> tuple[Profile, ...]:
+        return tuple(self._configured.values())
