@@ -156,3 +156,9 @@ class StorageInUse(SidecarError):
     """Another process holds the storage; the message names its pid."""
 
     code = "storage_in_use"
+
+
+class StorageTooNew(SidecarError):
+    """The storage was written by a newer version of the sidecar, in a format that this one cannot read."""
+
+    code = "storage_too_new"
