@@ -13,7 +13,9 @@ from typing import Literal
 
 import msgspec
 
+from ..state.event_log import Gap
 from ..state.identity import Caller, Token
+from ..state.mailbox import Delivery, MailboxKey
 from ..state.models import (
     AgentId,
     AgentSpec,
@@ -223,27 +225,19 @@ class PublishEvent(Request[Published]):
 
 
 @dataclass(frozen=True, slots=True)
-class Gap:
-    """Events that retention dropped before the mailbox was given them."""
+class AnswerId:
+    """Which answer of which mailbox, so that its fate can be told."""
 
-    from_: EventId
-    to: EventId
-    dropped_at_most: int
-    reason: Literal["count", "age", "ttl"]
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """One event as it is handed out."""
-
-    event: Event
-    replayed: bool = False
-    redelivered: bool = False
+    mailbox: MailboxKey
+    number: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventBatch:
-    """What a wait got. next_cursor: `since` for reading on without a mailbox."""
+    """What a wait got. next_cursor: `since` for reading on without a mailbox.
+
+    answer: what to name in AnswerSettled; None where nothing depends on the answer's fate.
+    """
 
     deliveries: tuple[Delivery, ...]
     more_available: bool
@@ -251,6 +245,7 @@ class EventBatch:
     timed_out: bool
     superseded: bool = False
     gap: Gap | None = None
+    answer: AnswerId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,6 +254,8 @@ class AwaitEvents(Request[EventBatch]):
 
     event_types, topics: empty means every one; both given: both must hold. since: read from there and touch no
     mailbox; an event id, "earliest", "latest" or an RFC 3339 time. ack: everything up to that event is taken.
+    is_proxied: the request came through a proxy, so that its connection tells nothing of an answer's fate.
+    agent_since: when the caller's token was issued; the first spawn counts instead where the Spawner knows it.
     Raises InvalidFilter, EventsGone, RateLimited (too many mailboxes).
     """
 
@@ -273,26 +270,36 @@ class AwaitEvents(Request[EventBatch]):
     ack: EventId | None = None
     since: str | None = None
     strict: bool = False
+    is_proxied: bool = False
     agent_since: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerSettled(Fact):
+    """What became of an answer with events: the client took it, or it was lost on the way."""
+
+    answer: AnswerId
+    taken: bool
 
 
 @dataclass(frozen=True, slots=True)
 class EventPage:
-    """Newest first. next_cursor: `since` of the next older page, or None."""
+    """Newest first. next_cursor: `before` of the next older page, or None. total: how many match, over all pages."""
 
     events: tuple[Event, ...]
-    next_cursor: str | None
+    next_cursor: EventId | None
     total: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListEvents(Request[EventPage]):
-    """Events of the log, newest first, no mailbox touched. since: as in AwaitEvents, exclusive."""
+    """Events of the log, newest first, no mailbox touched. since: as in AwaitEvents. Both bounds are exclusive."""
 
     project_id: str | None
     topic: str | None = None
     event_type: str | None = None
     since: str | None = None
+    before: EventId | None = None
     filter: str = ""
     limit: int = 100
 
@@ -317,6 +324,30 @@ class MailboxStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListMailboxes(Request[tuple[MailboxStatus, ...]]):
+    project_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An event that a mailbox gave up on, since the agent died after taking it, again and again."""
+
+    event: Event
+    mailbox: MailboxKey
+    given_up_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListDeadLetters(Request[tuple[DeadLetter, ...]]):
+    """Newest first."""
+
+    project_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayDeadLetter(Request[int]):
+    """Give the event again to every mailbox that gave up on it; answered with how many those are. Raises NotFound."""
+
+    event_id: EventId
     project_id: str | None
 
 
@@ -371,7 +402,10 @@ EventBusRequest = (
     PublishEvent
     | AwaitEvents
     | ListEvents
+    | AnswerSettled
     | ListMailboxes
+    | ListDeadLetters
+    | ReplayDeadLetter
     | CountEvents
     | AnswerWaiters
     | AgentSubscribed

@@ -1,0 +1,230 @@
+"""A mailbox: one question of one agent, with its own place in the log. Pure; it costs a few integers and no queue.
+
+The rules are those of the protocol, "Mailboxes": what was scanned or taken is behind `place`; what was handed out
+but not yet settled is in `handed` and is given again if it was lost, or if the process that took it died.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+import msgspec
+
+from .event_log import BEGINNING, EventLog, Gap, is_past_ttl
+from .models import AgentId, Event, EventId
+
+MAX_DELIVERIES = 5  # to incarnations that died of it, perhaps; then the event is a dead letter
+
+
+class MailboxKey(msgspec.Struct, frozen=True, kw_only=True):
+    """What makes two waits the same question. Types and topics are sorted; the filter is in canonical form."""
+
+    project_id: str
+    agent_id: AgentId
+    event_types: tuple[str, ...]
+    topics: tuple[str, ...]
+    filter: str
+    consumer: str
+
+
+class Handed(msgspec.Struct, kw_only=True):
+    """The answer given last: its events' places, and the place reached by scanning for them.
+
+    taken: what the connection told; None while there is no verdict. replays: dead letters that went with it.
+    """
+
+    number: int
+    places: tuple[int, ...]
+    reached: int
+    incarnation: int
+    taken: bool | None = None
+    replays: list[Event] = []
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """One event as it is handed out. replayed: it is older than the agent. redelivered: it was handed out before."""
+
+    event: Event
+    replayed: bool = False
+    redelivered: bool = False
+
+
+class Mailbox(msgspec.Struct, kw_only=True):
+    """The state of one mailbox; encodes to JSON as it is.
+
+    agent_since: when the agent was first spawned. acks: the client uses `ack=`, so nothing less counts as taken.
+    given_up_to: the highest place ever handed out. struck: per place, how many incarnations died after taking it.
+    skipped: places that became dead letters. expired: places past their ttl that the gap counts already.
+    replays: dead letters that an operator wants given again.
+    """
+
+    key: MailboxKey
+    place: int
+    place_id: EventId
+    agent_since: datetime
+    last_used_at: datetime
+    acks: bool = False
+    given_up_to: int = 0
+    deliveries: int = 0
+    answers: int = 0
+    handed: Handed | None = None
+    gap: Gap | None = None
+    gap_was_told: bool = False
+    struck: dict[int, int] = {}
+    skipped: set[int] = set()
+    expired: set[int] = set()
+    replays: list[Event] = []
+
+    @property
+    def position(self) -> int:
+        """Everything up to this place is taken, as far as is known."""
+        return self.handed.reached if self.handed is not None and self.handed.taken else self.place
+
+    def begin_wait(self, log: EventLog, *, ack: EventId | None, is_proxied: bool, now: datetime) -> None:
+        """Settle the answer before, now that the next wait has come.
+
+        ack: the newest event that the client has dealt with. is_proxied: the connection cannot tell what became
+        of an answer, so that one without a verdict counts as lost.
+        """
+        self.last_used_at = now
+        handed, self.handed = self.handed, None
+        if ack is not None:
+            self.acks = True
+            # No more than was handed out: an id from nowhere must not skip what the client has never seen.
+            acked = min(log.place_of(ack), max(self.given_up_to, self.place))
+            if handed is not None and handed.places and acked >= handed.places[-1]:
+                acked = max(acked, handed.reached)
+            elif handed is not None:
+                self.replays = handed.replays + self.replays
+            if acked > self.place:
+                self._move_to(acked, log)
+                self._forget_told_gap()
+            return
+        if handed is None:
+            return
+        if handed.taken is None:
+            handed.taken = not is_proxied
+        if handed.taken and not (self.acks and handed.places):
+            self._move_to(handed.reached, log)
+            self._forget_told_gap()
+        else:
+            self.replays = handed.replays + self.replays
+
+    def settle(self, number: int, *, taken: bool) -> bool:
+        """The verdict on answer `number`; False if it is not the last one, and so of no interest any more."""
+        if self.handed is None or self.handed.number != number:
+            return False
+        self.handed.taken = taken
+        return True
+
+    def process_died(self, *, incarnation: int) -> tuple[int, ...]:
+        """Incarnation `incarnation` runs now: what its predecessor was handed without an ack is given again.
+
+        Returns the places that thereby became dead letters.
+        """
+        if self.handed is None or self.handed.incarnation >= incarnation:
+            return ()
+        handed, self.handed = self.handed, None
+        self.replays = handed.replays + self.replays
+        dead = []
+        for place in handed.places:
+            self.struck[place] = self.struck.get(place, 0) + 1
+            if self.struck[place] >= MAX_DELIVERIES:
+                self.skipped.add(place)
+                dead.append(place)
+        return tuple(dead)
+
+    def hand_out(
+        self, log: EventLog, matches: Callable[[Event], bool], *, limit: int, incarnation: int, now: datetime
+    ) -> tuple[tuple[Delivery, ...], bool]:
+        """The next events for this mailbox, oldest first, and whether there are more after them.
+
+        Nothing there: the place moves behind what was scanned, and there is nothing to settle.
+        """
+        self._notice_gap(log)
+        found: list[tuple[int, Event]] = []
+        reached, more = self.place, False
+        for place, event in log.after(self.place):
+            if place not in self.skipped and matches(event):
+                if is_past_ttl(event, now=now):
+                    self._count_expired(place, event)
+                elif len(found) == limit:
+                    more = True
+                    break
+                else:
+                    found.append((place, event))
+            reached = place
+        replays, self.replays = self.replays, []
+        if not found and not replays:
+            self._move_to(reached, log)
+            return (), False
+        deliveries = [Delivery(event=event, redelivered=True) for event in replays]
+        deliveries += [
+            Delivery(
+                event=event,
+                replayed=event.published_at < self.agent_since,
+                redelivered=place <= self.given_up_to,
+            )
+            for place, event in found
+        ]
+        self.answers += 1
+        self.deliveries += len(deliveries)
+        self.given_up_to = max(self.given_up_to, *(place for place, _ in found), 0)
+        self.handed = Handed(
+            number=self.answers,
+            places=tuple(place for place, _ in found),
+            reached=reached,
+            incarnation=incarnation,
+            replays=replays,
+        )
+        self.gap_was_told = self.gap is not None
+        return tuple(deliveries), more
+
+    def time_out(self, *, incarnation: int) -> int:
+        """An answer without events: there is something to settle only if it tells of a gap. Returns its number."""
+        self.answers += 1
+        if self.gap is not None:
+            self.gap_was_told = True
+            self.handed = Handed(number=self.answers, places=(), reached=self.place, incarnation=incarnation)
+        return self.answers
+
+    def _move_to(self, place: int, log: EventLog) -> None:
+        if place > self.place:
+            self.place = place
+            self.place_id = log.id_at(place)
+        if self.struck or self.skipped or self.expired:
+            self.struck = {p: n for p, n in self.struck.items() if p > self.place}
+            self.skipped = {p for p in self.skipped if p > self.place}
+            self.expired = {p for p in self.expired if p > self.place}
+
+    def _notice_gap(self, log: EventLog) -> None:
+        gap = log.gap_after(self.place, self.place_id)
+        if gap is not None:
+            self._add_gap(gap)
+            self._move_to(log.dropped, log)
+
+    def _count_expired(self, place: int, event: Event) -> None:
+        if place not in self.expired:
+            self.expired.add(place)
+            self._add_gap(Gap(from_=event.event_id, to=event.event_id, dropped_at_most=1, reason="ttl"))
+
+    def _add_gap(self, gap: Gap) -> None:
+        self.gap = gap if self.gap is None else self.gap.joined(gap)
+        self.gap_was_told = False
+
+    def _forget_told_gap(self) -> None:
+        if self.gap_was_told:
+            self.gap = None
+            self.gap_was_told = False
+
+
+def new_mailbox(key: MailboxKey, log: EventLog, *, agent_since: datetime, now: datetime) -> Mailbox:
+    """A mailbox that starts before the oldest retained event: a dependency that is complete already is found."""
+    return Mailbox(
+        key=key,
+        place=log.dropped,
+        place_id=log.id_at(log.dropped) if log.dropped else BEGINNING,
+        agent_since=agent_since,
+        last_used_at=now,
+    )
