@@ -1,0 +1,377 @@
+"""Journal: an append-only log of JSON records that survives kill -9 and, at level `commit`, power loss.
+
+The result table, the event log and the agent registry are each built from one. One thread owns it. `append` buffers
+a transaction, `commit` makes everything appended durable with one write and at most one fdatasync: many writers,
+one commit. See journal_lines (the format), journal_recovery (after a crash), journal_files (segments, snapshots).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+from . import journal_files as files
+from .errors import StorageUnavailable
+from .fs import AppendFile, Fs, Lock, RealFs
+from .journal_lines import Entry, encode, mark
+from .journal_recovery import cut, find, scan_segment
+from .journal_reserve import Reserve
+
+log = logging.getLogger(__name__)
+
+SEGMENT_BYTES = 64 << 20
+RESERVE_BYTES = 1 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Durability(StrEnum):
+    """What `commit` has done when it returns."""
+
+    COMMIT = "commit"  # fdatasync: survives power loss
+    OS = "os"  # write: survives kill -9, the kernel has it
+
+
+class JournalNumbers(msgspec.Struct, frozen=True, kw_only=True):
+    """first_seq: the oldest record kept as such, not in a snapshot. failure: why nothing can be written, or None."""
+
+    durability: Durability
+    first_seq: int
+    last_seq: int
+    segments: int
+    size_bytes: int
+    quarantined: tuple[str, ...]
+    failure: str | None
+
+
+class Compaction:
+    """A snapshot in the making; the journal goes on meanwhile. at: the last record that it stands for."""
+
+    def __init__(self, fs: Fs, directory: Path, at: int, reserve: Reserve) -> None:
+        self.at = at
+        self.size = 0
+        self._fs = fs
+        self._directory = directory
+        self._reserve = reserve
+
+    def write(self, records: Callable[[], Iterable[bytes]], breathe: Callable[[], None] = lambda: None) -> None:
+        """Write the snapshot; in any thread. records: called for each attempt. Raises StorageUnavailable.
+
+        breathe: called now and then, to let others have their turn; what it raises ends the attempt.
+        """
+        try:
+            try:
+                self._attempt(records, breathe)
+            except OSError as error:
+                if error.errno not in _FULL or not self._reserve.spend():
+                    raise
+                self._attempt(records, breathe)
+        except OSError as error:
+            raise StorageUnavailable(f"{self._directory} cannot be compacted: {error.strerror or error}") from error
+
+    def _attempt(self, records: Callable[[], Iterable[bytes]], breathe: Callable[[], None]) -> None:
+        entries = (Entry(self.at, record) for record in records())
+        self.size = files.write_snapshot(self._fs, self._directory, self.at, entries, breathe)
+
+
+class Journal:
+    """Made by `Journal.open`. last_seq: of the newest committed record. recovered: files that hold a torn tail."""
+
+    def __init__(
+        self, directory: Path, durability: Durability, fs: Fs, segment_bytes: int, reserve: Reserve, lock: Lock
+    ) -> None:
+        self.directory = directory
+        self.durability = durability
+        self.recovered: tuple[Path, ...] = ()
+        self.last_seq = 0
+        self._fs = fs
+        self._segment_bytes = segment_bytes
+        self._reserve = reserve
+        self._lock = lock
+        self._read: list[Entry] | None = None
+        self._pending: list[bytes] = []
+        self._pending_seq = 0
+        self._only_frees = True
+        self._failure: str | None = None
+        self._snapshot_at = 0
+        self._snapshot_size = 0
+        self._sealed: dict[int, int] = {}  # first record of each full segment -> its size
+        self._first = 1
+        self._file: AppendFile
+        self._size = 0
+        self._synced_seq = 0
+        self._synced_size = 0
+        self._marked_seq = -1
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path,
+        *,
+        durability: Durability = Durability.COMMIT,
+        fs: Fs | None = None,
+        segment_bytes: int = SEGMENT_BYTES,
+        reserve_bytes: int = RESERVE_BYTES,
+    ) -> Journal:
+        """Lock it, read and check all of it, cut a torn tail (it is kept in a `.bad` file).
+
+        segment_bytes: a segment that has reached this size is followed by the next. reserve_bytes: see Reserve.
+        Raises StorageInUse; StorageDamaged when acknowledged data cannot be read; StorageTooNew; StorageUnavailable.
+        """
+        fs = fs or RealFs()
+        lock: Lock | None = None
+        try:
+            fs.make_directory(directory)
+            lock = fs.lock(directory / files.LOCK)
+            reserve = Reserve(fs, directory / files.RESERVE, reserve_bytes)
+            journal = cls(directory, durability, fs, segment_bytes, reserve, lock)
+            journal._recover()
+        except BaseException as error:
+            if lock is not None:
+                lock.release()
+            if isinstance(error, OSError):
+                raise StorageUnavailable(f"{directory} cannot be opened: {error.strerror or error}") from error
+            raise
+        return journal
+
+    def _recover(self) -> None:
+        found = find(self._fs, self.directory)
+        try:
+            self.recovered = tuple(cut(self._fs, self.directory, found))
+        except OSError as error:
+            if error.errno not in _FULL or not self._reserve.spend():
+                raise
+            self.recovered = tuple(cut(self._fs, self.directory, found))
+        self._fs.sync_directory(self.directory)
+        self._read = found.entries
+        self._snapshot_at = found.snapshot_at
+        if found.snapshot_at:
+            self._snapshot_size = self._fs.size(files.snapshot_path(self.directory, found.snapshot_at))
+        self.last_seq = self._pending_seq = found.last_seq
+        for first in found.kept:
+            self._sealed[first] = self._fs.size(files.segment_path(self.directory, first))
+        if found.kept:
+            self._first = found.kept[-1]
+            self._size = self._sealed.pop(self._first)
+            self._file = self._fs.append_to(files.segment_path(self.directory, self._first))
+            try:
+                # What was read may be in the kernel's memory only. It counts as synced from here on, not before.
+                self._file.sync()
+            except OSError:
+                self._file.close()
+                raise
+            self._synced_seq, self._synced_size = self.last_seq, self._size
+            self._marked_seq = found.synced
+        else:
+            self._begin_segment(found.last_seq + 1)
+        self._reserve.hold()
+
+    def entries(self) -> Iterator[Entry]:
+        """Every committed record in order. The first time, what `open` has read; after that, from the disk."""
+        read, self._read = self._read, None
+        if read is not None:
+            read.reverse()
+            while read:  # each is let go as it is taken: the reader may keep it, we do not need it twice
+                yield read.pop()
+            return
+        if self._snapshot_at:
+            yield from files.read_snapshot(self._fs, self.directory, self._snapshot_at)
+        for first in (*self._sealed, self._first):
+            yield from scan_segment(self._fs, self.directory, first).entries
+
+    def append(self, records: Sequence[bytes], *, frees_space: bool = False) -> int:
+        """Buffer one transaction: after a crash all of its records are there, or none. The seq of the last one.
+
+        records: JSON values. frees_space: may use the reserve of a full disk. Raises StorageUnavailable.
+        """
+        if not records:
+            raise ValueError("a transaction needs at least one record")
+        self._require_sound()
+        seq = self._pending_seq
+        left = len(records)
+        for record in records:
+            seq += 1
+            left -= 1
+            self._pending.append(encode(seq, self._synced_seq, left, record))
+        self._pending_seq = seq
+        self._only_frees = self._only_frees and frees_space
+        return seq
+
+    def commit(self) -> None:
+        """Make all that was appended durable, to the level of the journal.
+
+        Raises StorageUnavailable: then nothing that was appended since the last commit is kept. After a failed
+        fdatasync the journal takes nothing more (`failure` says why): close it and open it again.
+        """
+        if not self._pending:
+            return
+        self._require_sound()
+        batch, last, frees = b"".join(self._pending), self._pending_seq, self._only_frees
+        self._forget_pending()
+        if not frees and not self._reserve.hold():
+            raise StorageUnavailable(f"{self.directory} takes only deletes until its disk has room again")
+        try:
+            if self._size + len(batch) > self._segment_bytes:
+                self._rotate()
+            self._write(batch, frees=frees)
+            if self.durability is Durability.COMMIT:
+                self._sync(last)
+        except OSError as error:
+            raise StorageUnavailable(f"{self.directory} cannot be written: {error.strerror or error}") from error
+        self.last_seq = self._pending_seq = last
+        self._read = None
+
+    def settle(self) -> None:
+        """Nothing is going on: note what is synced, so that later damage to it is told from a torn tail."""
+        if self._failure is not None or self._pending or self._marked_seq == self._synced_seq:
+            return
+        try:
+            self._write(mark(self._synced_seq), frees=False)
+        except OSError as error:
+            # The note is worth having, not worth failing for: the next commit says the same and is answered for.
+            log.warning("mark not written directory=%s: %s", self.directory, error)
+        else:
+            self._marked_seq = self._synced_seq
+
+    def drop_before(self, seq: int) -> None:
+        """Drop records before `seq`, as far as they fill whole segments; the unfilled last one stays."""
+        firsts = (*self._sealed, self._first)
+        keep_from = max((first for first in firsts if first <= seq), default=firsts[0])
+        if keep_from == firsts[0]:
+            return
+        compaction = Compaction(self._fs, self.directory, keep_from - 1, self._reserve)
+        compaction.write(lambda: ())
+        self.finish_compaction(compaction)
+
+    def compact(self, records: Iterable[bytes]) -> None:
+        """Replace everything by these records, as one. Raises StorageUnavailable: then nothing has changed."""
+        kept = list(records)
+        if self.last_seq == 0:  # a snapshot stands for records, and there are none
+            if kept:
+                self.append(kept)
+                self.commit()
+            return
+        compaction = self.begin_compaction()
+        compaction.write(lambda: kept)
+        self.finish_compaction(compaction)
+
+    def begin_compaction(self) -> Compaction:
+        """Commit, and draw the line: what is appended from now on comes after the snapshot.
+
+        The journal must have had a record. Raises StorageUnavailable.
+        """
+        self.commit()
+        self._require_sound()
+        try:
+            self._rotate()
+        except OSError as error:
+            raise StorageUnavailable(f"{self.directory} cannot be compacted: {error.strerror or error}") from error
+        return Compaction(self._fs, self.directory, self.last_seq, self._reserve)
+
+    def finish_compaction(self, compaction: Compaction) -> None:
+        """The snapshot is on the disk: drop what it stands for."""
+        older, self._snapshot_at, self._snapshot_size = self._snapshot_at, compaction.at, compaction.size
+        obsolete = [files.segment_path(self.directory, first) for first in self._sealed if first <= compaction.at]
+        if 0 < older < compaction.at:
+            obsolete.append(files.snapshot_path(self.directory, older))
+        self._sealed = {first: size for first, size in self._sealed.items() if first > compaction.at}
+        self._read = None
+        for path in obsolete:
+            try:
+                self._fs.unlink(path)
+            except OSError as error:
+                # It no longer counts, and the next start tries again.
+                log.warning("obsolete file not removed file=%s: %s", path, error)
+        self._reserve.hold()
+
+    def close(self) -> None:
+        """Commit what is pending, note what is synced, unlock."""
+        try:
+            if self._failure is None:
+                self.commit()
+                if self._synced_seq < self.last_seq:
+                    self._sync(self.last_seq)
+                self.settle()
+        except OSError as error:
+            raise StorageUnavailable(f"{self.directory} cannot be synced: {error.strerror or error}") from error
+        finally:
+            self._failure = self._failure or "it is closed"
+            self._file.close()
+            self._lock.release()
+
+    def numbers(self) -> JournalNumbers:
+        return JournalNumbers(
+            durability=self.durability,
+            first_seq=self._snapshot_at + 1,
+            last_seq=self.last_seq,
+            segments=len(self._sealed) + 1,
+            size_bytes=self._snapshot_size + sum(self._sealed.values()) + self._size,
+            quarantined=tuple(path.name for path in self.recovered),
+            failure=self._failure,
+        )
+
+    def _require_sound(self) -> None:
+        if self._failure is not None:
+            raise StorageUnavailable(f"{self.directory} cannot be written: {self._failure}")
+
+    def _forget_pending(self) -> None:
+        self._pending = []
+        self._pending_seq = self.last_seq
+        self._only_frees = True
+
+    def _write(self, data: bytes, *, frees: bool) -> None:
+        try:
+            self._file.write(data)
+        except OSError as error:
+            self._truncate(self._size)
+            if not frees or error.errno not in _FULL or not self._reserve.spend():
+                raise
+            try:
+                self._file.write(data)
+            except OSError:
+                self._truncate(self._size)
+                raise
+        self._size += len(data)
+
+    def _truncate(self, size: int) -> None:
+        """Take back what a failed write has left, or take nothing more."""
+        try:
+            self._file.truncate(size)
+        except OSError as error:
+            self._failure = f"a failed write could not be taken back: {error.strerror or error}"
+
+    def _sync(self, last: int) -> None:
+        """Make everything written durable; `last` is its newest record."""
+        try:
+            self._file.sync()
+        except OSError as error:
+            self._failure = f"fdatasync failed: {error.strerror or error}"
+            # The kernel may now call pages clean that never reached the disk, so a second fdatasync would prove
+            # nothing. At level `commit` nothing after the last good one was acknowledged: throw those pages away.
+            if self.durability is Durability.COMMIT:
+                with suppress(OSError):
+                    self._file.truncate(self._synced_size)
+            raise
+        self._synced_seq, self._synced_size = last, self._size
+
+    def _rotate(self) -> None:
+        """Seal the segment and begin the next, unless this one has no records yet."""
+        if self._first > self.last_seq:
+            return
+        if self._synced_seq < self.last_seq:
+            self._sync(self.last_seq)
+        full, first, size = self._file, self._first, self._size
+        self._begin_segment(self.last_seq + 1)
+        self._sealed[first] = size
+        full.close()
+
+    def _begin_segment(self, first: int) -> None:
+        self._file, self._size = files.create_segment(self._fs, self.directory, first)
+        self._first = first
+        self._synced_seq, self._synced_size = first - 1, self._size
+        self._marked_seq = first - 1  # its header says so
