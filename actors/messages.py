@@ -16,6 +16,7 @@ import msgspec
 from ..state.event_log import Gap
 from ..state.identity import Caller, Token
 from ..state.mailbox import Delivery, MailboxKey
+from ..state.mailboxes import DeadLetter
 from ..state.models import (
     AgentId,
     AgentSpec,
@@ -170,7 +171,7 @@ class Drain(Request[int]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventPublished(Fact):
-    """Told by the EventBus for each event whose type a trigger names, in log order."""
+    """Told by the EventBus for each event whose type a trigger names, in log order; again when the bus restarts."""
 
     event: Event
 
@@ -327,15 +328,6 @@ class ListMailboxes(Request[tuple[MailboxStatus, ...]]):
     project_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """An event that a mailbox gave up on, since the agent died after taking it, again and again."""
-
-    event: Event
-    mailbox: MailboxKey
-    given_up_at: datetime
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListDeadLetters(Request[tuple[DeadLetter, ...]]):
     """Newest first."""
@@ -393,7 +385,7 @@ class AgentEnded(Fact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TellTriggered(Fact):
-    """The Spawner is ready: tell it of every event after `since` whose type a trigger names, and of new ones."""
+    """The Spawner started anew: tell it again of every event after `since` whose type a trigger names."""
 
     since: EventId
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from .models import Event, EventId
+from .models import Event, EventId, event_seq
 
 DropReason = Literal["count", "age", "ttl"]
 
@@ -64,6 +64,7 @@ class EventLog:
         self._head = 0  # index in _events of the oldest retained one
         self._before_list = dropped  # place of the event before _events[0]
         self._last_dropped = last_dropped
+        self._dropped_until: datetime | None = None  # unknown after a restart
         self._drop_reason: DropReason = "age"
 
     def __len__(self) -> int:
@@ -96,10 +97,6 @@ class EventLog:
         for index in range(start, len(self._events)):
             yield self._before_list + index + 1, self._events[index]
 
-    def newest_first(self) -> Iterator[Event]:
-        for index in range(len(self._events) - 1, self._head - 1, -1):
-            yield self._events[index]
-
     def place_of(self, event_id: EventId) -> int:
         """The place of the newest event with an id of at most `event_id`; `dropped` if all retained ones are newer."""
         index = bisect.bisect_right(self._events, event_id, lo=self._head, key=attrgetter("event_id"))
@@ -118,6 +115,9 @@ class EventLog:
     def oldest_id(self) -> EventId | None:
         return self._events[self._head].event_id if len(self) else None
 
+    def retains(self, event_id: EventId) -> bool:
+        return self.oldest_id is not None and event_id >= self.oldest_id
+
     def expire(self, *, now: datetime) -> None:
         """Drop from the front what is over the count, too old, or past its own ttl."""
         horizon = now - timedelta(seconds=self._retention.max_age_s)
@@ -132,6 +132,7 @@ class EventLog:
             else:
                 break
             self._last_dropped = event.event_id
+            self._dropped_until = event.published_at
             self._head += 1
         if self._head >= _COMPACT_AFTER:
             del self._events[: self._head]
@@ -143,7 +144,23 @@ class EventLog:
         missed = self.dropped - place
         if missed <= 0:
             return None
-        return Gap(from_=event_id, to=self._last_dropped, dropped_at_most=missed, reason=self._drop_reason)
+        return self._gap(event_id, missed)
+
+    def gap_after_id(self, event_id: EventId) -> Gap | None:
+        """The same for a reader that knows only the id of the event it stands after; ids count all projects."""
+        if not self.dropped or event_id >= self._last_dropped:
+            return None
+        between = (event_seq(self._last_dropped) or 0) - (event_seq(event_id) or 0)
+        return self._gap(event_id, min(between, self.dropped))
+
+    def gap_after_time(self, time: datetime) -> Gap | None:
+        """The same for a reader that wants everything from `time` on."""
+        if not self.dropped or (self._dropped_until is not None and time > self._dropped_until):
+            return None
+        return self._gap(BEGINNING, self.dropped)
+
+    def _gap(self, after: EventId, missed: int) -> Gap:
+        return Gap(from_=after, to=self._last_dropped, dropped_at_most=missed, reason=self._drop_reason)
 
 
 def is_past_ttl(event: Event, *, now: datetime) -> bool:

@@ -37,6 +37,7 @@ class Handed(msgspec.Struct, kw_only=True):
     number: int
     places: tuple[int, ...]
     reached: int
+    reached_id: EventId
     incarnation: int
     taken: bool | None = None
     replays: list[Event] = []
@@ -94,19 +95,18 @@ class Mailbox(msgspec.Struct, kw_only=True):
             # No more than was handed out: an id from nowhere must not skip what the client has never seen.
             acked = min(log.place_of(ack), max(self.given_up_to, self.place))
             if handed is not None and handed.places and acked >= handed.places[-1]:
-                acked = max(acked, handed.reached)
+                self._move_to(handed.reached, handed.reached_id)
+                self._forget_told_gap()
             elif handed is not None:
                 self.replays = handed.replays + self.replays
-            if acked > self.place:
-                self._move_to(acked, log)
-                self._forget_told_gap()
+            self._move_to(acked, ack)
             return
         if handed is None:
             return
         if handed.taken is None:
             handed.taken = not is_proxied
         if handed.taken and not (self.acks and handed.places):
-            self._move_to(handed.reached, log)
+            self._move_to(handed.reached, handed.reached_id)
             self._forget_told_gap()
         else:
             self.replays = handed.replays + self.replays
@@ -157,7 +157,7 @@ class Mailbox(msgspec.Struct, kw_only=True):
             reached = place
         replays, self.replays = self.replays, []
         if not found and not replays:
-            self._move_to(reached, log)
+            self._move_to(reached, log.id_at(reached))
             return (), False
         deliveries = [Delivery(event=event, redelivered=True) for event in replays]
         deliveries += [
@@ -175,6 +175,7 @@ class Mailbox(msgspec.Struct, kw_only=True):
             number=self.answers,
             places=tuple(place for place, _ in found),
             reached=reached,
+            reached_id=log.id_at(reached),
             incarnation=incarnation,
             replays=replays,
         )
@@ -186,13 +187,19 @@ class Mailbox(msgspec.Struct, kw_only=True):
         self.answers += 1
         if self.gap is not None:
             self.gap_was_told = True
-            self.handed = Handed(number=self.answers, places=(), reached=self.place, incarnation=incarnation)
+            self.handed = Handed(
+                number=self.answers,
+                places=(),
+                reached=self.place,
+                reached_id=self.place_id,
+                incarnation=incarnation,
+            )
         return self.answers
 
-    def _move_to(self, place: int, log: EventLog) -> None:
-        if place > self.place:
-            self.place = place
-            self.place_id = log.id_at(place)
+    def _move_to(self, place: int, event_id: EventId) -> None:
+        if place <= self.place:
+            return
+        self.place, self.place_id = place, event_id
         if self.struck or self.skipped or self.expired:
             self.struck = {p: n for p, n in self.struck.items() if p > self.place}
             self.skipped = {p for p in self.skipped if p > self.place}
@@ -202,7 +209,7 @@ class Mailbox(msgspec.Struct, kw_only=True):
         gap = log.gap_after(self.place, self.place_id)
         if gap is not None:
             self._add_gap(gap)
-            self._move_to(log.dropped, log)
+            self._move_to(log.dropped, gap.to)
 
     def _count_expired(self, place: int, event: Event) -> None:
         if place not in self.expired:

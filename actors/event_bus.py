@@ -1,0 +1,375 @@
+"""The EventBus owns the event logs, the mailboxes and everyone who waits: nothing is lost, nothing is given twice.
+
+An event is answered for when the journal holds it; a mailbox's move is journaled before its answer leaves. What is
+published while the actor is busy is committed together: one write, and one fdatasync where `commit` asks for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, assert_never
+
+import msgspec
+
+from ..state.clock import utc_now
+from ..state.errors import IdempotencyConflict, StorageUnavailable
+from ..state.event_log import BEGINNING, Retention
+from ..state.event_store import EventStore, NewEvent, OnceKey
+from ..state.journal import Durability
+from ..state.mailbox import Mailbox
+from ..state.mailboxes import Mailboxes, SubscribedAgent
+from ..state.models import AgentId, Event, EventId
+from ..state.topics import standard_topic
+from .asking import Fact, Later, Recipient
+from .event_reading import list_events
+from .guardian import Owner
+from .messages import (
+    AgentEnded,
+    AgentSubscribed,
+    AnswerSettled,
+    AnswerWaiters,
+    AwaitEvents,
+    CountEvents,
+    EventBusRequest,
+    EventNumbers,
+    EventPublished,
+    ListDeadLetters,
+    ListEvents,
+    ListMailboxes,
+    MailboxStatus,
+    Published,
+    PublishEvent,
+    ReplayDeadLetter,
+    TellTriggered,
+)
+from .timers import Timers
+from .waiters import Waiter
+from .waiting_room import WaitingRoom
+
+log = logging.getLogger(__name__)
+
+MAX_BATCH = 256  # publishes that one commit may hold up
+HOUSEKEEPING_EVERY_S = 30.0
+
+
+class EventOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[events]`. durability: "os" survives the death of the sidecar, "commit" power loss too."""
+
+    retention_seconds: int = 86_400
+    max_events: int = 10_000
+    max_wait_ms: int = 300_000
+    durability: Literal["os", "commit"] = "os"
+
+
+@dataclass(frozen=True, slots=True)
+class _WaiterGone(Fact):
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class _TimeIsUp(Fact):
+    """The earliest deadline of a waiter has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class _KeepHouse(Fact):
+    """Time to drop what retention no longer keeps."""
+
+
+@dataclass(slots=True)
+class _Numbers:
+    published: int = 0
+    delivered: int = 0
+    woken: int = 0
+    wake_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Unanswered:
+    """A publisher who is answered when the event is durable. received: perf_counter seconds."""
+
+    later: Later[Published]
+    received: float
+
+
+_Message = EventBusRequest | _WaiterGone | _TimeIsUp | _KeepHouse
+
+
+class EventBus(Owner):
+    """See the module. spawner: is told of events whose type is in `trigger_types`; None where nobody cares."""
+
+    def __init__(
+        self,
+        *,
+        journal_dir: Path,
+        options: EventOptions,
+        timers: Timers,
+        spawner: Recipient | None = None,
+        trigger_types: frozenset[str] = frozenset(),
+    ) -> None:
+        super().__init__()
+        self._options = options
+        self._timers = timers
+        self._spawner = spawner
+        self._trigger_types = trigger_types
+        self._store = EventStore(
+            journal_dir / "log",
+            Retention(max_events=options.max_events, max_age_s=float(options.retention_seconds)),
+            Durability.COMMIT if options.durability == "commit" else Durability.OS,
+        )
+        try:
+            self._mailboxes = Mailboxes(journal_dir / "mailboxes")
+        except BaseException:
+            self._store.close()
+            raise
+        self._room = WaitingRoom(self._mailboxes, self._store.log, max_wait_s=options.max_wait_ms / 1000)
+        self._unanswered: list[_Unanswered] = []
+        self._numbers: dict[str, _Numbers] = {}
+        self._tick_at: float | None = None
+        self._is_draining = False
+
+    def on_start(self) -> None:
+        self._keep_house()
+        self._tell_triggered(BEGINNING)
+
+    def release(self) -> None:
+        self._commit()
+        self._mailboxes.close()
+        self._store.close()
+
+    def handle(self, message: _Message) -> Any:
+        reply = self._dispatch(message)
+        if self._unanswered and (self.mailbox_depth() == 0 or len(self._unanswered) >= MAX_BATCH):
+            self._commit()
+        self._give_answers()
+        return reply
+
+    def _dispatch(self, message: _Message) -> Any:
+        if isinstance(message, PublishEvent):
+            return self._publish(message)
+        self._commit()  # whoever looks sees what was published before
+        match message:
+            case AwaitEvents():
+                return self._await(message)
+            case AnswerSettled():
+                return self._settle(message)
+            case ListEvents(project_id=project_id):
+                return list_events(self._store.logs(project_id), message, now=utc_now())
+            case ListMailboxes(project_id=project_id):
+                return tuple(self._status_of(m) for m in self._mailboxes if project_id in (None, m.key.project_id))
+            case ListDeadLetters(project_id=project_id):
+                return self._mailboxes.dead_letters(project_id)
+            case ReplayDeadLetter(event_id=id_, project_id=project_id):
+                return self._mailboxes.replay(id_, project_id, now=utc_now())
+            case CountEvents(project_id=project_id):
+                return self._count(project_id)
+            case AnswerWaiters():
+                self._is_draining = True
+                return self._room.end_all()
+            case AgentSubscribed():
+                return self._agent_runs(message)
+            case AgentEnded(agent_id=agent_id):
+                return self._mailboxes.agent_ended(agent_id, now=utc_now())
+            case TellTriggered(since=since):
+                return self._tell_triggered(since)
+            case _WaiterGone(number):
+                return self._room.leave(number)
+            case _TimeIsUp():
+                return self._time_is_up()
+            case _KeepHouse():
+                return self._keep_house()
+            case _:
+                assert_never(message)
+
+    # Publishing
+
+    def _publish(self, request: PublishEvent) -> Later[Published] | Published:
+        digest = None
+        if request.idempotency_key is not None:
+            self._commit()
+            digest = _digest(request)
+            known = self._published_before(request, request.idempotency_key, digest)
+            if known is not None:
+                return known
+        self._store.append(
+            NewEvent(
+                project_id=request.project_id,
+                event_type=request.event_type,
+                publisher=request.publisher,
+                publisher_type=request.publisher_type,
+                topic=request.topic or standard_topic(request.event_type),
+                data=request.data,
+                correlation_id=request.correlation_id,
+                priority=request.priority,
+                ttl_s=min(request.ttl_s or self._options.retention_seconds, self._options.retention_seconds),
+                published_at=utc_now(),
+                key=request.idempotency_key,
+                digest=digest,
+            )
+        )
+        later: Later[Published] = Later()
+        self._unanswered.append(_Unanswered(later, time.perf_counter()))
+        return later
+
+    def _published_before(self, request: PublishEvent, idempotency_key: str, digest: str) -> Published | None:
+        key: OnceKey = (request.project_id, request.publisher, idempotency_key)
+        known = self._store.published_before(key)
+        if known is None:
+            return None
+        first_digest, event = known
+        if first_digest != digest:
+            raise IdempotencyConflict(
+                f"idempotency key {idempotency_key!r} was used for another event",
+                field="Idempotency-Key",
+                event_id=event.event_id,
+            )
+        return self._answer_to(event, ())
+
+    def _commit(self) -> None:
+        """Make what was published durable, then wake whoever waits for it and answer the publishers."""
+        if not self._unanswered:
+            return
+        unanswered, self._unanswered = self._unanswered, []
+        try:
+            events = self._store.commit()
+        except StorageUnavailable as error:
+            for publisher in unanswered:
+                publisher.later.refuse(error)
+            return
+        woken: dict[int, tuple[Waiter, float]] = {}
+        for event, publisher in zip(events, unanswered, strict=True):
+            self._numbers_of(event.project_id).published += 1
+            matching = self._room.matching(event)
+            for waiter in matching:
+                woken.setdefault(waiter.number, (waiter, publisher.received))
+            publisher.later.answer(self._answer_to(event, (waiter.request.agent_id for waiter in matching)))
+            self._tell_spawner(event)
+        for waiter, received in woken.values():
+            if self._room.wake(waiter):
+                numbers = self._numbers_of(waiter.request.project_id)
+                numbers.woken += 1
+                numbers.wake_ms += (time.perf_counter() - received) * 1000
+
+    def _answer_to(self, event: Event, waiting: Iterable[AgentId]) -> Published:
+        return Published(
+            event_id=event.event_id,
+            topic=event.topic,
+            ttl_s=event.ttl_s,
+            subscribers=self._mailboxes.subscribers(event, waiting),
+            published_at=event.published_at,
+        )
+
+    # Waiting
+
+    def _await(self, request: AwaitEvents) -> Later[Any]:
+        me = self.me
+        later = self._room.enter(
+            request, gone=lambda number: me.tell(_WaiterGone(number)), may_wait=not self._is_draining
+        )
+        self._arm()
+        return later
+
+    def _give_answers(self) -> None:
+        """A mailbox's move is written before the answer that moves it leaves."""
+        answers = self._room.answers()
+        self._mailboxes.commit()
+        for waiter, batch in answers:
+            self._numbers_of(waiter.request.project_id).delivered += len(batch.deliveries)
+            waiter.later.answer(batch)
+
+    def _settle(self, fact: AnswerSettled) -> None:
+        mailbox = self._mailboxes.get(fact.answer.mailbox)
+        if mailbox is not None and mailbox.settle(fact.answer.number, taken=fact.taken):
+            self._mailboxes.changed(mailbox)
+
+    def _arm(self) -> None:
+        """See to it that `_TimeIsUp` comes at the earliest deadline."""
+        deadline = self._room.next_deadline()
+        if deadline is not None and (self._tick_at is None or deadline < self._tick_at):
+            self._tick_at = deadline
+            self._timers.tell_after(deadline - time.monotonic(), self.me, _TimeIsUp())
+
+    def _time_is_up(self) -> None:
+        now = time.monotonic()
+        if self._tick_at is not None and self._tick_at <= now:
+            self._tick_at = None
+        self._room.end_overdue(now=now)
+        self._arm()
+
+    # Agents and triggers
+
+    def _agent_runs(self, fact: AgentSubscribed) -> None:
+        if fact.incarnation > self._mailboxes.incarnation(fact.agent_id):
+            self._room.end_of_agent(fact.agent_id)
+        agent = SubscribedAgent(
+            agent_id=fact.agent_id,
+            project_id=fact.project_id,
+            topics=fact.topics,
+            since=fact.since,
+            incarnation=fact.incarnation,
+        )
+        self._mailboxes.agent_runs(agent, self._store.log, now=utc_now())
+
+    def _tell_triggered(self, since: EventId) -> None:
+        """Tell the Spawner again what it may have missed; it knows what it has dealt with."""
+        events = [event for event_log in self._store.logs(None) for _, event in event_log.after(0)]
+        for event in sorted(events, key=lambda event: event.event_id):
+            if event.event_id > since:
+                self._tell_spawner(event)
+
+    def _tell_spawner(self, event: Event) -> None:
+        if self._spawner is not None and event.event_type in self._trigger_types:
+            self._spawner.tell(EventPublished(event=event))
+
+    # Operators
+
+    def _status_of(self, mailbox: Mailbox) -> MailboxStatus:
+        event_log, key = self._store.log(mailbox.key.project_id), mailbox.key
+        return MailboxStatus(
+            project_id=key.project_id,
+            agent_id=key.agent_id,
+            event_types=key.event_types,
+            topics=key.topics,
+            filter=key.filter,
+            consumer=key.consumer,
+            position=event_log.id_at(mailbox.position),
+            lag=event_log.last_place - mailbox.position,
+            deliveries=mailbox.deliveries,
+            is_waited_on=self._room.is_waited_on(key),
+            gap=mailbox.gap,
+            last_used_at=mailbox.last_used_at,
+        )
+
+    def _count(self, project_id: str | None) -> EventNumbers:
+        numbers = [n for project, n in self._numbers.items() if project_id in (None, project)]
+        woken = sum(n.woken for n in numbers)
+        mailboxes = [m for m in self._mailboxes if project_id in (None, m.key.project_id)]
+        return EventNumbers(
+            total_published=sum(n.published for n in numbers),
+            total_delivered=sum(n.delivered for n in numbers),
+            active_subscriptions=self._room.count(project_id),
+            queue_depth=sum(self._store.log(m.key.project_id).last_place - m.position for m in mailboxes),
+            avg_delivery_time_ms=round(sum(n.wake_ms for n in numbers) / woken, 3) if woken else 0.0,
+            dead_letters=len(self._mailboxes.dead_letters(project_id)),
+        )
+
+    def _numbers_of(self, project_id: str) -> _Numbers:
+        return self._numbers.setdefault(project_id, _Numbers())
+
+    def _keep_house(self) -> None:
+        now = utc_now()
+        self._store.expire(now=now)
+        self._mailboxes.forget_unused(since=now - timedelta(seconds=self._options.retention_seconds))
+        self._timers.tell_after(HOUSEKEEPING_EVERY_S, self.me, _KeepHouse())
+
+
+def _digest(request: PublishEvent) -> str:
+    """What an idempotency key stands for: everything the publisher said but the key itself."""
+    said = (request.event_type, request.topic, request.correlation_id, request.ttl_s, request.priority, request.data)
+    return hashlib.sha256(msgspec.json.encode(said)).hexdigest()

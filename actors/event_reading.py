@@ -1,0 +1,109 @@
+"""Reading the log without a mailbox: `since=` for clients that keep their own place, and the list for operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from operator import attrgetter
+
+import msgspec
+
+from ..state.errors import EventsGone, InvalidRequest
+from ..state.event_filter import compile_filter
+from ..state.event_log import EventLog, Gap, is_past_ttl
+from ..state.mailbox import Delivery
+from ..state.models import Event, EventId, event_seq
+from .messages import EventBatch, EventPage, ListEvents
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a stateless read stands, and what is missing before it."""
+
+    place: int
+    gap: Gap | None = None
+
+    def batch(
+        self, event_log: EventLog, matches: Callable[[Event], bool], *, limit: int, now: datetime
+    ) -> EventBatch | None:
+        """The first `limit` matching events after the place, oldest first; None if there are none."""
+        found: list[Delivery] = []
+        reached, more = self.place, False
+        for place, event in event_log.after(self.place):
+            if matches(event) and not is_past_ttl(event, now=now):
+                if len(found) == limit:
+                    more = True
+                    break
+                found.append(Delivery(event=event))
+            reached = place
+        if not found:
+            return None
+        return EventBatch(
+            deliveries=tuple(found),
+            more_available=more,
+            next_cursor=event_log.id_at(reached),
+            timed_out=False,
+            gap=self.gap,
+        )
+
+
+def read_since(event_log: EventLog, since: str, *, strict: bool) -> Reading:
+    """Where `since` points to: an event id (exclusive), "earliest", "latest" or an RFC 3339 time (inclusive).
+
+    strict: raise EventsGone where the gap would otherwise be told of. Raises InvalidRequest for anything else.
+    """
+    if since == "earliest":
+        return Reading(place=event_log.dropped)
+    if since == "latest":
+        return Reading(place=event_log.last_place)
+    seq = event_seq(since)
+    if seq is not None:
+        place = event_log.place_of(EventId(since))
+        gap = event_log.gap_after_id(EventId(since))
+    else:
+        time = _time(since)
+        place = event_log.place_at(time)
+        gap = event_log.gap_after_time(time)
+    if gap is not None and strict:
+        raise EventsGone(
+            f"events after {since} are no longer retained",
+            oldest=event_log.oldest_id,
+            dropped_at_most=gap.dropped_at_most,
+        )
+    return Reading(place=place, gap=gap)
+
+
+def _time(text: str) -> datetime:
+    try:
+        time = msgspec.convert(text, datetime, strict=False)
+    except msgspec.ValidationError:
+        time = None
+    if time is None or time.tzinfo is None:
+        raise InvalidRequest(
+            "since cannot be read",
+            field="since",
+            expected="an event id, earliest, latest, or an RFC 3339 time with its zone",
+        )
+    return time
+
+
+def list_events(logs: Iterable[EventLog], request: ListEvents, *, now: datetime) -> EventPage:
+    """A page of the logs, newest first. Raises InvalidFilter, InvalidRequest."""
+    event_filter = compile_filter(request.filter)
+    matching = [
+        event
+        for event_log in logs
+        for event in _newest_first(event_log, request.since)
+        if request.event_type in (None, event.event_type)
+        and request.topic in (None, event.topic)
+        and not is_past_ttl(event, now=now)
+        and event_filter.matches(event)
+    ]
+    matching.sort(key=attrgetter("event_id"), reverse=True)
+    page = [event for event in matching if request.before is None or event.event_id < request.before]
+    shown = tuple(page[: request.limit])
+    return EventPage(shown, shown[-1].event_id if len(page) > len(shown) > 0 else None, len(matching))
+
+
+def _newest_first(event_log: EventLog, since: str | None) -> Iterator[Event]:
+    place = 0 if since is None else read_since(event_log, since, strict=False).place
+    return (event_log.at(p) for p in range(event_log.last_place, max(place, event_log.dropped), -1))

@@ -1,0 +1,208 @@
+"""Those who wait for events and what they are given: from a mailbox, or from a place they keep themselves.
+
+Answers are collected and leave together once the mailboxes' moves are written (`answers`). Owned by the EventBus,
+used in its thread alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from ..state.clock import utc_now
+from ..state.errors import RateLimited
+from ..state.event_filter import EventFilter, compile_filter
+from ..state.event_log import EventLog
+from ..state.mailbox import Mailbox, MailboxKey, new_mailbox
+from ..state.mailboxes import Mailboxes
+from ..state.models import Event
+from .asking import Later
+from .event_reading import Reading, read_since
+from .messages import AnswerId, AwaitEvents, EventBatch
+from .waiters import Waiter, Waiters, concerns
+
+MAX_MAILBOXES_PER_AGENT = 256
+
+
+class WaitingRoom:
+    """max_wait_s: no wait is longer. log_of: the log of a project."""
+
+    def __init__(self, mailboxes: Mailboxes, log_of: Callable[[str], EventLog], *, max_wait_s: float) -> None:
+        self._mailboxes = mailboxes
+        self._log_of = log_of
+        self._max_wait_s = max_wait_s
+        self._waiters = Waiters()
+        self._answered: list[tuple[Waiter, EventBatch]] = []
+
+    def __len__(self) -> int:
+        return len(self._waiters)
+
+    def count(self, project_id: str | None) -> int:
+        return sum(1 for waiter in self._waiters if project_id in (None, waiter.request.project_id))
+
+    def next_deadline(self) -> float | None:
+        """Monotonic seconds."""
+        return self._waiters.next_deadline()
+
+    def is_waited_on(self, key: MailboxKey) -> bool:
+        return self._waiters.is_waited_on(key)
+
+    def enter(self, request: AwaitEvents, *, gone: Callable[[int], None], may_wait: bool) -> Later[EventBatch]:
+        """Look at the log for `request`; what is not there now is waited for, if it `may_wait`.
+
+        gone: called with the waiter's number, from any thread, when its client has gone away.
+        """
+        event_filter = compile_filter(request.filter)
+        event_log = self._log_of(request.project_id)
+        now = utc_now()
+        event_log.expire(now=now)
+        mailbox, reading = None, Reading(place=0)
+        if request.since is not None:
+            reading = read_since(event_log, request.since, strict=request.strict)
+        else:
+            mailbox = self._mailbox(request, event_filter, event_log, now)
+            mailbox.begin_wait(event_log, ack=request.ack, is_proxied=request.is_proxied, now=now)
+            self._mailboxes.changed(mailbox)
+        timeout_s = min(request.timeout_s, self._max_wait_s) if may_wait else 0.0
+        waiter = self._waiters.add(request, event_filter, mailbox, reading.place, time.monotonic() + timeout_s)
+        batch = self._look(waiter, reading)
+        if batch is None and timeout_s <= 0:
+            batch = self._timed_out(waiter, reading)
+        if batch is not None:
+            self._answer(waiter, batch)
+        else:
+            number = waiter.number
+            waiter.later.add_done_callback(lambda later: gone(number) if later.cancelled() else None)
+        return waiter.later
+
+    def leave(self, number: int) -> None:
+        """The client has gone; nothing will be handed to it."""
+        self._waiters.remove(number)
+
+    def matching(self, event: Event) -> list[Waiter]:
+        """Waiters whose question the event answers. Each distinct filter is evaluated once."""
+        verdicts: dict[EventFilter, bool] = {}
+        data: Any = None
+        found = []
+        for waiter in self._waiters.concerned(event):
+            if waiter.is_superseded or waiter.later.cancelled():
+                continue
+            event_filter = waiter.event_filter
+            if event_filter not in verdicts:
+                if event_filter.terms and data is None:
+                    data = msgspec.json.decode(event.data)
+                verdicts[event_filter] = event_filter.matches_data(event, data)
+            if verdicts[event_filter]:
+                found.append(waiter)
+        return found
+
+    def wake(self, waiter: Waiter) -> bool:
+        """Look again for a waiter; whether it was answered."""
+        batch = self._look(waiter, Reading(place=waiter.place))
+        if batch is not None:
+            self._answer(waiter, batch)
+        return batch is not None
+
+    def end_overdue(self, *, now: float) -> None:
+        """Answer those whose time is up. now: monotonic seconds."""
+        for waiter in self._waiters.overdue(now=now):
+            self._answer(waiter, self._timed_out(waiter, Reading(place=waiter.place)))
+
+    def end_all(self) -> int:
+        """Answer everyone as if their time were up; returns how many that were."""
+        waiters = list(self._waiters)
+        for waiter in waiters:
+            self._answer(waiter, self._timed_out(waiter, Reading(place=waiter.place)))
+        return len(waiters)
+
+    def end_of_agent(self, agent_id: str) -> None:
+        """The agent's process died: whoever still waits in its name is a ghost and is handed nothing."""
+        for waiter in self._waiters:
+            if waiter.request.agent_id == agent_id and waiter.mailbox is not None:
+                waiter.is_superseded = True
+                self._answer(waiter, self._timed_out(waiter, Reading(place=waiter.place)))
+
+    def answers(self) -> list[tuple[Waiter, EventBatch]]:
+        """Answers that have not left yet; whoever takes them resolves their futures."""
+        answered, self._answered = self._answered, []
+        return answered
+
+    def _answer(self, waiter: Waiter, batch: EventBatch) -> None:
+        if self._waiters.remove(waiter.number) is not None:
+            self._answered.append((waiter, batch))
+
+    def _mailbox(self, request: AwaitEvents, event_filter: EventFilter, event_log: EventLog, now: datetime) -> Mailbox:
+        key = MailboxKey(
+            project_id=request.project_id,
+            agent_id=request.agent_id,
+            event_types=tuple(sorted(request.event_types)),
+            topics=tuple(sorted(request.topics)),
+            filter=event_filter.canonical,
+            consumer=request.consumer,
+        )
+        mailbox = self._mailboxes.get(key)
+        if mailbox is not None:
+            return mailbox
+        if self._mailboxes.count_of(request.agent_id, request.project_id) >= MAX_MAILBOXES_PER_AGENT:
+            raise RateLimited(
+                f"agent {request.agent_id} has {MAX_MAILBOXES_PER_AGENT} mailboxes already; "
+                "ask the same questions again, or read with since=",
+                limit=MAX_MAILBOXES_PER_AGENT,
+                retry_after_s=60,
+            )
+        agent = self._mailboxes.agent(request.agent_id)
+        return new_mailbox(key, event_log, agent_since=agent.since if agent else request.agent_since, now=now)
+
+    def _look(self, waiter: Waiter, reading: Reading) -> EventBatch | None:
+        """What the log has for a waiter now; None if nothing."""
+        request = waiter.request
+        event_log = self._log_of(request.project_id)
+
+        def matches(event: Event) -> bool:
+            return concerns(request.event_types, request.topics, event) and waiter.event_filter.matches(event)
+
+        if waiter.mailbox is not None:
+            return self._hand_out(waiter.mailbox, event_log, matches, request.limit)
+        batch = reading.batch(event_log, matches, limit=request.limit, now=utc_now())
+        waiter.place = max(waiter.place, event_log.last_place)
+        return batch
+
+    def _hand_out(
+        self, mailbox: Mailbox, event_log: EventLog, matches: Callable[[Event], bool], limit: int
+    ) -> EventBatch | None:
+        incarnation = self._mailboxes.incarnation(mailbox.key.agent_id)
+        deliveries, more = mailbox.hand_out(event_log, matches, limit=limit, incarnation=incarnation, now=utc_now())
+        self._mailboxes.changed(mailbox)
+        if mailbox.handed is None:
+            return None
+        return EventBatch(
+            deliveries=deliveries,
+            more_available=more,
+            next_cursor=event_log.id_at(mailbox.handed.reached),
+            timed_out=False,
+            gap=mailbox.gap,
+            answer=AnswerId(mailbox.key, mailbox.handed.number),
+        )
+
+    def _timed_out(self, waiter: Waiter, reading: Reading) -> EventBatch:
+        event_log, mailbox = self._log_of(waiter.request.project_id), waiter.mailbox
+        gap, answer, place = reading.gap, None, waiter.place
+        if mailbox is not None:
+            place = mailbox.place
+            if mailbox.gap is not None and not waiter.is_superseded:
+                number = mailbox.time_out(incarnation=self._mailboxes.incarnation(mailbox.key.agent_id))
+                gap, answer = mailbox.gap, AnswerId(mailbox.key, number)
+                self._mailboxes.changed(mailbox)
+        return EventBatch(
+            deliveries=(),
+            more_available=False,
+            next_cursor=event_log.id_at(place),
+            timed_out=True,
+            superseded=waiter.is_superseded,
+            gap=gap,
+            answer=answer,
+        )

@@ -1,0 +1,213 @@
+"""All mailboxes, the agents they belong to and the dead letters, on a journal in which the last record wins.
+
+What changes is collected and written in one transaction by `commit`, before the answer that it stands for leaves.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from .errors import NotFound, StorageUnavailable
+from .event_log import EventLog
+from .journal import Durability, Journal
+from .mailbox import MAX_DELIVERIES, Mailbox, MailboxKey
+from .models import AgentId, Event, EventId
+
+log = logging.getLogger(__name__)
+
+# Below this a rewrite is not worth its fdatasync.
+_COMPACT_AFTER = 4096
+
+
+class MailboxRecord(msgspec.Struct, frozen=True, tag="mailbox"):
+    mailbox: Mailbox
+
+
+class MailboxForgotten(msgspec.Struct, frozen=True, tag="mailbox_forgotten"):
+    key: MailboxKey
+
+
+class SubscribedAgent(msgspec.Struct, frozen=True, kw_only=True, tag="agent"):
+    """An agent that is supervised: its profile's topics, when it was first spawned, which incarnation runs."""
+
+    agent_id: AgentId
+    project_id: str
+    topics: frozenset[str]
+    since: datetime
+    incarnation: int
+    ended_at: datetime | None = None
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, tag="dead_letter"):
+    """An event that a mailbox gave up on, since the agent died after taking it, again and again."""
+
+    event: Event
+    mailbox: MailboxKey
+    given_up_at: datetime
+    replayed_at: datetime | None = None
+
+
+_Record = MailboxRecord | MailboxForgotten | SubscribedAgent | DeadLetter
+
+
+class Mailboxes:
+    """The one place where mailboxes live. Times are aware UTC."""
+
+    def __init__(self, directory: Path) -> None:
+        # A lost move costs a redelivery that says so, never an event: the kernel's copy is enough.
+        self._journal = Journal.open(directory, durability=Durability.OS)
+        self._mailboxes: dict[MailboxKey, Mailbox] = {}
+        self._of_agent: dict[AgentId, dict[MailboxKey, Mailbox]] = {}
+        self._agents: dict[AgentId, SubscribedAgent] = {}
+        self._dead: dict[tuple[EventId, MailboxKey], DeadLetter] = {}
+        self._changed: dict[MailboxKey, Mailbox] = {}
+        self._unwritten: list[_Record] = []
+        self._records = 0
+        for entry in self._journal.entries():
+            self._records += 1
+            self._apply(msgspec.json.decode(entry.record, type=_Record))
+        for mailbox in self._mailboxes.values():
+            # Nobody can tell any more what became of the last answer, so it is given again, and says so.
+            if mailbox.handed is not None and mailbox.handed.taken is None:
+                mailbox.handed.taken = False
+
+    def __iter__(self) -> Iterator[Mailbox]:
+        return iter(self._mailboxes.values())
+
+    def _apply(self, record: _Record) -> None:
+        match record:
+            case MailboxRecord(mailbox):
+                self._keep(mailbox)
+            case MailboxForgotten(key):
+                self._mailboxes.pop(key, None)
+                self._of_agent.get(key.agent_id, {}).pop(key, None)
+            case SubscribedAgent(agent_id=agent_id):
+                self._agents[agent_id] = record
+            case DeadLetter(event=event, mailbox=key):
+                self._dead[(event.event_id, key)] = record
+
+    def _keep(self, mailbox: Mailbox) -> None:
+        self._mailboxes[mailbox.key] = mailbox
+        self._of_agent.setdefault(mailbox.key.agent_id, {})[mailbox.key] = mailbox
+
+    def _write(self, record: _Record) -> None:
+        self._apply(record)
+        self._unwritten.append(record)
+
+    # Mailboxes
+
+    def get(self, key: MailboxKey) -> Mailbox | None:
+        return self._mailboxes.get(key)
+
+    def count_of(self, agent_id: AgentId, project_id: str) -> int:
+        return sum(1 for key in self._of_agent.get(agent_id, {}) if key.project_id == project_id)
+
+    def changed(self, mailbox: Mailbox) -> None:
+        """Have the mailbox's state written by the next commit, as it is then."""
+        self._keep(mailbox)
+        self._changed[mailbox.key] = mailbox
+
+    # Agents
+
+    def agent(self, agent_id: AgentId) -> SubscribedAgent | None:
+        return self._agents.get(agent_id)
+
+    def incarnation(self, agent_id: AgentId) -> int:
+        """Which incarnation of the agent runs; 0 for one that nobody supervises."""
+        agent = self._agents.get(agent_id)
+        return agent.incarnation if agent is not None else 0
+
+    def agent_runs(self, agent: SubscribedAgent, log_of: Callable[[str], EventLog], *, now: datetime) -> None:
+        """A new incarnation runs: what the one before took without an ack is given again, or becomes a dead letter."""
+        self._write(agent)
+        for mailbox in self._of_agent.get(agent.agent_id, {}).values():
+            event_log = log_of(mailbox.key.project_id)
+            for place in mailbox.process_died(incarnation=agent.incarnation):
+                if place > event_log.dropped:
+                    self._write(DeadLetter(event=event_log.at(place), mailbox=mailbox.key, given_up_at=now))
+                    log.warning(
+                        "event became a dead letter event_id=%s agent_id=%s deliveries=%d",
+                        event_log.at(place).event_id,
+                        agent.agent_id,
+                        MAX_DELIVERIES,
+                    )
+            self.changed(mailbox)
+
+    def agent_ended(self, agent_id: AgentId, *, now: datetime) -> None:
+        agent = self._agents.get(agent_id)
+        if agent is not None and agent.ended_at is None:
+            self._write(msgspec.structs.replace(agent, ended_at=now))
+
+    def subscribers(self, event: Event, waiting: Iterable[AgentId]) -> tuple[AgentId, ...]:
+        """Agents of the project that wait for the event or whose profile subscribes to its topic, sorted."""
+        subscribed = (
+            agent.agent_id
+            for agent in self._agents.values()
+            if agent.ended_at is None and agent.project_id == event.project_id and event.topic in agent.topics
+        )
+        return tuple(sorted({*waiting, *subscribed}))
+
+    # Dead letters
+
+    def dead_letters(self, project_id: str | None) -> tuple[DeadLetter, ...]:
+        """Those that were not replayed, newest first."""
+        letters = [
+            letter
+            for letter in self._dead.values()
+            if letter.replayed_at is None and project_id in (None, letter.event.project_id)
+        ]
+        return tuple(sorted(letters, key=lambda letter: letter.given_up_at, reverse=True))
+
+    def replay(self, event_id: EventId, project_id: str | None, *, now: datetime) -> int:
+        """Give a dead letter again to every mailbox that gave up on it; returns how many. Raises NotFound."""
+        letters = [letter for letter in self.dead_letters(project_id) if letter.event.event_id == event_id]
+        if not letters:
+            raise NotFound(f"no dead letter holds event {event_id}", event_id=event_id)
+        for letter in letters:
+            self._write(msgspec.structs.replace(letter, replayed_at=now))
+            mailbox = self._mailboxes.get(letter.mailbox)
+            if mailbox is not None:
+                mailbox.replays.append(letter.event)
+                self.changed(mailbox)
+        return len(letters)
+
+    # The journal
+
+    def forget_unused(self, *, since: datetime) -> None:
+        """Forget mailboxes, ended agents and dead letters that nobody has touched since then."""
+        for mailbox in [m for m in self if m.last_used_at < since]:
+            self._changed.pop(mailbox.key, None)
+            self._write(MailboxForgotten(mailbox.key))
+        self._agents = {i: a for i, a in self._agents.items() if a.ended_at is None or a.ended_at >= since}
+        self._dead = {i: d for i, d in self._dead.items() if d.given_up_at >= since}
+
+    def commit(self) -> None:
+        """Write what has changed. On a full disk the mailboxes go on in memory: after a crash they would redeliver."""
+        records = [*self._unwritten, *(MailboxRecord(mailbox) for mailbox in self._changed.values())]
+        if not records:
+            return
+        self._unwritten, self._changed = [], {}
+        try:
+            self._journal.append([msgspec.json.encode(record) for record in records])
+            self._journal.commit()
+            self._records += len(records)
+            self._compact_if_worth_it()
+        except StorageUnavailable as error:
+            log.warning("mailbox places not written records=%d: %s", len(records), error)
+
+    def _compact_if_worth_it(self) -> None:
+        live = len(self._mailboxes) + len(self._agents) + len(self._dead)
+        if self._records > _COMPACT_AFTER + 4 * live:
+            everything: list[_Record] = [*self._agents.values(), *self._dead.values()]
+            everything += [MailboxRecord(mailbox) for mailbox in self]
+            self._journal.compact(msgspec.json.encode(record) for record in everything)
+            self._records = len(everything)
+
+    def close(self) -> None:
+        self.commit()
+        self._journal.close()
