@@ -1,0 +1,368 @@
+"""One client connection: Waitress's channel, with a stage for a request that waits without a thread.
+
+    IDLE ──request complete──▶ SERVED (a worker runs the handler) ──parked──▶ WAITING ──answer──▶ IDLE
+                                 │  └────────────answered───────────────────────────────────────▶ IDLE
+                                 └──stream opened──▶ STREAMING ──ended──▶ LINGERING ──peer closed──▶ closed
+
+Only the I/O thread changes the stage, reads, and closes. While a request is SERVED the output belongs to the worker;
+the next pipelined request starts when the last answer is flushed, so no worker ever waits for a client that does not
+read. Private names of Waitress used here are listed in tests/test_private_names_of_waitress_and_pykka.py.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from .deadlines import monotonic_s
+from .delivery import Evidence, unacknowledged_bytes
+from .parking import HandlerTask, Park, Parked, RefusalTask, ReplyTask, Slip, StreamTask
+from .poller import BROKEN, HANGUP, READ, WRITE
+from .watched_channel import WatchedChannel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .io_loop import Server
+    from .streaming import Stream
+
+log = logging.getLogger(__name__)
+
+# How long a client may take to read the last bytes of an answer after which the connection is closed.
+LINGER_S = 5.0
+LINGER_AT_SHUTDOWN_S = 1.0
+_DISCARD_BYTES = 1 << 16
+
+
+class Stage(Enum):
+    IDLE = "reads requests, flushes answers"
+    SERVED = "a worker runs the handler"
+    WAITING = "parked"
+    STREAMING = "an answer without an end"
+    LINGERING = "nothing more will be sent; waits for the peer to close"
+
+
+IDLE, SERVED, WAITING, STREAMING, LINGERING = Stage
+
+
+class Connection(WatchedChannel):
+    task_class: Callable[[Connection, Any], Any] = HandlerTask
+    error_task_class = RefusalTask
+
+    server: Server
+    requests: list[Any]
+    total_outbufs_len: int
+    stage = IDLE
+    parked: Parked | None = None
+    answering: Parked | None = None
+    stream: Stream | None = None
+    slip: Slip | None = None
+    interest = 0  # what the poller reports
+    was_refused = False
+    _incomplete: Any = None  # the request that is half received, and since when
+    _incomplete_since = 0.0
+
+    # --- Life with the poller -------------------------------------------------------------------------------------
+
+    def add_channel(self, map: dict[int, Any] | None = None) -> None:
+        super().add_channel(map)
+        self.interest = READ | HANGUP
+        self.server.poller.register(self._fileno, self.interest)
+
+    def del_channel(self, map: dict[int, Any] | None = None) -> None:
+        self._leave_poller()
+        super().del_channel(map)
+
+    def _leave_poller(self) -> None:
+        # Closing the descriptor is not enough: a child between fork and exec still holds a copy of it.
+        if self.interest >= 0 and self._fileno is not None:
+            self.interest = -1
+            self.server.poller.unregister(self._fileno)
+
+    def on_events(self, flags: int) -> None:
+        """The poller says that the socket is ready."""
+        if self.stage is LINGERING:
+            self._linger_on(flags)
+            return
+        if flags & BROKEN:
+            self.judge(Evidence.END)
+            self.handle_close()
+            return
+        if flags & WRITE:
+            self.handle_write()
+        if flags & (READ | HANGUP) and self.is_open:
+            self._take_input(flags)
+        self.proceed()
+
+    @property
+    def is_open(self) -> bool:
+        return self._fileno is not None
+
+    def proceed(self) -> None:
+        """Do what comes next on this connection: the next request, the rest of an answer, or its end."""
+        if self.stage is IDLE and self.is_open and not self.total_outbufs_len:
+            if self.will_close or self.close_when_flushed:
+                self.handle_write()
+            elif self.requests:
+                self.stage = SERVED
+                self.server.task_dispatcher.add_task(self)
+            elif self.server.is_draining:
+                self.handle_close()
+        if self.interest >= 0:
+            self._update_interest()
+
+    def _update_interest(self) -> None:
+        wanted = self.interest
+        if self.stage is IDLE and not wanted & READ and self.readable():
+            wanted |= READ | HANGUP
+        if self.stage is not SERVED:
+            wanted = wanted | WRITE if self.total_outbufs_len else wanted & ~WRITE
+        self._watch_for(wanted)
+
+    def _watch_for(self, wanted: int) -> None:
+        if wanted != self.interest:
+            self.interest = wanted
+            self.server.poller.modify(self._fileno, wanted)
+
+    # --- Input ----------------------------------------------------------------------------------------------------
+
+    def _take_input(self, flags: int) -> None:
+        if self.stage in (WAITING, STREAMING):
+            if flags & HANGUP or (not self.server.sees_hangup and self._input_has_ended()):
+                self.handle_close()  # a half-closed connection counts as given up too
+            else:
+                self._mute(READ)
+        elif self.readable():
+            self.handle_read()
+        else:
+            self._mute(flags)
+
+    def _input_has_ended(self) -> bool:
+        try:
+            return self.socket.recv(1, socket.MSG_PEEK) == b""  # type: ignore[no-any-return]
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            return True
+
+    def _mute(self, flags: int) -> None:
+        """Leave input in the kernel until the request before it is answered: order kept, memory bounded."""
+        self._watch_for(self.interest & ~(flags & (READ | HANGUP)))
+        self.discount_input()
+
+    def handle_read(self) -> None:
+        super().handle_read()
+        if self.request is not self._incomplete:
+            self._incomplete = self.request
+            self._incomplete_since = monotonic_s()
+
+    # --- Requests -------------------------------------------------------------------------------------------------
+
+    def service(self) -> None:
+        """Run the handler; called in a worker thread, which afterwards has nothing to do with the connection."""
+        self.slip = None
+        try:
+            super().service()
+        except Park:
+            pass  # the task has put its slip here
+        finally:
+            self.server.post(self.served)
+
+    def served(self) -> None:
+        slip, self.slip = self.slip, None
+        self.stage = IDLE
+        if not self.connected:  # the client left, or broke the connection, in the meantime
+            if slip is not None:
+                slip.withdraw()
+            self.handle_close()
+        elif slip is None:
+            self.proceed()
+        elif slip.parked is not None:
+            self.park(slip.parked)
+        elif slip.stream is not None:
+            self._open_stream(slip.stream)
+
+    def park(self, parked: Parked) -> None:
+        self.stage = WAITING
+        self.parked = parked
+        parked.connection = self
+        parked.deadline = self.server.deadlines.add(parked.due, parked.expire)
+        self._watch_for(self.interest | READ | HANGUP)
+        parked.later.add_done_callback(parked.woken)
+        if self.server.has_released:
+            parked.expire()
+
+    def answer(self, parked: Parked) -> None:
+        """Write the answer of the parked request."""
+        if self.parked is not parked:
+            return
+        self._forget(parked)
+        self.stage = IDLE
+        self.answering = parked
+        self._serve_with(ReplyTask)
+        self.answering = None
+        parked.detach()
+        self.proceed()
+
+    def _serve_with(self, task_class: Callable[[Connection, Any], Any]) -> bool:
+        """Let Waitress serve the request at the head of the queue with another task; False if it parked again."""
+        self.task_class = task_class
+        try:
+            super().service()
+        except Park:
+            return False
+        finally:
+            del self.task_class
+        return True
+
+    def _forget(self, parked: Parked) -> None:
+        self.parked = None
+        if parked.deadline is not None:
+            self.server.deadlines.cancel(parked.deadline)
+            parked.deadline = None
+
+    # --- Streams --------------------------------------------------------------------------------------------------
+
+    def _open_stream(self, stream: Stream) -> None:
+        self.stage = STREAMING
+        self.stream = stream
+        if self._serve_with(StreamTask):  # a HEAD request has its whole answer already
+            self.stage = IDLE
+            self.stream = None
+            self.proceed()
+            return
+        self._watch_for(self.interest | READ | HANGUP)
+        self._schedule_heartbeat(stream)
+        stream.opened(self)
+
+    def _schedule_heartbeat(self, stream: Stream) -> None:
+        def beat() -> None:
+            stream.deadline = None
+            if stream.send(stream.heartbeat):
+                self._schedule_heartbeat(stream)
+
+        if stream.heartbeat:
+            stream.deadline = self.server.deadlines.add(monotonic_s() + stream.heartbeat_s, beat)
+
+    def pump_stream(self) -> None:
+        stream = self.stream
+        if stream is None:
+            return
+        data, is_last, was_too_slow = stream.take(self.total_outbufs_len)
+        if was_too_slow:
+            log.info("stream dropped, its reader is too slow address=%s unread_bytes=%d", self.addr, self.bytes_unread)
+            self.handle_close()
+            return
+        if data:
+            self.write_soon(data)
+            stream.flushed(self.total_outbufs_len)
+        if is_last:
+            self._end_stream()
+            self.stage = IDLE
+            self.close_when_flushed = True
+            self.requests = []
+        self.proceed()
+
+    @property
+    def bytes_unread(self) -> int:
+        """What the client has not read of what it was sent."""
+        return self.total_outbufs_len + (unacknowledged_bytes(self.socket) if self.socket else 0)
+
+    def _end_stream(self) -> None:
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            if stream.deadline is not None:
+                self.server.deadlines.cancel(stream.deadline)
+            stream.end()
+
+    # --- Output ---------------------------------------------------------------------------------------------------
+
+    def handle_write(self) -> None:
+        """Flush; where this was the last answer, close in a way that leaves the client the time to read it."""
+        ends_here, self.close_when_flushed = self.close_when_flushed, False
+        super().handle_write()
+        if self.stream is not None:
+            self.stream.flushed(self.total_outbufs_len)
+        if not ends_here or not self.is_open:
+            return
+        if self.total_outbufs_len:
+            self.close_when_flushed = True
+        elif self.deliveries or self.was_refused:
+            self._linger()
+        else:
+            self.handle_close()
+
+    # --- The end --------------------------------------------------------------------------------------------------
+
+    def _linger(self) -> None:
+        """Say that nothing follows, and read on until the client closes too.
+
+        To close over unread input would reset the connection and might take the answer with it; and only the
+        client's own end tells whether it took the answer.
+        """
+        self.stage = LINGERING
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.judge(Evidence.RESET)
+            self.handle_close()
+            return
+        self._watch_for(READ | HANGUP)
+        linger_s = LINGER_AT_SHUTDOWN_S if self.server.is_draining else LINGER_S
+        self.server.deadlines.add(monotonic_s() + linger_s, self.handle_close)
+
+    def begin_to_drain(self) -> None:
+        if self.stage is LINGERING:
+            self.server.deadlines.add(monotonic_s() + LINGER_AT_SHUTDOWN_S, self.handle_close)
+        self.proceed()
+
+    def _linger_on(self, flags: int) -> None:
+        try:
+            ended = not flags & READ or self.socket.recv(_DISCARD_BYTES) == b""
+        except ConnectionError:
+            self.judge(Evidence.RESET)
+            ended = True
+        if ended or flags & BROKEN:
+            self.judge(Evidence.END)
+            self.handle_close()
+
+    def handle_close(self) -> None:
+        """Close. What is parked here is cancelled, an answer not sent to its end is lost."""
+        if self.stage is SERVED:
+            # The worker finds out by `connected`; `served` closes when it has let go of the socket.
+            self.connected = False
+            self._leave_poller()
+            return
+        if not self.is_open:
+            return
+        parked = self.parked
+        if parked is not None:
+            self._forget(parked)
+            parked.abandon()
+        self._end_stream()
+        self.judge_unfinished()
+        self.stage = IDLE
+        super().handle_close()
+        for request in self.requests:
+            request.close()
+        self.requests = []
+
+    def is_overdue(self, now: float, *, silent_s: float, request_s: float) -> bool:
+        """Whether the client was given enough time to send the rest of a request, to read, or to ask again.
+
+        now: `time.time()`, as Waitress notes activity.
+        """
+        if self.stage in (SERVED, WAITING, LINGERING) or (self.stage is STREAMING and not self.total_outbufs_len):
+            return False
+        if self._incomplete is not None and monotonic_s() - self._incomplete_since > request_s:
+            return True
+        silent_for_s: float = now - self.last_activity
+        return silent_for_s > silent_s
+
+    def cancel(self) -> None:
+        """Waitress's dispatcher shuts down before a worker has come to this request."""
+        super().cancel()
+        log.warning("request dropped at shutdown address=%s since_s=%.1f", self.addr, time.time() - self.creation_time)

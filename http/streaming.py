@@ -1,0 +1,118 @@
+"""An answer without an end, such as Server-Sent Events: any thread sends, the I/O thread writes, nobody waits.
+
+A reader that is slower than its events is dropped when `max_buffered_bytes` are waiting for it; it comes back with
+`Last-Event-ID`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from .deadlines import Deadline
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+log = logging.getLogger(__name__)
+
+
+class Stream:
+    """What a handler sends through. on_close: called once, in any thread, when the stream has ended for any reason."""
+
+    def __init__(
+        self,
+        headers: Sequence[tuple[str, str]],
+        *,
+        on_close: Callable[[], None],
+        max_buffered_bytes: int,
+        heartbeat: bytes,
+        heartbeat_s: float,
+    ) -> None:
+        self.headers = headers
+        self.heartbeat = heartbeat
+        self.heartbeat_s = heartbeat_s
+        self.deadline: Deadline | None = None
+        self.is_chunked = False
+        self._on_close = on_close
+        self._max_buffered_bytes = max_buffered_bytes
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+        self._in_output_bytes = 0
+        self._is_closed = False
+        self._was_too_slow = False
+        self._has_ended = False
+        self._is_posted = False
+
+    def send(self, data: bytes) -> bool:
+        """Queue `data`. False: the stream is closed, or was closed just now because its reader is too slow."""
+        with self._lock:
+            if self._is_closed:
+                return False
+            fits = self._waiting_bytes + self._in_output_bytes + len(data) <= self._max_buffered_bytes
+            if fits:
+                self._waiting.append(data)
+                self._waiting_bytes += len(data)
+            else:
+                self._is_closed = self._was_too_slow = True
+                self._waiting.clear()
+            self._post()
+        return fits
+
+    def close(self) -> None:
+        """End the answer after what was sent so far."""
+        with self._lock:
+            self._is_closed = True
+            self._post()
+
+    @property
+    def is_closed(self) -> bool:
+        return self._is_closed
+
+    # The I/O thread's half.
+
+    def opened(self, connection: Connection) -> None:
+        with self._lock:
+            self._connection = connection
+            self._post()
+
+    def take(self, in_output_bytes: int) -> tuple[bytes, bool, bool]:
+        """What waits, framed for the wire; whether it is the last; whether the reader was too slow for it.
+
+        in_output_bytes: what the client has not read yet. One look at all three, for senders go on meanwhile.
+        """
+        with self._lock:
+            self._is_posted = False
+            data = b"".join(self._waiting)
+            self._waiting.clear()
+            self._waiting_bytes = 0
+            self._in_output_bytes = in_output_bytes + len(data)
+            is_last, was_too_slow = self._is_closed, self._was_too_slow
+        if self.is_chunked:
+            data = (b"%x\r\n%b\r\n" % (len(data), data) if data else b"") + (b"0\r\n\r\n" if is_last else b"")
+        return data, is_last, was_too_slow
+
+    def flushed(self, in_output_bytes: int) -> None:
+        self._in_output_bytes = in_output_bytes
+
+    def end(self) -> None:
+        """The connection has no more to do with this stream."""
+        with self._lock:
+            self._is_closed = True
+            self._connection = None
+            if self._has_ended:
+                return
+            self._has_ended = True
+        try:
+            self._on_close()
+        except Exception:
+            log.exception("stream's on_close failed")
+
+    def _post(self) -> None:
+        if self._connection is not None and not self._is_posted:
+            self._is_posted = True
+            self._connection.server.post(self._connection.pump_stream)

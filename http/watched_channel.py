@@ -1,0 +1,81 @@
+"""Waitress's channel, with an eye on what becomes of the answers somebody wants a receipt for.
+
+It counts every byte in both directions itself: Waitress swallows send errors and then sets its own counters to zero.
+Reading, writing and judging happen in the I/O thread, but for what a worker sends of the answer it makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from waitress.channel import HTTPChannel
+
+from .delivery import Delivery, Evidence, has_error, unacknowledged_bytes, unread_bytes
+
+
+class WatchedChannel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
+    socket: Any
+    total_outbufs_len: int
+    bytes_in = 0
+    bytes_out = 0
+    deliveries: tuple[Delivery, ...] = ()
+
+    def expect_verdict(self, receipt: Callable[[bool], None], answer_bytes: int) -> None:
+        """Watch what becomes of an answer of that many bytes that is written next."""
+        delivery = Delivery(
+            receipt,
+            end=self.bytes_out + self.total_outbufs_len + answer_bytes,
+            read_until=self.bytes_in + unread_bytes(self.socket),
+        )
+        self.deliveries = (*self.deliveries, delivery)
+
+    def send(self, data: bytes, do_close: bool = True) -> int:
+        sent: int = super().send(data, do_close)
+        self.bytes_out += sent
+        return sent
+
+    def recv(self, buffer_size: int) -> bytes:
+        """Waitress closes the connection at the end of its input; here the evidence is looked at before that."""
+        try:
+            data: bytes = self.socket.recv(buffer_size)
+        except ConnectionError:
+            self.judge(Evidence.RESET)
+            self.handle_close()
+            return b""
+        self.bytes_in += len(data)
+        self.judge(Evidence.NEXT_REQUEST if data else Evidence.END)
+        if not data:
+            self.handle_close()
+        return data
+
+    def discount_input(self) -> None:
+        """What has arrived until now was sent before the answers could be read to their end: it proves nothing."""
+        if self.deliveries:
+            read_until = self.bytes_in + unread_bytes(self.socket)
+            for delivery in self.deliveries:
+                delivery.read_until = read_until
+
+    def judge(self, evidence: Evidence) -> None:
+        """Settle every delivery that the evidence decides."""
+        if not self.deliveries or self.socket is None:
+            return
+        if evidence is Evidence.END and has_error(self.socket):
+            evidence = Evidence.RESET
+        unacknowledged = unacknowledged_bytes(self.socket)
+        deliveries, self.deliveries = self.deliveries, ()
+        for delivery in deliveries:
+            taken = delivery.verdict(
+                evidence, sent=self.bytes_out, unacknowledged=unacknowledged, received=self.bytes_in
+            )
+            if taken is None:
+                self.deliveries = (*self.deliveries, delivery)
+            else:
+                delivery.settle(taken)
+
+    def judge_unfinished(self) -> None:
+        """The connection is being closed from this side: an answer not sent to its end is lost, others stay unknown."""
+        for delivery in self.deliveries:
+            if self.bytes_out < delivery.end:
+                delivery.settle(False)
+        self.deliveries = ()
