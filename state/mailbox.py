@@ -99,7 +99,7 @@ class Mailbox(msgspec.Struct, kw_only=True):
                 self._forget_told_gap()
             elif handed is not None:
                 self.replays = handed.replays + self.replays
-            self._move_to(acked, ack)
+            self._move_to(acked, log.id_at(acked))
             return
         if handed is None:
             return
