@@ -1,0 +1,248 @@
+"""An actor that fails costs what it was doing, and no more: the same handle goes on, nobody hangs."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from sidecar.actors.asking import Fact, Later, Request, ask
+from sidecar.actors.guardian import Guardian, Handle, Owner
+from sidecar.actors.timers import Timers
+from sidecar.state.errors import NotFound, Unavailable
+from sidecar.supervision.restart import RestartIntensity
+
+WITHIN_S = 5.0
+
+
+@dataclass(frozen=True)
+class Count(Request[int]):
+    """How many facts this incarnation has seen."""
+
+
+@dataclass(frozen=True)
+class Do(Request[Any]):
+    what: Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Noted(Fact):
+    pass
+
+
+@dataclass(frozen=True)
+class Hold(Request[None]):
+    """Answered never: the actor keeps the Later."""
+
+
+class Counter(Owner):
+    released: threading.Event | None = None
+
+    def __init__(self, before: Callable[[], None] = lambda: None) -> None:
+        before()
+        super().__init__()
+        self.noted = 0
+        self.held: list[Later[None]] = []
+
+    def handle(self, message: Any) -> Any:
+        match message:
+            case Count():
+                return self.noted
+            case Noted():
+                self.noted += 1
+                return None
+            case Hold():
+                self.held.append(Later())
+                return self.held[-1]
+            case Do(what):
+                return what()
+        return super().handle(message)
+
+    def release(self) -> None:
+        if Counter.released is not None:
+            Counter.released.set()
+
+
+class World:
+    def __init__(self, make: Callable[[], Owner] = Counter, max_restarts: int = 3) -> None:
+        self.gave_up = threading.Event()
+        self.guardian = Guardian(
+            gave_up=lambda name, reason: self.gave_up.set(),
+            intensity=RestartIntensity(max_restarts=max_restarts, within_s=60),
+        )
+        self.counter: Handle = self.guardian.handle("counter", make)
+
+    def ask(self, request: Request[Any], timeout_s: float = WITHIN_S) -> Any:
+        return ask(self.counter, request, timeout_s=timeout_s)
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    world = World()
+    world.guardian.start()
+    yield world
+    world.guardian.stop()
+
+
+def fail(error: BaseException) -> Callable[[], Any]:
+    def raise_() -> Any:
+        raise error
+
+    return raise_
+
+
+def test_a_request_is_answered_with_its_reply(world: World) -> None:
+    world.counter.tell(Noted())
+    assert world.ask(Count()) == 1
+
+
+def test_an_expected_error_reaches_the_asker_and_is_no_failure(world: World) -> None:
+    with pytest.raises(NotFound, match="agent 7"):
+        world.ask(Do(fail(NotFound("agent 7 is not known"))))
+    assert world.counter.status().failures == 0
+
+
+def test_an_unexpected_error_costs_that_message_only(world: World) -> None:
+    world.counter.tell(Noted())
+    with pytest.raises(ZeroDivisionError):
+        world.ask(Do(lambda: 1 // 0))
+    assert world.ask(Count()) == 1
+    status = world.counter.status()
+    assert (status.failures, status.restarts, status.state) == (1, 0, "running")
+    assert "ZeroDivisionError" in (status.last_error or "")
+
+
+def test_a_system_exit_restarts_that_actor_alone_and_its_asker_is_told(world: World) -> None:
+    other = world.guardian.handle("other", Counter)
+    other.start()
+    other.tell(Noted())
+    world.counter.tell(Noted())
+    with pytest.raises(Unavailable):
+        world.ask(Do(sys.exit))
+    assert world.ask(Count()) == 0
+    assert ask(other, Count(), timeout_s=WITHIN_S) == 1
+    assert world.counter.status().restarts == 1
+    assert other.status().restarts == 0
+
+
+def test_requests_in_flight_are_refused_and_not_left_hanging(world: World) -> None:
+    held = world.counter.request(Hold())
+    world.counter.restart("drill")
+    with pytest.raises(Unavailable, match="counter"):
+        held.result(timeout=WITHIN_S)
+
+
+def test_facts_told_while_the_loop_dies_reach_the_next_incarnation(world: World) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+
+    def die_when_told() -> None:
+        entered.set()
+        assert go_on.wait(WITHIN_S)
+        sys.exit(1)
+
+    dying = world.counter.request(Do(die_when_told))
+    assert entered.wait(WITHIN_S)
+    for _ in range(100):
+        world.counter.tell(Noted())
+    queued = world.counter.request(Count())
+    go_on.set()
+    with pytest.raises(Unavailable):
+        dying.result(timeout=WITHIN_S)
+    with pytest.raises(Unavailable):
+        queued.result(timeout=WITHIN_S)
+    assert world.ask(Count()) == 100
+
+
+def test_an_actor_that_cannot_start_is_tried_again_and_then_given_up() -> None:
+    starts: list[int] = []
+
+    def start_once() -> None:
+        starts.append(1)
+        if len(starts) > 1:
+            raise OSError("the disk is gone")
+
+    world = World(lambda: Counter(start_once), max_restarts=3)
+    world.guardian.start()
+    world.counter.restart("drill")
+    assert world.gave_up.wait(WITHIN_S)
+    assert len(starts) == 1 + 3
+    assert world.counter.status().state == "failed"
+    with pytest.raises(Unavailable):
+        world.ask(Count())
+    world.guardian.stop()
+
+
+def test_too_many_failed_messages_restart_the_actor(world: World) -> None:
+    for _ in range(4):
+        with pytest.raises((ZeroDivisionError, Unavailable)):
+            world.ask(Do(lambda: 1 // 0))
+    with suppress(Unavailable):  # it may still have been in the mailbox of the incarnation that ended
+        world.ask(Count())
+    assert world.ask(Count()) == 0
+    assert world.counter.status().restarts == 1
+
+
+def test_what_an_actor_holds_is_released_when_its_loop_dies(world: World) -> None:
+    Counter.released = threading.Event()
+    world.counter.restart("drill")
+    assert Counter.released.wait(WITHIN_S)
+    Counter.released = None
+
+
+def test_an_ask_ends_at_its_time_out_and_the_actor_sees_that_nobody_waits(world: World) -> None:
+    seen: list[Later[None]] = []
+    gone = threading.Event()
+
+    def hold() -> Later[None]:
+        later: Later[None] = Later()
+        later.add_done_callback(lambda _: gone.set())
+        seen.append(later)
+        return later
+
+    with pytest.raises(Unavailable, match=r"counter did not answer Do within 0\.05 s"):
+        world.ask(Do(hold), timeout_s=0.05)
+    assert gone.wait(WITHIN_S)
+    assert seen[0].cancelled()
+
+
+def test_a_stopped_actor_finishes_its_mailbox_and_then_refuses(world: World) -> None:
+    for _ in range(50):
+        world.counter.tell(Noted())
+    last = world.counter.request(Count())
+    world.guardian.stop()
+    assert last.result(timeout=WITHIN_S) == 50
+    with pytest.raises(Unavailable):
+        world.ask(Count())
+
+
+def test_timers_tell_facts_in_the_order_in_which_they_are_due() -> None:
+    told: list[str] = []
+    both = threading.Event()
+
+    class Recorder:
+        name = "recorder"
+
+        def tell(self, fact: Fact) -> None:
+            told.append(type(fact).__name__)
+            if len(told) == 2:
+                both.set()
+
+        def request(self, _: Request[Any]) -> Later[Any]:
+            raise AssertionError("timers only tell")
+
+    @dataclass(frozen=True)
+    class Soon(Fact):
+        pass
+
+    timers = Timers()
+    timers.start()
+    timers.tell_after(0.05, Recorder(), Noted())
+    timers.tell_after(0.01, Recorder(), Soon())
+    assert both.wait(WITHIN_S)
+    assert told == ["Soon", "Noted"]
+    timers.stop()
