@@ -217,7 +217,13 @@ class Handle:
         # Under the lock, so that no message slips into the mailbox of an incarnation that has just ended.
         with self._lock:
             if self._running is not None:
-                self._running.actor_ref.tell(envelope)
+                try:
+                    self._running.actor_ref.tell(envelope)
+                except pykka.ActorDeadError:
+                    # Its loop has ended and is about to say so: a fact goes on to the next incarnation, and a
+                    # request is refused with all the others that were in flight.
+                    if envelope.later is None:
+                        self._waiting.append(envelope)
             elif self._state not in ("stopped", "failed"):
                 self._waiting.append(envelope)
 
@@ -229,9 +235,7 @@ class Handle:
 
     def restart(self, reason: str) -> None:
         """End the running incarnation and start the next; requests it holds are answered with Unavailable."""
-        with self._lock:
-            if self._running is not None:
-                self._running.actor_ref.tell(_Envelope(_EndLoop(reason), None))
+        self.tell(_EndLoop(reason))
 
     def stop(self) -> None:
         """Stop after what is in the mailbox now; waits up to STOP_WITHIN_S. Nothing is started again."""

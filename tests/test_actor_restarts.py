@@ -36,6 +36,11 @@ class Noted(Fact):
 
 
 @dataclass(frozen=True)
+class Numbered(Fact):
+    number: int
+
+
+@dataclass(frozen=True)
 class Hold(Request[None]):
     """Answered never: the actor keeps the Later."""
 
@@ -156,6 +161,49 @@ def test_facts_told_while_the_loop_dies_reach_the_next_incarnation(world: World)
     with pytest.raises(Unavailable):
         queued.result(timeout=WITHIN_S)
     assert world.ask(Count()) == 100
+
+
+def test_under_restarts_every_fact_arrives_once_and_every_request_is_answered_or_refused() -> None:
+    arrived: list[int] = []
+
+    class Collector(Counter):
+        def handle(self, message: Any) -> Any:
+            if isinstance(message, Numbered):
+                arrived.append(message.number)
+                return None
+            return super().handle(message)
+
+    world = World(Collector, max_restarts=1000)
+    world.guardian.start()
+    outcomes: list[str] = []
+
+    def tell(numbers: range) -> None:
+        for number in numbers:
+            world.counter.tell(Numbered(number))
+
+    def ask_often() -> None:
+        for _ in range(300):
+            try:
+                world.ask(Count())
+                outcomes.append("answered")
+            except Unavailable as refused:
+                outcomes.append(str(refused))
+
+    threads = [threading.Thread(target=tell, args=(range(n * 1000, (n + 1) * 1000),)) for n in range(3)]
+    threads += [threading.Thread(target=ask_often) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in range(50):
+        with suppress(Unavailable, SystemExit):
+            world.ask(Do(sys.exit))
+    for thread in threads:
+        thread.join(30)
+    world.ask(Count())
+    world.guardian.stop()
+    assert sorted(arrived) == list(range(3000))
+    assert len(outcomes) == 600
+    assert "answered" in outcomes
+    assert not [text for text in outcomes if "within" in text], "a request was left hanging until its time-out"
 
 
 def test_an_actor_that_cannot_start_is_tried_again_and_then_given_up() -> None:
