@@ -132,6 +132,7 @@ class Connection(WatchedChannel):
     def _take_input(self, flags: int) -> None:
         if self.stage in (WAITING, STREAMING):
             if flags & HANGUP or (not self.server.sees_hangup and self._input_has_ended()):
+                self.judge(Evidence.END)
                 self.handle_close()  # a half-closed connection counts as given up too
             else:
                 self._mute(READ)

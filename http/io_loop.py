@@ -25,7 +25,7 @@ from waitress.task import ThreadedTaskDispatcher
 from .connection import STREAMING, WAITING, Connection
 from .deadlines import Deadlines, monotonic_s
 from .parking import Headers, Parked
-from .poller import READ, Poller, make_poller
+from .poller import BROKEN, HANGUP, READ, Poller, make_poller
 
 log = logging.getLogger(__name__)
 
@@ -133,20 +133,18 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
             self._shut()
 
     def _turn(self) -> None:
-        ready = self._wait()
-        has_callers = False
-        for fd, flags in ready:
+        readable, has_callers = [], False
+        for fd, flags in self._wait():
             connection = self.active_channels.get(fd)
-            if connection is not None:
-                try:
-                    connection.on_events(flags)
-                except Exception:
-                    log.exception("connection failed address=%s stage=%s", connection.addr, connection.stage.name)
-                    self._act(connection.handle_close)
-            elif fd == self._listener:
-                has_callers = True
+            if connection is None:
+                has_callers = self._on_own_event(fd) or has_callers
+            elif flags & (HANGUP | BROKEN):
+                self._on_events(connection, flags)
             else:
-                self.trigger.handle_read()
+                readable.append((connection, flags))
+        # After the ends of connections: a client's next wait on another one must find its lost answer known as lost.
+        for connection, flags in readable:
+            self._on_events(connection, flags)
         if has_callers:  # last, because a new connection may get the descriptor of one that was closed just now
             self._accept()
         for _ in range(len(self._posts)):
@@ -167,6 +165,20 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
             return self.poller.poll(-1 if due is None else max(due - monotonic_s(), 0.0))
         finally:
             self._is_asleep = False
+
+    def _on_own_event(self, fd: int) -> bool:
+        """True if it is the listener's: somebody wants to connect."""
+        if fd == self.trigger._fileno:
+            self.trigger.handle_read()
+        return fd == self._listener
+
+    def _on_events(self, connection: Connection, flags: int) -> None:
+        try:
+            if connection.is_open:
+                connection.on_events(flags)
+        except Exception:
+            log.exception("connection failed address=%s stage=%s", connection.addr, connection.stage.name)
+            self._act(connection.handle_close)
 
     def _act(self, act: Callable[[], None]) -> None:
         try:
