@@ -11,8 +11,7 @@ import msgspec
 
 from ..state.identity import AgentClass, class_of
 from ..state.models import ResultStatus
-
-RestartType = Literal["always", "on-failure", "never"]  # OTP: permanent, transient, temporary
+from .restart import Backoff, RestartIntensity, RestartPolicy, RestartType
 
 
 class Follower(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,7 +27,10 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 
     command: argv with the placeholders {agent_id} {agent_type} {issue_id} {project_id} {project_root} {task}
     {context_url}; each is put in as one argument or part of one, no shell ever sees it. Zero means no limit for
-    the two timeouts and the memory limit. subscribes_to: topics of the protocol.
+    the two timeouts, the memory limit and the number of processes. no_restart_exit_codes: not tried again (64 and
+    78 are EX_USAGE and EX_CONFIG of sysexits.h; 1 and 2 are what any program may end with). probe_after_seconds: 0,
+    or after max_restarts try again that often instead of failing. depends_on: agent types of the same issue that
+    must run or have completed first. subscribes_to: topics of the protocol.
     """
 
     agent_type: str
@@ -42,12 +44,26 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     restart_window_seconds: float = 60.0
     backoff_initial_seconds: float = 0.5
     backoff_max_seconds: float = 30.0
+    no_restart_exit_codes: tuple[int, ...] = (64, 78)
+    probe_after_seconds: float = 0.0
     stop_timeout_seconds: float = 10.0
     run_timeout_seconds: float = 0.0
     heartbeat_timeout_seconds: float = 0.0
     memory_limit_mb: float = 0.0
+    max_processes: int = 512
+    depends_on: tuple[str, ...] = ()
     subscribes_to: tuple[str, ...] = ("coordination", "error")
     next_agents: tuple[Follower, ...] = ()
+
+    @property
+    def restart_policy(self) -> RestartPolicy:
+        return RestartPolicy(
+            restart=self.restart,
+            intensity=RestartIntensity(max_restarts=self.max_restarts, within_s=self.restart_window_seconds),
+            backoff=Backoff(initial_s=self.backoff_initial_seconds, max_s=self.backoff_max_seconds),
+            no_restart_exit_codes=frozenset(self.no_restart_exit_codes),
+            probe_after_s=self.probe_after_seconds,
+        )
 
 
 _TESTING = Follower(agent_type="test-engineer", priority="high")

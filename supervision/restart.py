@@ -1,15 +1,22 @@
-"""When to restart what died: intensity within a window, as a pure function of earlier deaths and now."""
+"""When to restart what died: intensity within a window and back-off, as pure functions of earlier deaths and now."""
 
 from __future__ import annotations
 
 from enum import Enum
+from typing import Literal
 
 import msgspec
+
+RestartType = Literal["always", "on-failure", "never"]  # OTP: permanent, transient, temporary
+
+# Who ran this long did not die of its start: there is nothing to protect by waiting. runit draws the same line.
+SETTLED_AFTER_S = 1.0
 
 
 class Verdict(Enum):
     RESTART = "restart"
     GIVE_UP = "give_up"
+    COMPLETE = "complete"
 
 
 class RestartIntensity(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,3 +34,84 @@ class RestartIntensity(msgspec.Struct, frozen=True, kw_only=True):
         """
         recent = (*(t for t in deaths if now - t <= self.within_s), now)
         return (Verdict.RESTART if len(recent) <= self.max_restarts else Verdict.GIVE_UP), recent
+
+
+class Backoff(msgspec.Struct, frozen=True, kw_only=True):
+    """Doubles from `initial_s` up to `max_s`; each delay is shortened by a random part of at most `jitter`."""
+
+    initial_s: float = 0.5
+    max_s: float = 30.0
+    jitter: float = 0.2
+
+    def delay_s(self, deaths_in_a_row: int, *, chance: float) -> float:
+        """How long to wait after that many deaths (1 or more). chance: uniform in [0, 1), so that a herd scatters."""
+        # 2**63 is beyond any delay; without the bound a long row would overflow a float.
+        full = min(self.max_s, self.initial_s * 2.0 ** min(deaths_in_a_row - 1, 63))
+        return full * (1.0 - self.jitter * chance)
+
+
+class History(msgspec.Struct, frozen=True):
+    """What a policy remembers of an agent. deaths: monotonic seconds, inside the window. in_a_row: without a healthy
+    spell between them."""
+
+    deaths: tuple[float, ...] = ()
+    in_a_row: int = 0
+
+
+class Death(msgspec.Struct, frozen=True, kw_only=True):
+    """How an incarnation ended. exit_code None: by a signal, or nobody could see how. uptime_s: how long it ran."""
+
+    exit_code: int | None
+    uptime_s: float
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """What follows a death. delay_s: before a restart, else 0. reason: why it was given up, else empty."""
+
+    verdict: Verdict
+    history: History
+    delay_s: float = 0.0
+    reason: str = ""
+
+
+class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """When an agent is started again.
+
+    no_restart_exit_codes: exits that another try cannot mend. probe_after_s: 0, or after giving up try once more
+    each time that many seconds have passed (a half-open circuit breaker).
+    """
+
+    restart: RestartType = "on-failure"
+    intensity: RestartIntensity = RestartIntensity()
+    backoff: Backoff = Backoff()
+    no_restart_exit_codes: frozenset[int] = frozenset()
+    probe_after_s: float = 0.0
+
+    def decide(self, history: History, death: Death, *, now: float, chance: float) -> Decision:
+        """Judge one more death, at monotonic time `now` (seconds); `chance` as in Backoff.
+
+        As in OTP every restart counts towards the intensity, also one of an agent that ended well but always runs.
+        An agent that had settled restarts at once on its first death; a row of deaths ends with an incarnation
+        that ran for the whole window.
+        """
+        if death.exit_code == 0 and self.restart != "always":
+            return Decision(verdict=Verdict.COMPLETE, history=History())
+        if self.restart == "never":
+            return self._give_up(history, "its profile says never to restart it")
+        if death.exit_code in self.no_restart_exit_codes:
+            return self._give_up(history, f"another try cannot mend exit code {death.exit_code}")
+        healthy = death.uptime_s >= self.intensity.within_s
+        in_a_row = 1 if healthy else history.in_a_row + 1
+        verdict, deaths = self.intensity.decide(history.deaths, now=now)
+        after = History(deaths, in_a_row)
+        if verdict is Verdict.GIVE_UP:
+            most = f"{self.intensity.max_restarts} restarts within {self.intensity.within_s:g} s are the limit"
+            if self.probe_after_s > 0:
+                return Decision(verdict=Verdict.RESTART, history=after, delay_s=self.probe_after_s, reason=most)
+            return self._give_up(after, most)
+        settled = in_a_row == 1 and death.uptime_s >= SETTLED_AFTER_S
+        delay_s = 0.0 if settled else self.backoff.delay_s(in_a_row, chance=chance)
+        return Decision(verdict=Verdict.RESTART, history=after, delay_s=delay_s)
+
+    def _give_up(self, history: History, reason: str) -> Decision:
+        return Decision(verdict=Verdict.GIVE_UP, history=history, reason=reason)

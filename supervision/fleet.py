@@ -1,0 +1,52 @@
+"""What bounds the fleet as a whole, and what makes it grow: `[agents]` and `[[triggers]]` of the configuration."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class SpawnerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[agents]`.
+
+    max_concurrent: agents that are not queued and have not ended. spawns_per_second, spawn_burst: a bucket for first
+    starts; restarts have their own limits. on_shutdown: "detach" leaves agents running for the next sidecar.
+    log_max_mb: kept of each output stream of an agent. sample_seconds: between looks at CPU, memory and limits.
+    keep_ended: agents that ended stay in the list, the newest of them.
+    """
+
+    max_concurrent: int = 10
+    spawns_per_second: float = 20.0
+    spawn_burst: int = 50
+    on_shutdown: Literal["stop", "detach"] = "stop"
+    log_max_mb: float = 50.0
+    sample_seconds: float = 2.0
+    keep_ended: int = 1000
+
+
+class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[triggers]]`: an event of type `on` that passes `filter` spawns an agent of type `spawn` for its issue."""
+
+    on: str
+    spawn: str
+    filter: str = ""
+
+
+class SpawnBucket:
+    """A token bucket for first starts. now: monotonic seconds."""
+
+    def __init__(self, *, per_second: float, burst: int, now: float) -> None:
+        self._per_second = per_second
+        self._burst = float(burst)
+        self._tokens = float(burst)
+        self._filled_at = now
+
+    def take(self, *, now: float) -> float:
+        """0 and one token less; or the seconds until there is one."""
+        self._tokens = min(self._burst, self._tokens + (now - self._filled_at) * self._per_second)
+        self._filled_at = now
+        if self._tokens < 1.0:
+            return (1.0 - self._tokens) / self._per_second
+        self._tokens -= 1.0
+        return 0.0
