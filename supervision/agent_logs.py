@@ -1,0 +1,173 @@
+"""AgentLogs: what agents write, in files they write to themselves; read by offset, bounded without losing a line.
+
+No pipe and no copy: an agent outlives the sidecar and still logs. A file is kept to its newest bytes by punching a
+hole in front of them, which takes nothing away that is being written, and leaves every offset as it was.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import logging
+import os
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+log = logging.getLogger(__name__)
+
+Stream = Literal["stdout", "stderr"]
+
+MAX_READ_BYTES = 1 << 20
+_BLOCK = 4096
+_TAIL_STEP = 64 << 10
+_PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01  # fallocate(2)
+_MAX_LINE = 500  # characters of a line that goes into an event
+
+# A token that an agent printed must not reach every reader of its failure.
+_TOKEN = re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]+")
+
+
+class Chunk(NamedTuple):
+    """Bytes of a log from `offset` on; `at_end`: there were no more."""
+
+    data: bytes
+    offset: int
+    at_end: bool
+
+    @property
+    def next_offset(self) -> int:
+        return self.offset + len(self.data)
+
+
+class AgentLogs:
+    """The logs under one directory: a folder an agent, named by its serial number. max_bytes: of each stream."""
+
+    def __init__(self, directory: Path, *, max_bytes: int) -> None:
+        self._directory = directory
+        self._max_bytes = max_bytes
+        self._can_punch = True
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def make(self, serial: int) -> tuple[Path, Path]:
+        """The files for stdout and stderr of an agent; the folder is there afterwards."""
+        stdout = self.path(serial, "stdout")
+        stdout.parent.mkdir(mode=0o700, exist_ok=True)
+        return stdout, self.path(serial, "stderr")
+
+    def path(self, serial: int, stream: Stream) -> Path:
+        return self._directory / f"{serial:06d}" / f"{stream}.log"
+
+    def read(self, serial: int, stream: Stream, offset: int) -> Chunk:
+        """From `offset` on, at most MAX_READ_BYTES; later if what is there has gone. Empty when nothing is there."""
+        with _opened(self.path(serial, stream)) as fd:
+            if fd is None:
+                return Chunk(b"", offset, True)
+            size = os.fstat(fd).st_size
+            begin = _first_data(fd, offset, size)
+            data = os.pread(fd, MAX_READ_BYTES, begin)
+            return Chunk(data, begin, begin + len(data) >= size)
+
+    def tail(self, serial: int, stream: Stream, lines: int) -> Chunk:
+        """The last whole lines, at most MAX_READ_BYTES of them. A last line without its end counts as one."""
+        with _opened(self.path(serial, stream)) as fd:
+            if fd is None:
+                return Chunk(b"", 0, True)
+            end = os.fstat(fd).st_size
+            oldest = max(_first_data(fd, 0, end), end - MAX_READ_BYTES)
+            data, begin = b"", end
+            while begin > oldest and data.rstrip(b"\n").count(b"\n") < lines:
+                step = min(_TAIL_STEP, begin - oldest)
+                begin -= step
+                data = os.pread(fd, step, begin) + data
+            kept = b"".join(data.splitlines(keepends=True)[-lines:]) if lines > 0 else b""
+            return Chunk(kept, end - len(kept), True)
+
+    def last_lines(self, serial: int, lines: int) -> tuple[str, ...]:
+        """What an agent said last: on stderr, or where that is silent on stdout. Without tokens, long lines cut."""
+        for stream in ("stderr", "stdout"):
+            said = self.tail(serial, stream, lines).data.decode("utf-8", "replace")
+            if said.strip():
+                return tuple(_TOKEN.sub("[token]", line)[:_MAX_LINE] for line in said.splitlines())
+        return ()
+
+    def bound(self, serials: Iterable[int]) -> None:
+        """Give back the disk space of what is older than the newest `max_bytes` of each stream."""
+        for serial in serials:
+            for stream in ("stdout", "stderr"):
+                if self._can_punch:
+                    self._bound(self.path(serial, stream))
+
+    def remove(self, serial: int) -> None:
+        for stream in ("stdout", "stderr"):
+            self.path(serial, stream).unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            (self._directory / f"{serial:06d}").rmdir()
+
+    def _bound(self, path: Path) -> None:
+        try:
+            stat = path.stat()
+        except FileNotFoundError:
+            return
+        # st_blocks are 512 bytes. A quarter over the bound before anything is done: one call per many writes.
+        if stat.st_blocks * 512 <= self._max_bytes * 5 // 4:
+            return
+        end = (stat.st_size - self._max_bytes) // _BLOCK * _BLOCK
+        if end <= 0:
+            return
+        try:
+            _punch(path, end)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
+                log.warning("log could not be bounded path=%s: %s", path, error)
+                return
+            # Cutting under a running writer loses lines (copy-truncate does); a long log is the lesser harm.
+            self._can_punch = False
+            log.warning("this file system cannot punch holes: logs grow without bound directory=%s", self._directory)
+
+
+class _opened:  # noqa: N801  # used like a function
+    """An open descriptor for reading, or None where there is no file yet."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd: int | None = None
+
+    def __enter__(self) -> int | None:
+        with suppress(FileNotFoundError):
+            self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        return self._fd
+
+    def __exit__(self, *_: object) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+
+
+def _first_data(fd: int, offset: int, size: int) -> int:
+    """The first offset from there on that was not given back; the end if there is none."""
+    if offset >= size:
+        return size
+    try:
+        return os.lseek(fd, offset, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return size
+        if error.errno == errno.EINVAL:  # a file system without holes
+            return offset
+        raise
+
+
+def _punch(path: Path, end: int) -> None:
+    """Free the blocks of [0, end). Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "fallocate"):
+        raise OSError(errno.ENOSYS, "no fallocate")
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        if libc.fallocate(fd, _PUNCH_HOLE_KEEP_SIZE, ctypes.c_int64(0), ctypes.c_int64(end)) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    finally:
+        os.close(fd)

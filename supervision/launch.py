@@ -1,0 +1,144 @@
+"""What exactly is run for an agent: argv, environment and folder, from its profile and its spec. Pure.
+
+Text of a request becomes one argument, or part of one, or a variable's value; it never names what runs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from ..state.errors import InvalidRequest
+from ..state.models import AgentSpec
+from .profile import Profile
+
+# The kernel refuses a single argument or variable of 128 KiB or more (MAX_ARG_STRLEN).
+MAX_TEXT_BYTES = 120 * 1024
+
+AGENT_ID, INCARNATION, INSTANCE = "AGENT_ID", "AGENT_INCARNATION", "SIDECAR_INSTANCE"
+
+# Ours to set. Source: the protocol, "Agents"; the last two mark an agent's processes for whoever looks for them.
+_OURS = frozenset(
+    {
+        AGENT_ID,
+        "AGENT_TYPE",
+        "ISSUE_ID",
+        "PROJECT_ID",
+        "SIDECAR_URL",
+        "JWT_TOKEN",
+        "CONTEXT_URL",
+        "AGENT_TASK",
+        "PROJECT_ROOT",
+        INCARNATION,
+        INSTANCE,
+    }
+)
+
+# These change what code runs. Source: the protocol, "Agents".
+_DANGEROUS = frozenset(["PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "NODE_OPTIONS", "BASH_ENV", "ENV"])
+_DANGEROUS_PREFIXES = ("LD_", "DYLD_", "GIT_")
+
+_PLACEHOLDER = re.compile(r"\{(agent_id|agent_type|issue_id|project_id|project_root|task|context_url)\}")
+
+
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
+    """One process to be. env: all of it. user: None for the sidecar's own."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    cwd: str
+    stdout: Path
+    stderr: Path
+    user: str | None = None
+
+
+def check_environment(environment: Mapping[str, str]) -> None:
+    """Refuse what a spawn request may not set. Raises InvalidRequest naming the variable."""
+    for name, value in environment.items():
+        field = f"environment.{name}"
+        if not name or "=" in name or "\0" in name:
+            raise InvalidRequest(
+                f"environment has a name that is none: {name!r}",
+                field="environment",
+                expected="names that are not empty and hold no = and no NUL",
+            )
+        if name in _OURS:
+            raise InvalidRequest(f"environment sets {name}", field=field, expected="a name the sidecar does not set")
+        if name in _DANGEROUS or name.startswith(_DANGEROUS_PREFIXES):
+            raise InvalidRequest(
+                f"environment sets {name}", field=field, expected="a name that does not change what code runs"
+            )
+        check_text(value, field)
+
+
+def check_text(value: str, field: str) -> None:
+    """Refuse what cannot be handed to a process as one string. Raises InvalidRequest naming `field`."""
+    if "\0" in value:
+        raise InvalidRequest(f"{field} holds a NUL", field=field, expected="text without NUL characters")
+    if len(value.encode("utf-8", "surrogatepass")) > MAX_TEXT_BYTES:
+        raise InvalidRequest(
+            f"{field} is too long for a process to get", field=field, expected=f"at most {MAX_TEXT_BYTES} bytes"
+        )
+
+
+def inherited(environ: Mapping[str, str]) -> dict[str, str]:
+    """What agents get of the sidecar's own environment: not its secrets or settings, nor an outer agent's identity."""
+    return {name: value for name, value in environ.items() if name not in _OURS and not name.startswith("SIDECAR_")}
+
+
+def fill(template: str, values: Mapping[str, str]) -> str:
+    """Put the values into the placeholders, once: what a value says is not looked at again. Other braces stay."""
+    return _PLACEHOLDER.sub(lambda match: values[match.group(1)], template)
+
+
+def launch_of(
+    spec: AgentSpec,
+    profile: Profile,
+    *,
+    incarnation: int,
+    instance_id: str,
+    base: Mapping[str, str],
+    token: str,
+    api_url: str,
+    project_root: Path,
+    logs: tuple[Path, Path],
+) -> Launch:
+    """The process of one incarnation.
+
+    base: from `inherited`. api_url: with `/api`. logs: stdout's and stderr's file.
+    """
+    values = {
+        "agent_id": spec.agent_id,
+        "agent_type": spec.agent_type,
+        "issue_id": spec.issue_id,
+        "project_id": spec.project_id,
+        "project_root": str(project_root),
+        "task": spec.task,
+        "context_url": f"{api_url}/context/{spec.issue_id}/{spec.agent_type}",
+    }
+    return Launch(
+        argv=tuple(fill(argument, values) for argument in profile.command),
+        env={
+            **base,
+            **{name: fill(value, values) for name, value in profile.env.items()},
+            **spec.environment,
+            AGENT_ID: spec.agent_id,
+            "AGENT_TYPE": spec.agent_type,
+            "ISSUE_ID": spec.issue_id,
+            "PROJECT_ID": spec.project_id,
+            "SIDECAR_URL": api_url,
+            "JWT_TOKEN": token,
+            "CONTEXT_URL": values["context_url"],
+            "AGENT_TASK": spec.task,
+            "PROJECT_ROOT": str(project_root),
+            INCARNATION: str(incarnation),
+            INSTANCE: instance_id,
+        },
+        cwd=fill(profile.cwd, values),
+        stdout=logs[0],
+        stderr=logs[1],
+        user=profile.user,
+    )

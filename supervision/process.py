@@ -1,0 +1,229 @@
+"""The hand that touches the operating system for one process: start it, name it for ever, signal it, see how it ended.
+
+Signals go through a pidfd, so they never reach a process that got the same pid. Nothing here decides.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import struct
+import subprocess
+import sys
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+
+from ..state.errors import SpawnFailed
+from ..state.models import ProcessIdentity
+from .launch import Launch
+
+HAS_PIDFD = hasattr(os, "pidfd_open") and sys.platform == "linux"
+
+_LOG_MODE = 0o600
+_LOG_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+_SIGNAL_WHOLE_GROUP = 4  # PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9
+_GET_INFO = 0xC040FF0B  # ioctl PIDFD_GET_INFO with a struct of 64 bytes, Linux 6.13
+_INFO_EXIT = 1 << 3  # PIDFD_INFO_EXIT, Linux 6.15
+_EXIT_CODE_AT = 60  # offset of exit_code in struct pidfd_info
+
+# Agents are to go before the sidecar when memory runs out. Raising one's own child's value needs no privilege.
+_OOM_SCORE_ADJ = b"500"
+
+
+class ExitStatus(msgspec.Struct, frozen=True):
+    """How a process ended: one of both, or neither where nobody could see it."""
+
+    exit_code: int | None = None
+    signal: int | None = None
+
+
+class StartedProcess(msgspec.Struct, frozen=True):
+    identity: ProcessIdentity
+    pidfd: int | None
+
+
+@cache
+def boot_id() -> str:
+    """Names this boot of the machine; pids and monotonic times of another one mean nothing."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return f"booted-{psutil.boot_time():.0f}"
+
+
+def identity_of(pid: int) -> ProcessIdentity | None:
+    """The process that has this pid now; None when there is none, or only a zombie."""
+    ticks = _start_ticks(pid)
+    with suppress(psutil.Error):
+        if ticks is not None and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            return ProcessIdentity(boot_id(), pid, ticks)
+    return None
+
+
+def start(launch: Launch) -> StartedProcess:
+    """Run it in a session of its own, its output straight to the log files: no pipe that could break or fill.
+
+    Raises SpawnFailed naming what could not be run or opened. Never preexec_fn: it costs a copy of our page tables.
+    """
+    try:
+        stdout, stderr = _open_log(launch.stdout), _open_log(launch.stderr)
+    except OSError as error:
+        raise SpawnFailed(f"log file {error.filename} cannot be opened: {error.strerror}") from error
+    try:
+        child = subprocess.Popen(  # the command is the operator's own, from the profile
+            launch.argv,
+            env=launch.env,
+            cwd=launch.cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+            close_fds=True,
+            **_as_user(launch.user),
+        )
+    except (OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
+        raise SpawnFailed(_why_not_started(launch, error)) from error
+    finally:
+        os.close(stdout)
+        os.close(stderr)
+    # The exit is seen and reaped elsewhere; with a returncode set, Popen neither warns nor reaps behind our back.
+    child.returncode = 0
+    pidfd = os.pidfd_open(child.pid) if HAS_PIDFD else None
+    with suppress(OSError):  # the process may have ended already, or the kernel may have no such file
+        Path(f"/proc/{child.pid}/oom_score_adj").write_bytes(_OOM_SCORE_ADJ)
+    # It cannot be gone, for only we reap it; a zombie still shows when it started.
+    return StartedProcess(ProcessIdentity(boot_id(), child.pid, _start_ticks(child.pid) or 0), pidfd)
+
+
+def open_pidfd(identity: ProcessIdentity) -> int | None:
+    """A pidfd of exactly this process, zombie or not; None when it is gone or the platform has none."""
+    if not HAS_PIDFD or identity.boot_id != boot_id():
+        return None
+    try:
+        pidfd = os.pidfd_open(identity.pid)
+    except OSError:
+        return None
+    # Checked after opening: from here on the descriptor means one process whatever becomes of the pid.
+    if _start_ticks(identity.pid) == identity.start_ticks:
+        return pidfd
+    os.close(pidfd)
+    return None
+
+
+def is_alive(identity: ProcessIdentity) -> bool:
+    return identity_of(identity.pid) == identity
+
+
+def send_signal(identity: ProcessIdentity, number: int) -> bool:
+    """Signal exactly this process; False when it is gone."""
+    if not HAS_PIDFD:
+        if not is_alive(identity):
+            return False
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(identity.pid, number)
+            return True
+        return False
+    pidfd = open_pidfd(identity)
+    if pidfd is None:
+        return False
+    try:
+        signal.pidfd_send_signal(pidfd, number)  # type: ignore[attr-defined,unused-ignore]  # Linux only
+    except (ProcessLookupError, PermissionError):
+        return False
+    finally:
+        os.close(pidfd)
+    return True
+
+
+def signal_group(pidfd: int | None, pid: int, number: int) -> None:
+    """Signal the process group that `pid` leads. Only while the leader is not reaped: that pins the number."""
+    try:
+        if pidfd is not None:
+            signal.pidfd_send_signal(pidfd, number, None, _SIGNAL_WHOLE_GROUP)  # type: ignore[attr-defined,unused-ignore]
+            return
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # EINVAL: a kernel before 6.9 knows no such flag
+            return
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def reap(pidfd: int | None, pid: int) -> ExitStatus | None:
+    """How our own child ended, and let the kernel forget it; None when it still runs. Raises ChildProcessError when
+    it is not our child, or when someone else reaped it."""
+    if pidfd is not None:
+        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)  # type: ignore[attr-defined,unused-ignore]
+        if result is None:
+            return None
+        if result.si_code == os.CLD_EXITED:
+            return ExitStatus(exit_code=result.si_status)
+        return ExitStatus(signal=result.si_status)
+    done, status = os.waitpid(pid, os.WNOHANG)
+    return None if done == 0 else _status_of(status)
+
+
+def exit_of_stranger(pidfd: int) -> ExitStatus:
+    """How a process that is not our child ended, once its parent has reaped it (EPOLLHUP). Empty before Linux 6.15."""
+    info = bytearray(64)
+    struct.pack_into("Q", info, 0, _INFO_EXIT)
+    try:
+        fcntl.ioctl(pidfd, _GET_INFO, info)
+    except OSError:
+        return ExitStatus()
+    (mask,) = struct.unpack_from("Q", info, 0)
+    (status,) = struct.unpack_from("i", info, _EXIT_CODE_AT)
+    return _status_of(status) if mask & _INFO_EXIT else ExitStatus()
+
+
+def oom_kills() -> int:
+    """How many processes the kernel has killed for want of memory since boot; 0 where it does not say."""
+    with suppress(OSError):
+        for line in Path("/proc/vmstat").read_bytes().splitlines():
+            if line.startswith(b"oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
+def _start_ticks(pid: int) -> int | None:
+    if sys.platform != "linux":
+        with suppress(psutil.Error):
+            return int(psutil.Process(pid).create_time() * 100)
+        return None
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    return int(stat[stat.rindex(b")") + 2 :].split()[19])  # field 22; the name before it may hold spaces
+
+
+def _status_of(status: int) -> ExitStatus:
+    if os.WIFSIGNALED(status):
+        return ExitStatus(signal=os.WTERMSIG(status))
+    return ExitStatus(exit_code=os.WEXITSTATUS(status))
+
+
+def _open_log(path: Path) -> int:
+    return os.open(path, _LOG_FLAGS, _LOG_MODE)
+
+
+def _as_user(user: str | None) -> dict[str, Any]:
+    if user is None:
+        return {}
+    import pwd
+
+    entry = pwd.getpwnam(user)
+    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": os.getgrouplist(user, entry.pw_gid)}
+
+
+def _why_not_started(launch: Launch, error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"there is no user {launch.user}"
+    if isinstance(error, OSError):
+        return f"{error.filename or launch.argv[0]} cannot be run: {error.strerror}"
+    return f"{launch.argv[0]} cannot be run: {error}"
