@@ -78,6 +78,17 @@ class AgentSpec(msgspec.Struct, frozen=True, kw_only=True):
     priority: SpawnPriority = "normal"
 
 
+class ProcessIdentity(msgspec.Struct, frozen=True):
+    """One process, for ever: a pid is used again, but not within the same boot with the same start time.
+
+    start_ticks: field 22 of /proc/<pid>/stat, clock ticks since boot; it does not follow the wall clock.
+    """
+
+    boot_id: str
+    pid: int
+    start_ticks: int
+
+
 class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One agent as an operator sees it. uptime: of the running incarnation, or of the last one."""
 

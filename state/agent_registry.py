@@ -1,0 +1,248 @@
+"""AgentRegistry: what the Spawner must still know after its death: agents, revoked tokens, triggers, unsent events.
+
+A journal in which the last entry of a key wins. Nothing here decides; the Spawner puts entries and commits them. An
+entry that could not be written stays pending and goes out with the next commit, so that a full disk stops no agent.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from .journal import Durability, Journal
+from .models import AgentId, AgentSpec, AgentState, EventId, ExitCause, ProcessIdentity
+
+# History is rewritten as a snapshot when it is this many times longer than what it says.
+_COMPACT_AT_RATIO = 8
+_COMPACT_FROM = 2_000  # entries; below that a rewrite saves nothing
+
+
+class TokenRef(msgspec.Struct, frozen=True):
+    """A token that was handed out, without its text."""
+
+    token_id: str
+    expires_at: datetime
+
+
+class AgentRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag="agent", omit_defaults=True):
+    """One agent. serial: names its log folder. incarnation: 0 before the first start, then counts starts.
+
+    deaths, in_a_row, resume_at, started_monotonic: monotonic seconds of the boot `boot_id`, meaningless in another
+    one. request_digest: of the spawn request that `idempotency_key` names. tokens: those of the incarnation that
+    runs. signal: number.
+    """
+
+    spec: AgentSpec
+    serial: int
+    requested_by: AgentId
+    idempotency_key: str | None = None
+    request_digest: str = ""
+    created_at: datetime
+    state: AgentState = AgentState.QUEUED
+    incarnation: int = 0
+    boot_id: str = ""
+    process: ProcessIdentity | None = None
+    started_at: datetime | None = None
+    started_monotonic: float = 0.0
+    ended_at: datetime | None = None
+    ran_for_s: float = 0.0
+    exit_code: int | None = None
+    signal: int | None = None
+    cause: ExitCause | None = None
+    last_error: str | None = None
+    deaths: tuple[float, ...] = ()
+    in_a_row: int = 0
+    resume_at: float = 0.0
+    tokens: tuple[TokenRef, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return self.spec.agent_id
+
+    @property
+    def restarts(self) -> int:
+        return max(0, self.incarnation - 1)
+
+
+class Revoked(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag="revoked"):
+    token_id: str
+    from_: datetime
+    expires_at: datetime
+
+
+class Forgotten(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag="forgotten"):
+    """An agent that ended long ago leaves the registry; its project's totals keep counting it."""
+
+    agent_id: AgentId
+
+
+class Tally(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag="tally"):
+    """What the forgotten agents of one type of one project add to the totals."""
+
+    project_id: str
+    agent_type: str
+    spawned: int = 0
+    completed: int = 0
+    failed: int = 0
+    restarts: int = 0
+
+
+class Announcement(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag="announcement"):
+    """A lifecycle event that the bus must still be given. seq: rises by one; it makes the event's idempotency key."""
+
+    seq: int
+    project_id: str
+    event_type: str
+    topic: str
+    data: msgspec.Raw
+
+
+class Announced(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag="announced"):
+    """The bus has every announcement up to `seq`."""
+
+    seq: int
+
+
+class TriggerPlace(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag="trigger_place"):
+    """Events up to `event_id` have been looked at by every trigger."""
+
+    event_id: EventId
+
+
+class TriggerKnown(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag="trigger_known"):
+    """A trigger acts on events published since it was first configured, not on the past."""
+
+    trigger_id: str
+    since: datetime
+
+
+class Instance(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag="instance"):
+    """Names this storage in the environment of its agents, so that no sidecar touches another's."""
+
+    instance_id: str
+    last_serial: int = 0
+
+
+Entry = AgentRecord | Revoked | Forgotten | Tally | Announcement | Announced | TriggerPlace | TriggerKnown | Instance
+
+_DECODER = msgspec.json.Decoder(Entry)
+
+
+class AgentRegistry:
+    """Everything above, in memory and in the journal under `directory`. Used by one thread.
+
+    Raises what Journal.open raises. Durable against the death of the sidecar; against that of the machine within
+    the seconds the kernel takes to write back: no agent survives the machine either.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.agents: dict[AgentId, AgentRecord] = {}
+        self.revoked: dict[str, Revoked] = {}
+        self.tallies: dict[tuple[str, str], Tally] = {}
+        self.unsent: dict[int, Announcement] = {}
+        self.trigger_place: EventId | None = None
+        self.triggers: dict[str, datetime] = {}
+        self.instance_id = ""
+        self._announced_to = 0
+        self._last_announcement = 0
+        self._last_serial = 0
+        self._pending: list[Entry] = []
+        self._journal = Journal.open(directory, durability=Durability.OS)
+        self._entries = 0
+        for entry in self._journal.entries():
+            self._remember(_DECODER.decode(entry.record))
+            self._entries += 1
+        if not self.instance_id:
+            self.put(Instance(instance_id=secrets.token_hex(8)))
+            self.commit()
+
+    def put(self, entry: Entry) -> None:
+        """Remember now; on the disk with the next commit."""
+        self._remember(entry)
+        self._pending.append(entry)
+
+    def commit(self) -> None:
+        """Write what was put. Raises StorageUnavailable; then it stays pending."""
+        if not self._pending:
+            return
+        self._journal.append([msgspec.json.encode(entry) for entry in self._pending])
+        self._journal.commit()
+        self._entries += len(self._pending)
+        self._pending.clear()
+        if self._entries > max(_COMPACT_FROM, _COMPACT_AT_RATIO * self._live_entries()):
+            self._journal.compact(msgspec.json.encode(entry) for entry in self._snapshot())
+            self._entries = self._live_entries()
+
+    def put_now(self, *entries: Entry) -> None:
+        """Remember what is on the disk when this returns. Raises StorageUnavailable; then it is not remembered."""
+        self.commit()
+        self._journal.append([msgspec.json.encode(entry) for entry in entries])
+        self._journal.commit()
+        self._entries += len(entries)
+        for entry in entries:
+            self._remember(entry)
+
+    def forget_revoked(self, *, expired_before: datetime) -> None:
+        """Those that no check would let through anyhow; they leave the disk with the next snapshot."""
+        for token_id in [n for n, entry in self.revoked.items() if entry.expires_at < expired_before]:
+            del self.revoked[token_id]
+
+    @property
+    def has_pending(self) -> bool:
+        return bool(self._pending)
+
+    def next_serial(self) -> int:
+        """A number no agent has had; it is used up by putting a record with it."""
+        return self._last_serial + 1
+
+    def next_announcement(self) -> int:
+        return self._last_announcement + 1
+
+    def close(self) -> None:
+        self._journal.close()
+
+    def _remember(self, entry: Entry) -> None:
+        match entry:
+            case AgentRecord():
+                self.agents[entry.spec.agent_id] = entry
+                self._last_serial = max(self._last_serial, entry.serial)
+            case Forgotten(agent_id=agent_id):
+                self.agents.pop(agent_id, None)
+            case Revoked():
+                self.revoked[entry.token_id] = entry
+            case Tally():
+                self.tallies[entry.project_id, entry.agent_type] = entry
+            case Announcement():
+                self.unsent[entry.seq] = entry
+                self._last_announcement = max(self._last_announcement, entry.seq)
+            case Announced(seq=seq):
+                self._announced_to = seq
+                self._last_announcement = max(self._last_announcement, seq)
+                for sent in [n for n in self.unsent if n <= seq]:
+                    del self.unsent[sent]
+            case TriggerPlace(event_id=event_id):
+                self.trigger_place = event_id
+            case TriggerKnown():
+                self.triggers[entry.trigger_id] = entry.since
+            case Instance(instance_id=instance_id, last_serial=serial):
+                self.instance_id = instance_id
+                self._last_serial = max(self._last_serial, serial)
+
+    def _snapshot(self) -> Iterable[Entry]:
+        yield Instance(instance_id=self.instance_id, last_serial=self._last_serial)
+        yield Announced(seq=self._announced_to)
+        yield from self.unsent.values()
+        yield from self.agents.values()
+        yield from self.revoked.values()
+        yield from self.tallies.values()
+        if self.trigger_place is not None:
+            yield TriggerPlace(event_id=self.trigger_place)
+        for trigger_id, since in self.triggers.items():
+            yield TriggerKnown(trigger_id=trigger_id, since=since)
+
+    def _live_entries(self) -> int:
+        return len(self.agents) + len(self.revoked) + len(self.tallies) + len(self.unsent) + len(self.triggers) + 3
