@@ -1,0 +1,114 @@
+"""Adoption: a sidecar that starts takes over the agents that another one left, by identity, and never a second copy.
+
+A process is who the registry says it is when boot, pid and start time agree. One that was started in the moment in
+which the sidecar died is found by the marks in its environment. Who is neither has ended unseen.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import NamedTuple
+
+from ..state.agent_registry import AgentRecord
+from ..state.models import AgentState, ExitCause, ProcessIdentity
+from ..supervision.lifecycle import Occurrence
+from ..supervision.process import HAS_PIDFD, ExitStatus, StartedProcess, boot_id, is_alive, open_pidfd
+from ..supervision.process_exits import Exited
+from ..supervision.process_tree import Trees
+from .agent import HOLDS_SLOT, Agent
+from .keeper import Keeper
+
+log = logging.getLogger(__name__)
+
+
+class Found(NamedTuple):
+    """Which incarnation of an agent runs, as which process."""
+
+    incarnation: int
+    process: ProcessIdentity
+
+
+def newest(record: AgentRecord, trees: Trees) -> Found | None:
+    """The incarnation that runs although the registry does not know its process; None if there is none.
+
+    The first process of an incarnation leads a session; a daemon that made itself one is younger.
+    """
+    unknown = [
+        Found(process.incarnation, process.identity)
+        for process in trees.get(record.spec.agent_id, ())
+        if process.session == process.identity.pid
+        # The intent to start it is written before; the exit watcher starts the next one before anything is written.
+        and (process.incarnation > record.incarnation or record.process is None)
+    ]
+    last = max((found.incarnation for found in unknown), default=0)
+    if last < record.incarnation or last == 0:
+        return None
+    return min((f for f in unknown if f.incarnation == last), key=lambda found: found.process.start_ticks)
+
+
+def adopt(keeper: Keeper) -> None:
+    """Take over every agent that had a process or was to have one. Before anything is started."""
+    started = time.monotonic()
+    trees = keeper.look_now()
+    adopted = lost = 0
+    for agent in tuple(keeper.agents.values()):
+        if agent.record.state not in HOLDS_SLOT:
+            continue
+        found = newest(agent.record, trees)
+        if found is None and agent.record.process is not None:
+            found = Found(agent.record.incarnation, agent.record.process)
+        process = _process_of(found.process) if found is not None else None
+        if found is not None and process is not None:
+            _take_over(keeper, agent, found.incarnation, process)
+            adopted += 1
+        elif agent.record.state is AgentState.BACKING_OFF:
+            same_boot = agent.record.boot_id == boot_id()
+            keeper.tell_after(agent.record.resume_at - time.monotonic() if same_boot else 0.0, agent, "backed_off")
+        else:
+            _lost(keeper, agent)
+            lost += 1
+    if adopted or lost:
+        took_ms = (time.monotonic() - started) * 1000
+        log.info("agents adopted count=%d lost=%d took_ms=%.1f", adopted, lost, took_ms)
+
+
+def _process_of(identity: ProcessIdentity) -> StartedProcess | None:
+    """The process with that identity, also as a zombie whose exit status can still be read; None if it has gone."""
+    pidfd = open_pidfd(identity)
+    if pidfd is not None:
+        return StartedProcess(identity, pidfd)
+    return StartedProcess(identity, None) if not HAS_PIDFD and is_alive(identity) else None
+
+
+def _take_over(keeper: Keeper, agent: Agent, incarnation: int, process: StartedProcess) -> None:
+    was = agent.record
+    is_newer = incarnation > was.incarnation or was.process is None
+    keeper.change(
+        agent,
+        Occurrence.ADOPTED,
+        incarnation=incarnation,
+        process=process.identity,
+        boot_id=boot_id(),
+        started_monotonic=time.monotonic() if is_newer else was.started_monotonic,
+    )
+    keeper.watch(agent, process)
+    keeper.announcer.announce("agent_adopted", agent.record)
+    if was.state is AgentState.STOPPING:
+        keeper.end(agent, ExitCause.KILLED, grace_s=agent.profile.stop_timeout_seconds)
+
+
+def _lost(keeper: Keeper, agent: Agent) -> None:
+    """It ended while no sidecar looked: how is not known, so the policy treats it as a failure."""
+    record, now = agent.record, time.monotonic()
+    if record.boot_id != boot_id():
+        keeper.remember(agent, deaths=(), in_a_row=0, started_monotonic=now)
+    keeper.announcer.announce("agent_lost", agent.record)
+    was_stopping = record.state is AgentState.STOPPING
+    if record.state is not AgentState.RUNNING:
+        keeper.change(agent, Occurrence.ADOPTED)
+    exited = Exited(agent.id, record.incarnation, ExitStatus(), now, None)
+    if was_stopping:
+        keeper.stopped(agent, exited)
+    else:
+        keeper.died(agent, exited, None)

@@ -1,0 +1,170 @@
+"""Agent: one agent as the Spawner holds it: its persisted record, and what is known only while the sidecar runs."""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..state.agent_registry import AgentRecord
+from ..state.identity import Token
+from ..state.models import AgentId, AgentState, AgentStatus, ExitCause, ProcessIdentity
+from ..supervision.process import ExitStatus, StartedProcess
+from ..supervision.process_exits import Exited
+from ..supervision.process_tree import TreeProcess, Trees
+from ..supervision.profile import Profile
+from .asking import Fact, Later
+
+RUNS = frozenset({AgentState.STARTING, AgentState.RUNNING, AgentState.STOPPING})  # there may be a process
+HOLDS_SLOT = RUNS | {AgentState.BACKING_OFF}
+
+
+@dataclass(slots=True)
+class Agent:
+    """ending: why the sidecar is ending its process, if it is. stop_at: monotonic, when SIGKILL follows SIGTERM."""
+
+    record: AgentRecord
+    profile: Profile
+    process: StartedProcess | None = None
+    token: Token | None = None  # of the running incarnation, where this sidecar made it
+    ending: ExitCause | None = None
+    ending_note: str = ""
+    stop_at: float = 0.0
+    exited: Exited | None = None  # its process has ended while the sidecar was ending it; the tree may live on
+    gone_at_ask: int = 0  # the census that shows whether anything is left of it
+    told_to_end: set[ProcessIdentity] = field(default_factory=set)
+    start_asked: bool = False
+    stop_waiters: list[Later[AgentStatus]] = field(default_factory=list)
+    start_waiters: list[Later[AgentStatus]] = field(default_factory=list)
+    last_heard: float = 0.0
+    ended_runs: tuple[int, float] = (0, 0.0)  # since the sidecar started: how many incarnations, seconds in all
+    tree: tuple[TreeProcess, ...] = ()
+    sampled_at: float = 0.0
+    cpu_percent: float = 0.0
+
+    @property
+    def id(self) -> AgentId:
+        return self.record.spec.agent_id
+
+    @property
+    def memory_bytes(self) -> int:
+        return sum(process.rss_bytes for process in self.tree)
+
+    def is_visible_to(self, project_id: str | None) -> bool:
+        return project_id is None or self.record.spec.project_id == project_id
+
+    def sampled(self, tree: tuple[TreeProcess, ...], *, now: float) -> None:
+        """A census saw this tree at monotonic `now`."""
+        before = {process.identity: process.cpu_s for process in self.tree}
+        elapsed_s = now - self.sampled_at
+        if self.sampled_at and elapsed_s > 0:
+            used_s = sum(process.cpu_s - before.get(process.identity, 0.0) for process in tree)
+            self.cpu_percent = round(100.0 * max(0.0, used_s) / elapsed_s, 1)
+        self.tree, self.sampled_at = tree, now
+
+    def forget_process(self) -> None:
+        """It has ended."""
+        self.process = None
+        self.ending, self.ending_note, self.stop_at, self.exited = None, "", 0.0, None
+        self.told_to_end.clear()
+        self.tree, self.sampled_at, self.cpu_percent = (), 0.0, 0.0
+
+    def answer_started(self) -> None:
+        for later in self.start_waiters:
+            later.answer(self.status())
+        self.start_waiters.clear()
+        self.start_asked = False
+
+    def answer_stopped(self) -> None:
+        for later in self.stop_waiters:
+            later.answer(self.status())
+        self.stop_waiters.clear()
+
+    def status(self) -> AgentStatus:
+        record, spec = self.record, self.record.spec
+        is_running = record.state in RUNS
+        return AgentStatus(
+            agent_id=spec.agent_id,
+            agent_type=spec.agent_type,
+            issue_id=spec.issue_id,
+            project_id=spec.project_id,
+            state=record.state,
+            process_id=record.process.pid if is_running and record.process is not None else None,
+            exit_code=record.exit_code,
+            incarnation=record.incarnation,
+            restarts=record.restarts,
+            cause=record.cause,
+            started_at=record.started_at,
+            ended_at=record.ended_at,
+            uptime_seconds=round(time.monotonic() - record.started_monotonic if is_running else record.ran_for_s, 3),
+            cpu_percent=self.cpu_percent,
+            memory_mb=round(self.memory_bytes / 2**20, 1),
+            task=spec.task,
+            last_error=record.last_error,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessExited(Fact):
+    exited: Exited
+
+
+@dataclass(frozen=True, slots=True)
+class CensusTaken(Fact):
+    """served: how many had asked for one when it was begun. at: monotonic seconds."""
+
+    trees: Trees
+    served: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class CensusDue(Fact):
+    """Look again at those that are ending."""
+
+
+DueWhat = Literal["backed_off", "stop_deadline", "run_timeout", "heartbeat"]
+
+
+@dataclass(frozen=True, slots=True)
+class AgentDue(Fact):
+    """A time of an agent's incarnation has come; ignored when that incarnation has gone."""
+
+    agent_id: AgentId
+    incarnation: int
+    what: DueWhat
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDue(Fact):
+    """The spawn bucket has a token again."""
+
+
+@dataclass(frozen=True, slots=True)
+class SaveDue(Fact):
+    """Storage could not be written; try again."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogsDue(Fact):
+    """Look whether followed logs have grown."""
+
+
+def describe_end(status: ExitStatus, note: str, lines: tuple[str, ...]) -> str:
+    """One line for `last_error`: what happened, and what the agent said last."""
+    if note:
+        what = note
+    elif status.signal is not None:
+        what = f"ended by {signal.Signals(status.signal).name}"
+    elif status.exit_code is not None:
+        what = f"ended with exit code {status.exit_code}"
+    else:
+        what = "ended while nobody could see how"
+    return f"{what}: {lines[-1]}" if lines else what
+
+
+def how_it_ended(record: AgentRecord, last_lines: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What lifecycle events say of the last end."""
+    how = {"cause": record.cause, "exit_code": record.exit_code, "signal": record.signal}
+    return {**how, "last_lines": last_lines} if last_lines else how

@@ -1,0 +1,75 @@
+"""AgentTokens: an agent's tokens follow its processes: minted at each start, revoked when that process has ended."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import msgspec
+
+from ..state.agent_registry import AgentRecord, AgentRegistry, Revoked, TokenRef
+from ..state.errors import TokenExpired
+from ..state.identity import PERMISSIONS, Caller, Revocations, Token, TokenKey
+from ..state.models import AgentSpec
+from ..supervision.profile import Profile
+
+OLD_TOKEN_GOOD_FOR_S = 60  # after a refresh: requests under way still carry it
+
+
+class AgentTokens:
+    """`mint` may be called in any thread; the rest in the Spawner's, which keeps what it is given."""
+
+    def __init__(self, key: TokenKey, revocations: Revocations, registry: AgentRegistry) -> None:
+        self._key = key
+        self._revocations = revocations
+        self._registry = registry
+        for entry in registry.revoked.values():
+            revocations.revoke(entry.token_id, from_=entry.from_, expires_at=entry.expires_at)
+
+    def mint(self, spec: AgentSpec, profile: Profile, *, now: datetime) -> Token:
+        return self._key.mint(
+            agent_id=spec.agent_id,
+            agent_type=spec.agent_type,
+            project_id=spec.project_id,
+            issue_id=spec.issue_id,
+            permissions=PERMISSIONS[profile.agent_class],
+            now=now,
+        )
+
+    def revoke_all(self, record: AgentRecord, *, now: datetime) -> None:
+        """Those the record names are good no longer."""
+        for ref in record.tokens:
+            self._revoke(ref, now)
+
+    def refresh(self, caller: Caller, record: AgentRecord | None, *, now: datetime) -> tuple[Token, AgentRecord | None]:
+        """A new token for the caller, and the record that knows of it.
+
+        record: the caller's agent, or None for a token minted by hand. Raises TokenExpired for an expired token
+        whose agent does not run.
+        """
+        is_supervised = record is not None and not record.state.has_ended
+        if caller.expires_at <= now and not is_supervised:
+            raise TokenExpired(f"the token has expired and agent {caller.agent_id} does not run")
+        token = self._key.mint(
+            agent_id=caller.agent_id,
+            agent_type=caller.agent_type,
+            project_id=caller.project_id,
+            issue_id=caller.issue_id,
+            permissions=caller.permissions,
+            now=now,
+        )
+        old = TokenRef(caller.token_id, caller.expires_at)
+        self._revoke(old, now + timedelta(seconds=OLD_TOKEN_GOOD_FOR_S))
+        if record is not None:
+            known = (ref for ref in record.tokens if ref.expires_at > now)
+            record = msgspec.structs.replace(record, tokens=(*known, TokenRef(token.token_id, token.expires_at)))
+        return token, record
+
+    def forget_expired(self, *, now: datetime) -> None:
+        self._revocations.forget_expired(now=now)
+        self._registry.forget_revoked(expired_before=now - timedelta(hours=1))
+
+    def _revoke(self, ref: TokenRef, from_: datetime) -> None:
+        self._revocations.revoke(ref.token_id, from_=from_, expires_at=ref.expires_at)
+        known = self._registry.revoked.get(ref.token_id)
+        if known is None or from_ < known.from_:
+            self._registry.put(Revoked(token_id=ref.token_id, from_=from_, expires_at=ref.expires_at))

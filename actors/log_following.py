@@ -1,0 +1,71 @@
+"""LogFollowing: answers who reads an agent's log, at once or when it grows; many may wait, none holds anything up."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from ..supervision.agent_logs import AgentLogs, Chunk
+from .agent import Agent, LogsDue
+from .asking import Later, Recipient
+from .messages import LogChunk, ReadLogs
+from .timers import Timers
+
+_LOOK_EVERY_S = 0.1  # as long as a person does not notice
+
+
+@dataclass(slots=True)
+class _Waiting:
+    agent: Agent
+    request: ReadLogs
+    offset: int
+    until: float
+    later: Later[LogChunk]
+
+
+class LogFollowing:
+    """Used in the Spawner's thread."""
+
+    def __init__(self, logs: AgentLogs, timers: Timers, me: Recipient) -> None:
+        self._logs = logs
+        self._timers = timers
+        self._me = me
+        self._waiting: list[_Waiting] = []
+
+    def read(self, agent: Agent, request: ReadLogs) -> LogChunk | Later[LogChunk]:
+        serial, stream = agent.record.serial, request.stream
+        if request.offset is None:
+            return _chunk(self._logs.tail(serial, stream, request.tail), agent)
+        found = self._logs.read(serial, stream, request.offset)
+        if found.data or request.timeout_s <= 0 or _is_over(agent):
+            return _chunk(found, agent)
+        until = time.monotonic() + request.timeout_s
+        waiting = _Waiting(agent, request, found.offset, until, Later())
+        if not self._waiting:
+            self._timers.tell_after(_LOOK_EVERY_S, self._me, LogsDue())
+        self._waiting.append(waiting)
+        return waiting.later
+
+    def look(self) -> None:
+        """Answer those for whom there is something, or whose time is up, or whose agent has ended."""
+        self._waiting = [waiting for waiting in self._waiting if not self._answered(waiting)]
+        if self._waiting:
+            self._timers.tell_after(_LOOK_EVERY_S, self._me, LogsDue())
+
+    def _answered(self, waiting: _Waiting) -> bool:
+        if waiting.later.cancelled():
+            return True
+        agent = waiting.agent
+        found = self._logs.read(agent.record.serial, waiting.request.stream, waiting.offset)
+        if not found.data and not _is_over(agent) and time.monotonic() < waiting.until:
+            return False
+        waiting.later.answer(_chunk(found, agent))
+        return True
+
+
+def _is_over(agent: Agent) -> bool:
+    return agent.record.state.has_ended
+
+
+def _chunk(found: Chunk, agent: Agent) -> LogChunk:
+    return LogChunk(found.data, found.offset, found.next_offset, ended=found.at_end and _is_over(agent))

@@ -1,0 +1,100 @@
+"""Starting: makes an incarnation's process, in the Spawner's thread or, right after a death, in the exit watcher's."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from ..state.agent_registry import AgentRecord
+from ..state.clock import utc_now
+from ..state.errors import NotFound, SpawnFailed
+from ..state.identity import Token
+from ..state.projects import Projects
+from ..supervision.agent_logs import AgentLogs
+from ..supervision.launch import launch_of
+from ..supervision.process import ExitStatus, StartedProcess, start
+from ..supervision.profile import Profile
+from ..supervision.restart import Death, Decision, History, Verdict
+from .agent_tokens import AgentTokens
+
+
+class Successor(msgspec.Struct, frozen=True, kw_only=True):
+    """What was made of a death at once: the policy's decision, and where that is to restart now, the next process.
+
+    error: why there is none.
+    """
+
+    decision: Decision
+    process: StartedProcess | None = None
+    token: Token | None = None
+    error: str | None = None
+
+
+class Starting:
+    """Holds only what does not change, so any thread may use it."""
+
+    def __init__(
+        self,
+        *,
+        projects: Projects,
+        tokens: AgentTokens,
+        logs: AgentLogs,
+        instance_id: str,
+        api_url: str,
+        base_env: Mapping[str, str],
+    ) -> None:
+        self._projects = projects
+        self._tokens = tokens
+        self._logs = logs
+        self._instance_id = instance_id
+        self._api_url = api_url
+        self._base_env = dict(base_env)
+        self._chance: Callable[[], float] = random.Random().random
+
+    def mint(self, record: AgentRecord, profile: Profile) -> Token:
+        return self._tokens.mint(record.spec, profile, now=utc_now())
+
+    def start(self, record: AgentRecord, profile: Profile, token: Token) -> StartedProcess:
+        """The process of the incarnation that `record` names. Raises SpawnFailed."""
+        try:
+            project_root = self._projects.root_of(record.spec.project_id)
+            logs = self._logs.make(record.serial)
+        except (NotFound, OSError) as error:
+            raise SpawnFailed(str(error)) from error
+        return start(
+            launch_of(
+                record.spec,
+                profile,
+                incarnation=record.incarnation,
+                instance_id=self._instance_id,
+                base=self._base_env,
+                token=token.text,
+                api_url=self._api_url,
+                project_root=project_root,
+                logs=logs,
+            )
+        )
+
+    def decide(self, record: AgentRecord, profile: Profile, exit_code: int | None, *, at: float) -> Decision:
+        """What follows the death, at monotonic `at`, of the incarnation that `record` names."""
+        death = Death(exit_code=exit_code, uptime_s=max(0.0, at - record.started_monotonic))
+        history = History(record.deaths, record.in_a_row)
+        return profile.restart_policy.decide(history, death, now=at, chance=self._chance())
+
+    def succession(self, record: AgentRecord, profile: Profile) -> Callable[[ExitStatus, float], Successor]:
+        """What the exit watcher is to do at the death of the incarnation that `record` names."""
+        following = msgspec.structs.replace(record, incarnation=record.incarnation + 1)
+
+        def succeed(status: ExitStatus, at: float) -> Successor:
+            decision = self.decide(record, profile, status.exit_code, at=at)
+            if decision.verdict is not Verdict.RESTART or decision.delay_s > 0:
+                return Successor(decision=decision)
+            token = self.mint(following, profile)
+            try:
+                return Successor(decision=decision, process=self.start(following, profile, token), token=token)
+            except SpawnFailed as error:
+                return Successor(decision=decision, error=error.message)
+
+        return succeed

@@ -1,0 +1,111 @@
+"""Triggers: which agents an event spawns. At most once per event, also across restarts; never for the past."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+import msgspec
+
+from ..state.agent_registry import AgentRegistry, TriggerKnown, TriggerPlace
+from ..state.errors import ConfigError, SidecarError
+from ..state.event_filter import EventFilter, compile_filter
+from ..state.models import IDENTIFIER, AgentId, Event, EventId, event_id
+from ..supervision.fleet import Trigger
+from ..supervision.profile import Profiles
+from .messages import SpawnAgent
+
+log = logging.getLogger(__name__)
+
+REQUESTED_BY = AgentId("sidecar")
+
+
+class _Armed(msgspec.Struct, frozen=True):
+    trigger: Trigger
+    trigger_id: str
+    filter: EventFilter
+    since: datetime
+
+
+class Triggers:
+    """Used in the Spawner's thread. Raises ConfigError for a trigger that could never spawn, InvalidFilter."""
+
+    def __init__(
+        self, triggers: Sequence[Trigger], profiles: Profiles, registry: AgentRegistry, *, now: datetime
+    ) -> None:
+        self._registry = registry
+        self._armed: list[_Armed] = []
+        for trigger in triggers:
+            if not profiles.of(trigger.spawn).command:
+                raise ConfigError(
+                    f"the trigger on {trigger.on} spawns {trigger.spawn}, whose profile has no command",
+                    field="triggers.spawn",
+                )
+            filter_ = compile_filter(trigger.filter)
+            trigger_id = hashlib.sha256(msgspec.json.encode((trigger.on, filter_.canonical, trigger.spawn))).hexdigest()
+            since = registry.triggers.get(trigger_id)
+            if since is None:
+                since = now
+                registry.put(TriggerKnown(trigger_id=trigger_id, since=since))
+            self._armed.append(_Armed(trigger, trigger_id[:16], filter_, since))
+
+    @property
+    def place(self) -> EventId:
+        """Up to here every event was looked at."""
+        return self._registry.trigger_place or event_id(0)
+
+    def look_at(self, event: Event, spawn: Callable[[SpawnAgent], object]) -> None:
+        """Spawn what the event asks for. What cannot be spawned is logged: the event does not come again."""
+        if event.event_id <= self.place:
+            return
+        for armed in self._armed:
+            if (
+                armed.trigger.on == event.event_type
+                and event.published_at >= armed.since
+                and armed.filter.matches(event)
+            ):
+                self._fire(armed, event, spawn)
+        self._registry.put(TriggerPlace(event_id=event.event_id))
+
+    def _fire(self, armed: _Armed, event: Event, spawn: Callable[[SpawnAgent], object]) -> None:
+        issue_id = _issue_of(event)
+        if issue_id is None:
+            log.warning(
+                "trigger did not spawn on=%s spawn=%s event_id=%s: its data names no issue_id",
+                armed.trigger.on,
+                armed.trigger.spawn,
+                event.event_id,
+            )
+            return
+        try:
+            spawn(
+                SpawnAgent(
+                    agent_type=armed.trigger.spawn,
+                    issue_id=issue_id,
+                    project_id=event.project_id,
+                    requested_by=REQUESTED_BY,
+                    idempotency_key=f"{armed.trigger_id}-{event.event_id}",
+                )
+            )
+        except SidecarError as error:
+            log.error(
+                "trigger did not spawn on=%s spawn=%s event_id=%s: %s",
+                armed.trigger.on,
+                armed.trigger.spawn,
+                event.event_id,
+                error,
+            )
+
+
+class _Data(msgspec.Struct):
+    issue_id: str | None = None
+
+
+def _issue_of(event: Event) -> str | None:
+    try:
+        issue_id = msgspec.json.decode(event.data, type=_Data).issue_id
+    except msgspec.DecodeError:
+        return None
+    return issue_id if issue_id is not None and IDENTIFIER.fullmatch(issue_id) else None
