@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 from tinydb import Query, TinyDB, where
@@ -95,6 +95,7 @@ class JournalTable(Table):
     """
 
     _storage: JournalStorage
+    _next_id: int | None  # type: ignore[assignment]  # TinyDB infers None
 
     def __init__(
         self,
@@ -155,6 +156,16 @@ class JournalTable(Table):
         below = len(matching) if before is None else bisect_left(matching, before)
         start = max(below - limit, 0)
         return Page(list(matching[start:below])[::-1], len(matching), start > 0)
+
+    def weigh(self, cond: Condition | None) -> tuple[int, int]:
+        """How many documents match, and the bytes of their JSON."""
+        documents = self._data().documents
+        sizes = [len(documents[doc_id]) for doc_id in self._matching(cond, self._data())]
+        return len(sizes), sum(sizes)
+
+    def ids(self) -> Iterator[int]:
+        """Ids in the order of the table."""
+        return iter(self._data().documents)
 
     def encoded(self, doc_id: int) -> bytes | None:
         """A document as its JSON."""
@@ -247,9 +258,17 @@ class JournalTable(Table):
 class JournalDB(TinyDB):
     """`JournalDB(path)`: a TinyDB kept in a journal in the directory `path`."""
 
-    table_class = JournalTable
-    default_storage_class = JournalStorage
+    table_class: type[Table] = JournalTable
+    default_storage_class: type[Storage] = JournalStorage  # type: ignore[assignment]  # TinyDB infers its own class
     _storage: JournalStorage
+
+    @property
+    def storage(self) -> JournalStorage:
+        return self._storage
+
+    def table(self, name: str, **kwargs: Any) -> JournalTable:
+        """The table of that name; the first call says which fields are `indexed` and which are `columns`."""
+        return cast(JournalTable, super().table(name, **kwargs))
 
     def tables(self) -> set[str]:
         return set(self._storage.store.tables)

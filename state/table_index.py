@@ -33,7 +33,7 @@ class TableIndex:
     def __init__(self, indexed: Iterable[str], columns: Iterable[str] = ()) -> None:
         self.indexed = tuple(indexed)
         self.columns = frozenset((*self.indexed, *columns))
-        shape: Any = TypedDict("shape", dict.fromkeys(self.columns, Any), total=False)  # type: ignore[misc, operator]
+        shape: Any = TypedDict("shape", dict.fromkeys(self.columns, Any), total=False)  # type: ignore[misc]
         self._decode = msgspec.json.Decoder(shape).decode
         self._ids: dict[str, dict[Hashable, Ids[int]]] = {field: {} for field in self.indexed}
         # Documents whose value for the field is a list or an object: no hash finds them, so they are always looked at.

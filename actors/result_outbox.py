@@ -1,0 +1,141 @@
+"""Results whose event is not known to be published, and who waits to hear that it is. A part of the ResultStore.
+
+An event that could not be published is tried again, with growing pauses, for as long as it takes: the result is on
+the disk, so its event has to follow. The bus knows a repeat by its idempotency key.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from ..state.errors import StorageUnavailable
+from ..state.models import EventId, NextAgent, ResultStatus, StoredResult
+from ..state.stored_results import StoredResults
+from ..supervision.profile import Profiles
+from .asking import Later, Recipient
+from .messages import Published, PublishEvent, ResultAnnounced, Stored, TimeToAnnounce
+from .timers import Timers
+
+log = logging.getLogger(__name__)
+
+AGAIN_AFTER_S = (0.1, 0.5, 2.0, 10.0)  # after the first, second, … failure in a row; the last one for all others
+
+
+def next_agents(profiles: Profiles, agent_type: str, status: ResultStatus) -> tuple[NextAgent, ...]:
+    """Who should act on a result of that status, as the profile of its agent's type has it."""
+    return tuple(
+        NextAgent(
+            agent_type=follower.agent_type,
+            priority=follower.priority,
+            reason=f"{follower.agent_type} follows when {agent_type} reports {status}",
+        )
+        for follower in profiles.of(agent_type).next_agents
+        if follower.on in (status, "any")
+    )
+
+
+def stored(result: StoredResult, follow: tuple[NextAgent, ...], event_id: EventId) -> Stored:
+    """The answer to who stored `result`."""
+    return Stored(
+        result_id=result.id,
+        storage_path=f"results/{result.id}",
+        next_agents=follow,
+        event_id=event_id,
+        stored_at=result.stored_at,
+    )
+
+
+class ResultOutbox:
+    """store: the ResultStore itself, which is told what the bus answers. Used in the store's thread alone."""
+
+    def __init__(self, results: StoredResults, bus: Recipient, profiles: Profiles, timers: Timers) -> None:
+        self._results = results
+        self._bus = bus
+        self._profiles = profiles
+        self._timers = timers
+        self._waiting: dict[int, list[Later[Stored]]] = {}
+        self._announcing: set[int] = set()
+        self._failures = 0  # in a row
+        self._will_try_again = False
+
+    def is_open(self, place: int) -> bool:
+        """Whether the bus has been asked and has not answered yet, or somebody waits."""
+        return place in self._announcing or place in self._waiting
+
+    def wait(self, place: int) -> Later[Stored]:
+        """The answer that is given when the result's event is published."""
+        later: Later[Stored] = Later()
+        self._waiting.setdefault(place, []).append(later)
+        return later
+
+    def refuse(self, place: int, error: StorageUnavailable) -> None:
+        """The result is not stored after all."""
+        for later in self._waiting.pop(place, ()):
+            later.refuse(StorageUnavailable(error.message, **error.details))
+
+    def announce(self, place: int, store: Recipient) -> None:
+        """Publish the event of a result that is on the disk."""
+        result = self._results.at(place)
+        if result is None or place in self._announcing:
+            return
+        self._announcing.add(place)
+        data = {
+            "result_id": result.id,
+            "issue_id": result.issue_id,
+            "agent_id": result.agent_id,
+            "agent_type": result.agent_type,
+            "status": result.status,
+        }
+        event = PublishEvent(
+            project_id=result.project_id,
+            event_type="result_stored",
+            publisher=result.agent_id,
+            publisher_type=result.agent_type,
+            data=msgspec.Raw(msgspec.json.encode(data)),
+            idempotency_key=f"result_stored:{result.id}",
+        )
+        self._bus.request(event).add_done_callback(_tell_announced(store, place))
+
+    def announced(self, fact: ResultAnnounced, store: Recipient) -> None:
+        """Answer who waits, and note that the event is out: durable with the next commit. Raises StorageUnavailable."""
+        self._announcing.discard(fact.place)
+        if fact.event_id is None:
+            log.warning("result not announced place=%d error=%r", fact.place, fact.error)
+            self._failures += 1
+            self.try_again(store)
+            return
+        self._failures = 0
+        result = self._results.at(fact.place)
+        if result is None:  # forgotten meanwhile
+            return
+        answer = self._results.answer_at(fact.place)
+        follow = answer.next_agents if answer else next_agents(self._profiles, result.agent_type, result.status)
+        for later in self._waiting.pop(fact.place, ()):
+            later.answer(stored(result, follow, fact.event_id))
+        self._results.mark_announced(fact.place, fact.event_id)
+
+    def try_again(self, store: Recipient) -> None:
+        """Have the store told when it is time to announce what is left."""
+        if not self._will_try_again:
+            self._will_try_again = True
+            delay_s = AGAIN_AFTER_S[min(self._failures, len(AGAIN_AFTER_S) - 1)]
+            self._timers.tell_after(delay_s, store, TimeToAnnounce())
+
+    def announce_left(self, store: Recipient) -> None:
+        """Announce every result on the disk that is not known to be announced."""
+        self._will_try_again = False
+        for place in self._results.unannounced():
+            self.announce(place, store)
+
+
+def _tell_announced(store: Recipient, place: int) -> Callable[[Any], None]:
+    def tell(answered: Later[Published]) -> None:
+        error = None if answered.cancelled() else answered.exception()
+        event_id = None if answered.cancelled() or error is not None else answered.result().event_id
+        store.tell(ResultAnnounced(place=place, event_id=event_id, error=error))
+
+    return tell

@@ -1,0 +1,296 @@
+"""ResultStore: sole owner of the agents' results. A result is answered for when it is on the disk and announced.
+
+Many requests share one fdatasync: what is in the mailbox is stored first and committed together. A result and its
+`result_stored` event are one fact: the result's transaction also puts it into an outbox, which it leaves when the bus
+has the event; whatever is left there after a crash is published again, and the bus knows it by its idempotency key.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, assert_never
+
+import msgspec
+
+from ..state.clock import utc_now
+from ..state.errors import IdempotencyConflict, NotFound, StorageUnavailable
+from ..state.fs import Fs
+from ..state.models import ResultId, StoredResult
+from ..state.stored_results import Answer, StoredResults, digest_of
+from ..supervision.profile import Profiles
+from .asking import Later, Recipient
+from .guardian import Owner
+from .messages import (
+    CountResults,
+    FindResults,
+    GetResult,
+    ResultAnnounced,
+    ResultNumbers,
+    ResultPage,
+    ResultsCompacted,
+    ResultStoreRequest,
+    Stored,
+    StoreResult,
+    TimeToAnnounce,
+    TimeToForget,
+    TimeToSettle,
+)
+from .result_compaction import ResultCompaction
+from .result_outbox import ResultOutbox, next_agents, stored
+from .timers import Timers
+
+log = logging.getLogger(__name__)
+
+# A group is committed when nobody waits behind it, and at the latest when one of these is reached.
+GROUP_RESULTS = 256
+GROUP_BYTES = 1 << 20
+GROUP_WAIT_S = 0.002  # reads in the mailbox may keep it from ever being empty
+
+SETTLE_AFTER_S = 0.25
+FORGET_EVERY_S = 3600.0
+FORGET_AT_ONCE = 500  # a longer piece would keep writers waiting
+
+
+class ResultOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[results]`. retention_days: results older than that are deleted; 0 keeps them for ever."""
+
+    retention_days: float = 0.0
+
+
+class ResultStore(Owner):
+    """directory: of the results' journal. fs: another file system than the operating system's, in tests."""
+
+    def __init__(
+        self,
+        *,
+        directory: Path,
+        options: ResultOptions,
+        bus: Recipient,
+        profiles: Profiles,
+        timers: Timers,
+        fs: Fs | None = None,
+    ) -> None:
+        super().__init__()
+        self._directory = directory
+        self._options = options
+        self._profiles = profiles
+        self._timers = timers
+        self._results = StoredResults(directory, fs=fs)
+        self._problem: str | None = None
+        self._group: list[int] = []  # places of results that are not committed yet
+        self._group_bytes = 0
+        self._group_since = 0.0
+        self._outbox = ResultOutbox(self._results, bus, profiles, timers)
+        self._compaction = ResultCompaction(self._results.store)
+        self._will_settle = False
+        self._forget_at = 0.0  # monotonic; facts that an earlier incarnation set the timer for come too early
+
+    def on_start(self) -> None:
+        self._outbox.announce_left(self.me)
+        if self._options.retention_days > 0:
+            self._forget()
+
+    def release(self) -> None:
+        self._compaction.close()
+        try:
+            self._commit()
+        finally:
+            self._results.store.close()
+
+    def handle(self, message: ResultStoreRequest) -> Any:
+        match message:
+            case StoreResult():
+                return self._store(message)
+            case GetResult():
+                return self._get(message)
+            case FindResults():
+                return self._find(message)
+            case CountResults():
+                return self._count(message)
+            case ResultAnnounced():
+                self._announced(message)
+            case TimeToAnnounce():
+                self._commit()
+                self._outbox.announce_left(self.me)
+            case TimeToSettle():
+                self._settle()
+            case TimeToForget():
+                self._forget()
+            case ResultsCompacted():
+                self._compaction.written(message)
+            case _:
+                assert_never(message)
+        self._commit_if_due()
+        return None
+
+    # --- storing ---
+
+    def _store(self, request: StoreResult) -> Later[Stored] | Stored:
+        answer = None
+        if request.idempotency_key is not None:
+            answer = self._answer(request, request.idempotency_key)
+            repeated = self._repeated(request, answer)
+            if repeated is not None:
+                return repeated
+        now = utc_now()
+        result = StoredResult(
+            id=ResultId(""),  # it gets one with its place
+            project_id=request.project_id,
+            issue_id=request.issue_id,
+            agent_id=request.agent_id,
+            agent_type=request.agent_type,
+            status=request.status,
+            result=request.result,
+            timestamp=request.timestamp or now,
+            stored_at=now,
+        )
+        place = self._results.put(result, answer)
+        if not self._group:
+            self._group_since = time.monotonic()
+        self._group.append(place)
+        self._group_bytes += len(bytes(request.result))
+        later = self._outbox.wait(place)
+        self._commit_if_due()
+        return later
+
+    def _answer(self, request: StoreResult, idempotency_key: str) -> Answer:
+        """What is to be known about this request when it is repeated."""
+        return Answer(
+            key=f"{request.project_id} {request.agent_id} {idempotency_key}",
+            digest=digest_of(
+                request.issue_id,
+                request.agent_type,
+                request.status,
+                request.timestamp.isoformat() if request.timestamp else None,
+                bytes(request.result),
+            ),
+            next_agents=next_agents(self._profiles, request.agent_type, request.status),
+        )
+
+    def _repeated(self, request: StoreResult, answer: Answer) -> Later[Stored] | Stored | None:
+        """What an earlier request with the same key was answered, or will be; None if there was none."""
+        known = self._results.answer_to(answer.key)
+        if known is None:
+            return None
+        place, first = known
+        if first.digest != answer.digest:
+            raise IdempotencyConflict(
+                f"agent {request.agent_id} used this idempotency key before, for another result",
+                field="Idempotency-Key",
+                expected="a new key for a new result",
+            )
+        result = self._results.at(place)
+        if result is not None and first.event_id is not None:
+            return stored(result, first.next_agents, first.event_id)
+        later = self._outbox.wait(place)
+        self._commit_if_due()
+        return later
+
+    def _commit_if_due(self) -> None:
+        if self._group and (
+            self.mailbox_depth() == 0
+            or len(self._group) >= GROUP_RESULTS
+            or self._group_bytes >= GROUP_BYTES
+            or time.monotonic() - self._group_since >= GROUP_WAIT_S
+        ):
+            self._commit()
+
+    def _commit(self) -> bool:
+        """Make everything durable and announce the results; False, and who waits is told, when it cannot be."""
+        group, self._group, self._group_bytes = self._group, [], 0
+        try:
+            self._results.commit()
+        except StorageUnavailable as error:
+            self._not_committed(group, error)
+            return False
+        if group:
+            self._problem = None
+            self._settle_soon()
+        for place in group:
+            self._outbox.announce(place, self.me)
+        self._compaction.start_if_worth(self.me)
+        return True
+
+    def _not_committed(self, group: list[int], error: StorageUnavailable) -> None:
+        self._problem = error.message
+        log.error("results not stored count=%d: %s", len(group), error.message)
+        for place in group:
+            self._outbox.refuse(place, error)
+        self._outbox.try_again(self.me)  # results that had left the outbox may be back in it
+        failure = self._results.store.numbers().failure
+        if failure is not None and self._handle is not None:
+            # The file must not be synced again: the next incarnation reads what is on the disk.
+            self._handle.restart(failure)
+
+    def _announced(self, fact: ResultAnnounced) -> None:
+        self._outbox.announced(fact, self.me)
+        self._settle_soon()
+
+    def _settle_soon(self) -> None:
+        if not self._will_settle:
+            self._will_settle = True
+            self._timers.tell_after(SETTLE_AFTER_S, self.me, TimeToSettle())
+
+    def _settle(self) -> None:
+        """Commit what could wait, and note in the journal what is synced."""
+        self._will_settle = False
+        if self._commit():
+            self._results.store.settle()
+
+    # --- reading: what is stored but not committed is committed first, so that nothing is seen that may vanish ---
+
+    def _get(self, request: GetResult) -> StoredResult:
+        if self._group:
+            self._commit()
+        result = self._results.get(request.result_id)
+        if result is None or request.project_id not in (None, result.project_id):
+            raise NotFound(f"result {request.result_id} is not known", field="result_id")
+        return result
+
+    def _find(self, request: FindResults) -> ResultPage:
+        if self._group:
+            self._commit()
+        results, next_cursor, total = self._results.find(
+            project_id=request.project_id,
+            issue_id=request.issue_id,
+            agent_type=request.agent_type,
+            agent_id=request.agent_id,
+            status=request.status,
+            since=request.since,
+            until=request.until,
+            limit=request.limit,
+            cursor=request.cursor,
+        )
+        return ResultPage(results=results, next_cursor=next_cursor, total=total)
+
+    def _count(self, request: CountResults) -> ResultNumbers:
+        if self._group:
+            self._commit()
+        count, size = self._results.count(request.project_id)
+        numbers = self._results.store.numbers()
+        return ResultNumbers(
+            results_stored=count,
+            total_bytes=size,
+            storage_path=str(self._directory.parent),
+            problem=numbers.failure or self._problem,
+            quarantined=numbers.quarantined,
+        )
+
+    # --- forgetting ---
+
+    def _forget(self) -> None:
+        now = time.monotonic()
+        if now < self._forget_at:
+            return
+        moment = utc_now() - timedelta(days=self._options.retention_days)
+        old = self._results.stored_before(moment, FORGET_AT_ONCE)
+        self._results.forget(place for place in old if not self._outbox.is_open(place))
+        forgotten = self._commit()
+        if old and forgotten:
+            log.info("results forgotten count=%d stored_before=%s", len(old), moment.isoformat())
+        wait_s = 0.0 if forgotten and len(old) == FORGET_AT_ONCE else FORGET_EVERY_S
+        self._forget_at = now + wait_s
+        self._timers.tell_after(wait_s, self.me, TimeToForget())
