@@ -1,0 +1,110 @@
+"""What earlier agents of the issue said, cut to what the next one needs, with secrets taken out. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ...state.models import Event, StoredResult
+from .secrets import redact_json
+
+_PATHS = ("files_created", "files_modified", "files_deleted")
+_FAILED = ("fail", "error", "broken", "red")
+_PASSED = ("success", "succeed", "pass", "green", "complete", "ok")
+
+
+class Earlier(NamedTuple):
+    """outputs: newest first, as the wire has them. seeds: paths they touched. words: what they were about."""
+
+    outputs: tuple[dict[str, Any], ...]
+    seeds: tuple[str, ...]
+    words: str
+    redacted: int
+
+
+def earlier_outputs(results: Iterable[StoredResult]) -> Earlier:
+    """Earlier results of an issue, newest first."""
+    outputs = []
+    seeds: dict[str, None] = {}
+    words: list[str] = []
+    redacted = 0
+    for stored in results:
+        body, found = redact_json(_decoded(stored.result))
+        redacted += found
+        files = _files_affected(body)
+        seeds.update(dict.fromkeys(files))
+        decisions = _listed(body.get("decisions"))
+        steps = _listed(body.get("next_steps"))
+        words += [text for item in (*decisions, *steps) if (text := _said(item))]
+        outputs.append(
+            {
+                "agent": stored.agent_id,
+                "agent_type": stored.agent_type,
+                "timestamp": stored.timestamp,
+                "status": stored.status,
+                "decision": _said(decisions[0]) if decisions else None,
+                "decisions": decisions,
+                "files_affected": list(files),
+                "next_steps": steps,
+                "errors": _listed(body.get("errors")),
+                "warnings": _listed(body.get("warnings")),
+                "result_id": stored.id,
+            }
+        )
+    return Earlier(tuple(outputs), tuple(seeds), "\n".join(words), redacted)
+
+
+def _decoded(raw: msgspec.Raw) -> dict[str, Any]:
+    value = msgspec.json.decode(raw)
+    return value if isinstance(value, dict) else {}
+
+
+def _listed(value: Any) -> list[Any]:
+    """Agents write lists, and now and then a single thing."""
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def _said(item: Any) -> str:
+    """The sentence in a decision or step, which is a string or an object that holds one."""
+    if isinstance(item, str):
+        return item
+    if isinstance(item, dict):
+        for key in ("decision", "title", "summary", "description", "text", "message", "name"):
+            if isinstance(item.get(key), str):
+                return str(item[key])
+    return ""
+
+
+def _files_affected(body: dict[str, Any]) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    for key in _PATHS:
+        for item in _listed(body.get(key)):
+            path = item.get("path") if isinstance(item, dict) else item
+            if isinstance(path, str) and path:
+                found[path.removeprefix("./")] = None
+    return tuple(found)
+
+
+def last_build_status(events: Iterable[Event], outputs: Iterable[dict[str, Any]]) -> str | None:
+    """`success` or `failed` of the newest build or test anyone told of, else None: nothing else knows.
+
+    events: newest first, of the testing and deployment topics. outputs: as in `Earlier`.
+    """
+    for event in events:
+        name = event.event_type.lower()
+        if not name.startswith(("build", "test", "ci_", "deploy")):
+            continue
+        said = _decoded(event.data).get("status")
+        for text in (said.lower() if isinstance(said, str) else "", name):
+            if any(word in text for word in _FAILED):
+                return "failed"
+            if any(word in text for word in _PASSED):
+                return "success"
+    for output in outputs:
+        if "test" in output["agent_type"] or "qa" in output["agent_type"]:
+            return "success" if output["status"] == "success" else "failed"
+    return None

@@ -1,0 +1,154 @@
+"""Which files a project has: from git's index plus what is not ignored, or from a walk where there is no git.
+
+The list comes from the index, not from the disk: what `.gitignore` leaves out is never seen, `.git` never listed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pathspec
+
+_MAX_FILES = 200_000
+_SYMLINK_MODE = "120000"
+_SUBMODULE_MODE = "160000"
+# Folders that a walk without git does not enter: none of them is written by people.
+_SKIPPED = frozenset(
+    (
+        *(".git", ".hg", ".svn", ".bzr", "node_modules", ".venv", "venv", "__pycache__", ".tox", ".nox", ".idea"),
+        *(".mypy_cache", ".pytest_cache", ".ruff_cache", ".vscode", ".gradle", ".terraform", ".next", ".cache"),
+        *("target", "dist"),
+    )
+)
+
+
+class Listing(NamedTuple):
+    """Every file of a project. paths: sorted, relative to the root, `/` between parts.
+
+    unread: path -> why its content is not looked at. untracked: those of `paths` that git does not track.
+    blobs: path -> the blob id in the index. undecodable: how many names are no UTF-8; JSON cannot carry them.
+    """
+
+    paths: tuple[str, ...]
+    unread: dict[str, str]
+    untracked: frozenset[str]
+    blobs: dict[str, str]
+    undecodable: int
+    cut: bool
+
+
+def from_git(tracked: bytes, untracked: Iterable[str], deleted: Iterable[str], prefix: str) -> Listing:
+    """The listing from `git ls-files -s -z` and what `git status` said. prefix: the root below the toplevel."""
+    unread: dict[str, str] = {}
+    blobs: dict[str, str] = {}
+    undecodable = 0
+    gone = frozenset(deleted)
+    for entry in tracked.split(b"\0"):
+        head, tab, raw = entry.partition(b"\t")
+        if not tab:
+            continue
+        path = _inside(raw, prefix)
+        if path is None:
+            undecodable += 1
+            continue
+        mode, blob, _stage = head.decode("ascii").split(" ")
+        if path in gone:
+            continue
+        blobs[path] = blob
+        if mode == _SYMLINK_MODE:
+            unread[path] = "symlink"
+        elif mode == _SUBMODULE_MODE:
+            unread[path] = "submodule"
+    new = frozenset(path for path in untracked if path not in blobs and not path.endswith("/"))
+    paths = sorted({*blobs, *new})
+    return Listing(tuple(paths[:_MAX_FILES]), unread, new, blobs, undecodable, len(paths) > _MAX_FILES)
+
+
+def _inside(raw: bytes, prefix: str) -> str | None:
+    try:
+        path = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return path.removeprefix(prefix)
+
+
+def from_walk(root: Path) -> Listing:
+    """The listing of a folder without git, in which `.gitignore` files count all the same. Links are not followed."""
+    paths: list[str] = []
+    unread: dict[str, str] = {}
+    undecodable = 0
+    cut = False
+    for path, is_link in _walk(root, "", ()):
+        if not path.isprintable() and "\udc80" <= max(path) <= "\udcff":
+            undecodable += 1
+            continue
+        if len(paths) >= _MAX_FILES:
+            cut = True
+            break
+        paths.append(path)
+        if is_link:
+            unread[path] = "symlink"
+    return Listing(tuple(sorted(paths)), unread, frozenset(), {}, undecodable, cut)
+
+
+_Rules = tuple[tuple[str, pathspec.GitIgnoreSpec], ...]
+
+
+def _walk(root: Path, folder: str, rules: _Rules) -> Iterator[tuple[str, bool]]:
+    try:
+        with os.scandir(root / folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError:
+        return  # not ours to read: it is as if the folder were empty
+    ignore = next(
+        (entry for entry in entries if entry.name == ".gitignore" and entry.is_file(follow_symlinks=False)), None
+    )
+    if ignore is not None:
+        rules = (*rules, (folder, _rules_in(Path(ignore.path))))
+    for entry in entries:
+        path = folder + entry.name
+        if entry.is_dir(follow_symlinks=False):
+            if entry.name not in _SKIPPED and not _is_ignored(path + "/", rules):
+                yield from _walk(root, path + "/", rules)
+        elif not _is_ignored(path, rules) and entry.name != ".git":
+            yield path, entry.is_symlink()
+
+
+def _rules_in(path: Path) -> pathspec.GitIgnoreSpec:
+    try:
+        lines = path.read_bytes().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return pathspec.GitIgnoreSpec.from_lines([])
+    return pathspec.GitIgnoreSpec.from_lines([line for line in lines if _is_pattern(line)])
+
+
+def _is_pattern(line: str) -> bool:
+    """Whether pathspec can read the line; git passes over what is no pattern, too."""
+    try:
+        pathspec.GitIgnoreSpec.from_lines([line])
+    except ValueError:
+        return False
+    return True
+
+
+def _is_ignored(path: str, rules: _Rules) -> bool:
+    """The nearest `.gitignore` that says anything decides, as in git."""
+    for folder, spec in reversed(rules):
+        verdict = spec.check_file(path[len(folder) :]).include
+        if verdict is not None:
+            return verdict
+    return False
+
+
+def directories_of(paths: Iterable[str]) -> tuple[str, ...]:
+    """Every folder that holds one of the files, at any depth, sorted."""
+    found: set[str] = set()
+    for path in paths:
+        folder = path.rpartition("/")[0]
+        while folder and folder not in found:
+            found.add(folder)
+            folder = folder.rpartition("/")[0]
+    return tuple(sorted(found))

@@ -1,0 +1,206 @@
+"""What a file is, told from its path alone: its language, and its role in the project."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from functools import lru_cache
+
+_LANGUAGES: dict[str, str] = {
+    "python": "py pyi pyx pyw",
+    "go": "go",
+    "rust": "rs",
+    "javascript": "js jsx mjs cjs",
+    "typescript": "ts tsx mts cts",
+    "vue": "vue",
+    "svelte": "svelte",
+    "java": "java",
+    "kotlin": "kt kts",
+    "scala": "scala sc",
+    "groovy": "groovy gradle",
+    "c": "c h",
+    "cpp": "cc cpp cxx hh hpp hxx ipp",
+    "csharp": "cs",
+    "fsharp": "fs fsi fsx",
+    "objective-c": "m mm",
+    "swift": "swift",
+    "ruby": "rb rake gemspec",
+    "php": "php phtml",
+    "perl": "pl pm t",
+    "lua": "lua",
+    "r": "r",
+    "julia": "jl",
+    "elixir": "ex exs",
+    "erlang": "erl hrl",
+    "haskell": "hs lhs",
+    "ocaml": "ml mli",
+    "clojure": "clj cljs cljc edn",
+    "dart": "dart",
+    "zig": "zig",
+    "nim": "nim",
+    "solidity": "sol",
+    "shell": "sh bash zsh fish ksh",
+    "powershell": "ps1 psm1 psd1",
+    "sql": "sql",
+    "graphql": "graphql gql",
+    "protobuf": "proto",
+    "terraform": "tf tfvars hcl",
+    "html": "html htm xhtml",
+    "css": "css scss sass less",
+    "markdown": "md markdown mdx",
+    "restructuredtext": "rst",
+    "asciidoc": "adoc asciidoc",
+    "text": "txt text",
+    "json": "json json5 jsonc",
+    "yaml": "yml yaml",
+    "toml": "toml",
+    "ini": "ini cfg conf properties",
+    "xml": "xml xsd xsl",
+    "csv": "csv tsv",
+    "jinja": "j2 jinja jinja2",
+    "cmake": "cmake",
+    "nix": "nix",
+}
+_LANGUAGE_OF_SUFFIX = {suffix: language for language, suffixes in _LANGUAGES.items() for suffix in suffixes.split()}
+_LANGUAGE_OF_NAME = {
+    "dockerfile": "docker",
+    "containerfile": "docker",
+    "makefile": "make",
+    "gnumakefile": "make",
+    "cmakelists.txt": "cmake",
+    "jenkinsfile": "groovy",
+    "rakefile": "ruby",
+    "gemfile": "ruby",
+    "vagrantfile": "ruby",
+    "go.mod": "go-module",
+    "go.sum": "go-module",
+    "justfile": "make",
+}
+_PROSE = {"markdown", "restructuredtext", "asciidoc", "text"}
+_DATA = {"json", "yaml", "toml", "ini", "xml", "csv", "go-module"}
+# A language that its specialists read along with their own.
+_KIN = {
+    "typescript": {"typescript", "javascript", "vue", "svelte"},
+    "javascript": {"javascript", "typescript", "vue", "svelte"},
+    "vue": {"vue", "typescript", "javascript", "css", "html"},
+    "svelte": {"svelte", "typescript", "javascript", "css", "html"},
+    "c": {"c", "cpp"},
+    "cpp": {"cpp", "c"},
+    "java": {"java", "kotlin"},
+    "kotlin": {"kotlin", "java"},
+    "html": {"html", "css", "javascript", "typescript", "vue", "svelte", "jinja"},
+    "terraform": {"terraform"},
+}
+
+
+class Role(StrEnum):
+    """What a file is there for. A file has one role, the first that fits in the order below."""
+
+    LOCK = "lock"
+    COVERAGE = "coverage"
+    POLICY = "policy"
+    CI = "ci"
+    API_SPEC = "api_spec"
+    MANIFEST = "manifest"
+    TEST = "test"
+    DESIGN = "design"
+    DOC = "doc"
+    SOURCE = "source"
+    DATA = "data"
+    OTHER = "other"
+
+
+_LOCKS = re.compile(
+    r"(?:^|/)(?:package-lock\.json|npm-shrinkwrap\.json|yarn\.lock|pnpm-lock\.yaml|poetry\.lock|uv\.lock|pdm\.lock|Pipfile\.lock"
+    r"|Cargo\.lock|go\.sum|composer\.lock|Gemfile\.lock|mix\.lock|flake\.lock|bun\.lockb?|requirements\.lock)$"
+)
+_COVERAGE = re.compile(
+    r"(?:^|/)(?:coverage\.xml|coverage(?:-final|-summary)?\.json|lcov\.info|cobertura\.xml|jacoco\.xml|cover(?:age)?\.out"
+    r"|\.coveragerc|\.?codecov\.ya?ml)$"
+)
+_POLICY = re.compile(
+    r"(?:^|/)(?:SECURITY(?:[-_.][^/]*)?|CODEOWNERS|THREAT[-_ ]?MODEL[^/]*|[^/]*security[-_ ]?polic[^/]*)$"
+    r"|(?:^|/)(?:policies|security)/[^/]*\.(?:md|rst|txt|ya?ml|json|rego)$|\.rego$|(?:^|/)\.(?:bandit|gitleaks\.toml|snyk|trivyignore|semgrep\.ya?ml)$",
+    re.IGNORECASE,
+)
+_CI = re.compile(
+    r"(?:^|/)(?:\.github/(?:workflows|actions)/|\.circleci/|\.gitlab/|\.buildkite/|\.azure-pipelines/|\.ci/)"
+    r"|(?:^|/)(?:\.gitlab-ci\.ya?ml|\.travis\.ya?ml|azure-pipelines\.ya?ml|Jenkinsfile|\.drone\.ya?ml|appveyor\.ya?ml|bitbucket-pipelines\.ya?ml"
+    r"|tox\.ini|noxfile\.py|\.pre-commit-config\.ya?ml|pytest\.ini|jest\.config\.[a-z]+|vitest\.config\.[a-z]+|dependabot\.ya?ml)$"
+)
+_API_SPEC = re.compile(
+    r"(?:^|/)(?:openapi|swagger|asyncapi|api[-_]?spec)[^/]*\.(?:ya?ml|json)$|\.(?:proto|graphql|gql|raml|wsdl|thrift|avsc)$",
+    re.IGNORECASE,
+)
+_MANIFEST = re.compile(
+    r"(?:^|/)(?:pyproject\.toml|setup\.(?:py|cfg)|Pipfile|[^/]*requirements[^/]*\.(?:txt|in)|requirements/[^/]*\.(?:txt|in)|environment\.ya?ml"
+    r"|package\.json|pnpm-workspace\.yaml|deno\.jsonc?|Cargo\.toml|go\.mod|go\.work|pom\.xml|build\.gradle(?:\.kts)?|settings\.gradle(?:\.kts)?"
+    r"|composer\.json|Gemfile|[^/]*\.gemspec|mix\.exs|Package\.swift|[^/]*\.(?:cs|fs|vb)proj|CMakeLists\.txt|meson\.build|conanfile\.[a-z]+"
+    r"|Makefile|GNUmakefile|justfile|Dockerfile|Containerfile|docker-compose[^/]*\.ya?ml|compose\.ya?ml|tsconfig[^/]*\.json)$"
+)
+_TEST = re.compile(
+    r"(?:^|/)(?:tests?|testing|__tests__|spec|specs|e2e|testdata|__snapshots__|fixtures)/|(?:^|/)(?:test_|tests?\.)[^/]*$|(?:^|/)conftest\.py$"
+    r"|[^/]*(?:_test|_tests|_spec|\.test|\.spec|-test|-spec)\.[A-Za-z0-9]+$|(?:^|/)[^/]*(?:Tests?|Spec|IT)\.(?:java|kt|scala|cs|swift|groovy)$"
+)
+_DESIGN = re.compile(
+    r"(?:^|/)(?:adrs?|rfcs?|design|architecture|decisions)/|(?:^|/)(?:ARCHITECTURE|DESIGN|ROADMAP)[^/]*$", re.IGNORECASE
+)
+_DOC = re.compile(
+    r"(?:^|/)(?:docs?|documentation|man|wiki)/|(?:^|/)(?:README|CHANGELOG|CHANGES|CONTRIBUTING|HISTORY|NEWS|UPGRADING"
+    r"|INSTALL|USAGE|AUTHORS|LICEN[CS]E|COPYING|NOTICE)(?:[-._][^/]*)?$",
+    re.IGNORECASE,
+)
+
+
+@lru_cache(maxsize=65536)
+def language_of(path: str) -> str:
+    """The language of a file by its name; `text` where nothing is known."""
+    name = path.rpartition("/")[2].lower()
+    if (language := _LANGUAGE_OF_NAME.get(name)) is not None:
+        return language
+    suffix = name.rpartition(".")[2] if "." in name.lstrip(".") else ""
+    return _LANGUAGE_OF_SUFFIX.get(suffix, "text")
+
+
+@lru_cache(maxsize=65536)
+def role_of(path: str) -> Role:
+    """The role of a file by its path."""
+    for role, pattern in (
+        (Role.LOCK, _LOCKS),
+        (Role.COVERAGE, _COVERAGE),
+        (Role.POLICY, _POLICY),
+        (Role.CI, _CI),
+        (Role.API_SPEC, _API_SPEC),
+        (Role.MANIFEST, _MANIFEST),
+        (Role.TEST, _TEST),
+    ):
+        if pattern.search(path):
+            return role
+    language = language_of(path)
+    if language in _PROSE or path.endswith((".html", ".j2")):
+        if _DESIGN.search(path):
+            return Role.DESIGN
+        return Role.DOC if language in _PROSE and (_suffix_is_known(path) or _DOC.search(path)) else _other(language)
+    if _DOC.search(path) and language in ("html", "css", "yaml", "json"):
+        return Role.DOC
+    return _other(language)
+
+
+def _other(language: str) -> Role:
+    if language in _DATA:
+        return Role.DATA
+    return Role.OTHER if language in _PROSE else Role.SOURCE
+
+
+def _suffix_is_known(path: str) -> bool:
+    return path.rpartition(".")[2].lower() in _LANGUAGE_OF_SUFFIX
+
+
+def is_code(language: str) -> bool:
+    """Whether people write programs in it (not prose, not data)."""
+    return language not in _PROSE and language not in _DATA
+
+
+def read_along_with(language: str) -> frozenset[str]:
+    """The languages that belong to a specialist of `language`."""
+    return frozenset(_KIN.get(language, {language}))

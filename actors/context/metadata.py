@@ -1,0 +1,180 @@
+"""What kind of project this is and what it depends on, read from its manifests; nothing of the project is run. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from .kinds import Role, is_code, language_of, role_of
+
+_MAX_DEPENDENCIES = 500
+_TYPE_OF_MANIFEST = {
+    "pyproject.toml": "python",
+    "setup.py": "python",
+    "setup.cfg": "python",
+    "requirements.txt": "python",
+    "Pipfile": "python",
+    "package.json": "javascript",
+    "Cargo.toml": "rust",
+    "go.mod": "go",
+    "pom.xml": "java",
+    "build.gradle": "java",
+    "build.gradle.kts": "kotlin",
+    "composer.json": "php",
+    "Gemfile": "ruby",
+    "mix.exs": "elixir",
+    "Package.swift": "swift",
+    "CMakeLists.txt": "cpp",
+}
+
+
+def main_languages(paths: Iterable[str]) -> tuple[str, ...]:
+    """The programming languages of a project by number of source files, most first; page and style files last."""
+    counts: Counter[str] = Counter()
+    for path in paths:
+        language, role = language_of(path), role_of(path)
+        if is_code(language) and role in (Role.SOURCE, Role.TEST):
+            # Fixtures outnumber the sources of many a project.
+            counts[language] += 10 if role is Role.SOURCE else 1
+    beside = {"html", "css", "make", "docker", "cmake", "jinja", "shell"}
+    return tuple(sorted(counts, key=lambda language: (language in beside, -counts[language], language)))
+
+
+def project_types(paths: tuple[str, ...]) -> tuple[str, ...]:
+    """What the project is, the largest part first: a Rust crate that has a package.json is rust, then javascript."""
+    languages = main_languages(paths)
+    named = {_TYPE_OF_MANIFEST[path] for path in paths if path in _TYPE_OF_MANIFEST}
+    if "typescript" in languages and "javascript" in named:
+        named = named - {"javascript"} | {"typescript"}
+    ordered = [language for language in languages if language in named]
+    ordered += sorted(named - set(ordered))
+    return tuple(ordered) or languages[:1]
+
+
+def manifests(paths: Iterable[str]) -> tuple[str, ...]:
+    """The manifests that `dependencies` can read, those nearest the root first."""
+    wanted = [path for path in paths if _reader_of(path) is not None]
+    return tuple(sorted(wanted, key=lambda path: (path.count("/"), path))[:50])
+
+
+def dependencies(texts: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Dependencies as their manifests write them (`flask>=3`, `react@^18.2`, `serde@1.0`), and warnings.
+
+    texts: manifest path -> its text. Each dependency once, in the order of the manifests.
+    """
+    found: dict[str, None] = {}
+    warnings = []
+    for path, text in texts.items():
+        reader = _reader_of(path)
+        if reader is None:
+            continue
+        try:
+            found.update(dict.fromkeys(reader(text)))
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            warnings.append(f"{path} cannot be read as a manifest: {type(error).__name__}")
+    return tuple(found)[:_MAX_DEPENDENCIES], tuple(warnings)
+
+
+def _reader_of(path: str) -> Callable[[str], Iterable[str]] | None:
+    name = path.rpartition("/")[2]
+    if role_of(path) is not Role.MANIFEST:
+        return None
+    if name in _READERS:
+        return _READERS[name]
+    if "requirements" in path and name.endswith((".txt", ".in")):
+        return _requirements
+    return None
+
+
+def _requirement(line: str) -> str | None:
+    try:
+        return str(Requirement(line))
+    except InvalidRequirement:
+        return None
+
+
+def _requirements(text: str) -> list[str]:
+    lines = (re.sub(r"(^|\s)#.*$|\s--hash=\S+|\\$", "", line).strip() for line in text.splitlines())
+    return [found for line in lines if line and not line.startswith("-") and (found := _requirement(line))]
+
+
+def _pyproject(text: str) -> list[str]:
+    data = tomllib.loads(text)
+    project = data.get("project", {})
+    lines: list[str] = list(project.get("dependencies", ()))
+    for group in project.get("optional-dependencies", {}).values():
+        lines += group
+    for group in data.get("dependency-groups", {}).values():
+        lines += [line for line in group if isinstance(line, str)]
+    found = [read for line in lines if (read := _requirement(line))]
+    poetry = data.get("tool", {}).get("poetry", {})
+    tables = [poetry.get("dependencies", {}), poetry.get("dev-dependencies", {})]
+    tables += [group.get("dependencies", {}) for group in poetry.get("group", {}).values()]
+    for table in tables:
+        found += _versions({name: version for name, version in table.items() if name != "python"})
+    return found
+
+
+def _versions(table: Mapping[str, Any]) -> list[str]:
+    """`name@version` of a table of versions, where a version may be a table itself."""
+    lines = []
+    for name, version in table.items():
+        if isinstance(version, dict):
+            name = str(version.get("package", name))
+            version = version.get("version", "")
+        lines.append(f"{name}@{version}" if isinstance(version, str) and version else str(name))
+    return lines
+
+
+def _cargo(text: str) -> list[str]:
+    data = tomllib.loads(text)
+    places = [data, data.get("workspace", {}), *data.get("target", {}).values()]
+    found: list[str] = []
+    for place in places:
+        for table in ("dependencies", "dev-dependencies", "build-dependencies"):
+            found += _versions(place.get(table, {}))
+    return found
+
+
+def _package_json(text: str) -> list[str]:
+    data = json.loads(text)
+    found: list[str] = []
+    for table in ("dependencies", "devDependencies", "peerDependencies", "optionalDependencies"):
+        found += _versions(data.get(table) or {})
+    return found
+
+
+_GO_REQUIRE = re.compile(r"^\s*(?:require\s+)?([^\s()]+\.[^\s()]+/?[^\s()]*)\s+(v\S+)", re.MULTILINE)
+
+
+def _go_mod(text: str) -> list[str]:
+    body = re.sub(r"(?ms)^\s*(?:replace|exclude|retract)\s*(?:\(.*?^\s*\)|[^\n]*)", "", text)
+    return [f"{name}@{version}" for name, version in _GO_REQUIRE.findall(re.sub(r"(?m)^.*//\s*indirect.*$", "", body))]
+
+
+def _composer(text: str) -> list[str]:
+    data = json.loads(text)
+    return _versions(data.get("require", {})) + _versions(data.get("require-dev", {}))
+
+
+_GEM = re.compile(r"^\s*gem\s+['\"]([^'\"]+)['\"](?:\s*,\s*['\"]([^'\"]+)['\"])?", re.MULTILINE)
+
+
+def _gemfile(text: str) -> list[str]:
+    return [f"{name}@{version}" if version else name for name, version in _GEM.findall(text)]
+
+
+_READERS: dict[str, Callable[[str], Iterable[str]]] = {
+    "pyproject.toml": _pyproject,
+    "package.json": _package_json,
+    "Cargo.toml": _cargo,
+    "go.mod": _go_mod,
+    "composer.json": _composer,
+    "Gemfile": _gemfile,
+}

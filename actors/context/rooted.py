@@ -1,0 +1,128 @@
+"""Opening files of a project without ever leaving it: every path component is opened on its own, never a link.
+
+A plain O_NOFOLLOW guards only the last component; a directory swapped for a symlink would lead outside. FIFOs and
+devices would block an open, other file systems may be anything; only regular files of the root's device are read.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import OrderedDict
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+_KEEP_OPEN = 64  # directories of one walk
+
+
+class Stamp(NamedTuple):
+    """What tells one state of a file from another without reading it."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+class NotReadable(Exception):
+    """The file is not one we read; the text is the reason, a word or two: `missing`, `symlink`, `not a file`, …"""
+
+
+class Root:
+    """A project's folder, held open. Not for several threads at once. Close it, or use it as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._device = os.fstat(self._fd).st_dev
+        self._open: OrderedDict[str, int] = OrderedDict()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.forget_directories()
+        os.close(self._fd)
+
+    def forget_directories(self) -> None:
+        """Open directories anew from here on; they may have been moved since."""
+        for fd in self._open.values():
+            os.close(fd)
+        self._open.clear()
+
+    def stamp(self, path: str) -> Stamp:
+        """The state of a regular file. Raises NotReadable."""
+        folder, name = _split(path)
+        try:
+            found = os.stat(name, dir_fd=self._directory(folder), follow_symlinks=False)
+        except OSError as error:
+            raise NotReadable(_why(error)) from error
+        return self._checked(found)
+
+    def read(self, path: str, max_bytes: int) -> tuple[bytes, Stamp]:
+        """Up to `max_bytes` of a regular file and its state when it was read. Raises NotReadable."""
+        folder, name = _split(path)
+        try:
+            fd = os.open(name, _FILE, dir_fd=self._directory(folder))
+        except OSError as error:
+            raise NotReadable(_why(error)) from error
+        try:
+            stamp = self._checked(os.fstat(fd))
+            wanted = min(stamp.size, max_bytes)
+            data = os.read(fd, wanted) if wanted else b""
+            while len(data) < wanted and (more := os.read(fd, wanted - len(data))):
+                data += more
+        except OSError as error:
+            raise NotReadable(_why(error)) from error
+        finally:
+            os.close(fd)
+        return data, stamp
+
+    def _checked(self, found: os.stat_result) -> Stamp:
+        if stat.S_ISLNK(found.st_mode):
+            raise NotReadable("symlink")
+        if not stat.S_ISREG(found.st_mode):
+            raise NotReadable("not a regular file")
+        if found.st_dev != self._device:
+            raise NotReadable("on another file system")
+        return Stamp(found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+    def _directory(self, folder: str) -> int:
+        """An open descriptor of a folder, reached component by component."""
+        if not folder:
+            return self._fd
+        if (fd := self._open.get(folder)) is not None:
+            self._open.move_to_end(folder)
+            return fd
+        parent, name = _split(folder)
+        fd = os.open(name, _DIRECTORY, dir_fd=self._directory(parent))
+        self._open[folder] = fd
+        if len(self._open) > _KEEP_OPEN:
+            _, oldest = self._open.popitem(last=False)
+            os.close(oldest)
+        return fd
+
+
+def _split(path: str) -> tuple[str, str]:
+    folder, _, name = path.rpartition("/")
+    if name in ("", ".", "..") or "\0" in path:
+        raise NotReadable("not a path inside the project")
+    return folder, name
+
+
+def _why(error: OSError) -> str:
+    match error.errno:
+        case errno.ENOENT:
+            return "missing"
+        case errno.ELOOP | errno.ENOTDIR:
+            return "symlink"
+        case errno.ENXIO:
+            return "not a regular file"
+        case _:
+            return f"cannot be read: {error.strerror}"
