@@ -59,6 +59,7 @@ class Site:
     streams_closed: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     stream_opened: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     held: threading.Event = field(default_factory=threading.Event)
+    served: list[str] = field(default_factory=list)
     is_held: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
     def client(self) -> Client:
@@ -66,6 +67,7 @@ class Site:
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         kind, _, name = environ["PATH_INFO"].strip("/").partition("/")
+        self.served.append(kind)
         body = b""
         if kind == "wait":
             deadline_s = float(environ["QUERY_STRING"] or 60)
@@ -288,8 +290,10 @@ def test_request_that_does_not_wait_is_answered_on_a_half_closed_connection(site
 def test_client_that_resets_while_a_worker_serves_it_is_forgotten(site: Site) -> None:
     client = site.client().send(get("/hold"))
     assert site.is_held.acquire(timeout=WITHIN_S)
+    (connection,) = site.server.active_channels.values()
     client.reset()
     assert site.client().send(get("/hello")).read().body == b"hello"
+    assert connection.socket is not None  # the worker may be about to send
     site.held.set()
     probe = site.client().send(get("/wait/probe"))
     site.waits.take("probe").set_result("")
@@ -413,6 +417,7 @@ def test_answer_larger_than_the_socket_s_buffer_arrives_whole(site: Site) -> Non
 def test_client_that_never_reads_holds_no_worker(site: Site) -> None:
     sinks = [site.client().send(get("/big/20000000"), get("/big/20000000"), get("/hello")) for _ in range(4)]
     assert site.client().send(get("/hello")).read().body == b"hello"
+    assert site.served.count("big") == 4  # the next one starts when the one before it was read
     assert [len(sinks[0].read().body) for _ in range(2)] == [20_000_000, 20_000_000]
     assert sinks[0].read().body == b"hello"
 
