@@ -55,7 +55,7 @@ class Calls:
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self.url = url.rstrip("/").removesuffix("/api")
-        self._token = token
+        self.token = token
         self._retries = retries or RetryPolicy()
         self._connections = Connections(self.url)
         self._rng = random.Random()
@@ -108,7 +108,7 @@ class Calls:
         content = None if body is None else msgspec.json.encode(body)
         repeatable = method in ("GET", "HEAD") or key is not None
         started = time.monotonic()
-        attempt, may_refresh = 0, self._token is not None
+        attempt, may_refresh = 0, self.token is not None
         while True:
             attempt += 1
             retry_after_s: float | None = None
@@ -129,7 +129,7 @@ class Calls:
                     may_refresh = False
                     self.refresh_token()
                     continue
-                found = failure_of(answer.status)
+                found = failure_of(answer.status, refused.code)
                 if found is None:
                     raise refused
                 failure, refusal = found, refused
@@ -149,8 +149,8 @@ class Calls:
 
     def _headers(self, content: bytes | None, key: str | None) -> dict[str, str]:
         headers = dict(self._fixed_headers)
-        if self._token is not None:
-            headers["Authorization"] = f"Bearer {self._token}"
+        if self.token is not None:
+            headers["Authorization"] = f"Bearer {self.token}"
         if content is not None:
             headers["Content-Type"] = "application/json"
         if key is not None:
@@ -163,7 +163,7 @@ class Calls:
         if answer.status != 200:
             raise error_of(answer)
         fresh = msgspec.json.decode(answer.body, type=_FreshToken)
-        self._token = fresh.token
+        self.token = fresh.token
         return fresh.expires_at
 
     def once(self, method: str, path: str, content: bytes | None = None) -> Answer:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from ..state.models import AgentStatus, Priority, ResultStatus, SpawnPriority
 from .sdk_calls import ANSWER_WITHIN_S, Calls, new_key, segment
-from .sdk_records import Batch, Context, Published, Result, ResultPage, Spawned, Stored
+from .sdk_records import Batch, Context, LogPart, Published, Result, ResultPage, Spawned, Stored
 
 MAX_WAIT_S = 120.0  # one long poll; a longer wait is several, so that a server that vanished is noticed
+SPAWNED_WITHIN_S = 45.0  # the agent's context is built first
 
 
 class Client(Calls):
@@ -52,7 +53,8 @@ class Client(Calls):
             priority=priority,
             context_requirements=tuple(context_requirements) or None,
         )
-        return self.read(Spawned, "POST", "/api/agents/spawn", body=body, key=key or new_key())
+        path = "/api/agents/spawn"
+        return self.read(Spawned, "POST", path, body=body, key=key or new_key(), timeout_s=SPAWNED_WITHIN_S)
 
     def agents(self) -> tuple[AgentStatus, ...]:
         """Every agent of the token's project (operators: of all), newest first."""
@@ -73,6 +75,24 @@ class Client(Calls):
 
     def restart(self, agent_id: str) -> AgentStatus:
         return self.read(AgentStatus, "POST", f"/api/agents/{segment(agent_id)}/restart", body={})
+
+    def logs(
+        self,
+        agent_id: str,
+        *,
+        stream: Literal["stdout", "stderr"] = "stdout",
+        tail: int = 200,
+        offset: int | None = None,
+        timeout_s: float = 0.0,
+    ) -> LogPart:
+        """The last `tail` lines of an agent's log, or what stands from `offset` on, awaited for up to `timeout_s`."""
+        return self.read(
+            LogPart,
+            "GET",
+            f"/api/agents/{segment(agent_id)}/logs",
+            query={"stream": stream, "tail": tail, "offset": offset, "timeout": timeout_s or None},
+            timeout_s=ANSWER_WITHIN_S + timeout_s,
+        )
 
     def heartbeat(self, agent_id: str) -> None:
         self.call("POST", f"/api/agents/{segment(agent_id)}/heartbeat", body={})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -75,13 +75,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     issue_id: str
     agent_id: AgentId
     agent_type: str
+    status: ResultStatus
     result: dict[str, Any]
     timestamp: datetime
-
-    @property
-    def status(self) -> ResultStatus:
-        status: ResultStatus = self.result["status"]
-        return status
 
 
 class ResultPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,9 +98,10 @@ class Spawned(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LogPart(msgspec.Struct, frozen=True, kw_only=True):
-    """Part of an agent's log. next_offset: where to read on. ended: no more will come."""
+    """Part of an agent's log. next_offset: where to read on, in bytes. ended: no more will come."""
 
-    content: str
+    data: str
+    offset: int
     next_offset: int
     ended: bool = False
 
@@ -158,7 +155,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     agent_type: str
     context: Sections
     truncated: bool = False
-    truncation_strategy: Literal["none"] | str = "none"
+    truncation_strategy: str = "none"
     total_size_bytes: int = 0
     file_count: int = 0
     cache_hit: bool = False

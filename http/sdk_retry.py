@@ -7,13 +7,15 @@ from enum import Enum
 
 import msgspec
 
+from ..state.errors import ContextFailed, SpawnFailed
+
 
 class Failure(Enum):
     """What went wrong with one attempt, by what the server may have done about the request."""
 
     NOT_CONNECTED = "not_connected"  # nothing reached it
     ANSWER_LOST = "answer_lost"  # it may have acted
-    OVERLOADED = "overloaded"  # 502, 503, 504: it may have acted
+    UNAVAILABLE = "unavailable"  # 502, 503, 504: it may have acted
     RATE_LIMITED = "rate_limited"  # 429: it has not acted
 
 
@@ -56,8 +58,15 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
 ONE_ATTEMPT = RetryPolicy(patience_s=0.0)
 
 
-def failure_of(status: int) -> Failure | None:
-    """The failure that a status stands for, or None for an answer that will not change by asking again."""
+# These are answered with 503 too, but asking again would do the same work to fail again.
+_FINAL = frozenset({SpawnFailed.code, ContextFailed.code})
+
+
+def failure_of(status: int, code: str) -> Failure | None:
+    """The failure that an error answer stands for, or None for one that will not change by asking again.
+
+    code: of the SidecarError that the answer named.
+    """
     if status == 429:
         return Failure.RATE_LIMITED
-    return Failure.OVERLOADED if status in (502, 503, 504) else None
+    return Failure.UNAVAILABLE if status in (502, 503, 504) and code not in _FINAL else None

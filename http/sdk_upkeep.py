@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import logging
 import threading
 import time
 from datetime import UTC, datetime
 
-import msgspec
-
-from ..state.errors import NotFound, SidecarError
+from ..state.errors import ConfigError, NotFound, SidecarError
 from .sdk_client import Client
+from .sdk_token import holder_of
 
 log = logging.getLogger(__name__)
 
 # Early enough that a sidecar which is down for a while is back before the token expires.
 _REFRESH_AT = 0.75
 _TRY_AGAIN_AFTER_S = 15.0
-
-
-def token_lifetime(token: str) -> tuple[datetime, datetime]:
-    """When a token was issued and when it expires, as it says itself; nothing is verified, that is the server's part.
-
-    Raises ValueError for what is no JWT.
-    """
-    try:
-        payload = token.split(".")[1]
-        claims = msgspec.json.decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)), type=_Times)
-    except (IndexError, binascii.Error, msgspec.DecodeError) as error:
-        raise ValueError("the token is no JWT") from error
-    return datetime.fromtimestamp(claims.iat, UTC), datetime.fromtimestamp(claims.exp, UTC)
 
 
 def refresh_in_s(issued_at: datetime, expires_at: datetime, *, now: datetime) -> float:
@@ -43,7 +27,7 @@ def refresh_in_s(issued_at: datetime, expires_at: datetime, *, now: datetime) ->
 class Upkeep:
     """One daemon thread; it never ends the agent: what fails is logged and tried again.
 
-    heartbeat_s: pause between heartbeats, 0 for none. A token that is no JWT is left as it is.
+    heartbeat_s: pause between heartbeats, 0 for none. A token that is none of ours is left as it is.
     """
 
     def __init__(self, client: Client, *, agent_id: str, token: str, heartbeat_s: float) -> None:
@@ -55,11 +39,11 @@ class Upkeep:
         self._heartbeat_due = now + heartbeat_s if heartbeat_s > 0 else None
         self._refresh_due: float | None = None
         try:
-            issued_at, expires_at = token_lifetime(token)
-        except ValueError as error:
+            holder = holder_of(token)
+        except ConfigError as error:
             log.warning("the token is not kept fresh: %s", error)
         else:
-            self._refresh_due = now + refresh_in_s(issued_at, expires_at, now=datetime.now(UTC))
+            self._refresh_due = now + refresh_in_s(holder.issued_at, holder.expires_at, now=datetime.now(UTC))
         self._thread = threading.Thread(target=self._run, name="sidecar-upkeep", daemon=True)
 
     def start(self) -> None:
@@ -98,8 +82,3 @@ class Upkeep:
         else:
             now = datetime.now(UTC)
             self._refresh_due = time.monotonic() + refresh_in_s(now, expires_at, now=now)
-
-
-class _Times(msgspec.Struct):
-    iat: int
-    exp: int

@@ -1,0 +1,195 @@
+"""`sidecar events …`: publish, follow and list events."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from .cli_connection import REFUSED, Commands, format_option, project_option, with_client
+from .cli_output import Column, Format, clock, csv_line, printable, show_fields, show_rows, text
+from .sdk_client import MAX_WAIT_S, Client
+from .sdk_errors import Superseded
+from .sdk_records import Event
+
+EVENT_COLUMNS = (
+    Column("EVENT", "event_id"),
+    Column("TIME", "timestamp", clock),
+    Column("TYPE", "event_type"),
+    Column("TOPIC", "topic"),
+    Column("PUBLISHER", "publisher"),
+    Column("DATA", "data", may_shrink=True),
+)
+
+
+@click.group(cls=Commands)
+def events() -> None:
+    """Publish, follow and list events.
+
+    \b
+    Filters are FIELD:VALUE terms joined by commas, all of which hold. A field is one of the
+    event's data (a.b goes deeper) or of the event itself. Also a:1|2 (either), !a:1 (not),
+    a:issue-* (glob), a:>90 and a:<=1 (numbers).
+
+    \b
+    Example: sidecar events subscribe implementation_complete --filter "issue_id:issue-7,status:success"
+    """
+
+
+@events.command()
+@click.argument("event_type")
+@click.option("--data", default="{}", show_default=True, help="A JSON object, @FILE to read one, or - for stdin.")
+@click.option("--topic", help="[default: the standard topic of the type]")
+@click.option("--correlation-id", help="Ties events of one conversation together.")
+@click.option("--priority", type=click.Choice(["low", "normal", "high"]), default="normal", show_default=True)
+@click.option("--ttl", type=click.IntRange(1, 86400), metavar="SECONDS", help="How long it is kept at most.")
+@project_option
+@format_option
+@with_client
+def publish(
+    client: Client,
+    event_type: str,
+    data: str,
+    topic: str | None,
+    correlation_id: str | None,
+    priority: Any,
+    ttl: int | None,
+    project: str | None,
+    format_: Format,
+) -> None:
+    """Publish an event; when this returns it survives the death of the sidecar.
+
+    \b
+    Example: sidecar events publish release_approved --data '{"issue_id": "issue-7", "by": "ada"}'
+    """
+    published = client.publish(
+        event_type,
+        read_object(data, "--data"),
+        topic=topic,
+        correlation_id=correlation_id,
+        priority=priority,
+        ttl_s=ttl,
+        project_id=project,
+    )
+    answer = msgspec.to_builtins(published)
+    waiting = ", ".join(published.subscribers_notified) or "nobody yet"
+    fields = [("event", published.event_id), ("topic", text(published.topic)), ("told", text(waiting))]
+    show_fields(answer, fields, format_)
+
+
+@events.command()
+@click.argument("event_types", nargs=-1)
+@click.option("--topic", "topics", multiple=True, help="Only of this topic; may be repeated.")
+@click.option("--filter", "filter_", default="", help='Such as "issue_id:issue-7,status:success".')
+@click.option("--timeout", type=click.FloatRange(min=0), default=30.0, show_default=True, metavar="SECONDS")
+@click.option("--continuous", is_flag=True, help="Go on until interrupted.")
+@click.option("--since", help="earliest, latest, an event id or an RFC 3339 time.  [default: where you left off]")
+@click.option("--consumer", default="", help="A name for this place in the log, when you follow it twice.")
+@project_option
+@format_option
+@with_client
+def subscribe(
+    client: Client,
+    event_types: tuple[str, ...],
+    topics: tuple[str, ...],
+    filter_: str,
+    timeout: float,
+    continuous: bool,
+    since: str | None,
+    consumer: str,
+    project: str | None,
+    format_: Format,
+) -> None:
+    """Wait for events of EVENT_TYPES (default: every type) and print one line for each.
+
+    The sidecar remembers what you were given: run it again and it goes on from there. Exit code 1 when nothing
+    came in time.
+
+    \b
+    Example: sidecar events subscribe --continuous --since latest --format json | jq .data
+    """
+    while True:
+        # No acknowledgement: what this process has read was printed, or will never be.
+        batch = client.wait(
+            *event_types,
+            topics=topics,
+            filter=filter_,
+            consumer=consumer,
+            timeout_s=MAX_WAIT_S if continuous else timeout,
+            since=since,
+            project_id=project,
+        )
+        if batch.gap is not None:
+            click.echo(f"at most {batch.gap.dropped_at_most} events were dropped before you read them", err=True)
+        for event in batch.events:
+            click.echo(_line(event, format_))
+        if batch.superseded:
+            raise Superseded("another subscriber took this place in the log over; give it a name: --consumer NAME")
+        if since is not None:
+            since = batch.next_cursor
+        if not continuous:
+            raise SystemExit(0 if batch.events else REFUSED)
+
+
+@events.command("list")
+@click.option("--topic", help="Only of this topic.")
+@click.option("--type", "event_type", help="Only of this type.")
+@click.option("--filter", "filter_", default="", help='Such as "issue_id:issue-7".')
+@click.option("--since", help="A cursor of an earlier page.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
+@project_option
+@format_option
+@with_client
+def list_(
+    client: Client,
+    topic: str | None,
+    event_type: str | None,
+    filter_: str,
+    since: str | None,
+    limit: int,
+    project: str | None,
+    format_: Format,
+) -> None:
+    """Events, newest first; nobody's place in the log moves.
+
+    \b
+    Example: sidecar events list --type agent_failed --format json
+    """
+    query = {
+        "topic": topic,
+        "type": event_type,
+        "filter": filter_ or None,
+        "since": since,
+        "limit": limit,
+        "project_id": project,
+    }
+    answer = client.call("GET", "/api/events", query=query)
+    show_rows(answer, answer["events"], EVENT_COLUMNS, format_, nothing="no events")
+
+
+def read_object(source: str, option: str) -> dict[str, Any]:
+    """A JSON object given as itself, as @FILE, or as - for standard input."""
+    try:
+        raw = sys.stdin.buffer.read() if source == "-" else source.encode()
+        if source.startswith("@"):
+            raw = Path(source[1:]).read_bytes()
+        return msgspec.json.decode(raw, type=dict[str, Any])
+    except OSError as error:
+        raise click.BadParameter(f"cannot be read: {error}", param_hint=option) from error
+    except msgspec.DecodeError as error:
+        raise click.BadParameter(f"is no JSON object: {error}", param_hint=option) from error
+
+
+def _line(event: Event, format_: Format) -> str:
+    match format_:
+        case "json":  # one a line, so that other programs can read them as they come
+            return msgspec.json.encode(event).decode()
+        case "csv":
+            at = event.timestamp.isoformat()
+            return csv_line((event.event_id, at, event.event_type, event.topic, event.publisher, event.data))
+        case "table":
+            at = f"{event.timestamp.astimezone():%H:%M:%S}"
+            return f"{at}  {event.event_type:<26} {event.publisher:<28} {printable(event.data)}"

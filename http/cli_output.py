@@ -1,0 +1,169 @@
+"""How answers are shown: a table that fits the terminal, JSON as the server sent it, or CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import click
+import msgspec
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+Format = Literal["table", "json", "csv"]
+Row = Mapping[str, Any]
+
+STATE_STYLES = {
+    "running": "green",
+    "completed": "bold green",
+    "healthy": "green",
+    "starting": "cyan",
+    "queued": "cyan",
+    "stopping": "yellow",
+    "backing_off": "yellow",
+    "restarting": "yellow",
+    "partial": "yellow",
+    "stopped": "dim",
+    "failed": "bold red",
+    "unhealthy": "bold red",
+    "success": "green",
+}
+
+
+def as_it_is(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def state(value: Any) -> str:
+    style = STATE_STYLES.get(str(value))
+    return f"[{style}]{value}[/]" if style else as_it_is(value)
+
+
+def clock(value: Any) -> str:
+    """A time of the wire in the reader's own zone; with the date when it is not today's."""
+    if not value:
+        return ""
+    local = datetime.fromisoformat(value).astimezone()
+    today = datetime.now(UTC).astimezone().date()
+    return f"{local:%H:%M:%S}" if local.date() == today else f"{local:%Y-%m-%d %H:%M}"
+
+
+def seconds(value: Any) -> str:
+    """A duration: 4.2 s below a minute, then 3:07, then 5:03:07."""
+    if value is None:
+        return ""
+    return f"{value:.1f} s" if value < 60 else str(timedelta(seconds=round(value))).removeprefix("0:")
+
+
+def number(digits: int, unit: str = "") -> Callable[[Any], str]:
+    return lambda value: "" if value is None else f"{value:,.{digits}f}{unit}"
+
+
+def printable(value: Any) -> str:
+    """Text that an agent chose, in one line and without what would steer a terminal; anything else as JSON."""
+    plain = value if isinstance(value, str) else "" if value is None else msgspec.json.encode(value).decode()
+    return "".join(c if c.isprintable() else " " for c in plain)
+
+
+def text(value: Any) -> str:
+    """As `printable`, with nothing in it taken for markup."""
+    from rich.markup import escape
+
+    return escape(printable(value))
+
+
+class Column(NamedTuple):
+    """One column. field: dotted path into the row. show: for people, in tables alone; JSON and CSV stay exact."""
+
+    title: str
+    field: str
+    show: Callable[[Any], str] = text
+    right: bool = False
+    may_shrink: bool = False
+
+
+def value_of(row: Row, field: str) -> Any:
+    value: Any = row
+    for part in field.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def console() -> Console:
+    """Standard output. Into a pipe or a file nothing is cut to a width that nobody sees."""
+    from rich.console import Console
+
+    wide = None if sys.stdout.isatty() else 10_000
+    return Console(width=wide, highlight=False, soft_wrap=False)
+
+
+def table_of(rows: Iterable[Row], columns: Sequence[Column], *, title: str | None = None) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(
+            column.title,
+            justify="right" if column.right else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            ratio=1 if column.may_shrink and sys.stdout.isatty() else None,
+            min_width=None if column.may_shrink else len(column.title),
+        )
+    for row in rows:
+        table.add_row(*(column.show(value_of(row, column.field)) for column in columns))
+    return table
+
+
+def show_rows(answer: Any, rows: Sequence[Row], columns: Sequence[Column], format: Format, *, nothing: str) -> None:
+    """A list. answer: the whole answer, for JSON. nothing: what a table says when there are no rows."""
+    match format:
+        case "json":
+            show_json(answer)
+        case "csv":
+            click.echo(csv_line(column.field for column in columns))
+            for row in rows:
+                click.echo(csv_line(value_of(row, column.field) for column in columns))
+        case "table" if not rows:
+            click.echo(nothing, err=True)
+        case "table":
+            console().print(table_of(rows, columns))
+
+
+def show_fields(answer: Any, fields: Sequence[tuple[str, str]], format: Format) -> None:
+    """One thing. fields: names and texts, with markup, for the table; CSV has one line for each field of the answer."""
+    match format:
+        case "json":
+            show_json(answer)
+        case "csv":
+            click.echo(csv_line(("field", "value")))
+            for item in answer.items():
+                click.echo(csv_line(item))
+        case "table":
+            from rich.table import Table
+
+            grid = Table.grid(padding=(0, 2))
+            for name, shown in fields:
+                grid.add_row(f"[dim]{name}[/]", shown)
+            console().print(grid)
+
+
+def show_json(answer: Any) -> None:
+    click.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())
+
+
+def csv_line(values: Iterable[Any]) -> str:
+    """One line of CSV (RFC 4180); objects and lists as JSON."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(
+        msgspec.json.encode(value).decode() if isinstance(value, (Mapping, list, tuple, bool)) else value
+        for value in values
+    )
+    return line.getvalue()
