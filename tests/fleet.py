@@ -1,0 +1,207 @@
+"""Fleet: a real Spawner and EventBus with real processes, for the tests of supervision. Leaves no process behind."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import psutil
+
+from sidecar.actors import messages as m
+from sidecar.actors.asking import R, Request, ask
+from sidecar.actors.event_bus import EventBus, EventOptions
+from sidecar.actors.guardian import Guardian, Handle
+from sidecar.actors.spawner import Spawner
+from sidecar.actors.timers import Timers
+from sidecar.state.identity import Revocations, TokenKey
+from sidecar.state.models import AgentId, AgentState, AgentStatus, Event
+from sidecar.state.projects import Projects
+from sidecar.supervision.fleet import SpawnerOptions, Trigger
+from sidecar.supervision.process_tree import Census
+from sidecar.supervision.profile import Profile, Profiles, built_in
+
+WITHIN_S = 15.0
+SECRET = b"a secret for tests, 32 bytes long"
+T = TypeVar("T")
+
+SLEEPS = ("sleep", "600")
+
+
+def runs(code: str, **options: Any) -> dict[str, Any]:
+    """A profile that runs a piece of Python."""
+    return {"command": (sys.executable, "-u", "-c", code), **options}
+
+
+def does(*command: str, **options: Any) -> dict[str, Any]:
+    """A profile that runs a command."""
+    return {"command": command, **options}
+
+
+def wait_until(condition: Callable[[], T], *, what: str = "", within_s: float = WITHIN_S) -> T:
+    """What the condition gives as soon as it is true."""
+    deadline = time.monotonic() + within_s
+    pause = threading.Event()
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what or condition}"
+        pause.wait(0.005)
+    return found
+
+
+class Fleet:
+    """`profiles`: by agent type, what differs from the built-in profile. `open` and `close` may be repeated."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        triggers: tuple[Trigger, ...] = (),
+        options: Mapping[str, Any] | None = None,
+        **profiles: Mapping[str, Any],
+    ) -> None:
+        self.directory = directory
+        self.options = SpawnerOptions(**{"max_concurrent": 1000, "spawn_burst": 1000, **(options or {})})
+        self.triggers = triggers
+        self.profiles = profiles
+        self.key = TokenKey(SECRET)
+        self.revocations = Revocations()
+        self.given_up: list[str] = []
+
+    def __enter__(self) -> Fleet:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+        assert self.processes() == [], "an agent's process outlived the sidecar"
+
+    def open(self) -> None:
+        self.timers = Timers()
+        self.timers.start()
+        self.guardian = Guardian(gave_up=lambda name, reason: self.given_up.append(f"{name}: {reason}"))
+        self.bus: Handle = self.guardian.handle("event_bus", self._make_bus)
+        self.spawner: Handle = self.guardian.handle("spawner", self._make_spawner)
+        self.guardian.start()
+
+    def close(self) -> None:
+        """As the server does: every agent is stopped first."""
+        with suppress(Exception):
+            ask(self.spawner, m.Drain(timeout_s=2.0), timeout_s=WITHIN_S)
+        self.vanish()
+
+    def vanish(self) -> None:
+        """Stop the actors and leave the agents alone, as a sidecar that dies."""
+        self.guardian.stop()
+        self.timers.stop()
+
+    def _make_bus(self) -> EventBus:
+        types = frozenset(trigger.on for trigger in self.triggers)
+        return EventBus(
+            journal_dir=self.directory / "events",
+            options=EventOptions(),
+            timers=self.timers,
+            spawner=self.spawner,
+            trigger_types=types,
+        )
+
+    def _make_spawner(self) -> Spawner:
+        return Spawner(
+            storage=self.directory,
+            projects=Projects(self.directory),
+            profiles=Profiles({name: self._profile(name, options) for name, options in self.profiles.items()}),
+            options=self.options,
+            triggers=self.triggers,
+            key=self.key,
+            revocations=self.revocations,
+            bus=self.bus,
+            timers=self.timers,
+            base_url="http://127.0.0.1:1",
+        )
+
+    def _profile(self, name: str, options: Mapping[str, Any]) -> Profile:
+        return msgspec.structs.replace(built_in(name), **options)
+
+    # --- requests
+
+    def ask(self, request: Request[R], timeout_s: float = WITHIN_S) -> R:
+        return ask(self.spawner, request, timeout_s=timeout_s)
+
+    def spawn(self, agent_type: str, **more: Any) -> m.SpawnedAgent:
+        about = {"issue_id": "issue-1", "project_id": "p", "requested_by": AgentId("someone"), **more}
+        return self.ask(m.SpawnAgent(agent_type=agent_type, **about))
+
+    def spawn_id(self, agent_type: str, **more: Any) -> AgentId:
+        return self.spawn(agent_type, **more).status.agent_id
+
+    def status(self, agent_id: AgentId) -> AgentStatus:
+        return self.ask(m.GetAgent(agent_id=agent_id, project_id=None))
+
+    def stop(self, agent_id: AgentId, **more: Any) -> AgentStatus:
+        return self.ask(m.StopAgent(agent_id=agent_id, project_id=None, **more))
+
+    def restart(self, agent_id: AgentId) -> AgentStatus:
+        return self.ask(m.RestartAgent(agent_id=agent_id, project_id=None))
+
+    def log(self, agent_id: AgentId, stream: Any = "stdout", **more: Any) -> str:
+        return self.ask(m.ReadLogs(agent_id=agent_id, project_id=None, stream=stream, **more)).data.decode()
+
+    def wait_for_state(self, agent_id: AgentId, state: AgentState, **more: Any) -> AgentStatus:
+        return wait_until(
+            lambda: status if (status := self.status(agent_id)).state is state else None,
+            what=f"{agent_id} is {state}",
+            **more,
+        )
+
+    def wait_for_log(self, agent_id: AgentId, text: str) -> str:
+        return wait_until(lambda: said if text in (said := self.log(agent_id)) else None, what=f"log says {text}")
+
+    def events(self, agent_id: AgentId | None = None, event_type: str | None = None) -> list[Event]:
+        """Lifecycle events, oldest first."""
+        page = ask(
+            self.bus,
+            m.ListEvents(
+                project_id=None, event_type=event_type, filter=f"agent_id:{agent_id}" if agent_id else "", limit=10_000
+            ),
+            timeout_s=WITHIN_S,
+        )
+        return list(reversed(page.events))
+
+    def story(self, agent_id: AgentId) -> list[str]:
+        """The types of an agent's events, in order."""
+        return [event.event_type for event in self.events(agent_id)]
+
+    def wait_for_event(self, agent_id: AgentId, event_type: str, *, count: int = 1, **more: Any) -> dict[str, Any]:
+        """The data of the count-th such event."""
+        found = wait_until(
+            lambda: events if len(events := self.events(agent_id, event_type)) >= count else None,
+            what=f"{count} × {event_type} of {agent_id}",
+            **more,
+        )
+        data: dict[str, Any] = msgspec.json.decode(found[count - 1].data)
+        return data
+
+    # --- what the machine says
+
+    def processes(self) -> list[int]:
+        """Every living process that bears the marks of this storage's agents."""
+        registry = self.directory / "registry"
+        instance = next((line for line in _lines(registry) if b'"entry":"instance"' in line), None)
+        if instance is None:
+            return []
+        start = instance.index(b'"instance_id":"') + len(b'"instance_id":"')
+        instance_id = instance[start : start + 16].decode()
+        return [p.identity.pid for tree in Census(instance_id).take({}).values() for p in tree]
+
+    def zombies(self) -> list[int]:
+        children = psutil.Process(os.getpid()).children()
+        return [child.pid for child in children if child.status() == psutil.STATUS_ZOMBIE]
+
+
+def _lines(directory: Path) -> list[bytes]:
+    return [line for path in sorted(directory.rglob("*")) if path.is_file() for line in path.read_bytes().splitlines()]
