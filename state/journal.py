@@ -363,7 +363,7 @@ class Journal:
         """Seal the segment and begin the next, unless this one has no records yet."""
         if self._first > self.last_seq:
             return
-        if self._synced_seq < self.last_seq:
+        if self._synced_size < self._size:  # be it by a mark: only the last segment may have a torn tail
             self._sync(self.last_seq)
         full, first, size = self._file, self._first, self._size
         self._begin_segment(self.last_seq + 1)
