@@ -1,0 +1,259 @@
+"""The WSGI application: Bottle with every route mounted, behind a door that checks host and path.
+
+For each request in this order: host, path, route, token, rate, permission, identifiers, query, body; then the
+route's function; then its answer, or its error by the one table.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import wait
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import bottle
+import msgspec
+
+from ..state.clock import utc_now
+from ..state.errors import BodyTooLarge, InvalidRequest, MethodNotAllowed, NotFound, NotJson, PermissionDenied
+from ..state.identity import Caller, Permission
+from ..state.models import AgentId, identifier
+from . import agents, auth_routes, context, events, ops, results
+from .auth import Authenticator, class_of_caller, require, require_project
+from .exchange import Exchange, Rendered
+from .limits import Limiter, headers_of, refuse
+from .routing import Answer, Call, Outcome, Pending, Route, Server
+from .wire import NOTHING, read_body, read_query
+
+log = logging.getLogger(__name__)
+
+ROUTES: tuple[Route, ...] = (
+    *agents.routes,
+    *auth_routes.routes,
+    *context.routes,
+    *events.routes,
+    *ops.routes,
+    *results.routes,
+)
+
+_ANYONE = Caller(
+    agent_id=AgentId(""),
+    agent_type="",
+    project_id="",
+    issue_id=None,
+    permissions=frozenset(),
+    token_id="",
+    issued_at=utc_now(),
+    expires_at=utc_now(),
+)
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+
+
+class Application:
+    """hosts: the values of Host that are served, lower case; None: any, for a server that the network may reach."""
+
+    def __init__(
+        self,
+        server: Server,
+        *,
+        authenticator: Authenticator,
+        limiter: Limiter,
+        hosts: frozenset[str] | None,
+        private_paths: Mapping[str, str],
+        routes: Iterable[Route] = ROUTES,
+    ) -> None:
+        self._server = server
+        self._authenticator = authenticator
+        self._limiter = limiter
+        self._hosts = hosts
+        self._private_paths = private_paths
+        self._bottle = bottle.Bottle()
+        self._bottle.default_error_handler = self._bottle_error
+        for route in routes:
+            self._bottle.route(route.path, route.method, self._callback(route))
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        exchange = Exchange(environ, meter=self._server.meter, private_paths=self._private_paths)
+        environ["sidecar.exchange"] = exchange
+        try:
+            self._admit(environ)
+        except (PermissionDenied, InvalidRequest) as error:
+            status, headers, body = exchange.render(error)
+            start_response(f"{status} {bottle.HTTP_CODES[status]}", headers)
+            return [] if exchange.method == "HEAD" else [body]
+        answer: Iterable[bytes] = self._bottle(environ, start_response)
+        return answer
+
+    def _admit(self, environ: Environ) -> None:
+        """A page in a browser can name any host, but it cannot make the browser send another Host (DNS rebinding)."""
+        host = environ.get("HTTP_HOST", "").lower()
+        if self._hosts is not None and host not in self._hosts:
+            raise PermissionDenied("this Host is not served here", field="Host", expected=sorted(self._hosts))
+        _require_plain_path(environ.get("REQUEST_URI") or environ.get("PATH_INFO", ""))
+
+    def _callback(self, route: Route) -> Callable[..., Any]:
+        decoder = msgspec.json.Decoder(route.body) if route.body is not None else None
+
+        def answer(**parts: str) -> Any:
+            environ: Environ = bottle.request.environ
+            exchange: Exchange = environ["sidecar.exchange"]
+            exchange.route, exchange.is_wait = route.path, route.is_wait
+            try:
+                call = self._call(route, decoder, environ, exchange, parts)
+                outcome: Outcome = route.handler(call, **parts)
+            except Exception as error:  # noqa: BLE001  # rendered, and logged where it is not one of ours
+                return _bottle_answer(exchange.render(error))
+            return self._finish(environ, exchange, outcome)
+
+        return answer
+
+    def _call(
+        self,
+        route: Route,
+        decoder: msgspec.json.Decoder[Any] | None,
+        environ: Environ,
+        exchange: Exchange,
+        parts: dict[str, str],
+    ) -> Call[Any, Any]:
+        caller = self._caller(route, environ)
+        if caller is not _ANYONE:
+            exchange.caller = caller
+            self._count(caller, exchange)
+        if route.needs is not None:
+            require(caller, route.needs)
+        for name, value in parts.items():
+            identifier(value, name)
+        query, asked_project = read_query(environ.get("QUERY_STRING", ""), route.query)
+        if asked_project is not None:
+            require_project(caller, asked_project)
+        body = NOTHING if decoder is None else read_body(_body(environ, route), decoder)
+        return Call(
+            caller=caller,
+            body=body,
+            query=query,
+            asked_project=asked_project,
+            header=lambda name: environ.get("HTTP_" + name.upper().replace("-", "_")),
+            server=self._server,
+            now=utc_now(),
+        )
+
+    def _caller(self, route: Route, environ: Environ) -> Caller:
+        if route.access == "open" or (route.access == "loopback" and _is_loopback(environ.get("REMOTE_ADDR"))):
+            return _ANYONE
+        authorization = environ.get("HTTP_AUTHORIZATION")
+        if route.access == "refresh":
+            return self._authenticator.refresher(authorization)
+        caller = self._authenticator.caller(authorization)
+        if route.access == "loopback":
+            require(caller, Permission.ADMIN)
+        return caller
+
+    def _count(self, caller: Caller, exchange: Exchange) -> None:
+        agent_class = class_of_caller(caller, self._server.profiles)
+        taken = self._limiter.take(caller.agent_id, agent_class, now=time.monotonic())
+        if taken is None:
+            return
+        exchange.limit_headers = headers_of(taken, wall_now=time.time())
+        if not taken.allowed:
+            raise refuse(taken, caller.agent_id)
+
+    def _finish(self, environ: Environ, exchange: Exchange, outcome: Outcome) -> Any:
+        if isinstance(outcome, Answer):
+            return _bottle_answer(exchange.render(outcome))
+        return answer_when(environ, exchange, outcome)
+
+    def _bottle_error(self, response: Any) -> Any:
+        """Bottle's own errors: no such route, another method, a path it cannot decode, a fault inside Bottle."""
+        exchange: Exchange = bottle.request.environ["sidecar.exchange"]
+        error: BaseException
+        if response.status_code == 404:
+            error = NotFound("there is nothing at this path", field="path")
+        elif response.status_code == 405:
+            allowed = response.headers["Allow"].split(",")
+            error = MethodNotAllowed(f"{exchange.method} is not answered here", field="method", allowed=allowed)
+        elif response.status_code == 400:
+            error = InvalidRequest("the request cannot be read", field="path", expected="UTF-8")
+        else:
+            error = response.exception or RuntimeError(response.body)
+        rendered = exchange.render(error)
+        bottle.response.status = rendered.status
+        bottle.response.headers.clear()
+        for name, value in rendered.headers:
+            bottle.response.set_header(name, value)
+        return rendered.body
+
+
+def answer_when(environ: Environ, exchange: Exchange, pending: Pending[Any]) -> Any:
+    """Answer when an actor does: without holding a thread where the server can park a request, else by waiting."""
+
+    def render(future: Any) -> Rendered:
+        try:
+            return exchange.render(pending.settle(future))
+        except Exception as error:  # noqa: BLE001  # rendered, and logged where it is not one of ours
+            return exchange.render(error)
+
+    park = environ.get("sidecar.park")
+    if park is not None:
+        park(pending.later, render=render, deadline_s=pending.deadline_s, receipt=pending.receipt)
+        return b""
+    wait((pending.later,), timeout=pending.deadline_s)
+    return _bottle_answer(render(pending.later))
+
+
+def _bottle_answer(rendered: Rendered) -> Any:
+    return bottle.HTTPResponse(rendered.body, rendered.status, rendered.headers)
+
+
+def _is_loopback(address: str | None) -> bool:
+    try:
+        return address is not None and ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+_NEVER_IN_A_PATH = (b"/", b"\\", b"\0")
+
+
+def _require_plain_path(uri: str) -> None:
+    """Raises InvalidRequest for a path whose parts, once decoded, hold a separator, a NUL, dots alone or no UTF-8."""
+    path = uri.partition("?")[0]
+    for part in path.split("/"):
+        decoded = unquote_to_bytes(part)
+        try:
+            decoded.decode("utf-8")
+            is_text = True
+        except UnicodeDecodeError:
+            is_text = False
+        if not is_text or decoded in (b".", b"..") or any(byte in decoded for byte in _NEVER_IN_A_PATH):
+            raise InvalidRequest(
+                "a part of the path is not an identifier",
+                field="path",
+                expected="1 to 128 of A-Z a-z 0-9 . _ : @ - in each part",
+            )
+
+
+def _body(environ: Environ, route: Route) -> bytes:
+    """The whole body, once its declared length and type are acceptable."""
+    declared = environ.get("CONTENT_LENGTH") or "0"
+    if not declared.isdigit():
+        raise InvalidRequest("Content-Length is not a number", field="Content-Length", expected="a number of bytes")
+    if int(declared) > route.max_body_bytes:
+        raise too_large(route.max_body_bytes)
+    media_type = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
+    if media_type != "application/json" and not (
+        media_type.startswith("application/") and media_type.endswith("+json")
+    ):
+        raise NotJson("the body is not declared as JSON", field="Content-Type", expected="application/json")
+    raw: bytes = environ["wsgi.input"].read(route.max_body_bytes + 1)
+    if len(raw) > route.max_body_bytes:
+        raise too_large(route.max_body_bytes)
+    return raw
+
+
+def too_large(max_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body is larger than {max_bytes} bytes", field="body", max_bytes=max_bytes)

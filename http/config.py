@@ -1,0 +1,259 @@
+"""Every setting: flags over environment over `sidecar.toml` over defaults, assembled of the layers' options.
+
+Nothing else reads the environment of the server. Errors name the file and the setting.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from ..actors.context_builder import ContextOptions
+from ..actors.event_bus import EventOptions
+from ..actors.result_store import ResultOptions
+from ..state.errors import ConfigError, InvalidFilter
+from ..state.event_filter import compile_filter
+from ..state.identity import AgentClass
+from ..state.models import IDENTIFIER
+from ..state.projects import Projects
+from ..supervision.fleet import SpawnerOptions, Trigger
+from ..supervision.profile import Profile, Profiles, built_in
+from .limits import LimitOptions
+from .tables import convert, read_table, refuse_unknown, require_table
+
+CONFIG_FILE = "sidecar.toml"
+MAX_PORT = 65_535
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[server]`. port 0: a free one. storage, project_root: paths, relative ones to the file's directory."""
+
+    host: str = "127.0.0.1"
+    port: int = 3001
+    storage: str | None = None
+    project_root: str | None = None
+    log_level: LogLevel = "info"
+
+
+class Flags(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line said; None where it was silent."""
+
+    host: str | None = None
+    port: int | None = None
+    storage: Path | None = None
+    project_root: Path | None = None
+    config: Path | None = None
+    log_level: str | None = None
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything `running` needs to know. Paths are absolute. source: the file that was read, if there was one."""
+
+    host: str
+    port: int
+    storage: Path
+    log_level: LogLevel
+    projects: Projects
+    limits: LimitOptions
+    events: EventOptions
+    context: ContextOptions
+    results: ResultOptions
+    agents: SpawnerOptions
+    profiles: Profiles
+    triggers: tuple[Trigger, ...]
+    environ: Mapping[str, str]
+    source: Path | None
+
+
+_SECTIONS = ("server", "projects", "limits", "events", "context", "results", "agents", "profiles", "triggers")
+
+
+def load(flags: Flags, environ: Mapping[str, str], *, working_dir: Path) -> Config:
+    """The configuration of a server started in `working_dir`. Raises ConfigError."""
+    flags = _over_environment(flags, environ)
+    source = _config_file(flags, working_dir)
+    tables = _parsed(source) if source is not None else {}
+    try:
+        return _assembled(tables, flags, environ, working_dir=working_dir, source=source)
+    except ConfigError as error:
+        if source is None:
+            raise
+        raise ConfigError(f"{source}: {error.message}", **error.details) from None
+
+
+def _over_environment(flags: Flags, environ: Mapping[str, str]) -> Flags:
+    def path(name: str) -> Path | None:
+        return Path(environ[name]) if environ.get(name) else None
+
+    port = environ.get("SIDECAR_PORT")
+    if port and not (port.isascii() and port.isdigit()):
+        raise ConfigError(f"SIDECAR_PORT is {port!r}, expected a number", field="SIDECAR_PORT", expected="a number")
+    return Flags(
+        host=flags.host or environ.get("SIDECAR_HOST"),
+        port=flags.port if flags.port is not None else int(port) if port else None,
+        storage=flags.storage or path("SIDECAR_STORAGE"),
+        project_root=flags.project_root or path("SIDECAR_PROJECT_ROOT"),
+        config=flags.config or path("SIDECAR_CONFIG"),
+        log_level=flags.log_level or environ.get("SIDECAR_LOG_LEVEL"),
+    )
+
+
+def _config_file(flags: Flags, working_dir: Path) -> Path | None:
+    if flags.config is not None:
+        named = working_dir / flags.config
+        if not named.is_file():
+            raise ConfigError(f"configuration file {named} is not there", field="config", expected="a file")
+        return named
+    found = working_dir / (flags.project_root or "") / CONFIG_FILE
+    return found if found.is_file() else None
+
+
+def _parsed(source: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(source.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{source} cannot be read: {error.strerror}", field="config") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{source} is not UTF-8", field="config") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source} is not TOML: {error}", field="config") from None
+
+
+def _assembled(
+    tables: dict[str, Any],
+    flags: Flags,
+    environ: Mapping[str, str],
+    *,
+    working_dir: Path,
+    source: Path | None,
+) -> Config:
+    refuse_unknown(tables, _SECTIONS, "")
+    beside = source.parent if source is not None else working_dir
+    server = read_table(_over(tables.get("server", {}), flags), ServerOptions, "server")
+    if server.port > MAX_PORT:
+        raise ConfigError(f"setting server.port is {server.port}, expected 0 to {MAX_PORT}", field="server.port")
+    project_root = _project_root(flags.project_root, server.project_root, beside=beside, working_dir=working_dir)
+    storage = working_dir / flags.storage if flags.storage is not None else None
+    if storage is None and server.storage is not None:
+        storage = beside / _expanded(server.storage)
+    return Config(
+        host=server.host,
+        port=server.port,
+        storage=(storage or default_storage(project_root, environ)).absolute(),
+        log_level=server.log_level,
+        projects=Projects(project_root, _projects(tables.get("projects", {}), beside)),
+        limits=read_table(tables.get("limits", {}), LimitOptions, "limits"),
+        events=read_table(tables.get("events", {}), EventOptions, "events"),
+        context=read_table(tables.get("context", {}), ContextOptions, "context"),
+        results=read_table(tables.get("results", {}), ResultOptions, "results"),
+        agents=read_table(tables.get("agents", {}), SpawnerOptions, "agents"),
+        profiles=_profiles(tables.get("profiles", {})),
+        triggers=_triggers(tables.get("triggers", [])),
+        environ=environ,
+        source=source,
+    )
+
+
+def _over(table: object, flags: Flags) -> dict[str, Any]:
+    given = {"host": flags.host, "port": flags.port, "log_level": flags.log_level}
+    return {**require_table(table, "server"), **{name: value for name, value in given.items() if value is not None}}
+
+
+def _project_root(flag: Path | None, setting: str | None, *, beside: Path, working_dir: Path) -> Path:
+    if flag is not None:
+        root = working_dir / flag
+    elif setting is not None:
+        root = beside / _expanded(setting)
+    else:
+        root = beside if (beside / CONFIG_FILE).is_file() else working_dir
+    return _existing(root, "project_root")
+
+
+def _existing(root: Path, setting: str) -> Path:
+    if not root.is_dir():
+        raise ConfigError(f"{setting} {root} is not a directory", field=setting, expected="a directory")
+    return root.resolve()
+
+
+def _expanded(path: str) -> Path:
+    return Path(path).expanduser()
+
+
+def default_storage(project_root: Path, environ: Mapping[str, str]) -> Path:
+    """One folder a project root, outside of it: neither data nor the signing secret lies in the repository."""
+    state_home = environ.get("XDG_STATE_HOME", "")
+    base = Path(state_home) if state_home.startswith("/") else Path("~/.local/state").expanduser()
+    digest = hashlib.sha256(str(project_root).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    return base / "sidecar" / f"{project_root.name or 'root'}-{digest}"
+
+
+class _ProjectTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[projects.NAME]`."""
+
+    root: str
+
+
+def _projects(table: object, beside: Path) -> dict[str, Path]:
+    roots: dict[str, Path] = {}
+    for name, inner in require_table(table, "projects").items():
+        where = f"projects.{_identifier(name, 'projects')}"
+        root = read_table(inner, _ProjectTable, where).root
+        roots[name] = _existing(beside / _expanded(root), f"{where}.root")
+    return roots
+
+
+def _identifier(name: str, where: str) -> str:
+    if IDENTIFIER.fullmatch(name) is None:
+        raise ConfigError(f"{name!r} in [{where}] is not an identifier", field=where, expected="an identifier")
+    return name
+
+
+_CLASSES = tuple(each.value for each in AgentClass if each is not AgentClass.OPERATOR)
+
+
+def _profiles(table: object) -> Profiles:
+    return Profiles({name: _profile(name, inner) for name, inner in require_table(table, "profiles").items()})
+
+
+def _profile(name: str, table: object) -> Profile:
+    """The built-in profile of the type, or of the class the table names, with the table's settings over it."""
+    where = f"profiles.{_identifier(name, 'profiles')}"
+    settings = dict(require_table(table, where))
+    known = {field.encode_name for field in msgspec.structs.fields(Profile)} - {"agent_type", "agent_class"}
+    refuse_unknown(settings, {*known, "class"}, where)
+    agent_class = settings.pop("class", None)
+    if agent_class is not None and agent_class not in _CLASSES:
+        raise ConfigError(
+            f"setting {where}.class is {agent_class!r}, expected one of {', '.join(_CLASSES)}",
+            field=f"{where}.class",
+            expected=list(_CLASSES),
+        )
+    base = built_in(name, AgentClass(agent_class) if agent_class is not None else None)
+    profile = convert({**msgspec.to_builtins(base), **settings}, Profile, where)
+    if "command" in settings and not (profile.command and profile.command[0]):
+        raise ConfigError(f"setting {where}.command is empty", field=f"{where}.command", expected="a program")
+    return profile
+
+
+def _triggers(tables: object) -> tuple[Trigger, ...]:
+    if not isinstance(tables, list):
+        raise ConfigError("triggers is not a list of tables", field="triggers", expected="[[triggers]]")
+    return tuple(_trigger(table, f"triggers[{number}]") for number, table in enumerate(tables))
+
+
+def _trigger(table: object, where: str) -> Trigger:
+    trigger = read_table(table, Trigger, where)
+    _identifier(trigger.on, f"{where}.on")
+    _identifier(trigger.spawn, f"{where}.spawn")
+    try:
+        compile_filter(trigger.filter)
+    except InvalidFilter as error:
+        raise ConfigError(f"setting {where}.filter: {error.message}", field=f"{where}.filter") from None
+    return trigger

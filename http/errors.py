@@ -1,0 +1,108 @@
+"""From an error's code to what a client sees: one table, and the one JSON shape of every error answer.
+
+Routes neither catch nor set error statuses; whatever they raise passes through `describe`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ..state.errors import SidecarError
+
+
+class Row(NamedTuple):
+    """status: HTTP. wire_code: `code` of the answer. word: `error` of the answer.
+
+    public_text: what everybody but operators is told, for errors whose own text may name a path of this machine.
+    """
+
+    status: int
+    wire_code: str
+    word: str
+    public_text: str | None = None
+
+
+_STORAGE = "the sidecar cannot write its storage; nothing of the request was kept"
+_INTERNAL = "the sidecar failed in a way nobody expected; its log has the request id"
+
+# Source: the protocol, "Errors".
+ROWS: Mapping[str, Row] = {
+    "invalid_request": Row(400, "REQ_001", "invalid_request"),
+    "invalid_event": Row(400, "EVT_002", "invalid_event"),
+    "invalid_filter": Row(400, "EVT_003", "invalid_filter"),
+    "invalid_context_request": Row(400, "CTX_003", "invalid_context_request"),
+    "unauthorized": Row(401, "AUTH_001", "unauthorized"),
+    "token_expired": Row(401, "AUTH_002", "token_expired"),
+    "forbidden": Row(403, "AUTH_003", "forbidden"),
+    "wrong_project": Row(403, "AUTH_004", "wrong_project"),
+    "wrong_identity": Row(403, "AUTH_005", "wrong_identity"),
+    "not_found": Row(404, "REQ_404", "not_found"),
+    "method_not_allowed": Row(405, "REQ_405", "method_not_allowed"),
+    "idempotency_conflict": Row(409, "REQ_409", "idempotency_conflict"),
+    "wrong_state": Row(409, "AGT_003", "wrong_state"),
+    "events_gone": Row(410, "EVT_004", "events_gone"),
+    "body_too_large": Row(413, "REQ_413", "body_too_large"),
+    "not_json": Row(415, "REQ_415", "not_json"),
+    "no_command": Row(422, "AGT_002", "no_command"),
+    "rate_limited": Row(429, "RATE_001", "rate_limited"),
+    "internal": Row(500, "SRV_001", "internal", _INTERNAL),
+    "config": Row(500, "SRV_001", "internal", _INTERNAL),
+    "storage_unavailable": Row(503, "STR_001", "storage_unavailable", _STORAGE),
+    "storage_damaged": Row(503, "STR_001", "storage_unavailable", _STORAGE),
+    "storage_in_use": Row(503, "STR_001", "storage_unavailable", _STORAGE),
+    "storage_too_new": Row(503, "STR_001", "storage_unavailable", _STORAGE),
+    "event_bus_unavailable": Row(503, "EVT_001", "event_bus_unavailable"),
+    "context_failed": Row(503, "CTX_001", "context_failed"),
+    "spawn_failed": Row(503, "AGT_001", "spawn_failed"),
+    "unavailable": Row(503, "SRV_503", "unavailable"),
+}
+
+RETRY_AFTER_S = 1  # a restarted actor answers again within this; a longer pause would only idle the agents
+
+
+class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
+    """The one shape of every error answer."""
+
+    error: str
+    message: str
+    code: str
+    details: dict[str, Any]
+    timestamp: datetime
+    request_id: str
+
+
+class Described(NamedTuple):
+    status: int
+    body: ErrorBody
+    headers: list[tuple[str, str]]
+
+
+def describe(error: BaseException, *, request_id: str, now: datetime, to_operator: bool) -> Described:
+    """What a client is told of `error`. One that is not a SidecarError becomes `internal`, without its text."""
+    code = error.code if isinstance(error, SidecarError) else "internal"
+    row = ROWS.get(code, ROWS["internal"])
+    details = dict(error.details) if isinstance(error, SidecarError) else {}
+    message = error.message if isinstance(error, SidecarError) else _INTERNAL
+    if row.public_text is not None and not to_operator:
+        message, details = row.public_text, {}
+    headers: list[tuple[str, str]] = []
+    if row.status == 401:
+        headers.append(("WWW-Authenticate", 'Bearer realm="orchestration-sidecar"'))
+    if row.status in (429, 503):
+        headers.append(("Retry-After", str(details.get("retry_after_s", RETRY_AFTER_S))))
+    if row.status == 405:
+        allowed = details.get("allowed")
+        headers.append(("Allow", ", ".join(allowed) if isinstance(allowed, list) else ""))
+    body = ErrorBody(
+        error=row.word,
+        message=message,
+        code=row.wire_code,
+        details=details,
+        timestamp=now,
+        request_id=request_id,
+    )
+    return Described(row.status, body, headers)

@@ -1,0 +1,111 @@
+"""One request and its answer: the request id, who asked, and the rendering of whatever comes out.
+
+Rendering needs nothing of Bottle, so a parked answer is made by the same code, later and in another thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ..state.clock import utc_now
+from ..state.errors import SidecarError
+from ..state.identity import Caller
+from ..state.models import IDENTIFIER
+from .errors import ErrorBody, describe
+from .meter import RequestMeter
+from .routing import JSON, Answer
+from .wire import encode
+
+log = logging.getLogger(__name__)
+
+NOT_ROUTED = "(none)"  # the route label of requests that matched none: a client must not make labels up
+
+_ALWAYS = (("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store"))
+
+
+class Rendered(NamedTuple):
+    """An answer ready to send. headers: with Content-Length, without hop-by-hop ones."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+def request_id_of(given: str | None) -> str:
+    """The client's request id if it is a sane one, else a new one."""
+    if given is not None and IDENTIFIER.fullmatch(given) is not None:
+        return given
+    return f"req-{secrets.token_hex(8)}"
+
+
+class Exchange:
+    """private_paths: texts that only operators may see in an error, each with what others see instead."""
+
+    def __init__(self, environ: Mapping[str, Any], *, meter: RequestMeter, private_paths: Mapping[str, str]) -> None:
+        self.request_id = request_id_of(environ.get("HTTP_X_REQUEST_ID"))
+        self.method: str = environ["REQUEST_METHOD"]
+        self.path: str = environ.get("PATH_INFO", "")
+        self.route = NOT_ROUTED
+        self.is_wait = False
+        self.caller: Caller | None = None
+        self.limit_headers: list[tuple[str, str]] = []
+        self._meter = meter
+        self._private_paths = private_paths
+        self._started_at = time.monotonic()
+
+    def render(self, outcome: Answer | BaseException) -> Rendered:
+        """The bytes to send for an answer or an error. Counts the request: call it once."""
+        if isinstance(outcome, Answer):
+            status, headers, body = self._answer(outcome)
+        else:
+            status, headers, body = self._error(outcome)
+        headers.append(("X-Request-Id", self.request_id))
+        headers += self.limit_headers
+        now = time.monotonic()
+        self._meter.record(
+            method=self.method,
+            route=self.route,
+            status=status,
+            took_s=now - self._started_at,
+            is_wait=self.is_wait,
+            project_id=self.caller.project_id if self.caller is not None else None,
+            now=now,
+        )
+        return Rendered(status, headers, body)
+
+    def _answer(self, answer: Answer) -> Rendered:
+        body = answer.body if isinstance(answer.body, bytes) else encode(answer.body)
+        given = {name for name, _ in answer.headers}
+        headers = [*answer.headers, *((name, value) for name, value in _ALWAYS if name not in given)]
+        if answer.status != 304:
+            headers += [("Content-Type", answer.content_type), ("Content-Length", str(len(body)))]
+        return Rendered(answer.status, headers, body)
+
+    def _error(self, error: BaseException) -> Rendered:
+        is_operator = self.caller is not None and self.caller.is_operator
+        described = describe(error, request_id=self.request_id, now=utc_now(), to_operator=is_operator)
+        if not isinstance(error, SidecarError):
+            where = (self.request_id, self.method, self.route)
+            log.error("request failed request_id=%s method=%s route=%s", *where, exc_info=error)
+        elif described.status >= 500:
+            where = (self.request_id, self.method, self.route)
+            log.warning("request refused request_id=%s method=%s route=%s: %s", *where, error)
+        body = described.body
+        if not is_operator:
+            body = _without(body, self._private_paths)
+        encoded = encode(body)
+        headers = [*described.headers, *_ALWAYS, ("Content-Type", JSON), ("Content-Length", str(len(encoded)))]
+        return Rendered(described.status, headers, encoded)
+
+
+def _without(body: ErrorBody, private_paths: Mapping[str, str]) -> ErrorBody:
+    message = body.message
+    for path, shown in private_paths.items():
+        message = message.replace(path, shown)
+    return msgspec.structs.replace(body, message=message)

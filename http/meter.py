@@ -1,0 +1,81 @@
+"""How the server is doing, measured: latencies, rates and errors of the last minute, and counters for Prometheus."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from typing import NamedTuple
+
+import msgspec
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+WINDOW_S = 60.0
+MAX_SAMPLES = 20_000  # a minute at 333 requests/s; a busier minute is judged by its latest part
+
+
+class _Sample(NamedTuple):
+    at: float
+    took_ms: float | None
+    is_error: bool
+    project_id: str | None
+
+
+class Performance(msgspec.Struct, frozen=True, kw_only=True):
+    """Over the last minute, or since the start if that is shorter. Waits count as requests, not as response times."""
+
+    avg_response_time_ms: float
+    p95_response_time_ms: float
+    p99_response_time_ms: float
+    requests_per_second: float
+    errors_per_minute: float
+
+
+class RequestMeter:
+    """Fed by every request thread; appending to a bounded deque is atomic, so no lock is held."""
+
+    def __init__(self, *, registry: CollectorRegistry, started_at: float | None = None) -> None:
+        self._started_at = time.monotonic() if started_at is None else started_at
+        self._samples: deque[_Sample] = deque(maxlen=MAX_SAMPLES)
+        self._requests = Counter(
+            "sidecar_http_requests", "Requests answered.", ["method", "route", "status"], registry=registry
+        )
+        self._seconds = Histogram(
+            "sidecar_http_request_duration_seconds",
+            "Time from the request to its answer, long polls left out.",
+            ["route"],
+            buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+            registry=registry,
+        )
+
+    def record(
+        self, *, method: str, route: str, status: int, took_s: float, is_wait: bool, project_id: str | None, now: float
+    ) -> None:
+        """One answered request. An error is an answer of 400 or above. now: monotonic."""
+        self._samples.append(_Sample(now, None if is_wait else took_s * 1000, status >= 400, project_id))
+        self._requests.labels(method, route, str(status)).inc()
+        if not is_wait:
+            self._seconds.labels(route).observe(took_s)
+
+    def performance(self, *, project_id: str | None, now: float) -> Performance:
+        """What the last minute was like; project_id None: for everybody."""
+        everything = tuple(self._samples)
+        recent = [s for s in everything if now - s.at <= WINDOW_S]
+        # When the window does not fit into the samples kept, rates are those of the part that does.
+        since = recent[0].at if recent and len(everything) == MAX_SAMPLES else max(self._started_at, now - WINDOW_S)
+        span_s = max(now - since, 1e-3)
+        if project_id is not None:
+            recent = [s for s in recent if s.project_id == project_id]
+        times = sorted(s.took_ms for s in recent if s.took_ms is not None)
+        return Performance(
+            avg_response_time_ms=round(sum(times) / len(times), 3) if times else 0.0,
+            p95_response_time_ms=round(percentile(times, 0.95), 3),
+            p99_response_time_ms=round(percentile(times, 0.99), 3),
+            requests_per_second=round(len(recent) / span_s, 3),
+            errors_per_minute=round(sum(s.is_error for s in recent) / span_s * 60, 3),
+        )
+
+
+def percentile(ordered: list[float], share: float) -> float:
+    """The smallest value that at least `share` of all are not above (nearest rank); 0 for none."""
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else 0.0

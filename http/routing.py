@@ -1,0 +1,233 @@
+"""What a route is: a line of a table that says who may ask, what is read and what is answered, and a function.
+
+The function gets a Call (who is it, what do they want), asks an actor, and returns an Answer, or a Pending when the
+answer takes time. The table is also what `/openapi.json` is made from.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar
+
+import msgspec
+from prometheus_client import CollectorRegistry
+
+from ..actors.asking import Recipient
+from ..actors.guardian import ActorStatus
+from ..state.errors import InvalidRequest, Unavailable
+from ..state.identity import Caller, Permission
+from ..supervision.profile import Profiles
+from .meter import RequestMeter
+from .wire import Nothing
+
+B = TypeVar("B", bound=msgspec.Struct)
+Q = TypeVar("Q", bound=msgspec.Struct)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+JSON = "application/json"
+KIB = 1024
+MIB = 1024 * KIB
+ASK_S = 10.0  # a commit on a slow disk; an actor that needs longer is in trouble
+MAX_IDEMPOTENCY_KEY_CHARS = 255
+
+Access = Literal["open", "loopback", "token", "refresh"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """body: a wire struct, or bytes that are sent as they are."""
+
+    status: int
+    body: msgspec.Struct | bytes
+    headers: tuple[tuple[str, str], ...] = ()
+    content_type: str = JSON
+
+
+class Pending(Generic[R]):
+    """An answer that comes when an actor knows it.
+
+    deadline_s: when to stop believing that it comes. receipt: told whether the client took the answer, where the
+    server can know.
+    """
+
+    def __init__(
+        self,
+        later: Future[R],
+        render: Callable[[R], Answer],
+        *,
+        deadline_s: float,
+        receipt: Callable[[bool], None] | None = None,
+    ) -> None:
+        self.later = later
+        self.render = render
+        self.deadline_s = deadline_s
+        self.receipt = receipt
+
+    def settle(self, future: Future[R]) -> Answer:
+        """The answer, as `future` stands now. Raises what the actor answered, Unavailable if it has not."""
+        if not future.done() or future.cancelled():
+            future.cancel()
+            raise Unavailable(f"no answer came within {self.deadline_s:g} s")
+        return self.render(future.result())
+
+
+Outcome = Answer | Pending[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Actors:
+    """The four owners of state, by the names that routes send to."""
+
+    spawner: Recipient
+    bus: Recipient
+    results: Recipient
+    contexts: Recipient
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """What routes know of the server they run in. started_at_s: monotonic."""
+
+    actors: Actors
+    profiles: Profiles
+    meter: RequestMeter
+    registry: CollectorRegistry
+    storage: Path
+    started_at_s: float
+    max_wait_s: float
+    draining: threading.Event
+    actor_statuses: Callable[[], tuple[ActorStatus, ...]]
+    restart_actor: Callable[[str, str], bool]
+    api_description: Callable[[], bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call(Generic[B, Q]):
+    """One request, read and allowed. asked_project: `?project_id=`, which only operators may set to another's."""
+
+    caller: Caller
+    body: B
+    query: Q
+    asked_project: str | None
+    header: Callable[[str], str | None]
+    server: Server
+    now: datetime
+
+    @property
+    def actors(self) -> Actors:
+        return self.server.actors
+
+    @property
+    def project_id(self) -> str:
+        """The project the request acts in."""
+        return self.asked_project or self.caller.project_id
+
+    @property
+    def scope(self) -> str | None:
+        """The project whose records may be seen; None: every project's, for operators who named none."""
+        if self.caller.is_operator and self.asked_project is None:
+            return None
+        return self.project_id
+
+    def idempotency_key(self) -> str | None:
+        key = self.header("Idempotency-Key")
+        if key is not None and not (0 < len(key) <= MAX_IDEMPOTENCY_KEY_CHARS and key.isascii() and key.isprintable()):
+            raise InvalidRequest(
+                "the Idempotency-Key cannot be used",
+                field="Idempotency-Key",
+                expected=f"1 to {MAX_IDEMPOTENCY_KEY_CHARS} printable ASCII characters",
+            )
+        return key
+
+
+Handler = Callable[..., Outcome]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """path: Bottle's syntax; every part in angle brackets is an identifier.
+
+    access: "open" to anyone, "loopback": open to this machine, else for operators; "token": for any valid token;
+    "refresh": also for a token that expired within the refresh grace. needs: a permission beyond having a token.
+    is_wait: how long it takes is the client's wish, so its time is no response time.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    access: Access
+    needs: Permission | None
+    body: type[msgspec.Struct] | None
+    max_body_bytes: int
+    query: type[msgspec.Struct]
+    status: int
+    answers: type[msgspec.Struct] | None
+    content_type: str
+    is_wait: bool
+
+    @property
+    def name(self) -> str:
+        return self.handler.__name__
+
+    @property
+    def summary(self) -> str:
+        return (self.handler.__doc__ or self.name).strip()
+
+
+NO_BODY_BYTES = 64 * KIB  # a body that nobody reads is let through up to here
+
+
+class Routes:
+    """The routes of one resource, filled by its module as it is imported."""
+
+    def __init__(self) -> None:
+        self._routes: list[Route] = []
+
+    def __iter__(self) -> Iterator[Route]:
+        return iter(self._routes)
+
+    def add(
+        self,
+        method: str,
+        path: str,
+        *,
+        answers: type[msgspec.Struct] | None,
+        status: int = 200,
+        access: Access = "token",
+        needs: Permission | None = None,
+        body: type[B] = Nothing,  # type: ignore[assignment]  # the default of a type variable
+        max_body_bytes: int = MIB,
+        query: type[Q] = Nothing,  # type: ignore[assignment]
+        content_type: str = JSON,
+        is_wait: bool = False,
+    ) -> Callable[[Callable[Concatenate[Call[B, Q], P], Outcome]], Callable[Concatenate[Call[B, Q], P], Outcome]]:
+        """Add a route. body: left out, no body is read. answers: the struct of the answer of `status`."""
+
+        def register(
+            handler: Callable[Concatenate[Call[B, Q], P], Outcome],
+        ) -> Callable[Concatenate[Call[B, Q], P], Outcome]:
+            self._routes.append(
+                Route(
+                    method=method,
+                    path=path,
+                    handler=handler,
+                    access=access,
+                    needs=needs,
+                    body=None if body is Nothing else body,
+                    max_body_bytes=NO_BODY_BYTES if body is Nothing else max_body_bytes,
+                    query=query,
+                    status=status,
+                    answers=answers,
+                    content_type=content_type,
+                    is_wait=is_wait,
+                )
+            )
+            return handler
+
+        return register

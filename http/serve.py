@@ -1,0 +1,303 @@
+"""Wires everything: `running(config)` is a sidecar from the bound port to the last closed file; `serve` is the command.
+
+Started top to bottom, stopped in reverse. The port is bound before agents can be started, since each gets its URL.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from ipaddress import ip_address
+from types import FrameType
+
+from prometheus_client import CollectorRegistry
+
+from .. import __version__
+from ..actors.asking import ask
+from ..actors.context_builder import ContextBuilder
+from ..actors.event_bus import EventBus
+from ..actors.guardian import Guardian
+from ..actors.messages import AnswerWaiters, Drain
+from ..actors.result_store import ResultStore
+from ..actors.spawner import Spawner
+from ..actors.timers import Timers
+from ..state.clock import utc_now
+from ..state.errors import BodyTooLarge, ConfigError, InvalidRequest, SidecarError
+from ..state.identity import Revocations, TokenKey
+from . import io_loop, openapi
+from .app import ROUTES, Application
+from .auth import Authenticator
+from .census import FleetCollector
+from .config import Config
+from .errors import describe
+from .exchange import request_id_of
+from .limits import Limiter
+from .logs import set_up_logging
+from .meter import RequestMeter
+from .results import MAX_RESULT_BYTES
+from .routing import JSON, Actors, Server
+from .storage import locked, prepare, token_key
+from .wire import encode
+
+log = logging.getLogger(__name__)
+
+# The shares of the ten seconds a shutdown may take.
+DRAIN_S = 6.0
+CLOSE_S = 2.0
+ASK_S = 1.0
+
+WORKER_THREADS = 8  # waits hold none; these ask actors and read bodies
+
+SWITCH_INTERVAL_S = 0.0005  # a restart of an agent must not wait 5 ms for each busy thread
+
+
+class Sidecar:
+    """A sidecar that runs. failed: set with the reason when an actor was given up; then it is time to end."""
+
+    def __init__(self, config: Config, *, host: str, port: int, key: TokenKey, server: Server) -> None:
+        self.config = config
+        self.host = host
+        self.port = port
+        self.key = key
+        self.server = server
+        self.must_end = threading.Event()
+        self.failure: str | None = None
+
+    @property
+    def url(self) -> str:
+        """Where agents on this machine reach it, without `/api`."""
+        return url_of(self.host, self.port)
+
+    def gave_up(self, actor: str, reason: str) -> None:
+        self.failure = f"actor {actor} was given up: {reason}"
+        self.must_end.set()
+
+
+@contextmanager
+def running(config: Config) -> Iterator[Sidecar]:
+    """A whole sidecar; on leaving, it drains within ten seconds.
+
+    Raises ConfigError, StorageInUse, StorageDamaged and others of the family before anything is served.
+    """
+    with ExitStack() as stack:
+        prepare(config.storage)
+        stack.enter_context(locked(config.storage))
+        key = token_key(config.storage, config.environ)
+        sock = stack.enter_context(bind(config.host, config.port))
+        host, port = sock.getsockname()[:2]
+        timers = Timers()
+        timers.start()
+        stack.callback(timers.stop)
+        revocations = Revocations()
+        sidecar: Sidecar | None = None
+
+        def gave_up(actor: str, reason: str) -> None:
+            if sidecar is not None:
+                sidecar.gave_up(actor, reason)
+
+        guardian = Guardian(gave_up=gave_up)
+        actors = _actors(guardian, config, key=key, revocations=revocations, timers=timers, url=url_of(host, port))
+        server = _server(config, actors, guardian)
+        sidecar = Sidecar(config, host=host, port=port, key=key, server=server)
+        stack.callback(guardian.stop)
+        guardian.start()
+        application = Application(
+            server,
+            authenticator=Authenticator(key, revocations),
+            limiter=Limiter(config.limits),
+            hosts=_served_hosts(host, port),
+            private_paths={str(config.storage): "<storage>"},
+        )
+        stack.enter_context(_serving(application, sock, server))
+        log.info("sidecar started url=%s storage=%s version=%s", sidecar.url, config.storage, __version__)
+        yield sidecar
+        log.info("sidecar draining url=%s", sidecar.url)
+    log.info("sidecar stopped url=%s", sidecar.url)
+
+
+def _actors(
+    guardian: Guardian, config: Config, *, key: TokenKey, revocations: Revocations, timers: Timers, url: str
+) -> Actors:
+    """The four, in the order in which they start; the handles let them know each other before they run."""
+    bus = guardian.handle(
+        "event_bus",
+        lambda: EventBus(
+            journal_dir=config.storage / "events",
+            options=config.events,
+            timers=timers,
+            spawner=spawner,
+            trigger_types=frozenset(trigger.on for trigger in config.triggers),
+        ),
+    )
+    results = guardian.handle(
+        "result_store",
+        lambda: ResultStore(
+            directory=config.storage / "results",
+            options=config.results,
+            bus=bus,
+            profiles=config.profiles,
+            timers=timers,
+        ),
+    )
+    spawner = guardian.handle(
+        "spawner",
+        lambda: Spawner(
+            storage=config.storage,
+            projects=config.projects,
+            profiles=config.profiles,
+            options=config.agents,
+            triggers=config.triggers,
+            key=key,
+            revocations=revocations,
+            bus=bus,
+            timers=timers,
+            base_url=url,
+        ),
+    )
+    contexts = guardian.handle(
+        "context_builder",
+        lambda: ContextBuilder(
+            projects=config.projects,
+            profiles=config.profiles,
+            options=config.context,
+            spawner=spawner,
+            results=results,
+            bus=bus,
+            timers=timers,
+        ),
+    )
+    return Actors(spawner=spawner, bus=bus, results=results, contexts=contexts)
+
+
+def _server(config: Config, actors: Actors, guardian: Guardian) -> Server:
+    registry = CollectorRegistry(auto_describe=False)
+    server = Server(
+        actors=actors,
+        profiles=config.profiles,
+        meter=RequestMeter(registry=registry),
+        registry=registry,
+        storage=config.storage,
+        started_at_s=time.monotonic(),
+        max_wait_s=config.events.max_wait_ms / 1000,
+        draining=threading.Event(),
+        actor_statuses=guardian.statuses,
+        restart_actor=guardian.restart,
+        api_description=lambda: openapi.description(ROUTES),
+    )
+    registry.register(FleetCollector(server))
+    return server
+
+
+@contextmanager
+def _serving(application: Application, sock: socket.socket, server: Server) -> Iterator[None]:
+    """Answer requests in threads of their own; on leaving, drain.
+
+    Agents that are told to stop still hand in what they have, so the port closes only when they have ended.
+    """
+    http = make_server(application, sock)
+    loop = threading.Thread(target=http.run, name="http", daemon=True)
+    loop.start()
+    try:
+        yield
+    finally:
+        server.draining.set()
+        _answer_waiters(server)
+        _ended_in_time("agents", lambda: ask(server.actors.spawner, Drain(timeout_s=DRAIN_S), timeout_s=DRAIN_S + 1))
+        http.close(answer_waiters=lambda: _answer_waiters(server), within_s=CLOSE_S)
+        loop.join(timeout=CLOSE_S)
+
+
+def make_server(application: Application, sock: socket.socket) -> io_loop.Server:
+    """The HTTP server over a socket that listens. It parks requests that wait: see parking.py."""
+    return io_loop.make_server(
+        application,
+        sock=sock,
+        worker_threads=WORKER_THREADS,
+        max_body_bytes=MAX_RESULT_BYTES,
+        render_refusal=render_refusal,
+    )
+
+
+def _answer_waiters(server: Server) -> None:
+    _ended_in_time("waiting requests", lambda: ask(server.actors.bus, AnswerWaiters(), timeout_s=ASK_S))
+
+
+def _ended_in_time(what: str, end: Callable[[], int]) -> None:
+    try:
+        log.info("%s ended count=%d", what, end())
+    except SidecarError as error:  # the way down goes on whatever happens
+        log.error("%s did not end in time: %s", what, error)
+
+
+def render_refusal(status: int, reason: str) -> tuple[list[tuple[str, str]], bytes]:
+    """Headers and body for what the application never sees: a request that cannot be read, or is too large."""
+    error: BaseException
+    if status == 413:
+        error = BodyTooLarge(f"the body is larger than {MAX_RESULT_BYTES} bytes", max_bytes=MAX_RESULT_BYTES)
+    elif status < 500 or status == 501:
+        error = InvalidRequest(f"the request cannot be read: {reason}", field="request", expected="HTTP/1.1")
+    else:
+        error = RuntimeError(reason)
+    request_id = request_id_of(None)
+    described = describe(error, request_id=request_id, now=utc_now(), to_operator=False)
+    return [*described.headers, ("Content-Type", JSON), ("X-Request-Id", request_id)], encode(described.body)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises ConfigError when the address is taken or not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=4096)
+    except (OSError, OverflowError) as error:
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        why = "is in use" if taken else f"cannot be listened on: {error}"
+        raise ConfigError(f"port {port} of {host} {why}", field="port" if taken else "host") from None
+
+
+def url_of(host: str, port: int) -> str:
+    """The URL for clients on this machine, also of a server that listens everywhere."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _served_hosts(host: str, port: int) -> frozenset[str] | None:
+    """The Host headers that are answered on a loopback address; None where the network may know us by any name."""
+    if not ip_address(host).is_loopback:
+        return None
+    names = ("localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host)
+    with_port = {f"{name}:{port}" for name in names}
+    return frozenset(with_port | set(names) if port == 80 else with_port)
+
+
+def serve(config: Config) -> int:
+    """Run until SIGTERM or SIGINT; a second one ends at once. The exit code: 0, or 1 when an actor was given up."""
+    set_up_logging(config.log_level)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    with running(config) as sidecar:
+        _on_signals(sidecar)
+        gc.freeze()  # what was made so far stays; collections need not look at it again
+        print(f"sidecar listens on {sidecar.url}", flush=True)
+        sidecar.must_end.wait()
+    if sidecar.failure is not None:
+        log.critical("sidecar ended: %s", sidecar.failure)
+        return 1
+    return 0
+
+
+def _on_signals(sidecar: Sidecar) -> None:
+    def end(number: int, _: FrameType | None) -> None:
+        if sidecar.must_end.is_set():
+            os._exit(128 + number)
+        sidecar.must_end.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)

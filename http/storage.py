@@ -1,0 +1,103 @@
+"""The storage directory: made, locked against a second server, and its signing secret."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..state.errors import ConfigError, StorageInUse
+from ..state.identity import MIN_SECRET_BYTES, TokenKey, new_secret
+
+log = logging.getLogger(__name__)
+
+SECRET_VARIABLE = "SIDECAR_JWT_SECRET"
+SECRET_FILE = "secret"
+LOCK_FILE = "LOCK"
+
+
+def prepare(storage: Path) -> None:
+    """Make the directory (mode 0700) if it is not there. Raises ConfigError if it cannot be written."""
+    try:
+        storage.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"storage directory {storage} cannot be made: {error.strerror}", field="storage") from None
+    if not storage.is_dir():
+        raise ConfigError(f"storage {storage} is not a directory", field="storage")
+    try:
+        with tempfile.TemporaryFile(dir=storage):
+            pass
+    except OSError as error:
+        raise ConfigError(f"storage directory {storage} cannot be written: {error.strerror}", field="storage") from None
+
+
+@contextmanager
+def locked(storage: Path) -> Iterator[None]:
+    """Hold the storage for this process. Raises StorageInUse that names the pid of who holds it."""
+    descriptor = os.open(storage / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 32, 0).decode("ascii", errors="replace").strip() or "unknown"
+            raise StorageInUse(f"storage {storage} is in use by process {holder}", pid=holder) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        # The file stays: removing it would let two processes lock two files of the same name.
+        os.close(descriptor)
+
+
+def token_key(storage: Path, environ: Mapping[str, str]) -> TokenKey:
+    """The key that signs tokens: from SIDECAR_JWT_SECRET where it is set, else the storage's, made on first use.
+
+    Raises ConfigError for a secret that is too short or cannot be read.
+    """
+    given = environ.get(SECRET_VARIABLE)
+    if given is not None:
+        return _key(given.encode(), SECRET_VARIABLE)
+    path = storage / SECRET_FILE
+    try:
+        return _key(bytes.fromhex(_secret_text(path)), str(path))
+    except ValueError:
+        raise ConfigError(f"{path} is damaged: expected hexadecimal digits", field="storage") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read or made: {error.strerror}", field="storage") from None
+
+
+def _key(secret: bytes, source: str) -> TokenKey:
+    if len(secret) < MIN_SECRET_BYTES:
+        raise ConfigError(f"{source} has {len(secret)} bytes, expected at least {MIN_SECRET_BYTES}", field=source)
+    return TokenKey(secret)
+
+
+def _secret_text(path: Path) -> str:
+    if not path.exists():
+        _make_secret(path)
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o600)
+        log.warning("signing secret was open to other users, closed path=%s", path)
+    return path.read_text(encoding="ascii").strip()
+
+
+def _make_secret(path: Path) -> None:
+    """Whole or not at all, and never over one that another process has made in the same moment."""
+    scratch = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(new_secret().hex() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(scratch, path)
+        except FileExistsError:
+            log.info("signing secret was made by another process path=%s", path)
+    finally:
+        scratch.unlink()

@@ -1,0 +1,70 @@
+"""Tables of the configuration file as option types: a wrong, missing or unknown key is an error that names it."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from ..state.errors import ConfigError
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def read_table(table: object, type_: type[T], where: str) -> T:
+    """A table as the option type declared for it. where: its name in the file, such as `events`."""
+    checked = require_table(table, where)
+    refuse_unknown(checked, (field.encode_name for field in msgspec.structs.fields(type_)), where)
+    return convert(checked, type_, where)
+
+
+def require_table(table: object, where: str) -> dict[str, Any]:
+    if not isinstance(table, dict):
+        raise ConfigError(f"[{where}] is not a table", field=where, expected="a table")
+    return table
+
+
+def refuse_unknown(table: Mapping[str, Any], known: Iterable[str], where: str) -> None:
+    """Raises ConfigError for the first key that is not known, with the nearest that is."""
+    names = sorted(known)
+    for key in table:
+        if key not in names:
+            full = f"{where}.{key}" if where else key
+            nearest = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+            hint = f"did you mean {nearest[0]}?" if nearest else f"known here: {', '.join(names)}"
+            raise ConfigError(f"unknown setting {full}; {hint}", field=full, expected=nearest[0] if nearest else names)
+
+
+_AT = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+
+
+def convert(table: Mapping[str, Any], type_: type[T], where: str) -> T:
+    """Raises ConfigError naming the setting and what was expected; no setting is negative."""
+    try:
+        options = msgspec.convert(table, type_)
+    except msgspec.ValidationError as error:
+        match = _AT.match(str(error))
+        what, path = (match["what"], match["path"]) if match else (str(error), None)
+        full = ".".join(part for part in (where, path) if part)
+        unknown = _UNKNOWN.fullmatch(what)
+        if unknown is not None:
+            raise ConfigError(f"unknown setting {full}.{unknown[1]}", field=f"{full}.{unknown[1]}") from None
+        what = what.replace("`", "")
+        raise ConfigError(f"setting {full}: {what[0].lower()}{what[1:]}", field=full, expected=what) from None
+    _refuse_negative(options, where)
+    return options
+
+
+def _refuse_negative(value: object, where: str) -> None:
+    if isinstance(value, int | float) and not value >= 0:  # NaN is not either
+        raise ConfigError(f"setting {where} is {value}, expected 0 or more", field=where, expected="0 or more")
+    if isinstance(value, msgspec.Struct):
+        for field in msgspec.structs.fields(value):
+            _refuse_negative(getattr(value, field.name), f"{where}.{field.encode_name}")
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            _refuse_negative(inner, f"{where}.{key}")
