@@ -9,7 +9,7 @@ import msgspec
 
 from ..state.models import AgentState
 from .cli_connection import REFUSED, Commands, format_option, project_option, with_client
-from .cli_output import Column, Format, clock, number, seconds, show_fields, show_rows, state, text
+from .cli_output import Column, Format, as_it_is, clock, number, seconds, show_fields, show_rows, state, text
 from .sdk_calls import segment
 from .sdk_client import Client
 
@@ -17,7 +17,7 @@ AGENT_COLUMNS = (
     Column("AGENT", "agent_id"),
     Column("ISSUE", "issue_id", may_shrink=True),
     Column("STATE", "state", state),
-    Column("PID", "process_id", number(0), right=True),
+    Column("PID", "process_id", as_it_is, right=True),
     Column("RESTARTS", "restarts", number(0), right=True),
     Column("UP", "uptime_seconds", seconds, right=True),
     Column("CPU", "cpu_percent", number(0, " %"), right=True),
@@ -86,7 +86,9 @@ def spawn(
 
 
 @agent.command("list")
-@click.option("--state", "states", multiple=True, type=click.Choice(list(AgentState)), help="May be repeated.")
+@click.option(
+    "--state", "states", multiple=True, type=click.Choice([str(known) for known in AgentState]), help="May be repeated."
+)
 @click.option("--type", "agent_type", help="Only agents of this type.")
 @click.option("--issue", "issue_id", help="Only agents of this issue.")
 @project_option
@@ -205,7 +207,7 @@ def _show(status: dict[str, Any], format_: Format) -> None:
         ("issue", text(status["issue_id"])),
         ("project", text(status["project_id"])),
         ("state", state(status["state"])),
-        ("process", number(0)(status["process_id"])),
+        ("process", as_it_is(status["process_id"])),
         ("incarnation", f"{status['incarnation']}, {status['restarts']} restarts"),
         ("started", clock(status["started_at"])),
         ("ended", clock(status["ended_at"])),

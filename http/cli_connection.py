@@ -76,24 +76,24 @@ def connect(url: str | None, token: str | None, storage: Path | None) -> Client:
     from .sdk_client import Client
     from .sdk_retry import ONE_ATTEMPT
 
-    if url is None or token is None:
-        here = configuration(storage)
-        url = url or url_of(here.host, here.port)
-        token = token or operator_token(here.storage)
-    return Client(url, token, retries=ONE_ATTEMPT)
+    if url is None:
+        from .serve import url_of
+
+        here = configuration()
+        url = url_of(here.host, here.port)
+    return Client(url, token or operator_token(storage_of(storage)), retries=ONE_ATTEMPT)
 
 
-def configuration(storage: Path | None) -> Config:
-    """The settings of the sidecar of the working directory."""
+def configuration() -> Config:
+    """The settings of the sidecar of the working directory. Takes a while to import: every option type is in it."""
     from .config import Flags, load
 
-    return load(Flags(storage=storage), os.environ, working_dir=Path.cwd())
+    return load(Flags(), os.environ, working_dir=Path.cwd())
 
 
-def url_of(host: str, port: int) -> str:
-    """Where to reach a server that listens there; one that listens everywhere is reached on loopback."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def storage_of(named: Path | None) -> Path:
+    """The storage directory that was named, else that of the sidecar of the working directory."""
+    return configuration().storage if named is None else named.absolute()
 
 
 def operator_token(storage: Path) -> str:

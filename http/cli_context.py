@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from .cli_connection import Commands, format_option, project_option, with_client
-from .cli_output import Column, Format, console, number, show_fields, show_json, show_rows, table_of, text
+from .cli_output import Column, Format, number, show, show_fields, show_json, show_rows, table_of, text
 from .sdk_calls import segment
 from .sdk_client import Client
 
@@ -121,4 +121,4 @@ def _show(answer: dict[str, Any], format_: Format) -> None:
             ]
             show_fields(answer, [(name, shown) for name, shown in fields if shown], format_)
             if files:
-                console().print(table_of(files, FILE_COLUMNS))
+                show(table_of(files, FILE_COLUMNS))

@@ -13,7 +13,7 @@ import click
 import msgspec
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.table import Table
 
 Format = Literal["table", "json", "csv"]
@@ -96,29 +96,47 @@ def value_of(row: Row, field: str) -> Any:
 
 
 def console() -> Console:
-    """Standard output. Into a pipe or a file nothing is cut to a width that nobody sees."""
+    """Standard output as a terminal."""
     from rich.console import Console
 
-    wide = None if sys.stdout.isatty() else 10_000
-    return Console(width=wide, highlight=False, soft_wrap=False)
+    return Console(highlight=False)
+
+
+def show(renderable: RenderableType = "") -> None:
+    """Print. Into a pipe or a file nothing is cut, or padded, to a width that nobody sees."""
+    from rich.console import Console
+
+    if sys.stdout.isatty():
+        console().print(renderable)
+        return
+    unbounded = Console(file=io.StringIO(), width=10_000, highlight=False, color_system=None)
+    with unbounded.capture() as captured:
+        unbounded.print(renderable)
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())
 
 
 def table_of(rows: Iterable[Row], columns: Sequence[Column], *, title: str | None = None) -> Table:
-    from rich import box
+    """Only columns that may shrink give way when the terminal is narrow, each line staying one line."""
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    shown = [[column.show(value_of(row, column.field)) for column in columns] for row in rows]
+    # A column of remarks in which nothing is remarked only takes space from the others.
+    kept = [at for at, column in enumerate(columns) if not column.may_shrink or any(row[at] for row in shown)]
+    for column in (columns[at] for at in kept):
         table.add_column(
             column.title,
+            header_style="dim",
             justify="right" if column.right else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            ratio=1 if column.may_shrink and sys.stdout.isatty() else None,
-            min_width=None if column.may_shrink else len(column.title),
+            no_wrap=not column.may_shrink,
         )
-    for row in rows:
-        table.add_row(*(column.show(value_of(row, column.field)) for column in columns))
+    for row in shown:
+        cells = [Text.from_markup(row[at]) for at in kept]
+        for cell in cells:
+            cell.no_wrap, cell.overflow = True, "ellipsis"
+        table.add_row(*cells)
     return table
 
 
@@ -134,7 +152,7 @@ def show_rows(answer: Any, rows: Sequence[Row], columns: Sequence[Column], forma
         case "table" if not rows:
             click.echo(nothing, err=True)
         case "table":
-            console().print(table_of(rows, columns))
+            show(table_of(rows, columns))
 
 
 def show_fields(answer: Any, fields: Sequence[tuple[str, str]], format: Format) -> None:
@@ -152,7 +170,7 @@ def show_fields(answer: Any, fields: Sequence[tuple[str, str]], format: Format) 
             grid = Table.grid(padding=(0, 2))
             for name, shown in fields:
                 grid.add_row(f"[dim]{name}[/]", shown)
-            console().print(grid)
+            show(grid)
 
 
 def show_json(answer: Any) -> None:

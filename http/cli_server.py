@@ -14,8 +14,8 @@ import click
 from .cli_connection import (
     NO_SERVER,
     REFUSED,
-    configuration,
     format_option,
+    storage_of,
     storage_option,
     with_client,
 )
@@ -95,7 +95,7 @@ def stop(storage: Path | None, timeout: float) -> None:
     \b
     Example: sidecar stop --storage /srv/sidecar/shop
     """
-    path = configuration(storage).storage
+    path = storage_of(storage)
     pid = holder_of_lock(path)
     if pid is None:
         click.echo(f"Error: no sidecar runs with storage {path}", err=True)
@@ -214,7 +214,7 @@ def token(
 
     if operator is (agent_type is not None):
         raise click.UsageError("name either --operator or --agent-type")
-    directory = configuration(storage).storage
+    directory = storage_of(storage)
     if agent_type is None:
         minted = mint_operator_token(
             directory, os.environ, agent_id=agent_id or "operator", project_id=project, ttl_s=ttl

@@ -126,4 +126,5 @@ def _say_how_to_begin() -> None:
 def _command() -> str:
     """How this very command is called from anywhere."""
     called = Path(sys.argv[0])
-    return called.name if shutil.which(called.name) or called.name != "sidecar" else str(called.absolute())
+    is_elsewhere = called.name == "sidecar" and shutil.which("sidecar") is None
+    return str(called.absolute()) if is_elsewhere else "sidecar"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from rich.text import Text
 
-from .cli_output import Column, console, number, printable, state, table_of, text
+from .cli_output import Column, number, printable, show, state, table_of, text
 from .demo_project import ISSUE_ID, PROJECT_ID
 from .demo_story import Story
 from .sdk_client import Client
@@ -35,39 +36,44 @@ _EVENTS = (
 
 def show_report(story: Story, client: Client, project: Path) -> None:
     """Print it all; what the API says now stands beside what the events said then."""
-    out = console()
     agents = client.call("GET", "/api/agents", query={"project_id": PROJECT_ID})["agents"]
     for row in agents:
         row["ended_with"] = _ended_with(row)
     results = client.results(issue_id=ISSUE_ID, project_id=PROJECT_ID)
-    out.print(table_of(reversed(agents), _AGENTS, title="Agents"))
+    show()
+    show(table_of(reversed(agents), _AGENTS, title="Agents"))
+    show()
     handed_in = [
         {"agent_type": r.agent_type, "status": r.status, "decisions": "; ".join(map(str, r.result["decisions"]))}
         for r in reversed(results.results)
     ]
-    out.print(table_of(handed_in, _RESULTS, title="Results"))
-    told = [
-        {"at_s": line.at_s, "event_type": line.event.event_type, "who": line.who, "what": line.what}
-        for line in story.lines
-    ]
-    out.print(table_of(told, _EVENTS, title="Events"))
+    show(table_of(handed_in, _RESULTS, title="Results"))
+    show()
+    if sys.stdout.isatty():  # elsewhere each event has left its line already
+        told = [
+            {"at_s": line.at_s, "event_type": line.event.event_type, "who": line.who, "what": line.what}
+            for line in story.lines
+        ]
+        show(table_of(told, _EVENTS, title="Events"))
+        show()
     for restart in story.restarts:
-        out.print(
+        show(
             f"The restart of {restart.agent_type} ({text(restart.why)}) cost "
-            f"[bold]{restart.took_ms:.0f} ms[/] from crash to running, {restart.back_off_ms:.0f} ms of them back-off."
+            f"[bold]{restart.took_ms:.0f} ms[/] from crash to running: {restart.back_off_ms:.0f} ms of back-off and "
+            f"{max(0.0, restart.took_ms - restart.back_off_ms):.0f} ms of work."
         )
     commit = _last_commit(project)
     verdict = "[bold green]completed[/]" if story.is_good else "[bold red]not completed[/]"
     done = sum(member.state == "completed" for member in story.members.values())
-    out.print(
+    show(
         f"{done} of {len(story.members)} agents completed in {story.took_s:.1f} s: the work is {verdict}. "
         f"{len(story.lines)} events, {results.total} results."
     )
     if commit:
-        out.print(Text(f"The project's last commit: {commit}"))
+        show(Text(f"The project's last commit: {commit}"))
     if not story.is_good:
         _show_what_went_wrong(agents, client)
-    out.print()
+    show()
 
 
 def _ended_with(row: dict[str, Any]) -> str:
@@ -75,7 +81,6 @@ def _ended_with(row: dict[str, Any]) -> str:
 
 
 def _show_what_went_wrong(agents: list[dict[str, Any]], client: Client) -> None:
-    out = console()
     for row in agents:
         if row["state"] == "completed":
             continue
@@ -83,8 +88,8 @@ def _show_what_went_wrong(agents: list[dict[str, Any]], client: Client) -> None:
             query = {"stream": stream, "tail": 15}
             said = client.call("GET", f"/api/agents/{row['agent_id']}/logs", query=query)["data"]
             if said:
-                out.print(f"[bold]{row['agent_id']}[/], {row['state']}, {stream}:")
-                out.print(Text("\n".join(printable(line) for line in said.splitlines())))
+                show(f"[bold]{row['agent_id']}[/], {row['state']}, {stream}:")
+                show(Text("\n".join(printable(line) for line in said.splitlines())))
 
 
 def _last_commit(project: Path) -> str:

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from .cli_output import STATE_STYLES, console, printable
+from .cli_output import STATE_STYLES, console, printable, show
 from .demo_story import Line, Story
 
 _STYLES = {**STATE_STYLES, "crashed": "bold red", "awaited": "dim"}
@@ -26,8 +26,7 @@ class View:
     def __init__(self, story: Story, url: str) -> None:
         self._story = story
         self._url = url
-        self._console = console()
-        self._live = Live(console=self._console, refresh_per_second=12, transient=True) if sys.stdout.isatty() else None
+        self._live = Live(console=console(), refresh_per_second=12, transient=True) if sys.stdout.isatty() else None
         self._started = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -44,7 +43,7 @@ class View:
 
     def saw(self, line: Line) -> None:
         if self._live is None:
-            self._console.print(as_text(line))
+            show(as_text(line))
         else:
             self._live.update(self._screen())
 

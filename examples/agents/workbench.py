@@ -108,7 +108,8 @@ def interpreter(root: Path) -> str:
 
 def command(root: Path, *argv: str) -> subprocess.CompletedProcess[str]:
     """Run a command in the project's folder and hand back its exit code and output."""
-    log.info("$ %s", " ".join((Path(argv[0]).name, *argv[1:])))
+    shown = (argument if argument.isprintable() else "…" for argument in argv[1:])
+    log.info("$ %s", " ".join((Path(argv[0]).name, *shown)))
     # Without bytecode files the project holds what the agents wrote and nothing else.
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
