@@ -251,6 +251,7 @@ class Journal:
     def compact(self, records: Iterable[bytes]) -> None:
         """Replace everything by these records, as one. Raises StorageUnavailable: then nothing has changed."""
         kept = list(records)
+        self.commit()
         if self.last_seq == 0:  # a snapshot stands for records, and there are none
             if kept:
                 self.append(kept)

@@ -1,181 +1,25 @@
 """Power fails at a random moment of a random life, thousands of times: nothing acknowledged may be missing.
 
-The disk is simulated: only what was synced is certain. Each 512-byte sector written since may be there or not, sizes
-and directory entries come back as some prefix of what was done to them, and power also fails inside a write. kill -9
-proves none of this, for the page cache survives it.
+kill -9 proves none of this, for the kernel's memory survives it.
 """
 
 from __future__ import annotations
 
-import io
 import random
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pytest
 
 from sidecar.state import journal as journal_module
 from sidecar.state.document_store import Change, DocumentStore
 from sidecar.state.errors import SidecarError
-from sidecar.state.fs import AppendFile
 from sidecar.state.journal import Durability, Journal
 from sidecar.state.journal_lines import encode
+from tests.simulated_disk import HOME, Inode, PowerLoss, SimulatedFs
 
-SECTOR = 512
 LIVES = 3
-HOME = Path("/disk/results")
 QUICK_TRIALS = 150
-SOAK_TRIALS = 5_000
-
-
-class PowerLoss(BaseException):
-    """Not an Exception: no handler of the code under test may take it for an error of the disk."""
-
-
-@dataclass
-class Inode:
-    """data: what a running process sees. synced: what is certain. pending: done since, oldest first."""
-
-    data: bytearray = field(default_factory=bytearray)
-    synced: bytes = b""
-    pending: list[tuple[int, bytes | None]] = field(default_factory=list)  # (offset, data), or (size, None)
-
-    def after_power_loss(self, rng: random.Random) -> Inode:
-        sizes = [len(self.synced)]
-        for offset, data in self.pending:
-            sizes.append(offset if data is None else max(sizes[-1], offset + len(data)))
-        kept = rng.randrange(len(sizes))  # sizes come back as a prefix, as a journaling file system has them
-        content = bytearray(self.synced)
-        hole = rng.choice((b"\0", b"\0", b"~"))  # never written, or what another file had there
-        for done, (offset, data) in enumerate(self.pending, 1):
-            if data is None:
-                if done <= kept:
-                    del content[offset:]
-                continue
-            if len(content) < offset + len(data):
-                content += hole * (offset + len(data) - len(content))
-            start = offset
-            while start < offset + len(data):
-                end = min(offset + len(data), (start // SECTOR + 1) * SECTOR)
-                if rng.random() < 0.5:
-                    content[start:end] = data[start - offset : end - offset]
-                start = end
-        del content[sizes[kept] :]
-        content += hole * (sizes[kept] - len(content))
-        return Inode(content, bytes(content))
-
-
-class SimulatedFile:
-    def __init__(self, fs: SimulatedFs, inode: Inode) -> None:
-        self._fs = fs
-        self._inode = inode
-
-    def write(self, data: bytes) -> None:
-        self._fs.require_power()
-        offset = len(self._inode.data)
-        if self._fs.is_last_call():
-            data = data[: self._fs.rng.randrange(len(data) + 1)]
-        self._inode.data += data
-        self._inode.pending.append((offset, data))
-        self._fs.tick()
-
-    def sync(self) -> None:
-        self._fs.tick()
-        if self._fs.syncs:
-            self._inode.synced = bytes(self._inode.data)
-            self._inode.pending.clear()
-
-    def truncate(self, size: int) -> None:
-        self._fs.require_power()
-        del self._inode.data[size:]
-        self._inode.pending.append((size, None))
-        self._fs.tick()
-
-    def close(self) -> None:
-        pass
-
-
-class SimulatedFs:
-    """One directory. fails_at: the call at which power fails. syncs False: a disk that lies about syncing."""
-
-    def __init__(
-        self, rng: random.Random, files: dict[str, Inode] | None = None, *, fails_at: int, syncs: bool = True
-    ) -> None:
-        self.rng = rng
-        self.syncs = syncs
-        self._files = dict(files or {})
-        self._durable = dict(self._files)
-        self._entries: list[dict[str, Inode]] = []  # the directory after each call since it was last synced
-        self._calls_left = fails_at
-
-    def is_last_call(self) -> bool:
-        return self._calls_left == 1
-
-    def tick(self) -> None:
-        self._calls_left -= 1
-        self.require_power()
-
-    def require_power(self) -> None:
-        if self._calls_left <= 0:
-            raise PowerLoss
-
-    def after_power_loss(self) -> dict[str, Inode]:
-        entries = self.rng.choice([self._durable, *self._entries])
-        return {name: inode.after_power_loss(self.rng) for name, inode in entries.items()}
-
-    def _changed(self) -> None:
-        self._entries.append(dict(self._files))
-        self.tick()
-
-    def make_directory(self, path: Path) -> None:
-        pass
-
-    def lock(self, path: Path) -> Any:
-        class Unlocked:
-            def release(self) -> None:
-                pass
-
-        return Unlocked()
-
-    def names(self, directory: Path) -> list[str]:
-        return sorted(self._files)
-
-    def size(self, path: Path) -> int:
-        return len(self._files[path.name].data)
-
-    def reader(self, path: Path) -> BinaryIO:
-        return io.BytesIO(bytes(self._files[path.name].data))
-
-    def create(self, path: Path) -> AppendFile:
-        self.require_power()
-        if path.name in self._files:
-            raise FileExistsError(path)
-        self._files[path.name] = Inode()
-        self._changed()
-        return SimulatedFile(self, self._files[path.name])
-
-    def append_to(self, path: Path) -> AppendFile:
-        return SimulatedFile(self, self._files[path.name])
-
-    def reserve(self, path: Path, size: int) -> None:
-        pass
-
-    def rename(self, old: Path, new: Path) -> None:
-        self.require_power()
-        self._files[new.name] = self._files.pop(old.name)
-        self._changed()
-
-    def unlink(self, path: Path) -> None:
-        self.require_power()
-        del self._files[path.name]
-        self._changed()
-
-    def sync_directory(self, path: Path) -> None:
-        self.tick()
-        if self.syncs:
-            self._durable = dict(self._files)
-            self._entries.clear()
+SOAK_TRIALS = 30_000
 
 
 Tables = dict[str, dict[int, bytes]]
@@ -301,6 +145,50 @@ def test_the_trials_notice_lines_that_claim_too_much_to_be_synced(monkeypatch: p
 
     monkeypatch.setattr(journal_module, "encode", claims_too_much)
     assert failures(100) > 0
+
+
+def windows(seed: int) -> None:
+    """Lives of a log that forgets its oldest records: what is left is whole, and nothing young is missing."""
+    rng = random.Random(seed)
+    files: dict[str, Inode] = {}
+    acknowledged = appended = dropped = 0
+
+    def live(fs: SimulatedFs) -> None:
+        nonlocal acknowledged, appended, dropped
+        while True:
+            journal = Journal.open(HOME, fs=fs, segment_bytes=1_500)
+            seqs = [entry.seq for entry in journal.entries()]
+            first = seqs[0] if seqs else journal.last_seq + 1
+            assert seqs == list(range(first, journal.last_seq + 1))
+            assert first <= max(dropped, 1)
+            assert acknowledged <= journal.last_seq <= appended
+            acknowledged = appended = journal.last_seq
+            for _ in range(rng.randrange(5, 50)):
+                appended = max(appended, journal.last_seq + 1)
+                journal.append([b'"%b"' % (b"x" * rng.randrange(200))])
+                if rng.random() < 0.1:
+                    dropped = max(dropped, rng.randrange(journal.last_seq + 1))
+                    journal.drop_before(dropped)
+                journal.commit()
+                acknowledged = journal.last_seq
+            journal.close()
+
+    for _ in range(LIVES):
+        fs = SimulatedFs(rng, files, fails_at=int(rng.expovariate(1 / 60)) + 1)
+        with pytest.raises(PowerLoss):
+            live(fs)
+        files = fs.after_power_loss()
+
+
+def test_power_loss_takes_no_record_that_was_not_to_be_dropped() -> None:
+    for seed in range(QUICK_TRIALS):
+        windows(seed)
+
+
+@pytest.mark.soak
+def test_power_loss_takes_no_record_that_was_not_to_be_dropped_in_many_trials() -> None:
+    for seed in range(SOAK_TRIALS):
+        windows(seed)
 
 
 def test_power_loss_leaves_whole_transactions_at_level_os() -> None:
