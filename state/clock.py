@@ -13,3 +13,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def utc_now() -> datetime:
     """Now, aware, in UTC."""
     return _EPOCH + timedelta(microseconds=time.time_ns() // 1000)
+
+
+def utc_at(seconds: float) -> datetime:
+    """The time that is `seconds` after the Unix epoch, aware, in UTC."""
+    return _EPOCH + timedelta(seconds=seconds)

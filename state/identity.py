@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import jwt
 import msgspec
 
+from .clock import utc_at
 from .errors import TokenExpired, Unauthorized
 from .models import IDENTIFIER, AgentId
 
@@ -181,7 +182,7 @@ class TokenKey:
         return Token(
             text=jwt.encode(claims, self._secret, algorithm="HS256"),
             token_id=token_id,
-            expires_at=datetime.fromtimestamp(issued_at + ttl_s, UTC),
+            expires_at=utc_at(issued_at + ttl_s),
         )
 
     def verify(self, text: str, *, now: datetime, grace_s: int = 0) -> Caller:
@@ -211,10 +212,10 @@ class TokenKey:
         for value in (body.sub, body.agent_type, body.project_id, body.issue_id):
             if value is not None and IDENTIFIER.fullmatch(value) is None:
                 raise Unauthorized("the token names something that is not an identifier")
-        issued_at = datetime.fromtimestamp(body.iat, UTC)
+        issued_at = utc_at(body.iat)
         if max(body.iat, body.nbf) > now.timestamp() + CLOCK_SKEW_S:
             raise Unauthorized("the token is not valid yet")
-        expires_at = datetime.fromtimestamp(body.exp, UTC)
+        expires_at = utc_at(body.exp)
         if now >= expires_at + timedelta(seconds=grace_s):
             raise TokenExpired("the token has expired", expired_at=expires_at)
         return Caller(

@@ -1,0 +1,270 @@
+"""Who may do what: every row of the protocol's table of classes, identities, projects, expiry, refresh, revocation."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import jwt
+import pytest
+from freezegun import freeze_time
+
+from sidecar.http.auth import Authenticator
+from sidecar.http.storage import SECRET_FILE
+from sidecar.state.errors import TokenExpired, Unauthorized
+from sidecar.state.identity import PERMISSIONS, AgentClass, Revocations, TokenKey
+
+NARROW = {"coordination", "error", "system"}
+
+# class, an agent type of it, write_results, topics (None: every one), spawn_agents
+ROWS = [
+    ("architect", "chief-architect", True, None, True),
+    ("architect", "data-architect", True, None, True),
+    ("coding", "python-specialist", True, None, False),
+    ("coding", "web-developer", True, None, False),
+    ("qa", "test-engineer", True, None, False),
+    ("qa", "security-auditor", True, None, False),
+    ("devops", "devops-engineer", True, None, False),
+    ("documentation", "documentation-expert", True, NARROW | {"documentation"}, False),
+    ("documentation", "tech-writer", True, NARROW | {"documentation"}, False),
+    ("support", "poet", False, NARROW, False),
+    ("support", "operator", False, NARROW, False),
+]
+TOPICS = ("architecture", "implementation", "documentation", "coordination", "error", "system", "of-our-own")
+
+
+def outcome(answer: Any) -> tuple[int, str]:
+    return answer.status_code, answer.json().get("code", "")
+
+
+@pytest.mark.parametrize(("_class", "agent_type", "writes", "topics", "spawns"), ROWS)
+def test_each_class_may_what_the_table_says(
+    sidecar: Any, _class: str, agent_type: str, writes: bool, topics: set[str] | None, spawns: bool
+) -> None:
+    agent = sidecar.agent(agent_type, "ada")
+    assert agent.get(f"/api/context/issue-1/{agent_type}").status_code == 200
+    assert agent.get("/api/results").status_code == 200
+    assert agent.get("/api/events/wait/anything", params={"timeout": 0}).status_code == 200
+    result = {"agent_id": "ada", "agent_type": agent_type, "issue_id": "issue-1", "project_id": "default"}
+    stored = agent.post("/api/results", json={**result, "result": {"status": "success"}})
+    assert outcome(stored) == ((201, "") if writes else (403, "AUTH_003"))
+    for topic in TOPICS:
+        published = agent.post("/api/events/thought", json={"topic": topic, "data": {}})
+        may = topics is None or topic in topics
+        assert outcome(published) == ((202, "") if may else (403, "AUTH_003")), topic
+    spawned = agent.post("/api/agents/spawn", json={"agent_type": "python-specialist", "issue_id": "issue-1"})
+    assert outcome(spawned) == ((201, "") if spawns else (403, "AUTH_003"))
+
+
+def test_the_topic_that_a_type_implies_counts_as_named(sidecar: Any) -> None:
+    agent = sidecar.agent("poet", "ada")
+    assert outcome(agent.post("/api/events/implementation_complete", json={"data": {}})) == (403, "AUTH_003")
+    assert outcome(agent.post("/api/events/error_encountered", json={"data": {}})) == (202, "")
+
+
+def test_a_profile_can_put_a_type_into_another_class(start_sidecar: Any) -> None:
+    sidecar = start_sidecar('[profiles.poet]\nclass = "coding"\n')
+    poet = sidecar.agent("poet", "ada", agent_class=AgentClass.CODING)
+    assert outcome(poet.post("/api/events/implementation_complete", json={"data": {}})) == (202, "")
+
+
+OPERATORS_ONLY = [
+    ("GET", "/api/mailboxes"),
+    ("GET", "/api/events/dead-letters"),
+    ("DELETE", "/api/agents/agent-1"),
+    ("POST", "/api/agents/agent-1/restart"),
+    ("POST", "/api/actors/event_bus/restart"),
+    ("DELETE", "/api/cache/all"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATORS_ONLY)
+def test_what_is_for_operators_is_refused_to_an_architect(sidecar: Any, method: str, path: str) -> None:
+    answer = sidecar.agent("chief-architect").request(method, path)
+    assert outcome(answer) == (403, "AUTH_003")
+    assert answer.json()["details"] == {"permission": "admin"}
+    assert sidecar.operator.request(method, path).status_code in (200, 202, 404)
+
+
+@pytest.mark.parametrize("publisher", ["ada", "python-specialist", None])
+def test_a_publisher_may_go_by_id_or_type(sidecar: Any, publisher: str | None) -> None:
+    agent = sidecar.agent("python-specialist", "ada")
+    assert outcome(agent.post("/api/events/done", json={"publisher": publisher, "data": {}})) == (202, "")
+    event = sidecar.wait_for("done")
+    assert (event["publisher"], event["publisher_type"]) == (publisher or "ada", "python-specialist")
+
+
+def test_nobody_publishes_or_stores_under_another_name(sidecar: Any) -> None:
+    for client in (sidecar.agent("python-specialist", "ada"), sidecar.operator):
+        forged = client.post("/api/events/done", json={"publisher": "bob", "data": {}})
+        assert outcome(forged) == (403, "AUTH_005")
+    agent = sidecar.agent("python-specialist", "ada")
+    own = {"agent_id": "ada", "agent_type": "python-specialist", "issue_id": "i", "project_id": "default"}
+    for field in ("agent_id", "agent_type"):
+        answer = agent.post("/api/results", json={**own, field: "somebody", "result": {"status": "success"}})
+        assert outcome(answer) == (403, "AUTH_005")
+        assert answer.json()["details"]["field"] == field
+
+
+def test_a_context_is_for_ones_own_type_unless_one_may_spawn(sidecar: Any) -> None:
+    answer = sidecar.agent("python-specialist").get("/api/context/issue-1/test-engineer")
+    assert outcome(answer) == (403, "AUTH_005")
+    for client in (sidecar.agent("chief-architect"), sidecar.operator):
+        assert client.get("/api/context/issue-1/test-engineer").status_code == 200
+
+
+def test_a_token_acts_in_its_project_only(sidecar: Any) -> None:
+    ada = sidecar.agent("chief-architect", "ada", project_id="one")
+    bob = sidecar.agent("chief-architect", "bob", project_id="two")
+    body = {"agent_id": "ada", "agent_type": "chief-architect", "issue_id": "i", "result": {"status": "success"}}
+    stored = ada.post("/api/results", json={**body, "project_id": "one"})
+    assert stored.status_code == 201
+    assert outcome(ada.post("/api/results", json={**body, "project_id": "two"})) == (403, "AUTH_004")
+    assert outcome(bob.get(f"/api/results/{stored.json()['id']}")) == (404, "REQ_404")
+    assert bob.get("/api/results").json()["total"] == 0
+    assert bob.get("/api/events").json()["total"] == 0
+    assert bob.get("/api/events/wait/result_stored", params={"timeout": 0}).json()["events"] == []
+    for path in ("/api/results", "/api/events", "/status", "/api/events/wait", "/api/agents"):
+        assert outcome(bob.get(path, params={"project_id": "one"})) == (403, "AUTH_004")
+    spawn = {"agent_type": "python-specialist", "issue_id": "i", "project_id": "one"}
+    assert outcome(bob.post("/api/agents/spawn", json=spawn)) == (403, "AUTH_004")
+    agent_id = ada.post("/api/agents/spawn", json=spawn).json()["agent_id"]
+    assert outcome(bob.get(f"/api/agents/{agent_id}")) == (404, "REQ_404")
+    assert ada.get(f"/api/agents/{agent_id}").status_code == 200
+    assert bob.get("/api/agents").json()["agents"] == []
+    assert bob.get("/status").json()["storage"]["results_stored"] == 0
+
+
+def test_an_operator_sees_every_project_or_the_one_named(sidecar: Any) -> None:
+    for project_id in ("one", "two"):
+        published = sidecar.operator.post("/api/events/done", params={"project_id": project_id}, json={"data": {}})
+        assert published.status_code == 202
+    assert sidecar.operator.get("/api/events").json()["total"] == 2
+    listed = sidecar.operator.get("/api/events", params={"project_id": "two"}).json()
+    assert [event["project_id"] for event in listed["events"]] == ["two"]
+
+
+def forged(token: str, **claims: Any) -> str:
+    """The token's claims, changed, under its own signature."""
+    head, body, signature = token.split(".")
+    known = json.loads(base64.urlsafe_b64decode(body + "=="))
+    changed = base64.urlsafe_b64encode(json.dumps({**known, **claims}).encode()).rstrip(b"=").decode()
+    return f"{head}.{changed}.{signature}"
+
+
+def test_only_whole_tokens_of_ours_are_taken(sidecar: Any) -> None:
+    good = sidecar.token()
+    secret = bytes.fromhex((sidecar.storage / SECRET_FILE).read_text())
+    claims = jwt.decode(good, options={"verify_signature": False})
+    bad = {
+        "nothing": "",
+        "no bearer": good,
+        "basic": f"Basic {good}",
+        "empty": "Bearer",
+        "garbage": "Bearer garbage",
+        "too long": f"Bearer {'x' * 20_000}",
+        "not ascii": "Bearer \xe9".encode("latin-1"),
+        "changed": f"Bearer {forged(good, permissions=['admin'])}",
+        "unsigned": f"Bearer {jwt.encode(claims, '', algorithm='none')}",
+        "another secret": f"Bearer {jwt.encode(claims, b'x' * 32, algorithm='HS256')}",
+        "another algorithm": f"Bearer {jwt.encode(claims, secret * 2, algorithm='HS512')}",
+        "another audience": f"Bearer {jwt.encode({**claims, 'aud': 'others'}, secret, algorithm='HS256')}",
+        "another issuer": f"Bearer {jwt.encode({**claims, 'iss': 'others'}, secret, algorithm='HS256')}",
+        "from the future": f"Bearer {jwt.encode({**claims, 'nbf': claims['nbf'] + 600}, secret, algorithm='HS256')}",
+        "an unknown permission": f"Bearer {jwt.encode({**claims, 'permissions': ['all']}, secret, algorithm='HS256')}",
+        "a bad name": f"Bearer {jwt.encode({**claims, 'sub': '../x'}, secret, algorithm='HS256')}",
+        **{
+            f"no {name}": "Bearer "
+            + jwt.encode({key: value for key, value in claims.items() if key != name}, secret, algorithm="HS256")
+            for name in claims
+            if name != "issue_id"
+        },
+    }
+    for what, header in bad.items():
+        answer = sidecar.client().get("/status", headers={"Authorization": header} if header else {})
+        assert outcome(answer) == (401, "AUTH_001"), what
+        assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+        assert good not in answer.text
+        assert secret.hex() not in answer.text
+    assert sidecar.client(good).get("/status").status_code == 200
+
+
+def test_an_expired_token_is_told_from_a_wrong_one(sidecar: Any) -> None:
+    with freeze_time(datetime.now(UTC) - timedelta(hours=2), tick=True):
+        old = sidecar.token()
+    answer = sidecar.client(old).get("/status")
+    assert outcome(answer) == (401, "AUTH_002")
+
+
+def test_a_refreshed_token_works_and_the_old_one_for_a_minute_more(sidecar: Any) -> None:
+    with freeze_time(tick=True) as clock:
+        old = sidecar.client(sidecar.token())
+        answer = old.post("/api/auth/refresh")
+        assert answer.status_code == 200
+        assert set(answer.json()) == {"token", "expires_at", "timestamp"}
+        new = sidecar.client(answer.json()["token"])
+        assert new.get("/status").status_code == 200
+        assert old.get("/status").status_code == 200
+        clock.tick(61)
+        assert outcome(old.get("/status")) == (401, "AUTH_001")
+        assert new.get("/status").status_code == 200
+
+
+def test_within_the_grace_only_an_agent_that_is_supervised_refreshes(sidecar: Any) -> None:
+    spawned = sidecar.client(sidecar.spawn("go-specialist")["jwt_token"])
+    by_hand = sidecar.agent("go-specialist", "by-hand")
+    with freeze_time(datetime.now(UTC) + timedelta(hours=1, minutes=4), tick=True):
+        assert outcome(spawned.get("/status")) == (401, "AUTH_002")
+        assert spawned.post("/api/auth/refresh").status_code == 200
+        assert outcome(by_hand.post("/api/auth/refresh")) == (401, "AUTH_002")
+    with freeze_time(datetime.now(UTC) + timedelta(hours=1, minutes=6), tick=True):
+        assert outcome(spawned.post("/api/auth/refresh")) == (401, "AUTH_002")
+
+
+class TestTheTokenCache:
+    key = TokenKey(b"k" * 32)
+
+    def header(self, now: datetime, **claims: Any) -> str:
+        known: dict[str, Any] = {"agent_id": "ada", "agent_type": "t", "project_id": "p", "issue_id": None}
+        permissions = PERMISSIONS[AgentClass.CODING]
+        return f"Bearer {self.key.mint(**known, permissions=permissions, now=now, **claims).text}"
+
+    def test_a_remembered_token_still_expires(self) -> None:
+        now = datetime(2026, 1, 1, tzinfo=UTC)
+        clock = [now]
+        authenticator = Authenticator(self.key, Revocations(), now=lambda: clock[0])
+        header = self.header(now, ttl_s=10)
+        assert authenticator.caller(header).agent_id == "ada"
+        clock[0] = now + timedelta(seconds=9.9)
+        assert authenticator.caller(header).agent_id == "ada"
+        clock[0] = now + timedelta(seconds=10)
+        with pytest.raises(TokenExpired):
+            authenticator.caller(header)
+
+    def test_a_remembered_token_is_still_revoked(self) -> None:
+        now = datetime(2026, 1, 1, tzinfo=UTC)
+        revocations = Revocations()
+        authenticator = Authenticator(self.key, revocations, now=lambda: now)
+        header = self.header(now)
+        caller = authenticator.caller(header)
+        revocations.revoke(caller.token_id, from_=now, expires_at=caller.expires_at)
+        with pytest.raises(Unauthorized):
+            authenticator.caller(header)
+
+    def test_one_remembered_within_the_refresh_grace_is_no_more_than_that(self) -> None:
+        now = datetime(2026, 1, 1, tzinfo=UTC)
+        late = now + timedelta(seconds=3700)
+        authenticator = Authenticator(self.key, Revocations(), now=lambda: late)
+        header = self.header(now)
+        assert authenticator.refresher(header).agent_id == "ada"
+        with pytest.raises(TokenExpired):
+            authenticator.caller(header)
+
+    def test_it_is_bounded(self) -> None:
+        now = datetime(2026, 1, 1, tzinfo=UTC)
+        authenticator = Authenticator(self.key, Revocations(), remembered=5, now=lambda: now)
+        for _ in range(20):
+            authenticator.caller(self.header(now))
+        assert len(authenticator._callers) == 5
