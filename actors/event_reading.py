@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime
 from operator import attrgetter
 
@@ -23,22 +23,27 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     gap: Gap | None = None
 
     def batch(
-        self, event_log: EventLog, matches: Callable[[Event], bool], *, limit: int, now: datetime
+        self,
+        event_log: EventLog,
+        event_types: Collection[str],
+        matches: Callable[[Event], bool],
+        *,
+        limit: int,
+        now: datetime,
     ) -> EventBatch | None:
         """The first `limit` matching events after the place, oldest first; None if there are none."""
-        found: list[Delivery] = []
-        reached, more = self.place, False
-        for place, event in event_log.after(self.place):
+        found: list[tuple[int, Event]] = []
+        reached, more = event_log.last_place, False
+        for place, event in event_log.after(self.place, event_types):
             if matches(event) and not is_past_ttl(event, now=now):
                 if len(found) == limit:
-                    more = True
+                    reached, more = found[-1][0], True
                     break
-                found.append(Delivery(event=event))
-            reached = place
+                found.append((place, event))
         if not found:
             return None
         return EventBatch(
-            deliveries=tuple(found),
+            deliveries=tuple(Delivery(event=event) for _, event in found),
             more_available=more,
             next_cursor=event_log.id_at(reached),
             timed_out=False,

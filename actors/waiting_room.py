@@ -167,7 +167,7 @@ class WaitingRoom:
 
         if waiter.mailbox is not None:
             return self._hand_out(waiter.mailbox, event_log, matches, request.limit)
-        batch = reading.batch(event_log, matches, limit=request.limit, now=utc_now())
+        batch = reading.batch(event_log, request.event_types, matches, limit=request.limit, now=utc_now())
         waiter.place = max(waiter.place, event_log.last_place)
         return batch
 

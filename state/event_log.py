@@ -7,7 +7,9 @@ Places are never reused; dropped events leave at the front only, and why they le
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator
+import heapq
+import itertools
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Literal
@@ -61,6 +63,7 @@ class EventLog:
     def __init__(self, retention: Retention, *, dropped: int = 0, last_dropped: EventId = BEGINNING) -> None:
         self._retention = retention
         self._events: list[Event] = []
+        self._of_type: dict[str, list[int]] = {}  # places, ascending; may begin with some that were dropped
         self._head = 0  # index in _events of the oldest retained one
         self._before_list = dropped  # place of the event before _events[0]
         self._last_dropped = last_dropped
@@ -83,6 +86,7 @@ class EventLog:
     def append(self, event: Event) -> int:
         """Returns the event's place."""
         self._events.append(event)
+        self._of_type.setdefault(event.event_type, []).append(self.last_place)
         return self.last_place
 
     def at(self, place: int) -> Event:
@@ -91,11 +95,21 @@ class EventLog:
             raise IndexError(f"place {place} is not within {self.dropped + 1}..{self.last_place}")
         return self._events[place - self._before_list - 1]
 
-    def after(self, place: int) -> Iterator[tuple[int, Event]]:
-        """Retained events after `place`, oldest first, with their places; also those past their ttl."""
-        start = max(place, self.dropped) - self._before_list
-        for index in range(start, len(self._events)):
-            yield self._before_list + index + 1, self._events[index]
+    def after(self, place: int, event_types: Collection[str] = ()) -> Iterator[tuple[int, Event]]:
+        """Retained events after `place`, oldest first, with their places; also those past their ttl.
+
+        event_types: only events of these types; none means every type. Costs nothing for events of others.
+        """
+        place = max(place, self.dropped)
+        if not event_types:
+            places: Iterable[int] = range(place + 1, self.last_place + 1)
+        else:
+            places = heapq.merge(*(self._places_of(event_type, after=place) for event_type in event_types))
+        return ((found, self._events[found - self._before_list - 1]) for found in places)
+
+    def _places_of(self, event_type: str, *, after: int) -> Iterator[int]:
+        places = self._of_type.get(event_type, [])
+        return itertools.islice(places, bisect.bisect_right(places, after), None)
 
     def place_of(self, event_id: EventId) -> int:
         """The place of the newest event with an id of at most `event_id`; `dropped` if all retained ones are newer."""
@@ -138,6 +152,11 @@ class EventLog:
             del self._events[: self._head]
             self._before_list += self._head
             self._head = 0
+            self._of_type = {
+                event_type: kept
+                for event_type, places in self._of_type.items()
+                if (kept := places[bisect.bisect_right(places, self.dropped) :])
+            }
 
     def gap_after(self, place: int, event_id: EventId) -> Gap | None:
         """What a reader that stands at `place`, after event `event_id`, can no longer be given."""

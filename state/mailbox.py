@@ -6,6 +6,7 @@ but not yet settled is in `handed` and is given again if it was lost, or if the 
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable
 from datetime import datetime
 
@@ -36,6 +37,7 @@ class Handed(msgspec.Struct, kw_only=True):
 
     number: int
     places: tuple[int, ...]
+    ids: tuple[EventId, ...]
     reached: int
     reached_id: EventId
     incarnation: int
@@ -92,14 +94,7 @@ class Mailbox(msgspec.Struct, kw_only=True):
         handed, self.handed = self.handed, None
         if ack is not None:
             self.acks = True
-            # No more than was handed out: an id from nowhere must not skip what the client has never seen.
-            acked = min(log.place_of(ack), max(self.given_up_to, self.place))
-            if handed is not None and handed.places and acked >= handed.places[-1]:
-                self._move_to(handed.reached, handed.reached_id)
-                self._forget_told_gap()
-            elif handed is not None:
-                self.replays = handed.replays + self.replays
-            self._move_to(acked, log.id_at(acked))
+            self._acknowledge(ack, handed, log)
             return
         if handed is None:
             return
@@ -110,6 +105,23 @@ class Mailbox(msgspec.Struct, kw_only=True):
             self._forget_told_gap()
         else:
             self.replays = handed.replays + self.replays
+
+    def _acknowledge(self, ack: EventId, handed: Handed | None, log: EventLog) -> None:
+        if handed is None or not handed.ids:
+            # No more than was handed out: an id from nowhere must not skip what the client has never seen.
+            if log.retains(ack):
+                place = min(log.place_of(ack), max(self.given_up_to, self.place))
+                self._move_to(place, log.id_at(place))
+            return
+        if ack >= handed.ids[-1]:
+            self._move_to(handed.reached, handed.reached_id)
+            self._forget_told_gap()
+            return
+        # The answer's own ids, since the log may have dropped some of its events meanwhile.
+        acked = bisect.bisect_right(handed.ids, ack)
+        if acked:
+            self._move_to(handed.places[acked - 1], handed.ids[acked - 1])
+        self.replays = handed.replays + self.replays
 
     def settle(self, number: int, *, taken: bool) -> bool:
         """The verdict on answer `number`; False if it is not the last one, and so of no interest any more."""
@@ -144,17 +156,16 @@ class Mailbox(msgspec.Struct, kw_only=True):
         """
         self._notice_gap(log)
         found: list[tuple[int, Event]] = []
-        reached, more = self.place, False
-        for place, event in log.after(self.place):
+        reached, more = log.last_place, False
+        for place, event in log.after(self.place, self.key.event_types):
             if place not in self.skipped and matches(event):
                 if is_past_ttl(event, now=now):
                     self._count_expired(place, event)
                 elif len(found) == limit:
-                    more = True
+                    reached, more = found[-1][0], True
                     break
                 else:
                     found.append((place, event))
-            reached = place
         replays, self.replays = self.replays, []
         if not found and not replays:
             self._move_to(reached, log.id_at(reached))
@@ -174,6 +185,7 @@ class Mailbox(msgspec.Struct, kw_only=True):
         self.handed = Handed(
             number=self.answers,
             places=tuple(place for place, _ in found),
+            ids=tuple(event.event_id for _, event in found),
             reached=reached,
             reached_id=log.id_at(reached),
             incarnation=incarnation,
@@ -190,6 +202,7 @@ class Mailbox(msgspec.Struct, kw_only=True):
             self.handed = Handed(
                 number=self.answers,
                 places=(),
+                ids=(),
                 reached=self.place,
                 reached_id=self.place_id,
                 incarnation=incarnation,
