@@ -11,7 +11,7 @@ import time
 from typing import NamedTuple
 
 from ..state.agent_registry import AgentRecord
-from ..state.models import AgentState, ExitCause, ProcessIdentity
+from ..state.models import AgentState, ProcessIdentity
 from ..supervision.lifecycle import Occurrence
 from ..supervision.process import HAS_PIDFD, ExitStatus, StartedProcess, boot_id, is_alive, open_pidfd
 from ..supervision.process_exits import Exited
@@ -52,7 +52,7 @@ def adopt(keeper: Keeper) -> None:
     started = time.monotonic()
     trees = keeper.look_now()
     adopted = lost = 0
-    for agent in tuple(keeper.agents.values()):
+    for agent in tuple(keeper.book.agents.values()):
         if agent.record.state not in HOLDS_SLOT:
             continue
         found = newest(agent.record, trees)
@@ -84,7 +84,7 @@ def _process_of(identity: ProcessIdentity) -> StartedProcess | None:
 def _take_over(keeper: Keeper, agent: Agent, incarnation: int, process: StartedProcess) -> None:
     was = agent.record
     is_newer = incarnation > was.incarnation or was.process is None
-    keeper.change(
+    keeper.book.change(
         agent,
         Occurrence.ADOPTED,
         incarnation=incarnation,
@@ -93,22 +93,22 @@ def _take_over(keeper: Keeper, agent: Agent, incarnation: int, process: StartedP
         started_monotonic=time.monotonic() if is_newer else was.started_monotonic,
     )
     keeper.watch(agent, process)
-    keeper.announcer.announce("agent_adopted", agent.record)
+    keeper.book.tell_subscribed(agent)
+    keeper.book.announcer.announce("agent_adopted", agent.record)
     if was.state is AgentState.STOPPING:
-        keeper.end(agent, ExitCause.KILLED, grace_s=agent.profile.stop_timeout_seconds)
+        keeper.go_on_ending(agent)
 
 
 def _lost(keeper: Keeper, agent: Agent) -> None:
     """It ended while no sidecar looked: how is not known, so the policy treats it as a failure."""
     record, now = agent.record, time.monotonic()
     if record.boot_id != boot_id():
-        keeper.remember(agent, deaths=(), in_a_row=0, started_monotonic=now)
-    keeper.announcer.announce("agent_lost", agent.record)
-    was_stopping = record.state is AgentState.STOPPING
-    if record.state is not AgentState.RUNNING:
-        keeper.change(agent, Occurrence.ADOPTED)
+        keeper.book.remember(agent, deaths=(), in_a_row=0, started_monotonic=now)
+    keeper.book.announcer.announce("agent_lost", agent.record)
     exited = Exited(agent.id, record.incarnation, ExitStatus(), now, None)
-    if was_stopping:
-        keeper.stopped(agent, exited)
+    if record.state is AgentState.STOPPING:
+        keeper.gone(agent, exited)
     else:
+        if record.state is AgentState.STARTING:
+            keeper.book.change(agent, Occurrence.ADOPTED)
         keeper.died(agent, exited, None)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import signal
 import time
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Literal
 
 from ..state.agent_registry import AgentRecord
+from ..state.errors import SidecarError
 from ..state.identity import Token
-from ..state.models import AgentId, AgentState, AgentStatus, ExitCause, ProcessIdentity
+from ..state.models import AgentId, AgentState, AgentStatus, ProcessIdentity
 from ..supervision.process import ExitStatus, StartedProcess
 from ..supervision.process_exits import Exited
 from ..supervision.process_tree import TreeProcess, Trees
@@ -20,21 +22,28 @@ RUNS = frozenset({AgentState.STARTING, AgentState.RUNNING, AgentState.STOPPING})
 HOLDS_SLOT = RUNS | {AgentState.BACKING_OFF}
 
 
+class Then(Enum):
+    """What follows when the sidecar has ended an agent's process."""
+
+    STOPPED = "that was asked for"
+    STARTED_ANEW = "a restart was asked for"
+    JUDGED = "it broke a limit, and the restart policy decides"
+    TOGETHER = "it is restarted with its group"
+    GIVEN_UP = "its group was given up"
+
+
 @dataclass(slots=True)
 class Agent:
-    """ending: why the sidecar is ending its process, if it is. stop_at: monotonic, when SIGKILL follows SIGTERM."""
+    """stop_at: monotonic, when SIGKILL follows SIGTERM; 0 while the sidecar is not ending its process."""
 
     record: AgentRecord
     profile: Profile
     process: StartedProcess | None = None
     token: Token | None = None  # of the running incarnation, where this sidecar made it
-    ending: ExitCause | None = None
-    ending_note: str = ""
     stop_at: float = 0.0
     exited: Exited | None = None  # its process has ended while the sidecar was ending it; the tree may live on
     gone_at_ask: int = 0  # the census that shows whether anything is left of it
     told_to_end: set[ProcessIdentity] = field(default_factory=set)
-    start_asked: bool = False
     stop_waiters: list[Later[AgentStatus]] = field(default_factory=list)
     start_waiters: list[Later[AgentStatus]] = field(default_factory=list)
     last_heard: float = 0.0
@@ -63,10 +72,10 @@ class Agent:
             self.cpu_percent = round(100.0 * max(0.0, used_s) / elapsed_s, 1)
         self.tree, self.sampled_at = tree, now
 
-    def forget_process(self) -> None:
+    def forget_process(self, ran_for_s: float) -> None:
         """It has ended."""
-        self.process = None
-        self.ending, self.ending_note, self.stop_at, self.exited = None, "", 0.0, None
+        self.ended_runs = (self.ended_runs[0] + 1, self.ended_runs[1] + ran_for_s)
+        self.process, self.stop_at, self.exited = None, 0.0, None
         self.told_to_end.clear()
         self.tree, self.sampled_at, self.cpu_percent = (), 0.0, 0.0
 
@@ -74,7 +83,11 @@ class Agent:
         for later in self.start_waiters:
             later.answer(self.status())
         self.start_waiters.clear()
-        self.start_asked = False
+
+    def refuse_started(self, error: SidecarError) -> None:
+        for later in self.start_waiters:
+            later.refuse(error)
+        self.start_waiters.clear()
 
     def answer_stopped(self) -> None:
         for later in self.stop_waiters:

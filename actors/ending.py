@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 
-from ..state.models import AgentId, AgentState, ExitCause
+from ..state.models import AgentId, AgentState, ProcessIdentity
 from ..supervision.limits import Broken, broken_limit, is_left_over
 from ..supervision.process import ExitStatus, StartedProcess
 from ..supervision.process_exits import Exited, ExitWatcher
@@ -81,22 +81,20 @@ class Ending:
         self._census.lead(process.identity, Owned(agent.id, agent.record.incarnation))
         self._watcher.watch(agent.id, agent.record.incarnation, process, succeed)
 
-    def end(self, agent: Agent, cause: ExitCause, *, note: str, grace_s: float) -> None:
+    def end(self, agent: Agent, *, grace_s: float) -> None:
         """End the tree of an agent that is `stopping`: SIGTERM, and SIGKILL after `grace_s`; at once if that is 0.
 
         For one that is being ended already this can only bring the SIGKILL forward.
         """
         stop_at = time.monotonic() + grace_s
-        if agent.ending is None:
-            agent.ending, agent.ending_note, agent.stop_at = cause, note, stop_at
+        if agent.stop_at:
+            agent.stop_at = min(stop_at, agent.stop_at)
+        else:
+            agent.stop_at = stop_at
             if agent.process is not None:
                 self._watcher.let_stop(agent.process)
             if grace_s > 0:
                 self._terminate(agent, agent.tree)
-        elif stop_at >= agent.stop_at:
-            return
-        else:
-            agent.stop_at = stop_at
         if grace_s > 0:
             self._timers.tell_after(grace_s, self._me, AgentDue(agent.id, agent.record.incarnation, "stop_deadline"))
         else:
@@ -114,10 +112,12 @@ class Ending:
         """An incarnation ended by itself: look for what it left behind."""
         self._ask()
 
+    def leads_no_more(self, identity: ProcessIdentity) -> None:
+        """That process has ended."""
+        self._census.ended(identity)
+
     def leader_exited(self, agent: Agent, exited: Exited) -> bool:
         """Whether that is all to be said of it now: it was being ended, and `gone` follows."""
-        if agent.record.process is not None:
-            self._census.ended(agent.record.process)
         if agent.record.state is not AgentState.STOPPING:
             return False
         agent.exited = exited

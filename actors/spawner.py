@@ -7,7 +7,6 @@ import logging
 import os
 import secrets
 import time
-from collections import Counter
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, assert_never
@@ -34,7 +33,9 @@ from ..supervision.launch import check_environment, check_text, inherited
 from ..supervision.profile import Profiles
 from . import messages as m
 from .adoption import adopt
-from .agent import RUNS, Agent, AgentDue, CensusDue, CensusTaken, LogsDue, ProcessExited, QueueDue, SaveDue
+from .agent import RUNS, Agent, AgentDue, CensusDue, CensusTaken, LogsDue, ProcessExited, QueueDue, SaveDue, Then
+from .agent_book import AgentBook
+from .agent_numbers import count, with_one_more
 from .agent_tokens import AgentTokens
 from .announcer import AnnouncementAnswered, AnnouncementDue, Announcer
 from .asking import Later, Recipient
@@ -98,8 +99,15 @@ class Spawner(Owner):
     def on_start(self) -> None:
         self._announcer = Announcer(self._registry, self._bus, self._timers, self.me)
         self._following = LogFollowing(self._logs, self._timers, self.me)
-        self._keeper = Keeper(
+        book = AgentBook(
             registry=self._registry,
+            tokens=self._tokens,
+            announcer=self._announcer,
+            logs=self._logs,
+            bus=self._bus,
+        )
+        self._keeper = Keeper(
+            book=book,
             options=self._options,
             starting=Starting(
                 projects=self._projects,
@@ -109,18 +117,16 @@ class Spawner(Owner):
                 api_url=f"{self._base_url}/api",
                 base_env=inherited(os.environ),
             ),
-            tokens=self._tokens,
-            announcer=self._announcer,
-            logs=self._logs,
-            bus=self._bus,
+            instance_id=self._registry.instance_id,
             timers=self._timers,
             me=self.me,
         )
-        self._agents = self._keeper.agents
+        self._agents = book.agents
         for record in self._registry.agents.values():
             self._agents[record.spec.agent_id] = Agent(record, self._profiles.of(record.spec.agent_type))
         self._keeper.open()
         adopt(self._keeper)
+        self._keeper.sweep()  # for what belongs to nobody any more
         self._keeper.run_queue()
         self._save()
         self._announcer.send()
@@ -165,7 +171,9 @@ class Spawner(Owner):
             case m.RefreshToken():
                 return self._refresh(message)
             case m.CountAgents(project_id=project_id):
-                return self._count(project_id)
+                visible = [agent for agent in self._agents.values() if agent.is_visible_to(project_id)]
+                tallies = [t for t in self._registry.tallies.values() if project_id in (None, t.project_id)]
+                return count(visible, tallies)
             case m.Drain(timeout_s=timeout_s):
                 return self._drain(timeout_s)
             case _:
@@ -276,10 +284,12 @@ class Spawner(Owner):
             self._keeper.drop(agent)
             return agent.status()
         grace_s = agent.profile.stop_timeout_seconds if request.timeout_s is None else request.timeout_s
-        agent.start_asked = False
         later: Later[AgentStatus] = Later()
         agent.stop_waiters.append(later)
-        self._keeper.end(agent, ExitCause.KILLED, grace_s=0.0 if request.force else max(0.0, grace_s))
+        agent.refuse_started(WrongState(f"agent {agent.id} was told to stop", state=AgentState.STOPPING))
+        self._keeper.end(
+            agent, Then.STOPPED, note="it was stopped by request", grace_s=0.0 if request.force else max(0.0, grace_s)
+        )
         return later
 
     def _restart_agent(self, agent: Agent) -> AgentStatus | Later[AgentStatus]:
@@ -290,9 +300,8 @@ class Spawner(Owner):
             raise WrongState(f"agent {agent.id} is queued: it has not been started yet", state=state)
         later: Later[AgentStatus] = Later()
         agent.start_waiters.append(later)
-        agent.start_asked = True
         if state in RUNS:
-            self._keeper.end(agent, ExitCause.KILLED, grace_s=agent.profile.stop_timeout_seconds)
+            self._keeper.end(agent, Then.STARTED_ANEW, note="it was restarted by request")
         else:
             self._keeper.start_anew(agent)
         return later
@@ -307,26 +316,6 @@ class Spawner(Owner):
         self._registry.commit()  # a token must not be forgotten: its revocation would be, too
         return token
 
-    def _count(self, project_id: str | None) -> m.AgentNumbers:
-        agents = [agent for agent in self._agents.values() if agent.is_visible_to(project_id)]
-        forgotten = [t for t in self._registry.tallies.values() if project_id in (None, t.project_id)]
-        states = Counter(agent.record.state for agent in agents)
-        by_type = Counter(agent.record.spec.agent_type for agent in agents)
-        for tally in forgotten:
-            by_type[tally.agent_type] += tally.spawned
-        runs = [agent.ended_runs for agent in agents]
-        ended = sum(count for count, _ in runs)
-        return m.AgentNumbers(
-            active=sum(states[state] for state in RUNS | {AgentState.BACKING_OFF}),
-            completed=states[AgentState.COMPLETED] + sum(t.completed for t in forgotten),
-            failed=states[AgentState.FAILED] + sum(t.failed for t in forgotten),
-            queued=states[AgentState.QUEUED],
-            spawned_total=len(agents) + sum(t.spawned for t in forgotten),
-            restarts_total=sum(a.record.restarts for a in agents) + sum(t.restarts for t in forgotten),
-            by_type=dict(sorted(by_type.items())),
-            avg_execution_time_ms=round(1000 * sum(ran_s for _, ran_s in runs) / ended, 3) if ended else 0.0,
-        )
-
     def _drain(self, timeout_s: float) -> Later[int]:
         """All agents at once, one deadline. Asked again, it can only be sooner."""
         self._keeper.is_draining = True
@@ -340,8 +329,7 @@ class Spawner(Owner):
             if agent.record.state is AgentState.BACKING_OFF:
                 self._keeper.drop(agent)
         for agent in running:
-            agent.start_asked = False
-            self._keeper.end(agent, ExitCause.KILLED, grace_s=timeout_s * _DRAIN_MARGIN)
+            self._keeper.end(agent, Then.STOPPED, note="the sidecar was shut down", grace_s=timeout_s * _DRAIN_MARGIN)
         self._keeper.sweep()
         self._drained.append((later, len(running)))
         return later
@@ -378,15 +366,7 @@ class Spawner(Owner):
             record = agent.record
             where = (record.spec.project_id, record.spec.agent_type)
             tally = self._registry.tallies.get(where) or Tally(project_id=where[0], agent_type=where[1])
-            self._registry.put(
-                msgspec.structs.replace(
-                    tally,
-                    spawned=tally.spawned + 1,
-                    completed=tally.completed + (record.state is AgentState.COMPLETED),
-                    failed=tally.failed + (record.state is AgentState.FAILED),
-                    restarts=tally.restarts + record.restarts,
-                )
-            )
+            self._registry.put(with_one_more(tally, record))
             self._registry.put(Forgotten(agent_id=agent.id))
             self._logs.remove(record.serial)
             del self._agents[agent.id]

@@ -20,15 +20,22 @@ from ..supervision.restart import Death, Decision, History, Verdict
 from .agent_tokens import AgentTokens
 
 
-class Successor(msgspec.Struct, frozen=True, kw_only=True):
-    """What was made of a death at once: the policy's decision, and where that is to restart now, the next process.
+class Begun(msgspec.Struct, frozen=True):
+    """A process that was started. log_starts: how long stdout's and stderr's log were before it."""
 
-    error: why there is none.
+    process: StartedProcess
+    token: Token
+    log_starts: tuple[int, int]
+
+
+class Successor(msgspec.Struct, frozen=True, kw_only=True):
+    """What was made of a death at once: the policy's decision, and where that is to restart now, what was begun.
+
+    error: why it could not be.
     """
 
     decision: Decision
-    process: StartedProcess | None = None
-    token: Token | None = None
+    begun: Begun | None = None
     error: str | None = None
 
 
@@ -56,14 +63,15 @@ class Starting:
     def mint(self, record: AgentRecord, profile: Profile) -> Token:
         return self._tokens.mint(record.spec, profile, now=utc_now())
 
-    def start(self, record: AgentRecord, profile: Profile, token: Token) -> StartedProcess:
+    def start(self, record: AgentRecord, profile: Profile, token: Token) -> Begun:
         """The process of the incarnation that `record` names. Raises SpawnFailed."""
         try:
             project_root = self._projects.root_of(record.spec.project_id)
             logs = self._logs.make(record.serial)
+            log_starts = self._logs.ends(record.serial)
         except (NotFound, OSError) as error:
             raise SpawnFailed(str(error)) from error
-        return start(
+        process = start(
             launch_of(
                 record.spec,
                 profile,
@@ -76,6 +84,7 @@ class Starting:
                 logs=logs,
             )
         )
+        return Begun(process, token, log_starts)
 
     def decide(self, record: AgentRecord, profile: Profile, exit_code: int | None, *, at: float) -> Decision:
         """What follows the death, at monotonic `at`, of the incarnation that `record` names."""
@@ -93,7 +102,7 @@ class Starting:
                 return Successor(decision=decision)
             token = self.mint(following, profile)
             try:
-                return Successor(decision=decision, process=self.start(following, profile, token), token=token)
+                return Successor(decision=decision, begun=self.start(following, profile, token))
             except SpawnFailed as error:
                 return Successor(decision=decision, error=error.message)
 

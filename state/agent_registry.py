@@ -33,7 +33,9 @@ class AgentRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", 
 
     deaths, in_a_row, resume_at, started_monotonic: monotonic seconds of the boot `boot_id`, meaningless in another
     one. request_digest: of the spawn request that `idempotency_key` names. tokens: those of the incarnation that
-    runs. signal: number.
+    runs. signal: number. ending, then, ending_note: why the sidecar is ending it
+    and what follows, while it is stopping. log_starts: where
+    this incarnation's output begins in stdout's and stderr's log.
     """
 
     spec: AgentSpec
@@ -57,6 +59,10 @@ class AgentRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", 
     deaths: tuple[float, ...] = ()
     in_a_row: int = 0
     resume_at: float = 0.0
+    ending: ExitCause | None = None
+    then: str = ""
+    ending_note: str = ""
+    log_starts: tuple[int, int] = (0, 0)
     tokens: tuple[TokenRef, ...] = ()
 
     @property

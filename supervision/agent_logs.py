@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple
 log = logging.getLogger(__name__)
 
 Stream = Literal["stdout", "stderr"]
+_STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
 
 MAX_READ_BYTES = 1 << 20
 _BLOCK = 4096
@@ -70,13 +71,18 @@ class AgentLogs:
             data = os.pread(fd, MAX_READ_BYTES, begin)
             return Chunk(data, begin, begin + len(data) >= size)
 
-    def tail(self, serial: int, stream: Stream, lines: int) -> Chunk:
-        """The last whole lines, at most MAX_READ_BYTES of them. A last line without its end counts as one."""
+    def ends(self, serial: int) -> tuple[int, int]:
+        """How long stdout's and stderr's log are."""
+        return self._end(serial, "stdout"), self._end(serial, "stderr")
+
+    def tail(self, serial: int, stream: Stream, lines: int, *, since: int = 0) -> Chunk:
+        """The last whole lines from offset `since` on, at most MAX_READ_BYTES of them. A last line without its end
+        counts as one."""
         with _opened(self.path(serial, stream)) as fd:
             if fd is None:
                 return Chunk(b"", 0, True)
             end = os.fstat(fd).st_size
-            oldest = max(_first_data(fd, 0, end), end - MAX_READ_BYTES)
+            oldest = max(_first_data(fd, min(since, end), end), end - MAX_READ_BYTES)
             data, begin = b"", end
             while begin > oldest and data.rstrip(b"\n").count(b"\n") < lines:
                 step = min(_TAIL_STEP, begin - oldest)
@@ -85,10 +91,14 @@ class AgentLogs:
             kept = b"".join(data.splitlines(keepends=True)[-lines:]) if lines > 0 else b""
             return Chunk(kept, end - len(kept), True)
 
-    def last_lines(self, serial: int, lines: int) -> tuple[str, ...]:
-        """What an agent said last: on stderr, or where that is silent on stdout. Without tokens, long lines cut."""
-        for stream in ("stderr", "stdout"):
-            said = self.tail(serial, stream, lines).data.decode("utf-8", "replace")
+    def last_lines(self, serial: int, lines: int, *, since: tuple[int, int]) -> tuple[str, ...]:
+        """What an agent said last: on stderr, or where that is silent on stdout. Without tokens, long lines cut.
+
+        since: where an incarnation's stdout and stderr begin.
+        """
+        begins: tuple[tuple[Stream, int], ...] = (("stderr", since[1]), ("stdout", since[0]))
+        for stream, begin in begins:
+            said = self.tail(serial, stream, lines, since=begin).data.decode("utf-8", "replace")
             if said.strip():
                 return tuple(_TOKEN.sub("[token]", line)[:_MAX_LINE] for line in said.splitlines())
         return ()
@@ -96,15 +106,21 @@ class AgentLogs:
     def bound(self, serials: Iterable[int]) -> None:
         """Give back the disk space of what is older than the newest `max_bytes` of each stream."""
         for serial in serials:
-            for stream in ("stdout", "stderr"):
+            for stream in _STREAMS:
                 if self._can_punch:
                     self._bound(self.path(serial, stream))
 
     def remove(self, serial: int) -> None:
-        for stream in ("stdout", "stderr"):
+        for stream in _STREAMS:
             self.path(serial, stream).unlink(missing_ok=True)
         with suppress(FileNotFoundError):
             (self._directory / f"{serial:06d}").rmdir()
+
+    def _end(self, serial: int, stream: Stream) -> int:
+        try:
+            return self.path(serial, stream).stat().st_size
+        except FileNotFoundError:
+            return 0
 
     def _bound(self, path: Path) -> None:
         try:

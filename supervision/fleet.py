@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from .strategy import Group
+
 
 class SpawnerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[agents]`.
@@ -13,7 +15,8 @@ class SpawnerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_concurrent: agents that are not queued and have not ended. spawns_per_second, spawn_burst: a bucket for first
     starts; restarts have their own limits. on_shutdown: "detach" leaves agents running for the next sidecar.
     log_max_mb: kept of each output stream of an agent. sample_seconds: between looks at CPU, memory and limits.
-    keep_ended: agents that ended stay in the list, the newest of them.
+    keep_ended: agents that ended stay in the list, the newest of them. groups: `[groups.NAME]`, not part of the
+    table.
     """
 
     max_concurrent: int = 10
@@ -23,6 +26,7 @@ class SpawnerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     log_max_mb: float = 50.0
     sample_seconds: float = 2.0
     keep_ended: int = 1000
+    groups: dict[str, Group] = {}
 
 
 class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

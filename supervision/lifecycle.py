@@ -40,8 +40,8 @@ LIFECYCLE: Mapping[tuple[AgentState, Occurrence], AgentState] = {
     (_RUNNING, Occurrence.WILL_RESTART): _BACKING_OFF,
     (_RUNNING, Occurrence.GIVEN_UP): _FAILED,
     (_RUNNING, Occurrence.STOP_ASKED): _STOPPING,
-    (_RUNNING, Occurrence.STOPPED): _STOPPED,  # while no sidecar looked, after it had been asked for
     (_BACKING_OFF, Occurrence.BACKED_OFF): _STARTING,
+    (_BACKING_OFF, Occurrence.GIVEN_UP): _FAILED,  # with its group
     (_BACKING_OFF, Occurrence.STOP_ASKED): _STOPPED,
     # It was stopped for breaking a limit, and the policy decides what follows.
     (_STOPPING, Occurrence.WILL_RESTART): _BACKING_OFF,
@@ -50,7 +50,7 @@ LIFECYCLE: Mapping[tuple[AgentState, Occurrence], AgentState] = {
     (_STARTING, Occurrence.ADOPTED): _RUNNING,
     (_RUNNING, Occurrence.ADOPTED): _RUNNING,
     (_BACKING_OFF, Occurrence.ADOPTED): _RUNNING,
-    (_STOPPING, Occurrence.ADOPTED): _RUNNING,
+    (_STOPPING, Occurrence.ADOPTED): _STOPPING,
     (_COMPLETED, Occurrence.START_ASKED): _QUEUED,
     (_FAILED, Occurrence.START_ASKED): _QUEUED,
     (_STOPPED, Occurrence.START_ASKED): _QUEUED,

@@ -1,0 +1,183 @@
+"""AgentBook: the records of agents. Every change is kept in the registry, and what it means is told to the bus.
+
+Used in the Spawner's thread. It writes down and tells; what is to happen others decide.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from ..state.agent_registry import AgentRegistry, TokenRef
+from ..state.clock import utc_now
+from ..state.errors import StorageUnavailable
+from ..state.identity import Token
+from ..state.models import AgentId, AgentState, ExitCause
+from ..supervision.agent_logs import AgentLogs
+from ..supervision.lifecycle import Occurrence, after
+from ..supervision.process import boot_id
+from ..supervision.process_exits import Exited
+from ..supervision.restart import Decision
+from .agent import Agent, describe_end, how_it_ended
+from .agent_tokens import AgentTokens
+from .announcer import Announcer
+from .asking import Recipient
+from .messages import AgentEnded, AgentSubscribed
+from .starting import Begun
+
+log = logging.getLogger(__name__)
+
+LAST_LINES = 20
+
+
+class AgentBook:
+    """agents: everyone known, by id."""
+
+    def __init__(
+        self,
+        *,
+        registry: AgentRegistry,
+        tokens: AgentTokens,
+        announcer: Announcer,
+        logs: AgentLogs,
+        bus: Recipient,
+    ) -> None:
+        self.agents: dict[AgentId, Agent] = {}
+        self.announcer = announcer
+        self._registry = registry
+        self._tokens = tokens
+        self._logs = logs
+        self._bus = bus
+
+    def in_state(self, *states: AgentState) -> Iterator[Agent]:
+        return (agent for agent in tuple(self.agents.values()) if agent.record.state in states)
+
+    def change(self, agent: Agent, occurrence: Occurrence, **changes: Any) -> None:
+        """What the lifecycle table says, and the rest of the record with it. Raises WrongState."""
+        self.remember(agent, state=after(agent.record.state, occurrence), **changes)
+
+    def remember(self, agent: Agent, **changes: Any) -> None:
+        agent.record = msgspec.structs.replace(agent.record, **changes)
+        self._registry.put(agent.record)
+
+    def starts(self, agent: Agent, occurrence: Occurrence, token: Token) -> None:
+        """The intent to start the next incarnation; on the disk before its process is there."""
+        incarnation = agent.record.incarnation + 1
+        self.change(agent, occurrence, incarnation=incarnation, process=None, tokens=(token_ref(token),))
+        try:
+            self._registry.commit()
+        except StorageUnavailable as error:
+            # It is written with the next commit; a full disk is no reason to leave an agent dead.
+            log.error("start not recorded agent_id=%s incarnation=%d: %s", agent.id, incarnation, error)
+
+    def started(self, agent: Agent, begun: Begun) -> None:
+        agent.token = begun.token
+        self.change(
+            agent,
+            Occurrence.STARTED,
+            process=begun.process.identity,
+            log_starts=begun.log_starts,
+            boot_id=boot_id(),
+            started_at=utc_now(),
+            started_monotonic=time.monotonic(),
+            resume_at=0.0,
+            ended_at=None,
+        )
+        if agent.record.incarnation == 1:
+            self.announcer.announce("agent_spawned", agent.record)
+        self.announcer.announce("agent_started", agent.record)
+        self.tell_subscribed(agent)
+        agent.answer_started()
+
+    def tell_subscribed(self, agent: Agent) -> None:
+        record = agent.record
+        self._bus.tell(
+            AgentSubscribed(
+                agent_id=agent.id,
+                project_id=record.spec.project_id,
+                topics=frozenset(agent.profile.subscribes_to),
+                since=record.created_at,
+                incarnation=record.incarnation,
+            )
+        )
+
+    def start_failed(self, agent: Agent, why: str) -> None:
+        self.remember(
+            agent,
+            cause=ExitCause.START_FAILED,
+            exit_code=None,
+            signal=None,
+            last_error=why,
+            ran_for_s=0.0,
+            started_monotonic=time.monotonic(),
+        )
+
+    def ended(self, agent: Agent, exited: Exited, cause: ExitCause | None, note: str) -> tuple[str, ...]:
+        """An incarnation's process has ended. Returns its last lines."""
+        record, status = agent.record, exited.status
+        lines = self._logs.last_lines(record.serial, LAST_LINES, since=record.log_starts)
+        ran_for_s = max(0.0, exited.at - record.started_monotonic)
+        agent.forget_process(ran_for_s)
+        self.remember(
+            agent,
+            exit_code=status.exit_code,
+            signal=status.signal,
+            cause=cause,
+            ran_for_s=ran_for_s,
+            last_error=describe_end(status, note, lines),
+            ending=None,
+            then="",
+            ending_note="",
+        )
+        how = how_it_ended(agent.record, lines)
+        self.announcer.announce("agent_exited", agent.record, **how, uptime_seconds=round(ran_for_s, 3))
+        return lines
+
+    def backs_off(self, agent: Agent, decision: Decision, *, at: float) -> None:
+        """To be restarted `decision.delay_s` after its death, at monotonic `at`."""
+        self._tokens.revoke_all(agent.record, now=utc_now())
+        self.change(
+            agent,
+            Occurrence.WILL_RESTART,
+            deaths=decision.history.deaths,
+            in_a_row=decision.history.in_a_row,
+            boot_id=boot_id(),
+            resume_at=at + decision.delay_s,
+            process=None,
+            tokens=(),
+        )
+        delay_ms = round(decision.delay_s * 1000)
+        self.announcer.announce("agent_restarting", agent.record, **how_it_ended(agent.record), delay_ms=delay_ms)
+
+    def completed(self, agent: Agent) -> None:
+        self.change(agent, Occurrence.COMPLETED, last_error=None)
+        self._end_for_good(agent)
+
+    def given_up(self, agent: Agent, occurrence: Occurrence, reason: str, lines: tuple[str, ...] = ()) -> None:
+        self.change(agent, occurrence)
+        self._end_for_good(agent)
+        how = how_it_ended(agent.record, lines)
+        self.announcer.announce("agent_failed", agent.record, topic="error", reason=reason, **how)
+
+    def stopped(self, agent: Agent, occurrence: Occurrence) -> None:
+        """It ended, or never began, because someone wanted it so."""
+        self.change(agent, occurrence, cause=ExitCause.KILLED)
+        self._end_for_good(agent)
+        self.announcer.announce("agent_stopped", agent.record, cause=ExitCause.KILLED)
+
+    def _end_for_good(self, agent: Agent) -> None:
+        """In a state that has ended: its tokens are good no longer, and who waited for its end is answered."""
+        now = utc_now()
+        self._tokens.revoke_all(agent.record, now=now)
+        self.remember(agent, ended_at=now, tokens=(), deaths=(), in_a_row=0, resume_at=0.0)
+        agent.token = None
+        self._bus.tell(AgentEnded(agent_id=agent.id))
+        agent.answer_stopped()
+
+
+def token_ref(token: Token) -> TokenRef:
+    return TokenRef(token.token_id, token.expires_at)

@@ -1,0 +1,71 @@
+"""Who else is restarted when one of a group dies, in which order, and who must run first. Pure; words from OTP.
+
+A group of the configuration names agent types. Its members live together: those of the same project and issue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from ..state.models import AgentId, AgentState
+from .restart import RestartIntensity
+
+Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
+
+# Those that a restart of the group concerns. Who completed stays completed (OTP would start it again: here that
+# would do finished work twice), and so does who was stopped or given up.
+_CONCERNED = frozenset({AgentState.STARTING, AgentState.RUNNING, AgentState.STOPPING, AgentState.BACKING_OFF})
+_IS_THERE = frozenset({AgentState.RUNNING, AgentState.COMPLETED})
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[groups.NAME]`. agents: types, in the order in which they start; they stop in reverse.
+
+    More than `max_restarts` of the group within the window, and all of it is given up.
+    """
+
+    agents: tuple[str, ...]
+    strategy: Strategy = "one_for_one"
+    max_restarts: int = 10
+    restart_window_seconds: float = 60.0
+
+    @property
+    def intensity(self) -> RestartIntensity:
+        return RestartIntensity(max_restarts=self.max_restarts, within_s=self.restart_window_seconds)
+
+
+class Member(NamedTuple):
+    """An agent that lives in a group. age: rises; of two agents of one type the older starts first."""
+
+    agent_id: AgentId
+    agent_type: str
+    age: int
+    state: AgentState
+
+
+def affected(group: Group, dead: Member, others: Iterable[Member]) -> tuple[AgentId, ...]:
+    """Whom the death of `dead` concerns beside itself, in the order in which they start."""
+    if group.strategy == "one_for_one":
+        return ()
+    at = {agent_type: place for place, agent_type in enumerate(group.agents)}
+
+    def place(member: Member) -> tuple[int, int]:
+        return at[member.agent_type], member.age
+
+    concerned = [
+        member
+        for member in others
+        if member.agent_type in at and member.agent_id != dead.agent_id and member.state in _CONCERNED
+    ]
+    if group.strategy == "rest_for_one":
+        concerned = [member for member in concerned if place(member) > place(dead)]
+    return tuple(member.agent_id for member in sorted(concerned, key=place))
+
+
+def may_start(depends_on: Sequence[str], present: Iterable[tuple[str, AgentState]]) -> bool:
+    """Whether every type it depends on runs or has completed. present: type and state of the issue's agents."""
+    there = {agent_type for agent_type, state in present if state in _IS_THERE}
+    return all(agent_type in there for agent_type in depends_on)
