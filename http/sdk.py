@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..state.errors import ConfigError
-from ..state.models import AgentId, AgentStatus, Priority, ResultStatus, SpawnPriority
+from ..state.models import AgentId, AgentStatus, EventId, Priority, ResultStatus, SpawnPriority
 from .sdk_client import MAX_WAIT_S, Client
 from .sdk_errors import NoServer, Superseded, UnexpectedAnswer
 from .sdk_records import Batch, Context, Event, File, Gap, Published, Result, ResultPage, Spawned, Stored
@@ -181,12 +181,15 @@ class Agent:
         *event_types: str,
         topics: Sequence[str] = (),
         filter: str = "",
-        consumer: str = "",
+        consumer: str = "events",
         limit: int = 100,
     ) -> Subscription:
-        """Endless: `for event in agent.events("review_requested"):`; asking for the next acknowledges the last."""
+        """Endless: `for event in agent.events("review_requested"):`; asking for the next acknowledges the last.
 
-        def wait(*, ack: str | None, timeout_s: float) -> Batch:
+        consumer: names the place in the log; it is another than that of `wait`, which acknowledges by receiving.
+        """
+
+        def wait(*, ack: EventId | None, timeout_s: float) -> Batch:
             return self.client.wait(
                 *event_types,
                 topics=topics,

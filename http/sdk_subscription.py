@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Protocol
 
+from ..state.models import EventId, event_id
 from .sdk_errors import Superseded
 from .sdk_records import Batch, Event, Gap
 
@@ -16,7 +17,7 @@ log = logging.getLogger(__name__)
 class Wait(Protocol):
     """One wait on the mailbox, with everything up to `ack` done."""
 
-    def __call__(self, *, ack: str | None, timeout_s: float) -> Batch: ...
+    def __call__(self, *, ack: EventId | None, timeout_s: float) -> Batch: ...
 
 
 class Subscription(Iterator[Event]):
@@ -31,24 +32,28 @@ class Subscription(Iterator[Event]):
         self._wait = wait
         self._poll_s = poll_s
         self._waiting: deque[Event] = deque()
+        # Acknowledging nothing says from the first wait on that nothing less than an acknowledgement counts.
+        self._done: EventId | None = event_id(0)
         self._given: Event | None = None
         self.gap: Gap | None = None
 
     def __next__(self) -> Event:
         """The next event, however long it takes. Raises Superseded when another reader took the mailbox over."""
         while not self._waiting:
-            self._read(self._poll_s)
+            self._acknowledge(self._poll_s)
         self._given = self._waiting.popleft()
         return self._given
 
     def ack(self) -> None:
         """The event given last is done, although the next one is not asked for yet."""
         if self._given is not None:
-            self._read(0.0)
+            self._acknowledge(0.0)
 
-    def _read(self, timeout_s: float) -> None:
-        batch = self._wait(ack=self._given.event_id if self._given else None, timeout_s=timeout_s)
-        self._given = None
+    def _acknowledge(self, timeout_s: float) -> None:
+        if self._given is not None:
+            self._done, self._given = self._given.event_id, None
+        batch = self._wait(ack=self._done, timeout_s=timeout_s)
+        self._done = None
         if batch.superseded:
             raise Superseded("another wait on this mailbox took over; name a consumer to read the same events twice")
         if batch.gap is not None:
