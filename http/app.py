@@ -256,4 +256,5 @@ def _body(environ: Environ, route: Route) -> bytes:
 
 
 def too_large(max_bytes: int) -> BodyTooLarge:
+    """The error for a body of more than `max_bytes`."""
     return BodyTooLarge(f"the body is larger than {max_bytes} bytes", field="body", max_bytes=max_bytes)

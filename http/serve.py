@@ -31,11 +31,12 @@ from ..actors.result_store import ResultStore
 from ..actors.spawner import Spawner
 from ..actors.timers import Timers
 from ..state.clock import utc_now
-from ..state.errors import BodyTooLarge, ConfigError, InvalidRequest, SidecarError
+from ..state.errors import ConfigError, InvalidRequest, SidecarError
 from ..state.identity import Revocations, TokenKey
 from . import io_loop, openapi
-from .app import ROUTES, Application
+from .app import ROUTES, Application, too_large
 from .auth import Authenticator
+from .body_limits import body_limits, limited_connection
 from .census import FleetCollector
 from .config import Config
 from .errors import describe
@@ -218,13 +219,15 @@ def _serving(application: Application, sock: socket.socket, server: Server) -> I
 
 def make_server(application: Application, sock: socket.socket) -> io_loop.Server:
     """The HTTP server over a socket that listens. It parks requests that wait: see parking.py."""
-    return io_loop.make_server(
+    server = io_loop.make_server(
         application,
         sock=sock,
         worker_threads=WORKER_THREADS,
         max_body_bytes=MAX_RESULT_BYTES,
         render_refusal=render_refusal,
     )
+    server.channel_class = limited_connection(body_limits(ROUTES))
+    return server
 
 
 def _answer_waiters(server: Server) -> None:
@@ -239,10 +242,13 @@ def _ended_in_time(what: str, end: Callable[[], int]) -> None:
 
 
 def render_refusal(status: int, reason: str) -> tuple[list[tuple[str, str]], bytes]:
-    """Headers and body for what the application never sees: a request that cannot be read, or is too large."""
+    """Headers and body for what the application never sees: a request that cannot be read, or is too large.
+
+    reason: Waitress's words, or for a body that is too large the most bytes it may have.
+    """
     error: BaseException
     if status == 413:
-        error = BodyTooLarge(f"the body is larger than {MAX_RESULT_BYTES} bytes", max_bytes=MAX_RESULT_BYTES)
+        error = too_large(int(reason))
     elif status < 500 or status == 501:
         error = InvalidRequest(f"the request cannot be read: {reason}", field="request", expected="HTTP/1.1")
     else:
