@@ -7,6 +7,7 @@ which it resolves when the answer is known; the caller waits on the same future 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
@@ -30,12 +31,25 @@ class Fact:
 
 
 class Later(Future[R]):
-    """An answer that an actor gives when it is known. Resolved in the actor's thread, once."""
+    """An answer that an actor gives when it is known. Resolved in the actor's thread, once.
 
-    def answer(self, value: R) -> None:
-        """Give the answer. Too late if the asker timed out, or was told that the actor died: then nothing happens."""
-        with suppress(InvalidStateError):
+    unclaimed: called in the actor's thread when the answer was given but whoever asked had gone in that moment.
+    """
+
+    unclaimed: Callable[[], None] | None = None
+
+    def answer(self, value: R) -> bool:
+        """Give the answer. False, and nothing happens, if the asker timed out or was told that the actor died."""
+        try:
             self.set_result(value)
+        except InvalidStateError:
+            self.was_unclaimed()
+            return False
+        return True
+
+    def was_unclaimed(self) -> None:
+        if self.unclaimed is not None:
+            self.unclaimed()
 
     def refuse(self, error: BaseException) -> None:
         """Answer with an error; like `answer`, too late is no fault."""

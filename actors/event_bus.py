@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, assert_never
 
@@ -281,6 +282,10 @@ class EventBus(Owner):
         self._mailboxes.commit()
         for waiter, batch in answers:
             self._numbers_of(waiter.request.project_id).delivered += len(batch.deliveries)
+            if batch.answer is not None:
+                lost = AnswerSettled(answer=batch.answer, taken=False)
+                # The client may go away between the look at the log and this line: nobody else would tell.
+                waiter.later.unclaimed = partial(self._settle, lost)
             waiter.later.answer(batch)
 
     def _settle(self, fact: AnswerSettled) -> None:

@@ -157,8 +157,8 @@ def _settle(later: Later[Any], reply: Any) -> None:
             later.refuse(Unavailable("the actor withdrew the request"))
         elif (error := answered.exception()) is not None:
             later.refuse(error)
-        else:
-            later.answer(answered.result())
+        elif not later.answer(answered.result()):
+            answered.was_unclaimed()
 
     reply.add_done_callback(pass_on)  # type: ignore[arg-type]  # typeshed: callbacks take the base class
     # An asker who gave up lets the actor see it, so that it drops the waiter.
