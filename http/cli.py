@@ -12,6 +12,7 @@ from .cli_demo import demo
 from .cli_events import events
 from .cli_results import results
 from .cli_server import actors, serve, status, stop, token
+from .cli_top import top
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -32,7 +33,7 @@ def main() -> None:
     """
 
 
-for command in (serve, stop, status, token, agent, context, results, events, actors, demo):
+for command in (serve, stop, status, token, agent, context, results, events, actors, top, demo):
     main.add_command(command)
 
 

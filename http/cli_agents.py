@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -165,11 +166,12 @@ def logs(client: Client, agent_id: str, stream: Any, tail: int, follow: bool) ->
     \b
     Example: sidecar agent logs python-specialist-1f0c --stream stderr -f
     """
-    part = client.logs(agent_id, stream=stream, tail=tail)
-    click.echo(part.data, nl=False)
-    while follow and not part.ended:
-        part = client.logs(agent_id, stream=stream, offset=part.next_offset, timeout_s=LOG_POLL_S)
+    with suppress(KeyboardInterrupt):
+        part = client.logs(agent_id, stream=stream, tail=tail)
         click.echo(part.data, nl=False)
+        while follow and not part.ended:
+            part = client.logs(agent_id, stream=stream, offset=part.next_offset, timeout_s=LOG_POLL_S)
+            click.echo(part.data, nl=False)
 
 
 def _variables(pairs: tuple[str, ...]) -> dict[str, str]:

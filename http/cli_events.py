@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,25 +84,22 @@ def publish(
 @events.command()
 @click.argument("event_types", nargs=-1)
 @click.option("--topic", "topics", multiple=True, help="Only of this topic; may be repeated.")
-@click.option("--filter", "filter_", default="", help='Such as "issue_id:issue-7,status:success".')
+@click.option("--filter", default="", help='Such as "issue_id:issue-7,status:success".')
 @click.option("--timeout", type=click.FloatRange(min=0), default=30.0, show_default=True, metavar="SECONDS")
 @click.option("--continuous", is_flag=True, help="Go on until interrupted.")
 @click.option("--since", help="earliest, latest, an event id or an RFC 3339 time.  [default: where you left off]")
 @click.option("--consumer", default="", help="A name for this place in the log, when you follow it twice.")
-@project_option
+@click.option("--project", "project_id", metavar="ID", help="Of this project.  [default: the token's]")
 @format_option
 @with_client
 def subscribe(
     client: Client,
     event_types: tuple[str, ...],
-    topics: tuple[str, ...],
-    filter_: str,
     timeout: float,
     continuous: bool,
     since: str | None,
-    consumer: str,
-    project: str | None,
     format_: Format,
+    **question: Any,
 ) -> None:
     """Wait for events of EVENT_TYPES (default: every type) and print one line for each.
 
@@ -111,27 +109,20 @@ def subscribe(
     \b
     Example: sidecar events subscribe --continuous --since latest --format json | jq .data
     """
-    while True:
-        # No acknowledgement: what this process has read was printed, or will never be.
-        batch = client.wait(
-            *event_types,
-            topics=topics,
-            filter=filter_,
-            consumer=consumer,
-            timeout_s=MAX_WAIT_S if continuous else timeout,
-            since=since,
-            project_id=project,
-        )
-        if batch.gap is not None:
-            click.echo(f"at most {batch.gap.dropped_at_most} events were dropped before you read them", err=True)
-        for event in batch.events:
-            click.echo(_line(event, format_))
-        if batch.superseded:
-            raise Superseded("another subscriber took this place in the log over; give it a name: --consumer NAME")
-        if since is not None:
-            since = batch.next_cursor
-        if not continuous:
-            raise SystemExit(0 if batch.events else REFUSED)
+    timeout_s = MAX_WAIT_S if continuous else timeout
+    with suppress(KeyboardInterrupt):
+        while True:
+            # No acknowledgement: what this process has read was printed, or will never be.
+            batch = client.wait(*event_types, since=since, timeout_s=timeout_s, **question)
+            if batch.gap is not None:
+                click.echo(f"at most {batch.gap.dropped_at_most} events were dropped before you read them", err=True)
+            for event in batch.events:
+                click.echo(_line(event, format_))
+            if batch.superseded:
+                raise Superseded("another subscriber took this place in the log over; name yours with --consumer")
+            if not continuous:
+                raise SystemExit(0 if batch.events else REFUSED)
+            since = batch.next_cursor if since is not None else None
 
 
 @events.command("list")

@@ -55,7 +55,7 @@ def clock(value: Any) -> str:
 
 
 def seconds(value: Any) -> str:
-    """A duration: 4.2 s below a minute, then 3:07, then 5:03:07."""
+    """A duration: 4.2 s below a minute, then 03:07, then 5:03:07."""
     if value is None:
         return ""
     return f"{value:.1f} s" if value < 60 else str(timedelta(seconds=round(value))).removeprefix("0:")

@@ -1,0 +1,402 @@
+"""The command line: every command against a real sidecar, what it prints, and what its exit code says."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from sidecar.http import cli_output
+from sidecar.http.cli import main
+
+SIDECAR = [sys.executable, "-m", "sidecar.http.cli"]
+DEADLINE_S = 20.0
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(sidecar: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command as an operator of the running sidecar, and checks its exit code."""
+    monkeypatch.chdir(tmp_path)
+    env = {"SIDECAR_URL": sidecar.url, "SIDECAR_STORAGE": str(sidecar.storage), "JWT_TOKEN": None}
+
+    def invoke(*arguments: str, code: int = 0, input: str | None = None, **more: Any) -> Result:
+        done = CliRunner().invoke(main, arguments, env=env | more, input=input, catch_exceptions=False)
+        assert done.exit_code == code, done.output
+        return done
+
+    return invoke
+
+
+@pytest.fixture
+def processes() -> Iterator[list[subprocess.Popen[str]]]:
+    started: list[subprocess.Popen[str]] = []
+    yield started
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def start(processes: list[subprocess.Popen[str]], *arguments: str, **env: str) -> subprocess.Popen[str]:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    processes.append(subprocess.Popen([*SIDECAR, *arguments], env=os.environ | env, text=True, **pipes))
+    return processes[-1]
+
+
+def line_of(process: subprocess.Popen[str]) -> str:
+    """The next line that the process prints, in time."""
+    assert process.stdout is not None
+    assert select.select([process.stdout], [], [], DEADLINE_S)[0], "it printed nothing"
+    return process.stdout.readline()
+
+
+def commands(group: click.Group = main, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        yield (*path, name), command
+
+
+class TestHelp:
+    @pytest.mark.parametrize("path", [pytest.param(path, id=" ".join(path)) for path, _ in commands()])
+    def test_of_every_command_says_what_it_does(self, path):
+        shown = CliRunner().invoke(main, [*path, "--help"]).output
+        command = dict(commands())[path]
+        assert len((command.help or "").split()) >= 4
+        assert "Usage:" in shown
+        for parameter in command.params:
+            if isinstance(parameter, click.Option) and parameter.name not in (
+                "priority",
+                "stream",
+                "status",
+                "max_bytes",
+            ):
+                assert parameter.help or "default" in shown, f"{parameter.name} is not explained"
+
+    @pytest.mark.parametrize("path", [pytest.param(path, id=" ".join(path)) for path, _ in commands()])
+    def test_of_a_command_with_more_than_one_way_has_an_example_that_parses(self, path):
+        command = dict(commands())[path]
+        examples = [line for line in (command.help or "").splitlines() if line.strip().startswith("Example:")]
+        if len(command.params) > 5:
+            assert examples
+        for example in examples:
+            words = example.partition("sidecar ")[2].partition(" | ")[0].partition(" > ")[0].rstrip(")").split()
+            assert tuple(words[: len(path)]) == path or isinstance(command, click.Group)
+
+    def test_names_every_command_of_the_protocol(self):
+        wanted = {"serve", "stop", "status", "token", "agent", "context", "results", "events", "actors", "demo"}
+        assert wanted <= set(main.commands)
+        agent = main.commands["agent"]
+        assert isinstance(agent, click.Group)
+        assert {"spawn", "list", "show", "kill", "restart", "logs"} <= set(agent.commands)
+
+    def test_is_quick_because_nothing_heavy_is_imported_for_it(self):
+        heavy = "rich, pykka, git, tinydb, waitress, bottle, jwt, psutil, httpx"
+        code = (
+            "import sys\nfrom sidecar.http.cli import main\n"
+            "try: main(['--help'])\nexcept SystemExit: pass\n"
+            f"print('loaded', [m for m in '{heavy}'.split(', ') if m in sys.modules])"
+        )
+        shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+        assert shown.stdout.splitlines()[-1] == "loaded []"
+
+    def test_completion_is_offered_to_shells(self):
+        env = os.environ | {"_SIDECAR_COMPLETE": "bash_complete", "COMP_WORDS": "sidecar agent ", "COMP_CWORD": "2"}
+        code = "from sidecar.http.cli import main; main(prog_name='sidecar')"
+        shown = subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=30, check=False
+        )
+        assert "plain,spawn" in shown.stdout.splitlines()
+
+
+class TestExitCodes:
+    def test_one_when_the_server_said_no_and_its_words_are_on_standard_error(self, run):
+        done = run("agent", "show", "nobody", code=1)
+        assert done.stderr.startswith("Error: agent nobody is not known (REQ_404, request ")
+        assert done.stdout == ""
+
+    def test_two_for_wrong_usage(self, run):
+        run("agent", "list", "--state", "happy", code=2)
+        run("context", "clear", code=2)
+        run("token", code=2)
+        run("agent", "spawn", "python-specialist", "issue-1", "--env", "novalue", code=2)
+        run("events", "publish", "x", "--data", "[1]", code=2)
+
+    def test_two_for_a_configuration_that_is_wrong(self, run, tmp_path):
+        (tmp_path / "sidecar.toml").write_text("[server]\nprot = 1\n")
+        done = run("status", code=2, SIDECAR_URL=None)
+        assert "port" in done.stderr
+
+    def test_three_when_no_server_is_there(self, run):
+        done = run("status", code=3, SIDECAR_URL="http://127.0.0.1:9")
+        assert "no sidecar answers at http://127.0.0.1:9" in done.stderr
+
+    def test_three_when_no_sidecar_ever_ran_here_and_nothing_is_made_by_asking(self, run, tmp_path):
+        done = run("agent", "list", code=3, SIDECAR_URL=None, SIDECAR_STORAGE=str(tmp_path / "none"))
+        assert "sidecar serve" in done.stderr
+        assert not (tmp_path / "none").exists()
+
+
+class TestTokens:
+    def test_are_printed_and_nothing_else_and_the_server_takes_them(self, run, sidecar):
+        token = run("token", "--operator", "--ttl", "60").stdout
+        assert token.count("\n") == 1
+        assert sidecar.client(token.strip()).get("/api/mailboxes").status_code == 200
+
+    def test_of_an_agent_may_do_what_its_type_may(self, run, sidecar):
+        options = ("--agent-type", "python-specialist", "--agent-id", "ada", "--project", "default", "--issue", "i-1")
+        client = sidecar.client(run("token", *options).stdout.strip())
+        assert client.get("/api/results").status_code == 200
+        assert client.post("/api/agents/spawn", json={"agent_type": "x", "issue_id": "i"}).status_code == 403
+
+    def test_given_to_a_command_decide_what_it_may(self, run, sidecar):
+        token = sidecar.token("python-specialist", "ada")
+        done = run("agent", "spawn", "python-specialist", "issue-1", code=1, JWT_TOKEN=token)
+        assert "AUTH_003" in done.stderr
+
+
+class TestServing:
+    def test_listens_where_it_says_and_stops_when_told(self, processes, project, tmp_path):
+        storage = str(tmp_path / "storage")
+        server = start(processes, "serve", "--port", "0", "--storage", storage, "--project-root", str(project))
+        listens = line_of(server)
+        url = listens.split()[-1]
+        assert listens.startswith("sidecar listens on http://127.0.0.1:")
+        env = {"SIDECAR_URL": url, "SIDECAR_STORAGE": storage, "JWT_TOKEN": None}
+        status = CliRunner().invoke(main, ["status", "--format", "json"], env=env)
+        assert json.loads(status.output)["health"]["status"] == "healthy"
+        second = start(processes, "serve", "--port", "0", "--storage", storage, "--project-root", str(project))
+        _, error = second.communicate(timeout=DEADLINE_S)
+        assert second.returncode != 0
+        assert str(server.pid) in error
+        stopped = CliRunner().invoke(main, ["stop"], env=env)
+        assert stopped.output == f"stopped process {server.pid}\n"
+        assert server.wait(timeout=DEADLINE_S) == 0
+        assert CliRunner().invoke(main, ["stop"], env=env).exit_code == 3
+
+    def test_refuses_a_port_that_is_taken_in_words(self, processes, sidecar, tmp_path):
+        port = sidecar.url.rpartition(":")[2]
+        server = start(processes, "serve", "--port", port, "--storage", str(tmp_path / "other"))
+        _, error = server.communicate(timeout=DEADLINE_S)
+        assert server.returncode == 2
+        assert f"port {port} of 127.0.0.1 is in use" in error
+        assert "Traceback" not in error
+
+
+class TestAgents:
+    def test_spawned_with_wait_end_before_the_command_does(self, run):
+        done = run("agent", "spawn", "python-specialist", "issue-1", "--task", "try", "--wait", "--format", "json")
+        assert json.loads(done.stdout)["state"] == "completed"
+        done = run("agent", "spawn", "rust-specialist", "issue-1", "--wait", code=1)
+        assert "failed" in done.stdout
+        assert "broken" in done.stdout
+
+    def test_are_listed_as_the_api_lists_them(self, run, sidecar):
+        sidecar.spawn("go-specialist", "issue-7")
+        sidecar.spawn("python-specialist", "issue-8")
+        sidecar.wait_for("agent_exited", "agent_type:python-specialist")
+        listed = json.loads(run("agent", "list", "--format", "json").stdout)["agents"]
+        assert {row["agent_id"] for row in listed} == {
+            row["agent_id"] for row in sidecar.operator.get("/api/agents").json()["agents"]
+        }
+        rows = list(csv.DictReader(io.StringIO(run("agent", "list", "--state", "running", "--format", "csv").stdout)))
+        assert [row["issue_id"] for row in rows] == ["issue-7"]
+        assert rows[0]["process_id"].isdigit()
+        assert run("agent", "list", "--issue", "issue-9").stderr == "no agents\n"
+
+    def test_are_killed_and_restarted_by_name(self, run, sidecar):
+        agent_id = sidecar.spawn("go-specialist")["agent_id"]
+        assert "running" in run("agent", "restart", agent_id).stdout
+        assert "stopped" in run("agent", "kill", agent_id, "--timeout", "5").stdout
+        assert json.loads(run("agent", "show", agent_id, "--format", "json").stdout)["incarnation"] == 2
+
+    def test_show_what_they_printed_and_what_they_go_on_to_print(self, run, sidecar, processes):
+        agent_id = sidecar.spawn("go-specialist")["agent_id"]
+        environment = {"SIDECAR_URL": sidecar.url, "JWT_TOKEN": sidecar.operator_token()}
+        follower = start(processes, "agent", "logs", agent_id, "-f", **environment)
+        assert line_of(follower) == "ready\n"
+        run("agent", "restart", agent_id)
+        assert line_of(follower) == "ready\n"
+        run("agent", "kill", agent_id)
+        assert follower.wait(timeout=DEADLINE_S) == 0
+        assert run("agent", "logs", agent_id).stdout == "ready\nready\n"
+
+    def test_get_no_environment_that_changes_what_code_runs(self, run):
+        asked = run("agent", "spawn", "python-specialist", "issue-1", "--env", "PATH=/tmp", code=1)
+        assert "PATH" in asked.stderr
+
+
+class TestContexts:
+    def test_are_shown_as_an_agent_would_get_them(self, run):
+        shown = run("context", "get", "issue-1", "python-specialist").stdout
+        assert "src/app.py" in shown
+        answer = json.loads(run("context", "get", "issue-1", "python-specialist", "--format", "json").stdout)
+        assert answer["context"]["git_context"]["branch"] == "main"
+        assert answer["cache_hit"]
+
+    def test_are_built_anew_and_forgotten_on_demand(self, run):
+        run("context", "get", "issue-1", "python-specialist")
+        anew = json.loads(run("context", "refresh", "issue-1", "python-specialist", "--format", "json").stdout)
+        assert not anew["cache_hit"]
+        cleared = json.loads(run("context", "clear", "issue-1", "--format", "json").stdout)
+        assert cleared["entries_removed"] >= 1
+        run("context", "clear", "--all")
+
+
+class TestResults:
+    def test_are_stored_listed_and_given_back_whole(self, run, tmp_path):
+        whole = {"status": "success", "decisions": ["by hand"], "more": {"n": [1, None]}}
+        (tmp_path / "result.json").write_text(json.dumps(whole))
+        for source, given in (("@result.json", None), ("-", json.dumps(whole)), (json.dumps(whole), None)):
+            stored = run("results", "store", "issue-5", source, "--format", "json", input=given)
+            result_id = json.loads(stored.stdout)["id"]
+            assert json.loads(run("results", "get", result_id).stdout)["result"] == whole
+        listed = json.loads(run("results", "list", "--issue", "issue-5", "--format", "json").stdout)
+        assert listed["total"] == 3
+        assert "by hand" in run("results", "list", "--status", "success").stdout
+        assert run("results", "list", "--status", "failed").stderr == "no results\n"
+        assert "2 of 3; older ones: --cursor" in run("results", "list", "--limit", "2").stderr
+
+
+class TestEvents:
+    def test_are_given_to_a_subscriber_once(self, run):
+        run("events", "publish", "greeting", "--data", '{"to": "ada"}', "--correlation-id", "c-1")
+        first = run("events", "subscribe", "greeting", "--filter", "to:ada", "--format", "json")
+        assert json.loads(first.stdout)["correlation_id"] == "c-1"
+        run("events", "subscribe", "greeting", "--filter", "to:ada", "--timeout", "0", code=1)
+
+    def test_are_printed_as_they_come_until_interrupted(self, run, sidecar, processes):
+        environment = {"SIDECAR_URL": sidecar.url, "JWT_TOKEN": sidecar.operator_token()}
+        options = ("--continuous", "--since", "latest", "--format", "json")
+        follower = start(processes, "events", "subscribe", "tick", *options, **environment)
+        deadline = time.monotonic() + DEADLINE_S
+        while sidecar.operator.get("/status").json()["events"]["active_subscriptions"] == 0:
+            assert time.monotonic() < deadline
+        for n in range(3):
+            run("events", "publish", "tick", "--data", json.dumps({"n": n}))
+            assert json.loads(line_of(follower))["data"] == {"n": n}
+        follower.send_signal(signal.SIGINT)
+        assert follower.wait(timeout=DEADLINE_S) == 0
+
+    def test_are_listed_newest_first_with_nobodys_place_moved(self, run):
+        for n in range(3):
+            run("events", "publish", "tick", "--data", json.dumps({"n": n}))
+        rows = list(csv.DictReader(io.StringIO(run("events", "list", "--type", "tick", "--format", "csv").stdout)))
+        assert [json.loads(row["data"])["n"] for row in rows] == [2, 1, 0]
+        assert run("events", "subscribe", "tick", "--format", "csv").stdout.count("\n") == 3
+
+    def test_refuse_a_filter_that_cannot_be_read(self, run):
+        assert "EVT_003" in run("events", "list", "--filter", "no colon", code=1).stderr
+
+
+class TestTables:
+    def test_show_text_of_agents_as_it_is(self, run):
+        hostile = "[red]not markup[/] \x1b[2Jnot a command\x07"
+        run("results", "store", "issue-1", json.dumps({"status": "success", "decisions": [hostile]}))
+        shown = run("results", "list").stdout
+        assert "[red]not markup[/]" in shown
+        assert "\x1b" not in shown
+        assert "\x07" not in shown
+
+    def test_are_not_cut_in_a_pipe_and_have_no_trailing_blanks(self, run):
+        long = "x" * 500
+        run("results", "store", "issue-1", json.dumps({"status": "success", "decisions": [long]}))
+        lines = run("results", "list").stdout.splitlines()
+        assert long in lines[1]
+        assert all(line == line.rstrip() for line in lines)
+
+    def test_fit_a_terminal_and_leave_what_must_not_be_cut(self, sidecar):
+        for n in range(3):
+            sidecar.operator.post("/api/events/tick", json={"data": {"text": "long " * 40, "n": n}})
+        shown = on_a_terminal(["events", "list", "--type", "tick"], sidecar, columns=90)
+        lines = [line for line in shown.splitlines() if "evt-" in line]
+        assert len(lines) == 3
+        assert all(len(line.rstrip()) <= 90 and "…" in line and "operator" in line for line in lines)
+
+    @pytest.mark.parametrize(
+        ("shown", "value", "text"),
+        [
+            (cli_output.seconds, 4.21, "4.2 s"),
+            (cli_output.seconds, 187, "03:07"),
+            (cli_output.seconds, 3787, "1:03:07"),
+            (cli_output.number(1, " MB"), 1234.56, "1,234.6 MB"),
+            (cli_output.clock, None, ""),
+        ],
+    )
+    def test_write_numbers_for_people(self, shown, value, text):
+        assert shown(value) == text
+
+
+class TestActorsAndTop:
+    def test_actors_are_listed_and_restarted(self, run):
+        names = {row["name"] for row in json.loads(run("actors", "--format", "json").stdout)["actors"]}
+        assert names == {"event_bus", "result_store", "spawner", "context_builder"}
+        run("actors", "--restart", "context_builder")
+        run("actors", "--restart", "nobody", code=1)
+
+    def test_top_in_a_pipe_is_one_look(self, run, sidecar):
+        sidecar.spawn("go-specialist", "issue-7")
+        sidecar.wait_for("agent_started")
+        shown = run("top").stdout
+        assert "issue-7" in shown
+        assert "event_bus running" in shown
+        assert "agent_started" in shown
+
+    def test_top_on_a_terminal_shows_what_comes_until_interrupted(self, sidecar):
+        def spawn_when_shown(shown: str) -> bool:
+            if "no agents" in shown and not spawned:
+                spawned.append(sidecar.spawn("go-specialist", "issue-7")["agent_id"])
+            return bool(spawned) and spawned[0] in shown and "agent_started" in shown
+
+        spawned: list[str] = []
+        on_a_terminal(["top", "--interval", "0.2"], sidecar, columns=160, until=spawn_when_shown)
+        assert spawned
+
+
+def on_a_terminal(
+    arguments: list[str], sidecar: Any, *, columns: int, until: Callable[[str], bool] | None = None
+) -> str:
+    """What a command shows on a terminal of that width; interrupted as soon as `until` holds of what it has shown."""
+    env = {"SIDECAR_URL": sidecar.url, "JWT_TOKEN": sidecar.operator_token(), "TERM": "xterm", "NO_COLOR": "1"}
+    leader, follower = pty.openpty()
+    size = {"COLUMNS": str(columns), "LINES": "40"}
+    process = subprocess.Popen(
+        [*SIDECAR, *arguments], stdin=follower, stdout=follower, stderr=follower, env=os.environ | env | size
+    )
+    os.close(follower)
+    killer = threading.Timer(DEADLINE_S, process.kill)
+    killer.start()
+    shown = ""
+    try:
+        while True:
+            try:
+                data = os.read(leader, 65536)
+            except OSError:  # Linux: the other end is closed
+                break
+            shown += data.decode(errors="replace")
+            if until is not None and until(shown):
+                process.send_signal(signal.SIGINT)
+                until = None
+        assert process.wait(timeout=DEADLINE_S) == 0, shown
+    finally:
+        killer.cancel()
+        process.kill()
+        process.wait()
+        os.close(leader)
+    return shown
