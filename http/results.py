@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import Any
 
 import msgspec
@@ -51,7 +52,7 @@ def store_result(call: Call[NewResult, Nothing]) -> Pending[Any]:
         agent_type=caller.agent_type,
         status=outcome.status,
         result=result,
-        timestamp=body.timestamp,
+        timestamp=body.timestamp and body.timestamp.astimezone(UTC),
         idempotency_key=call.idempotency_key(),
     )
     return Pending(
