@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -35,8 +36,13 @@ class Change(NamedTuple):
     document: bytes = b""
 
 
+@lru_cache(maxsize=64)
+def _quoted(name: str) -> bytes:
+    return msgspec.json.encode(name)
+
+
 def encode_change(change: Change) -> bytes:
-    table = msgspec.json.encode(change.table)
+    table = _quoted(change.table)
     match change.operation:
         case "+":
             return b'["+",%b,%d,%b]' % (table, change.doc_id, change.document)

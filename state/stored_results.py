@@ -8,12 +8,12 @@ their ids.
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import reduce
 from hashlib import blake2b
 from operator import and_
+from os import urandom
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 def result_id(doc_id: int) -> ResultId:
     """A new public id: sorts in the order of storing; the random part keeps it from being guessed."""
-    return ResultId(f"res-{doc_id:016d}-{secrets.token_hex(6)}")
+    return ResultId(f"res-{doc_id:016d}-{urandom(6).hex()}")
 
 
 def place_of(value: str) -> int | None:
