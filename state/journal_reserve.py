@@ -21,7 +21,13 @@ class Reserve:
         self._fs = fs
         self._path = path
         self._size = size
-        self.is_held = size == 0
+        self.is_held = size == 0 or self._is_there()
+
+    def _is_there(self) -> bool:
+        try:
+            return self._fs.size(self._path) >= self._size
+        except FileNotFoundError:
+            return False
 
     def hold(self) -> bool:
         """Take the space if it is not held; False when the disk does not have it."""

@@ -139,6 +139,8 @@ class SimulatedFs:
         return sorted(self._files)
 
     def size(self, path: Path) -> int:
+        if path.name not in self._files:
+            raise FileNotFoundError(path)
         return len(self._files[path.name].data)
 
     def reader(self, path: Path) -> BinaryIO:
