@@ -22,10 +22,10 @@ class NotListening(SidecarError):
 class ServerProcess:
     """url: where it listens. It is a session of its own: a Ctrl-C in the terminal is the demo's to answer."""
 
-    def __init__(self, *, storage: Path, project_root: Path, config: Path, log: Path) -> None:
+    def __init__(self, *, storage: Path, project_root: Path, config: Path, log: Path, port: int = 0) -> None:
         self.storage = storage
         self.log = log
-        argv = [sys.executable, "-m", "sidecar.http.cli", "serve", "--port", "0"]
+        argv = [sys.executable, "-m", "sidecar.http.cli", "serve", "--port", str(port)]
         argv += ["--storage", str(storage), "--project-root", str(project_root), "--config", str(config)]
         with log.open("wb") as output:
             self._process = subprocess.Popen(
@@ -52,6 +52,11 @@ class ServerProcess:
     def last_lines(self, count: int = 20) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:])
 
+    def kill(self) -> None:
+        """SIGKILL: nothing is drained, its agents go on without it."""
+        self._process.kill()
+        self._process.wait()
+
     def stop(self) -> int:
         """SIGTERM, as an operator would; returns the exit code. It stops its agents first."""
         if self._process.poll() is None:
@@ -59,5 +64,5 @@ class ServerProcess:
             try:
                 self._process.wait(ENDS_WITHIN_S)
             except subprocess.TimeoutExpired:
-                self._process.kill()
+                self.kill()
         return self._process.wait()
