@@ -181,6 +181,6 @@ class Ending:
             self._watcher.signal(agent.process, signal.SIGTERM)
             self._watcher.signal(agent.process, signal.SIGCONT)
             agent.told_to_end.add(leader)
-        # The leader's session was told as one group. Told twice, an agent may think that it must hurry.
-        end_all(p for p in tree if p.identity not in agent.told_to_end and (leader is None or p.session != leader.pid))
+        # The leader's group was told as one. Told twice, an agent may think that it must hurry.
+        end_all(p for p in tree if p.identity not in agent.told_to_end and (leader is None or p.group != leader.pid))
         agent.told_to_end.update(p.identity for p in tree)

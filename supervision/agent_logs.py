@@ -88,7 +88,10 @@ class AgentLogs:
                 step = min(_TAIL_STEP, begin - oldest)
                 begin -= step
                 data = os.pread(fd, step, begin) + data
-            kept = b"".join(data.splitlines(keepends=True)[-lines:]) if lines > 0 else b""
+            # Only \n ends a line: a progress bar draws one line with many \r.
+            ended = data.endswith(b"\n")
+            kept = b"\n".join(data.removesuffix(b"\n").split(b"\n")[-lines:]) if lines > 0 else b""
+            kept += b"\n" if ended and lines > 0 else b""
             return Chunk(kept, end - len(kept), True)
 
     def last_lines(self, serial: int, lines: int, *, since: tuple[int, int]) -> tuple[str, ...]:
@@ -100,7 +103,7 @@ class AgentLogs:
         for stream, begin in begins:
             said = self.tail(serial, stream, lines, since=begin).data.decode("utf-8", "replace")
             if said.strip():
-                return tuple(_TOKEN.sub("[token]", line)[:_MAX_LINE] for line in said.splitlines())
+                return tuple(_TOKEN.sub("[token]", line)[:_MAX_LINE] for line in said.removesuffix("\n").split("\n"))
         return ()
 
     def bound(self, serials: Iterable[int]) -> None:

@@ -35,6 +35,7 @@ class Owned(NamedTuple):
 class _Row(NamedTuple):
     pid: int
     parent: int
+    group: int
     session: int
     start_ticks: int
     cpu_s: float
@@ -43,12 +44,12 @@ class _Row(NamedTuple):
 
 
 class TreeProcess(msgspec.Struct, frozen=True, kw_only=True):
-    """One process of an agent's tree. cpu_s: used since it started. parent: a pid."""
+    """One process of an agent's tree. cpu_s: used since it started."""
 
     identity: ProcessIdentity
     incarnation: int
+    group: int
     session: int
-    parent: int
     cpu_s: float
     rss_bytes: int
 
@@ -178,8 +179,8 @@ def _tree_process(row: _Row, owner: Owned) -> TreeProcess:
     return TreeProcess(
         identity=ProcessIdentity(boot_id(), row.pid, row.start_ticks),
         incarnation=owner.incarnation,
+        group=row.group,
         session=row.session,
-        parent=row.parent,
         cpu_s=row.cpu_s,
         rss_bytes=row.rss_bytes,
     )
@@ -206,6 +207,7 @@ def _proc_rows() -> list[_Row]:
                     _Row(
                         pid=int(name),
                         parent=int(fields[1]),
+                        group=int(fields[2]),
                         session=int(fields[3]),
                         start_ticks=int(fields[19]),
                         cpu_s=(int(fields[11]) + int(fields[12])) / _TICKS_PER_S,
@@ -225,6 +227,7 @@ def _portable_rows() -> list[_Row]:
                 _Row(
                     pid=known["pid"],
                     parent=known["ppid"],
+                    group=os.getpgid(known["pid"]),
                     session=os.getsid(known["pid"]),
                     start_ticks=int(known["create_time"] * 100),
                     cpu_s=known["cpu_times"].user + known["cpu_times"].system,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -20,7 +22,8 @@ from sidecar.actors.event_bus import EventBus, EventOptions
 from sidecar.actors.guardian import Guardian, Handle
 from sidecar.actors.spawner import Spawner
 from sidecar.actors.timers import Timers
-from sidecar.state.identity import Revocations, TokenKey
+from sidecar.state.clock import utc_now
+from sidecar.state.identity import Caller, Revocations, TokenKey
 from sidecar.state.models import AgentId, AgentState, AgentStatus, Event
 from sidecar.state.projects import Projects
 from sidecar.supervision.fleet import SpawnerOptions, Trigger
@@ -186,6 +189,12 @@ class Fleet:
         data: dict[str, Any] = msgspec.json.decode(found[count - 1].data)
         return data
 
+    def token_of(self, agent_id: AgentId) -> Caller:
+        """Whom the token speaks for that the agent's process was started with."""
+        environ = Path(f"/proc/{self.status(agent_id).process_id}/environ").read_bytes().split(b"\0")
+        token = next(entry for entry in environ if entry.startswith(b"JWT_TOKEN="))
+        return self.key.verify(token.partition(b"=")[2].decode(), now=utc_now())
+
     # --- what the machine says
 
     def processes(self) -> list[int]:
@@ -203,5 +212,55 @@ class Fleet:
         return [child.pid for child in children if child.status() == psutil.STATUS_ZOMBIE]
 
 
+class DoomedSidecar:
+    """A Fleet in a process of its own, to be killed. sabotage: Python that is run in it first."""
+
+    def __init__(self, directory: Path, spawn: tuple[str, ...], *, sabotage: str = "", **profiles: Mapping[str, Any]):
+        about = {"directory": str(directory), "spawn": spawn, "sabotage": sabotage, "profiles": profiles}
+        root = Path(__file__).parents[1]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.fleet", msgspec.json.encode(about).decode()],
+            cwd=root,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        self.agents = []
+        # The line "up" comes last, or nothing more where it was killed by its sabotage.
+        while (line := self.process.stdout.readline().strip()) not in ("up", ""):
+            self.agents.append(AgentId(line))
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.wait()
+
+    def wait(self) -> None:
+        self.process.wait(WITHIN_S)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+class _Doomed(msgspec.Struct):
+    directory: str
+    spawn: list[str]
+    sabotage: str
+    profiles: dict[str, dict[str, Any]]
+
+
+def main() -> None:
+    about = msgspec.json.decode(sys.argv[1], type=_Doomed)
+    exec(about.sabotage)
+    fleet = Fleet(Path(about.directory), **about.profiles)
+    fleet.open()
+    for agent_type in about.spawn:
+        print(fleet.spawn_id(agent_type), flush=True)
+    print("up", flush=True)
+    signal.pause()
+
+
 def _lines(directory: Path) -> list[bytes]:
     return [line for path in sorted(directory.rglob("*")) if path.is_file() for line in path.read_bytes().splitlines()]
+
+
+if __name__ == "__main__":
+    main()

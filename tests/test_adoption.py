@@ -1,0 +1,295 @@
+"""A sidecar that dies takes nobody along: the next one goes on with the same agents, and never with two of one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from sidecar.actors import messages as m
+from sidecar.state.agent_registry import AgentRegistry
+from sidecar.state.clock import utc_now
+from sidecar.state.models import AgentId, AgentState, ExitCause, ProcessIdentity
+from sidecar.supervision.process import exit_of_stranger, identity_of
+from tests.fleet import SLEEPS, DoomedSidecar, Fleet, does, runs, wait_until
+
+WRITES = """
+import time
+n = 0
+while True:
+    n += 1
+    print(n, flush=True)
+    time.sleep(0.02)
+"""
+ENDS_WHEN_TOLD = """
+import os, pathlib, sys, time
+told = pathlib.Path(os.environ["PROJECT_ROOT"], "told")
+while not told.exists():
+    time.sleep(0.01)
+sys.exit(int(told.read_text()))
+"""
+PROFILES: dict[str, dict[str, Any]] = {
+    "sleeps": does(*SLEEPS),
+    "writes": runs(WRITES),
+    "told": runs(ENDS_WHEN_TOLD, backoff_initial_seconds=30),
+    "waits": does("sh", "-c", "exit 3", backoff_initial_seconds=30),
+    "ignores": does("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done", stop_timeout_seconds=0.3),
+}
+
+
+def next_sidecar(directory: Path, **options: Any) -> Fleet:
+    return Fleet(directory, options=options, **PROFILES)
+
+
+def can_see_a_strangers_exit() -> bool:
+    with subprocess.Popen(["true"]) as child:
+        pidfd = os.pidfd_open(child.pid)
+        child.wait()
+    try:
+        return exit_of_stranger(pidfd).exit_code == 0
+    finally:
+        os.close(pidfd)
+
+
+def test_agents_outlive_the_sidecar_and_the_next_one_takes_them_over(tmp_path: Path) -> None:
+    first = DoomedSidecar(tmp_path, ("sleeps", "writes"), **PROFILES)
+    sleeps, writes = first.agents
+    first.kill()
+    with next_sidecar(tmp_path) as fleet:
+        before = {agent: fleet.status(agent) for agent in first.agents}
+        assert {s.state for s in before.values()} == {AgentState.RUNNING}
+        assert {s.incarnation for s in before.values()} == {1}
+        assert sorted(fleet.processes()) == sorted(s.process_id for s in before.values() if s.process_id)
+        fleet.wait_for_event(sleeps, "agent_adopted")
+        said = len(fleet.log(writes, tail=100_000).splitlines())
+        wait_until(lambda: len(fleet.log(writes, tail=100_000).splitlines()) > said)
+        numbers = [int(line) for line in fleet.log(writes, tail=100_000).splitlines()]
+        assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_the_tokens_of_adopted_agents_stay_good_until_they_end(tmp_path: Path) -> None:
+    first = DoomedSidecar(tmp_path, ("sleeps",), **PROFILES)
+    first.kill()
+    with next_sidecar(tmp_path) as fleet:
+        status = fleet.status(first.agents[0])
+        caller = fleet.token_of(status.agent_id)
+        assert (caller.agent_id, caller.issue_id) == (status.agent_id, "issue-1")
+        assert not fleet.revocations.is_revoked(caller.token_id, now=utc_now())
+        fleet.stop(status.agent_id)
+        assert fleet.revocations.is_revoked(caller.token_id, now=utc_now())
+        fleet.vanish()
+        fleet.revocations = type(fleet.revocations)()
+        fleet.open()
+        assert fleet.revocations.is_revoked(caller.token_id, now=utc_now())
+
+
+def test_those_that_died_meanwhile_are_restarted(tmp_path: Path) -> None:
+    first = DoomedSidecar(tmp_path, ("sleeps", "sleeps"), **PROFILES)
+    with AgentsAt(tmp_path, first) as pids:
+        first.kill()
+        os.kill(pids[0], signal.SIGKILL)
+        # Until init has reaped it: as long as it is a zombie, how it ended can still be seen.
+        wait_until(lambda: not Path(f"/proc/{pids[0]}").exists())
+    with next_sidecar(tmp_path) as fleet:
+        lost, kept = first.agents
+        wait_until(lambda: fleet.status(lost).incarnation == 2)
+        assert fleet.status(kept).process_id == pids[1]
+        fleet.wait_for_event(lost, "agent_started", count=2)
+        assert [e for e in fleet.story(lost) if e in ("agent_lost", "agent_restarting")] == [
+            "agent_lost",
+            "agent_restarting",
+        ]
+        data = fleet.wait_for_event(lost, "agent_exited")
+        assert (data["exit_code"], data["signal"], data["cause"]) == (None, None, None)
+
+
+class AgentsAt:
+    """The pids of a doomed sidecar's agents, in the order of its agents."""
+
+    def __init__(self, directory: Path, sidecar: DoomedSidecar) -> None:
+        self.directory, self.sidecar = directory, sidecar
+
+    def __enter__(self) -> list[int]:
+        marks = {b"AGENT_ID=" + agent.encode(): place for place, agent in enumerate(self.sidecar.agents)}
+        found: dict[int, int] = {}
+        for pid in Fleet(self.directory).processes():
+            environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            found |= {place: pid for mark, place in marks.items() if mark in environ}
+        return [found[place] for place in sorted(found)]
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.skipif(not can_see_a_strangers_exit(), reason="this kernel does not tell strangers' exit codes")
+@pytest.mark.parametrize(("code", "state"), [(0, AgentState.COMPLETED), (3, AgentState.BACKING_OFF)])
+def test_how_an_adopted_agent_ends_is_seen(tmp_path: Path, code: int, state: AgentState) -> None:
+    first = DoomedSidecar(tmp_path, ("told",), **PROFILES)
+    first.kill()
+    with next_sidecar(tmp_path) as fleet:
+        (tmp_path / "told").write_text(str(code))
+        status = fleet.wait_for_state(first.agents[0], state)
+        assert (status.exit_code, status.cause) == (code, ExitCause.EXIT)
+
+
+def test_an_adopted_agent_that_is_killed_is_restarted(tmp_path: Path) -> None:
+    first = DoomedSidecar(tmp_path, ("sleeps",), **PROFILES)
+    first.kill()
+    with next_sidecar(tmp_path) as fleet:
+        os.kill(fleet.status(first.agents[0]).process_id or 0, signal.SIGKILL)
+        wait_until(lambda: fleet.status(first.agents[0]).incarnation == 2)
+        fleet.wait_for_state(first.agents[0], AgentState.RUNNING)
+        assert len(fleet.processes()) == 1
+
+
+DIES_BEFORE_NOTING_A_START = """
+from sidecar.actors.agent_book import AgentBook
+AgentBook.started = lambda self, agent, begun: os.kill(os.getpid(), signal.SIGKILL)
+"""
+DIES_AFTER_RESTARTING_AT_ONCE = """
+from sidecar.actors.keeper import Keeper
+Keeper.exited = lambda self, exited: os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_process_that_was_started_but_not_noted_is_found(tmp_path: Path) -> None:
+    DoomedSidecar(tmp_path, ("sleeps",), sabotage=DIES_BEFORE_NOTING_A_START, **PROFILES).wait()
+    with next_sidecar(tmp_path) as fleet:
+        (status,) = fleet.ask(m.ListAgents(project_id=None))
+        assert (status.state, status.incarnation) == (AgentState.RUNNING, 1)
+        assert fleet.processes() == [status.process_id]
+
+
+def test_a_restart_that_was_not_noted_is_found(tmp_path: Path) -> None:
+    first = DoomedSidecar(tmp_path, ("sleeps",), sabotage=DIES_AFTER_RESTARTING_AT_ONCE, **PROFILES)
+    with AgentsAt(tmp_path, first) as (pid,):
+        started = Path(f"/proc/{pid}/stat")
+        assert started.exists()
+        # Long enough alive to be restarted at once, by the watcher, before the registry hears of it.
+        wait_until(lambda: psutil_age_s(pid) > 1.1)
+        os.kill(pid, signal.SIGKILL)
+        first.wait()
+    with next_sidecar(tmp_path) as fleet:
+        status = fleet.status(first.agents[0])
+        assert (status.state, status.incarnation) == (AgentState.RUNNING, 2)
+        assert fleet.processes() == [status.process_id] != [pid]
+
+
+def psutil_age_s(pid: int) -> float:
+    ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    uptime_s = float(Path("/proc/uptime").read_text().split()[0])
+    return uptime_s - ticks / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_process_of_an_agent_that_nobody_knows_is_ended(tmp_path: Path) -> None:
+    registry = AgentRegistry(tmp_path / "registry")
+    instance_id = registry.instance_id
+    registry.close()
+    marks = {"AGENT_ID": "sleeps-00000000", "AGENT_INCARNATION": "1", "SIDECAR_INSTANCE": instance_id}
+    with subprocess.Popen(SLEEPS, env={**os.environ, **marks}) as stray, next_sidecar(tmp_path):
+        assert stray.wait(timeout=10) == -signal.SIGKILL
+
+
+def test_after_a_reboot_no_recorded_process_is_signalled(tmp_path: Path) -> None:
+    with next_sidecar(tmp_path) as fleet:
+        agent = fleet.spawn_id("sleeps")
+        fleet.stop(agent)
+        fleet.vanish()
+        registry = AgentRegistry(tmp_path / "registry")
+        with subprocess.Popen(SLEEPS) as innocent:
+            now_there = identity_of(innocent.pid)
+            assert now_there is not None
+            registry.put(
+                msgspec.structs.replace(
+                    registry.agents[agent],
+                    state=AgentState.RUNNING,
+                    boot_id="the-boot-before",
+                    process=ProcessIdentity("the-boot-before", innocent.pid, now_there.start_ticks),
+                )
+            )
+            registry.commit()
+            registry.close()
+            fleet.open()
+            fleet.wait_for_event(agent, "agent_lost")
+            wait_until(lambda: fleet.status(agent).incarnation == 2)
+            fleet.stop(agent)
+            assert innocent.poll() is None
+            innocent.kill()
+
+
+def test_an_agent_that_was_being_stopped_is_stopped(tmp_path: Path) -> None:
+    fleet = next_sidecar(tmp_path)
+    fleet.open()
+    agent = fleet.spawn_id("ignores")
+    fleet.wait_for_log(agent, "ready")
+    fleet.spawner.request(m.StopAgent(agent_id=agent, project_id=None, timeout_s=60))
+    fleet.wait_for_state(agent, AgentState.STOPPING)
+    fleet.vanish()
+    with next_sidecar(tmp_path) as fleet:
+        stopped = fleet.wait_for_state(agent, AgentState.STOPPED)
+        assert stopped.last_error is not None
+        assert stopped.last_error.startswith("it was stopped by request")
+
+
+def test_who_was_queued_or_backing_off_still_is(tmp_path: Path) -> None:
+    fleet = next_sidecar(tmp_path, max_concurrent=2)
+    fleet.open()
+    waits, sleeps, queued = (fleet.spawn_id(agent_type) for agent_type in ("waits", "sleeps", "sleeps"))
+    fleet.wait_for_state(waits, AgentState.BACKING_OFF)
+    fleet.vanish()
+    with next_sidecar(tmp_path, max_concurrent=2) as fleet:
+        states = [fleet.status(agent).state for agent in (waits, sleeps, queued)]
+        assert states == [AgentState.BACKING_OFF, AgentState.RUNNING, AgentState.QUEUED]
+        fleet.stop(sleeps)
+        fleet.wait_for_state(queued, AgentState.RUNNING)
+
+
+def test_a_sidecar_told_to_detach_leaves_its_agents_for_the_next(tmp_path: Path) -> None:
+    fleet = next_sidecar(tmp_path, on_shutdown="detach")
+    fleet.open()
+    agent = fleet.spawn("sleeps").status
+    fleet.close()
+    assert fleet.processes() == [agent.process_id]
+    with next_sidecar(tmp_path) as fleet:
+        assert fleet.status(agent.agent_id).process_id == agent.process_id
+
+
+def test_a_spawner_that_is_restarted_touches_no_agent(tmp_path: Path) -> None:
+    with next_sidecar(tmp_path) as fleet:
+        agents = [fleet.spawn("sleeps").status for _ in range(5)]
+        fleet.guardian.restart("spawner", "a test says so")
+        wait_until(lambda: fleet.spawner.status().restarts == 1 and fleet.spawner.status().state == "running")
+        again = [fleet.status(agent.agent_id) for agent in agents]
+        assert [s.process_id for s in again] == [s.process_id for s in agents]
+        os.kill(again[0].process_id or 0, signal.SIGTERM)
+        data = fleet.wait_for_event(again[0].agent_id, "agent_exited")
+        assert data["signal"] == signal.SIGTERM
+
+
+def rounds_of_death(directory: Path, *, rounds: int, agents: int) -> None:
+    sidecar = DoomedSidecar(directory, ("sleeps",) * agents, **PROFILES)
+    known = set(sidecar.agents)
+    pids = wait_until(lambda: found if len(found := sorted(Fleet(directory).processes())) == agents else None)
+    for _ in range(rounds):
+        sidecar.kill()
+        sidecar = DoomedSidecar(directory, (), **PROFILES)
+        assert sorted(Fleet(directory).processes()) == pids
+    sidecar.kill()
+    with next_sidecar(directory) as fleet:
+        statuses = [fleet.status(AgentId(agent)) for agent in known]
+        assert {(s.state, s.incarnation) for s in statuses} == {(AgentState.RUNNING, 1)}
+        assert sorted(s.process_id or 0 for s in statuses) == pids
+
+
+def test_three_deaths_of_the_sidecar_lose_and_double_nobody(tmp_path: Path) -> None:
+    rounds_of_death(tmp_path, rounds=3, agents=20)
+
+
+@pytest.mark.soak
+def test_fifty_deaths_of_the_sidecar_lose_and_double_none_of_a_hundred(tmp_path: Path) -> None:
+    rounds_of_death(tmp_path, rounds=50, agents=100)

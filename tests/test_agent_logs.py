@@ -1,0 +1,176 @@
+"""What agents write is kept in files they write to themselves: read, followed, and bounded without loss."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.actors import messages as m
+from sidecar.state.models import AgentState
+from sidecar.supervision.agent_logs import AgentLogs
+from tests.fleet import Fleet, does, runs, wait_until
+
+COUNTS = "import sys\nfor n in range({lines}): sys.stdout.write(f'{{n:09d}} ' + 'x' * 54 + '\\n')"
+SLOWLY = "import time\nfor n in range(3):\n    print(n, flush=True)\n    time.sleep(0.15)"
+LEAKS = "import os, sys; sys.stderr.write('my token is ' + os.environ['JWT_TOKEN'] + '\\n'); sys.exit(3)"
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    with Fleet(
+        tmp_path,
+        both=does("sh", "-c", "echo out; echo err >&2; exit 0"),
+        slowly=runs(SLOWLY),
+        leaks=runs(LEAKS, restart="never"),
+        twice=does("sh", "-c", "echo $AGENT_INCARNATION; exit 3", max_restarts=1, backoff_initial_seconds=0.01),
+        bytes=does("printf", "\\377\\376 caf\\303\\251\\n"),
+        sleeps=does("sleep", "600"),
+    ) as fleet:
+        yield fleet
+
+
+def test_streams_are_kept_apart_and_private(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("both")
+    fleet.wait_for_state(agent, AgentState.COMPLETED)
+    assert (fleet.log(agent), fleet.log(agent, "stderr")) == ("out\n", "err\n")
+    for path in (fleet.directory / "logs").rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0
+
+
+def test_a_tail_is_the_last_lines(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("slowly")
+    fleet.wait_for_state(agent, AgentState.COMPLETED)
+    assert [fleet.log(agent, tail=n) for n in (0, 1, 2, 10)] == ["", "2\n", "1\n2\n", "0\n1\n2\n"]
+
+
+def test_a_follower_sees_every_byte_once_and_learns_of_the_end(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("slowly")
+    seen, offset, ended = b"", 0, False
+    while not ended:
+        chunk = fleet.ask(m.ReadLogs(agent_id=agent, project_id=None, offset=offset, timeout_s=5))
+        assert chunk.offset == offset
+        seen, offset, ended = seen + chunk.data, chunk.next_offset, chunk.ended
+    assert seen == b"0\n1\n2\n"
+
+
+def test_a_follower_of_a_silent_agent_is_answered_when_its_time_is_up(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("sleeps")
+    before = time.monotonic()
+    chunk = fleet.ask(m.ReadLogs(agent_id=agent, project_id=None, offset=0, timeout_s=0.3))
+    assert (chunk.data, chunk.ended) == (b"", False)
+    assert 0.3 <= time.monotonic() - before < 2.0
+
+
+def test_bytes_come_back_as_they_were_written(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("bytes")
+    fleet.wait_for_state(agent, AgentState.COMPLETED)
+    assert fleet.ask(m.ReadLogs(agent_id=agent, project_id=None)).data == b"\xff\xfe caf\xc3\xa9\n"
+
+
+def test_the_last_lines_of_an_exit_are_those_of_that_incarnation(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("twice")
+    fleet.wait_for_event(agent, "agent_failed")
+    exits = [fleet.wait_for_event(agent, "agent_exited", count=n)["last_lines"] for n in (1, 2)]
+    assert exits == [["1"], ["2"]]
+    assert fleet.log(agent) == "1\n2\n"
+
+
+def test_a_token_that_an_agent_printed_does_not_reach_those_who_read_of_its_failure(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("leaks")
+    data = fleet.wait_for_event(agent, "agent_failed")
+    assert data["last_lines"] == ["my token is [token]"]
+    assert "eyJ" not in (fleet.status(agent).last_error or "")
+
+
+def test_an_agent_that_never_ran_has_an_empty_log(tmp_path: Path) -> None:
+    with Fleet(tmp_path, options={"max_concurrent": 0}, both=does("true")) as fleet:
+        assert fleet.log(fleet.spawn_id("both")) == ""
+
+
+def counted(data: bytes) -> list[int]:
+    return [int(line.split()[0]) for line in data.splitlines()]
+
+
+def write_under_rotation(directory: Path, lines: int, max_bytes: int) -> tuple[AgentLogs, list[int]]:
+    """A writer at full speed, a reader who follows it, and the bound kept all the time. Returns what the reader saw."""
+    logs = AgentLogs(directory, max_bytes=max_bytes)
+    stdout, _ = logs.make(1)
+    stdout.touch()
+    seen: list[int] = []
+    with (
+        stdout.open("ab") as output,
+        subprocess.Popen([sys.executable, "-c", COUNTS.format(lines=lines)], stdout=output) as writer,
+    ):
+        done = threading.Event()
+
+        def follow() -> None:
+            offset = 0
+            while True:
+                over = done.is_set()
+                chunk = logs.read(1, "stdout", offset)
+                whole = chunk.data[: chunk.data.rfind(b"\n") + 1]
+                seen.extend(counted(whole))
+                offset = chunk.offset + len(whole)
+                if over and chunk.at_end:
+                    return
+
+        follower = threading.Thread(target=follow)
+        follower.start()
+        while writer.poll() is None:
+            logs.bound([1])
+        done.set()
+        follower.join(30)
+    return logs, seen
+
+
+def test_bounding_a_log_under_a_running_writer_loses_no_line(tmp_path: Path) -> None:
+    lines, max_bytes = 200_000, 4 << 20
+    logs, seen = write_under_rotation(tmp_path / "logs", lines, max_bytes)
+    assert seen == list(range(lines))
+    logs.bound([1])
+    path = logs.path(1, "stdout")
+    assert path.stat().st_size == lines * 65
+    assert path.stat().st_blocks * 512 <= max_bytes * 5 // 4 + 4096
+    kept = logs.read(1, "stdout", 0)
+    assert kept.offset > 0
+    assert counted(kept.data[kept.data.index(b"\n") + 1 :])[0] > 0
+    assert counted(logs.tail(1, "stdout", 3).data) == [lines - 3, lines - 2, lines - 1]
+
+
+@pytest.mark.soak
+def test_many_rotations_lose_no_line(tmp_path: Path) -> None:
+    _, seen = write_under_rotation(tmp_path / "logs", 3_000_000, 16 << 20)
+    assert seen == list(range(3_000_000))
+
+
+@given(st.lists(st.sampled_from([b"\n", b"\r", b"a", b"\xff"]), max_size=40).map(b"".join), st.integers(0, 12))
+def test_a_tail_agrees_with_the_whole(data: bytes, lines: int) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        logs = AgentLogs(Path(directory) / "logs", max_bytes=1 << 20)
+        stdout, _ = logs.make(7)
+        stdout.write_bytes(data)
+        chunk = logs.tail(7, "stdout", lines)
+        *ended, rest = data.split(b"\n")
+        whole = [line + b"\n" for line in ended] + ([rest] if rest else [])
+        assert chunk.data == (b"".join(whole[-lines:]) if lines else b"")
+        assert chunk.next_offset == len(data)
+
+
+def test_logs_are_bounded_while_agents_run(tmp_path: Path) -> None:
+    chatty = runs("for _ in range(60_000): print('y' * 63)\nimport time\ntime.sleep(600)")
+    with Fleet(tmp_path, options={"log_max_mb": 1.0, "sample_seconds": 0.1}, chatty=chatty) as fleet:
+        agent = fleet.spawn_id("chatty")
+        path = tmp_path / "logs" / "000001" / "stdout.log"
+        wait_until(lambda: path.exists() and path.stat().st_size > 3_500_000)
+        wait_until(lambda: path.stat().st_blocks * 512 <= 1.3 * 2**20)
+        first = fleet.ask(m.ReadLogs(agent_id=agent, project_id=None, offset=0))
+        assert first.offset > 0

@@ -1,0 +1,270 @@
+"""Who is started when: by priority, then age, never too many, once for each request, after those it depends on."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.actors import messages as m
+from sidecar.actors.asking import ask
+from sidecar.state.errors import ConfigError, IdempotencyConflict, NotFound
+from sidecar.state.models import AgentId, AgentState
+from sidecar.supervision.fleet import SpawnBucket, Trigger
+from sidecar.supervision.strategy import Group, Member, affected, may_start
+from tests.fleet import SLEEPS, Fleet, does, wait_until
+
+QUICK = {"backoff_initial_seconds": 0.01}
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    with Fleet(tmp_path, options={"max_concurrent": 1}, sleeps=does(*SLEEPS), missing=does("/no/such")) as fleet:
+        yield fleet
+
+
+def running(fleet: Fleet) -> list[AgentId]:
+    return [s.agent_id for s in fleet.ask(m.ListAgents(project_id=None)) if s.state is AgentState.RUNNING]
+
+
+def test_over_the_limit_an_agent_is_queued_without_a_process_or_a_token(fleet: Fleet) -> None:
+    first, second = fleet.spawn("sleeps"), fleet.spawn("sleeps")
+    assert (first.status.state, second.status.state) == (AgentState.RUNNING, AgentState.QUEUED)
+    assert (second.status.process_id, second.token, second.context_injected) == (None, None, False)
+    assert fleet.events(second.status.agent_id) == []
+
+
+def test_the_queue_goes_by_priority_then_age(fleet: Fleet) -> None:
+    now = fleet.spawn_id("sleeps")
+    waiting = {p: [fleet.spawn_id("sleeps", priority=p) for _ in range(2)] for p in ("low", "normal", "high")}
+    for following in (*waiting["high"], *waiting["normal"], *waiting["low"]):
+        fleet.stop(now)
+        fleet.wait_for_state(following, AgentState.RUNNING)
+        assert running(fleet) == [following]
+        now = following
+
+
+def test_a_queued_agent_can_be_stopped_before_it_ever_ran(fleet: Fleet) -> None:
+    fleet.spawn("sleeps")
+    queued = fleet.spawn_id("sleeps")
+    assert fleet.stop(queued).state is AgentState.STOPPED
+    assert fleet.wait_for_event(queued, "agent_stopped")["incarnation"] == 0
+
+
+def test_an_agent_that_cannot_start_does_not_block_the_queue(fleet: Fleet) -> None:
+    first = fleet.spawn_id("sleeps")
+    missing, following = fleet.spawn_id("missing"), fleet.spawn_id("sleeps")
+    fleet.stop(first)
+    fleet.wait_for_state(following, AgentState.RUNNING)
+    assert fleet.status(missing).state is AgentState.FAILED
+
+
+def test_a_repeat_with_the_same_key_gets_the_first_answer_also_from_the_next_sidecar(fleet: Fleet) -> None:
+    first = fleet.spawn("sleeps", idempotency_key="once")
+    again = fleet.spawn("sleeps", idempotency_key="once")
+    assert (again.status.agent_id, again.token) == (first.status.agent_id, first.token)
+    with pytest.raises(IdempotencyConflict):
+        fleet.spawn("sleeps", idempotency_key="once", task="another")
+    assert fleet.spawn("sleeps", idempotency_key="once", requested_by=AgentId("b")).status.state is AgentState.QUEUED
+    fleet.vanish()
+    fleet.open()
+    assert fleet.spawn("sleeps", idempotency_key="once").status.agent_id == first.status.agent_id
+
+
+def test_agents_of_other_projects_are_not_seen(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("sleeps", project_id="a")
+    with pytest.raises(NotFound):
+        fleet.ask(m.GetAgent(agent_id=agent, project_id="b"))
+    with pytest.raises(NotFound):
+        fleet.ask(m.StopAgent(agent_id=agent, project_id="b"))
+    assert fleet.ask(m.ListAgents(project_id="b")) == ()
+    assert fleet.ask(m.CountAgents(project_id="b")).spawned_total == 0
+    assert fleet.ask(m.CountAgents(project_id="a")).active == 1
+
+
+def test_agents_that_ended_long_ago_leave_the_list_but_not_the_totals(tmp_path: Path) -> None:
+    with Fleet(tmp_path, options={"keep_ended": 2}, ends=does("true")) as fleet:
+        agents = [fleet.spawn_id("ends") for _ in range(5)]
+        wait_until(lambda: fleet.ask(m.CountAgents(project_id=None)).completed == 5)
+        wait_until(lambda: len(fleet.ask(m.ListAgents(project_id=None))) == 2)
+        numbers = fleet.ask(m.CountAgents(project_id="p"))
+        assert (numbers.spawned_total, numbers.by_type) == (5, {"ends": 5})
+        assert len(list((tmp_path / "logs").iterdir())) == 2
+        fleet.vanish()
+        fleet.open()
+        assert fleet.ask(m.CountAgents(project_id="p")).spawned_total == 5
+        assert fleet.spawn_id("ends") not in agents
+
+
+def test_first_starts_are_spread_when_too_many_come_at_once(tmp_path: Path) -> None:
+    with Fleet(tmp_path, options={"spawn_burst": 2, "spawns_per_second": 10.0}, sleeps=does(*SLEEPS)) as fleet:
+        states = [fleet.spawn("sleeps").status.state for _ in range(4)]
+        assert states == [AgentState.RUNNING, AgentState.RUNNING, AgentState.QUEUED, AgentState.QUEUED]
+        wait_until(lambda: len(running(fleet)) == 4)
+
+
+@given(st.lists(st.floats(0, 3), max_size=60).map(sorted), st.floats(0.5, 50), st.integers(1, 10))
+def test_a_bucket_never_gives_more_than_its_burst_and_rate(times: list[float], per_second: float, burst: int) -> None:
+    bucket = SpawnBucket(per_second=per_second, burst=burst, now=0.0)
+    taken = [now for now in times if bucket.take(now=now) == 0.0]
+    for place, begin in enumerate(taken):
+        for count, end in enumerate(taken[place:], start=1):
+            assert count <= burst + (end - begin) * per_second + 1e-6
+
+
+# --- dependencies and groups
+
+
+def test_an_agent_starts_after_those_it_depends_on(tmp_path: Path) -> None:
+    with Fleet(tmp_path, base=does("true"), after=does("true", depends_on=("base",))) as fleet:
+        after = fleet.spawn("after").status
+        fleet.spawn("base", issue_id="another-issue")
+        assert after.state is AgentState.QUEUED
+        assert fleet.status(after.agent_id).state is AgentState.QUEUED
+        fleet.spawn("base")
+        fleet.wait_for_state(after.agent_id, AgentState.COMPLETED)
+
+
+def grouped(directory: Path, strategy: Any, **options: Any) -> Fleet:
+    group = Group(agents=("a", "b", "c"), strategy=strategy, **options)
+    sleeps = does(*SLEEPS, **QUICK)
+    return Fleet(directory, options={"groups": {"team": group}}, a=sleeps, b=sleeps, c=sleeps)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "restarted"),
+    [("one_for_one", {"b"}), ("one_for_all", {"a", "b", "c"}), ("rest_for_one", {"b", "c"})],
+)
+def test_a_death_restarts_whom_the_strategy_says(tmp_path: Path, strategy: str, restarted: set[str]) -> None:
+    with grouped(tmp_path, strategy) as fleet:
+        team = {name: fleet.spawn(name).status for name in ("a", "b", "c")}
+        other_issue = fleet.spawn("c", issue_id="another-issue").status
+        os.kill(team["b"].process_id or 0, signal.SIGKILL)
+        for name in restarted:
+            wait_until(lambda name=name: fleet.status(team[name].agent_id).incarnation == 2)  # type: ignore[misc]
+            fleet.wait_for_state(team[name].agent_id, AgentState.RUNNING)
+        for status in (*(team[name] for name in {"a", "b", "c"} - restarted), other_issue):
+            assert fleet.status(status.agent_id).process_id == status.process_id
+
+
+def test_a_group_stops_in_reverse_and_starts_in_order(tmp_path: Path) -> None:
+    with grouped(tmp_path, "one_for_all") as fleet:
+        team = {name: fleet.spawn(name).status for name in ("c", "a", "b")}
+        names = {status.agent_id: name for name, status in team.items()}
+        os.kill(team["a"].process_id or 0, signal.SIGKILL)
+        for status in team.values():
+            fleet.wait_for_event(status.agent_id, "agent_started", count=2)
+        story = [(e.event_type, names[AgentId(msgspec.json.decode(e.data)["agent_id"])]) for e in fleet.events()]
+        assert [name for kind, name in story if kind == "agent_exited"] == ["a", "c", "b"]
+        assert [name for kind, name in story if kind == "agent_started"][3:] == ["a", "b", "c"]
+
+
+def test_a_group_that_restarts_too_often_is_given_up_whole(tmp_path: Path) -> None:
+    with grouped(tmp_path, "one_for_all", max_restarts=1) as fleet:
+        team = [fleet.spawn(name).status for name in ("a", "b", "c")]
+        os.kill(team[0].process_id or 0, signal.SIGKILL)
+        for status in team:
+            wait_until(lambda status=status: fleet.status(status.agent_id).incarnation == 2)  # type: ignore[misc]
+        again = fleet.wait_for_state(team[0].agent_id, AgentState.RUNNING)
+        os.kill(again.process_id or 0, signal.SIGKILL)
+        for status in team:
+            fleet.wait_for_event(status.agent_id, "agent_failed")
+
+
+members = st.lists(st.tuples(st.sampled_from("abcx"), st.sampled_from(list(AgentState))), min_size=1, max_size=12)
+
+
+@given(members, st.sampled_from(["one_for_one", "one_for_all", "rest_for_one"]))
+def test_a_death_never_concerns_who_has_ended_or_came_before(team: list[tuple[str, AgentState]], strategy: Any) -> None:
+    group = Group(agents=("a", "b", "c"), strategy=strategy)
+    everyone = [Member(AgentId(str(n)), kind, n, state) for n, (kind, state) in enumerate(team)]
+    dead = next((one for one in everyone if one.agent_type != "x"), None)
+    if dead is None:
+        return
+    by_id = {one.agent_id: one for one in everyone}
+    concerned = [by_id[agent_id] for agent_id in affected(group, dead, everyone)]
+    assert dead not in concerned
+    assert all(one.agent_type in group.agents and not one.state.has_ended for one in concerned)
+    assert [(one.agent_type, one.age) for one in concerned] == sorted((one.agent_type, one.age) for one in concerned)
+    if strategy == "one_for_one":
+        assert concerned == []
+    if strategy == "rest_for_one":
+        assert all((one.agent_type, one.age) > (dead.agent_type, dead.age) for one in concerned)
+
+
+def test_a_dependency_is_met_by_one_that_runs_or_has_completed() -> None:
+    for state in AgentState:
+        met = state in (AgentState.RUNNING, AgentState.COMPLETED)
+        assert may_start(("base",), [("base", state), ("other", AgentState.RUNNING)]) is met
+    assert may_start((), [])
+
+
+# --- triggers
+
+
+def publish(fleet: Fleet, event_type: str, **data: Any) -> None:
+    ask(
+        fleet.bus,
+        m.PublishEvent(
+            project_id="p",
+            event_type=event_type,
+            publisher="python-specialist-1",
+            publisher_type="python-specialist",
+            data=msgspec.Raw(msgspec.json.encode(data)),
+        ),
+        timeout_s=10,
+    )
+
+
+def triggered(directory: Path) -> Fleet:
+    trigger = Trigger(on="implementation_complete", filter="status:success", spawn="tester")
+    return Fleet(directory, triggers=(trigger,), tester=does("true"))
+
+
+def spawned_for(fleet: Fleet) -> list[str]:
+    return [s.issue_id for s in reversed(fleet.ask(m.ListAgents(project_id=None)))]
+
+
+def test_an_event_spawns_what_its_trigger_says_once_for_its_issue(tmp_path: Path) -> None:
+    with triggered(tmp_path) as fleet:
+        publish(fleet, "implementation_complete", issue_id="i-1", status="failed")
+        publish(fleet, "implementation_complete", status="success")
+        publish(fleet, "something_else", issue_id="i-1", status="success")
+        publish(fleet, "implementation_complete", issue_id="i-1", status="success")
+        publish(fleet, "implementation_complete", issue_id="i-2", status="success")
+        wait_until(lambda: spawned_for(fleet) == ["i-1", "i-2"])
+        fleet.vanish()
+        fleet.open()
+        publish(fleet, "implementation_complete", issue_id="i-3", status="success")
+        wait_until(lambda: spawned_for(fleet) == ["i-1", "i-2", "i-3"])
+
+
+def test_a_trigger_does_not_act_on_the_past(tmp_path: Path) -> None:
+    with Fleet(tmp_path, tester=does("true")) as before:
+        publish(before, "implementation_complete", issue_id="i-1", status="success")
+    with triggered(tmp_path) as fleet:
+        publish(fleet, "implementation_complete", issue_id="i-2", status="success")
+        wait_until(lambda: spawned_for(fleet) == ["i-2"])
+
+
+def test_an_event_published_while_no_spawner_ran_spawns_afterwards(tmp_path: Path) -> None:
+    with triggered(tmp_path) as fleet:
+        fleet.spawner.stop()
+        publish(fleet, "implementation_complete", issue_id="i-1", status="success")
+        fleet.vanish()
+        fleet.open()
+        wait_until(lambda: spawned_for(fleet) == ["i-1"])
+
+
+def test_a_trigger_that_could_never_spawn_is_refused(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, triggers=(Trigger(on="done", spawn="tester"),))
+    with pytest.raises(ConfigError, match="tester"):
+        fleet.open()
+    fleet.vanish()

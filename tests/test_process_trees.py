@@ -1,0 +1,245 @@
+"""Nothing of an agent outlives it: not children, not daemons, not those that will not listen."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sidecar.actors import messages as m
+from sidecar.state.errors import WrongState
+from sidecar.state.models import AgentState, ExitCause, ProcessIdentity
+from sidecar.supervision.process import identity_of, is_alive, send_signal
+from tests.fleet import SLEEPS, Fleet, does, runs, wait_until
+
+# A child in the agent's group, one in a group of its own, and a daemon by the book: fork, setsid, fork.
+FAMILY = """
+import os, subprocess, sys, time
+subprocess.Popen(["sleep", "600"])
+subprocess.Popen(["sleep", "600"], process_group=0)
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.execvp("sleep", ["sleep", "600"])
+    os._exit(0)
+os.wait()
+print("ready", flush=True)
+"""
+IGNORES = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
+)
+SAYS_GOODBYE = """
+import signal, sys, time
+def end(*_):
+    print("goodbye", flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+print("ready", flush=True)
+time.sleep(600)
+"""
+BOMB = """
+import os, time
+while True:
+    try:
+        if os.fork() == 0:
+            time.sleep(0.05)
+    except OSError:
+        time.sleep(0.01)
+"""
+HUNGRY = "import time; kept = bytearray(b'x' * 120_000_000); print('ready', flush=True); time.sleep(600)"
+once = {"restart": "never"}
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    with Fleet(
+        tmp_path,
+        options={"sample_seconds": 0.1},
+        family=runs(FAMILY + "time.sleep(600)", backoff_initial_seconds=30),
+        leaves=runs(FAMILY),
+        ignores=runs(IGNORES, stop_timeout_seconds=0.2),
+        goodbye=runs(SAYS_GOODBYE),
+        bomb=runs(BOMB, max_processes=40, **once),
+        hungry=runs(HUNGRY, memory_limit_mb=60, stop_timeout_seconds=1, **once),
+        timed=does(*SLEEPS, run_timeout_seconds=0.2, **once),
+        silent=does(*SLEEPS, heartbeat_timeout_seconds=0.3, **once),
+        sleeps=does(*SLEEPS),
+    ) as fleet:
+        yield fleet
+
+
+def family(fleet: Fleet) -> tuple[m.SpawnedAgent, list[int]]:
+    spawned = fleet.spawn("family")
+    fleet.wait_for_log(spawned.status.agent_id, "ready")
+    pids = fleet.processes()
+    assert len(pids) == 4
+    return spawned, pids
+
+
+def alive(pids: list[int]) -> list[int]:
+    """Not gone, nor waiting for init to notice."""
+    return [pid for pid in pids if identity_of(pid) is not None]
+
+
+def test_stop_ends_children_groups_of_their_own_and_daemons(fleet: Fleet) -> None:
+    spawned, pids = family(fleet)
+    stopped = fleet.stop(spawned.status.agent_id)
+    assert (stopped.state, stopped.cause, stopped.process_id) == (AgentState.STOPPED, ExitCause.KILLED, None)
+    assert alive(pids) == []
+    fleet.wait_for_event(spawned.status.agent_id, "agent_stopped")
+    assert fleet.story(spawned.status.agent_id)[-2:] == ["agent_exited", "agent_stopped"]
+
+
+def test_a_crash_leaves_nothing_behind(fleet: Fleet) -> None:
+    spawned, pids = family(fleet)
+    os.kill(spawned.status.process_id or 0, signal.SIGKILL)
+    fleet.wait_for_state(spawned.status.agent_id, AgentState.BACKING_OFF)
+    wait_until(lambda: alive(pids) == [])
+
+
+def test_an_agent_that_completes_takes_its_daemons_along(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("leaves")
+    fleet.wait_for_state(agent, AgentState.COMPLETED)
+    wait_until(lambda: fleet.processes() == [])
+
+
+def test_a_held_log_does_not_delay_the_exit(fleet: Fleet) -> None:
+    """Children hold the log open: a pipe would not end before they do."""
+    agent = fleet.spawn_id("leaves")
+    status = fleet.wait_for_state(agent, AgentState.COMPLETED, within_s=5)
+    assert status.uptime_seconds < 5
+
+
+def test_who_ignores_sigterm_is_killed_when_its_time_is_up(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("ignores")
+    fleet.wait_for_log(agent, "ready")
+    before = time.monotonic()
+    assert fleet.stop(agent).state is AgentState.STOPPED
+    assert 0.2 <= time.monotonic() - before < 2.0
+    assert fleet.wait_for_event(agent, "agent_exited")["signal"] == signal.SIGKILL
+
+
+def test_force_does_not_wait(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("goodbye")
+    fleet.wait_for_log(agent, "ready")
+    fleet.stop(agent, force=True)
+    assert fleet.log(agent) == "ready\n"
+
+
+def test_who_listens_has_time_to_say_goodbye(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("goodbye")
+    fleet.wait_for_log(agent, "ready")
+    stopped = fleet.stop(agent)
+    assert (stopped.state, stopped.exit_code) == (AgentState.STOPPED, 0)
+    assert fleet.log(agent) == "ready\ngoodbye\n"
+
+
+def test_a_suspended_agent_can_be_stopped(fleet: Fleet) -> None:
+    agent = fleet.spawn("goodbye").status
+    fleet.wait_for_log(agent.agent_id, "ready")
+    os.kill(agent.process_id or 0, signal.SIGSTOP)
+    fleet.stop(agent.agent_id)
+    assert fleet.log(agent.agent_id) == "ready\ngoodbye\n"
+
+
+def test_a_second_stop_can_only_be_sooner(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("ignores")
+    fleet.wait_for_log(agent, "ready")
+    slow = fleet.spawner.request(m.StopAgent(agent_id=agent, project_id=None, timeout_s=60))
+    assert fleet.status(agent).state is AgentState.STOPPING
+    assert fleet.stop(agent, force=True).state is AgentState.STOPPED
+    assert slow.result(timeout=5).state is AgentState.STOPPED
+
+
+def test_a_fork_bomb_is_ended_whole(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("bomb")
+    data = fleet.wait_for_event(agent, "agent_failed")
+    assert data["cause"] == "killed"
+    assert "its profile allows 40" in (fleet.status(agent).last_error or "")
+    assert fleet.processes() == []
+
+
+def test_an_agent_over_its_memory_limit_is_ended(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("hungry")
+    assert fleet.wait_for_event(agent, "agent_failed")["cause"] == "memory"
+    assert "its profile allows 60 MB" in (fleet.status(agent).last_error or "")
+
+
+def test_an_agent_over_its_time_is_ended(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("timed")
+    assert fleet.wait_for_event(agent, "agent_failed")["cause"] == "timeout"
+    assert fleet.status(agent).last_error == "it ran longer than 0.2 s"
+
+
+def test_a_heartbeat_keeps_an_agent_alive_and_silence_ends_it(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("silent")
+    until = time.monotonic() + 0.6
+    wait_until(lambda: fleet.ask(m.RecordHeartbeat(agent_id=agent)) and time.monotonic() > until)
+    assert fleet.status(agent).state is AgentState.RUNNING
+    assert fleet.wait_for_event(agent, "agent_failed")["cause"] == "heartbeat"
+
+
+def test_usage_is_measured_over_the_whole_tree(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("hungry")
+    wait_until(lambda: fleet.status(agent).memory_mb > 100 or fleet.status(agent).state.has_ended)
+
+
+def test_a_shutdown_stops_all_at_once_within_one_deadline(fleet: Fleet) -> None:
+    agents = [fleet.spawn_id("ignores") for _ in range(5)]
+    for agent in agents:
+        fleet.wait_for_log(agent, "ready")
+    before = time.monotonic()
+    assert fleet.ask(m.Drain(timeout_s=1.0)) == 5
+    assert time.monotonic() - before < 2.5
+    assert {fleet.status(agent).state for agent in agents} == {AgentState.STOPPED}
+    with pytest.raises(Exception, match="shutting down"):
+        fleet.spawn("sleeps")
+
+
+def test_a_number_that_is_used_again_is_not_signalled() -> None:
+    with subprocess.Popen(SLEEPS) as child:
+        real = identity_of(child.pid)
+        assert real is not None
+        for other in (
+            ProcessIdentity(real.boot_id, real.pid, real.start_ticks - 1),
+            ProcessIdentity("another-boot", real.pid, real.start_ticks),
+        ):
+            assert not is_alive(other)
+            assert not send_signal(other, signal.SIGKILL)
+        assert child.poll() is None
+        assert send_signal(real, signal.SIGKILL)
+        assert child.wait() == -signal.SIGKILL
+        assert not send_signal(real, signal.SIGKILL)
+
+
+def test_a_process_of_another_sidecar_is_left_alone(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("sleeps")
+    stranger_env = {**os.environ, "AGENT_ID": agent, "AGENT_INCARNATION": "1", "SIDECAR_INSTANCE": "somebody-else"}
+    with subprocess.Popen(SLEEPS, env=stranger_env) as stranger:
+        fleet.stop(agent)
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_an_ended_agent_is_not_stopped_again(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("sleeps")
+    fleet.stop(agent)
+    with pytest.raises(WrongState, match="is stopped"):
+        fleet.stop(agent)
+
+
+@pytest.mark.soak
+def test_a_thousand_crashes_leave_no_zombie_and_no_process(tmp_path: Path) -> None:
+    quick = {"backoff_initial_seconds": 0.001, "backoff_max_seconds": 0.001}
+    crashes = does("sh", "-c", "sleep 600 & exit 3", max_restarts=49, **quick)
+    with Fleet(tmp_path, crashes=crashes) as fleet:
+        agents = [fleet.spawn_id("crashes") for _ in range(20)]
+        for agent in agents:
+            assert fleet.wait_for_state(agent, AgentState.FAILED, within_s=120).incarnation == 50
+        assert fleet.zombies() == []
+        wait_until(lambda: fleet.processes() == [])
