@@ -22,10 +22,13 @@ from ..state.models import AgentSpec, Event
 from ..state.projects import Projects
 from ..supervision.profile import Profiles
 from .asking import Fact, Later, Recipient, ask
-from .context.build import Built, Order, build
+from .context.build import Built, build
 from .context.earlier import Earlier, earlier_outputs, last_build_status
 from .context.emit import finished
-from .context.project import FragmentCache, Project
+from .context.fragments import FragmentCache
+from .context.index_client import IndexClient
+from .context.order import Order
+from .context.project import Project
 from .context.requirements import FilePatterns, checked_requirements, known_requirements
 from .guardian import Owner
 from .messages import (
@@ -55,13 +58,15 @@ class ContextOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """`[context]` of the configuration.
 
     max_bytes: of a whole answer. max_file_bytes: of one file in it. cache_mb: contexts and files kept ready, of all
-    projects together. exclude: `.gitignore` patterns of files that are never sent.
+    projects together. exclude: `.gitignore` patterns of files that are never sent. watch: whether changes are watched
+    for; without, every request asks git and the disk.
     """
 
     max_bytes: int = 10 * 1024 * 1024
     max_file_bytes: int = 1024 * 1024
     cache_mb: int = 128
     exclude: tuple[str, ...] = ()
+    watch: bool = True
 
 
 _Key = tuple[object, ...]
@@ -102,6 +107,7 @@ class ContextBuilder(Owner):
         half = options.cache_mb * 1024 * 1024 // 2
         self._cache = _Contexts(half)
         self._fragments = FragmentCache(half)
+        self._index = IndexClient()
         self._projects: dict[Path, Project] = {}
         self._pool = ThreadPoolExecutor(max_workers=BUILD_THREADS, thread_name_prefix="context")
 
@@ -123,6 +129,9 @@ class ContextBuilder(Owner):
 
     def release(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+        for project in self._projects.values():
+            project.close()
+        self._index.close()
 
     def _build(self, request: BuildContext) -> Later[ContextBundle]:
         requirements = checked_requirements(request.requirements)
@@ -141,7 +150,7 @@ class ContextBuilder(Owner):
         )
         kept = None if request.refresh else self._cache.get(key)
         later: Later[ContextBundle] = Later()
-        me = self.me
+        me, index = self.me, self._index
 
         def work() -> None:
             if later.cancelled():
@@ -149,7 +158,7 @@ class ContextBuilder(Owner):
             try:
                 order = self._outside.order(request, requirements, patterns, max_bytes, self._profiles)
                 with project.lock:
-                    built, was_kept = build(order, project, kept)
+                    built, was_kept = build(order, project, index, kept)
                 fact = _Ready(key, later, built, was_kept, request.if_none_match)
             except SidecarError as error:
                 fact = _Ready(key, later, None, False, None, error)
@@ -174,7 +183,11 @@ class ContextBuilder(Owner):
         project = self._projects.get(root)
         if project is None:
             project = Project(
-                root, self._fragments, max_file_bytes=self._options.max_file_bytes, exclude=self._options.exclude
+                root,
+                self._fragments,
+                max_file_bytes=self._options.max_file_bytes,
+                exclude=self._options.exclude,
+                watches=self._options.watch,
             )
             self._projects[root] = project
         return project
@@ -237,6 +250,7 @@ class _Outside:
             query=query,
             query_from=query_from,
             max_bytes=max_bytes,
+            refresh=request.refresh,
             earlier=earlier,
             last_build_status=last_build_status(self._events(request, warnings), earlier.outputs),
             warnings=tuple(warnings),

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from .facts import Text
+from .facts import Text, lines_of
 from .rooted import Stamp
 
 _ENCODER = msgspec.json.Encoder()
@@ -49,6 +49,26 @@ def fragment(path: str, language: str, stamp: Stamp, text: Text, *, max_bytes: i
     return Fragment(
         _described(path, language, stamp, text, body, truncated=not is_whole), is_whole, stamp.size, text.redacted
     )
+
+
+def excerpt_fragment(path: str, language: str, stamp: Stamp, text: Text, spans: list[tuple[int, int]]) -> Fragment:
+    """Some lines of the file. spans: start and end from 0, end excluded; told from 1, end included."""
+    content = encode(excerpt(text.text, spans))
+    data = _described(path, language, stamp, text, content, truncated=True)
+    told = [{"start_line": start + 1, "end_line": end} for start, end in spans]
+    return Fragment(data + b',"excerpts":' + encode(told), False, stamp.size, text.redacted)
+
+
+def excerpt(text: str, spans: list[tuple[int, int]]) -> str:
+    """The lines of a text in those spans, each part under a line that says which lines of how many they are."""
+    lines = lines_of(text)
+    parts = []
+    for start, end in spans:
+        body = "".join(lines[start:end])
+        parts.append(f"--- lines {start + 1}-{end} of {len(lines)} ---\n{body}")
+        if not body.endswith("\n"):
+            parts.append("\n")
+    return "".join(parts)
 
 
 def _described(path: str, language: str, stamp: Stamp, text: Text, content: bytes, *, truncated: bool) -> bytes:

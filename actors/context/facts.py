@@ -47,6 +47,13 @@ def read_text(data: bytes, *, named: bool = False) -> Text | Unsent:
     return Text(clean, encoding, redacted, "sha256:" + hashlib.sha256(data).hexdigest())
 
 
+def lines_of(text: str) -> list[str]:
+    """The lines of a text with their ends, as git and editors count them (`splitlines` knows a dozen other ends)."""
+    lines = text.split("\n")
+    last = lines.pop()
+    return [line + "\n" for line in lines] + ([last] if last else [])
+
+
 def _decode(data: bytes) -> tuple[str, str] | None:
     for bom, encoding in _BOMS:
         if data.startswith(bom):

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,85 +15,84 @@ from typing import NamedTuple
 import pathspec
 
 from .changes import Status, last_touched, read_log, read_numstat, read_status, uncommitted
-from .emit import Fragment, fragment
-from .facts import Text, Unsent, read_text
+from .fragments import FragmentCache
 from .git import GitDoor, GitUnavailable, find_toplevel
 from .inventory import Listing, from_git, from_walk
-from .kinds import language_of
 from .metadata import main_languages
-from .rooted import NotReadable, Root, Stamp
+from .reader import Reader
+from .rooted import NotReadable, Root
 from .secrets import is_secret_path
 from .sections import GitFacts
+from .watch import Watcher
 
 SHOWN_COMMITS = 50
 HISTORY_COMMITS = 200
-_RACY_NS = 50_000_000  # a file changed this short before it was read may have changed again unseen (git's rule)
+_COUNTED_UNTRACKED = 50  # new files whose lines are counted
 _NO_GIT = GitFacts(None, None, (), (), None, None, None)
 
 
 class Snapshot(NamedTuple):
-    """A project at one moment. version: the same as long as nothing that is told of the project has changed."""
+    """A project at one moment. version: the same as long as nothing that is told of the project has changed.
+
+    sizes: path -> bytes, of the files that can be read.
+    """
 
     listing: Listing
+    sizes: dict[str, int]
     git: GitFacts
     touched: dict[str, int]
     languages: tuple[str, ...]
     version: str
 
 
-class FragmentCache:
-    """Files ready to send, of all projects, the least recently used dropped beyond `max_bytes`."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._kept: OrderedDict[tuple[str, ...], tuple[Stamp, Fragment]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: tuple[str, ...], stamp: Stamp) -> Fragment | None:
-        with self._lock:
-            found = self._kept.get(key)
-            if found is None or found[0] != stamp:
-                return None
-            self._kept.move_to_end(key)
-            return found[1]
-
-    def put(self, key: tuple[str, ...], stamp: Stamp, made: Fragment) -> None:
-        with self._lock:
-            old = self._kept.pop(key, None)
-            self._bytes -= len(old[1].data) if old else 0
-            if len(made.data) > self._max_bytes:
-                return
-            self._kept[key] = (stamp, made)
-            self._bytes += len(made.data)
-            while self._bytes > self._max_bytes:
-                _, (_, dropped) = self._kept.popitem(last=False)
-                self._bytes -= len(dropped.data)
-
-
 class Project:
-    """A project's root and what is known of it."""
+    """A project's root and what is known of it. watches: whether changes are watched for, not only looked for."""
 
-    def __init__(self, root: Path, fragments: FragmentCache, *, max_file_bytes: int, exclude: tuple[str, ...]) -> None:
+    def __init__(
+        self, root: Path, fragments: FragmentCache, *, max_file_bytes: int, exclude: tuple[str, ...], watches: bool
+    ) -> None:
         self.root = root
         self.lock = threading.Lock()
+        self.max_file_bytes = max_file_bytes
         self._fragments = fragments
-        self._max_file_bytes = max_file_bytes
         self._exclude = pathspec.GitIgnoreSpec.from_lines(exclude)
         self._door: GitDoor | None = None
         self._snapshot: Snapshot | None = None
+        self._git_state: object = None
+        self._watches = watches
+        self.watcher: Watcher | None = None
 
-    def snapshot(self) -> Snapshot:
-        """The project as it is now. Raises OSError when its folder cannot be read."""
+    def snapshot(self, *, anew: bool = False) -> tuple[Snapshot, frozenset[str] | None]:
+        """The project as it is now, and which files changed since the last call (None: any may have).
+
+        anew: trust nothing that was known. Raises OSError when its folder cannot be read.
+        """
+        if self._watches and self.watcher is None:
+            self.watcher = Watcher(self.root)
+        changed = self.watcher.take() if self.watcher is not None else None
         toplevel = find_toplevel(self.root)
         if toplevel is None:
-            return self._without_git(None)
-        if self._door is None or self._door.toplevel != toplevel:
+            self._door = None
+        elif self._door is None or self._door.toplevel != toplevel:
             self._door = GitDoor(self.root, toplevel)
         try:
-            return self._with_git(self._door)
+            state = self._door.state() if self._door is not None else None
         except GitUnavailable as error:
-            return self._without_git(str(error))
+            return self._without_git(str(error)), changed
+        if not anew and changed is not None and not changed and self._snapshot is not None and state == self._git_state:
+            return self._snapshot, changed
+        self._git_state = state
+        if self._door is None:
+            return self._without_git(None), changed
+        try:
+            return self._with_git(self._door), changed
+        except GitUnavailable as error:
+            self._git_state = None
+            return self._without_git(str(error)), changed
+
+    def close(self) -> None:
+        if self.watcher is not None:
+            self.watcher.stop()
 
     def _with_git(self, door: GitDoor) -> Snapshot:
         said = door.status()
@@ -104,8 +101,7 @@ class Project:
         tracked = door.tracked()
         branch = door.branch()
         remotes = door.remotes()
-        told = (said, counted, tracked, repr((head, branch, sorted(remotes.items()))).encode())
-        version = _digest(*told)
+        version = _digest(said, counted, tracked, repr((head, branch, sorted(remotes.items()))).encode())
         if self._snapshot is not None and self._snapshot.version == version:
             return self._snapshot
         status = read_status(said, door.prefix)
@@ -113,20 +109,19 @@ class Project:
         counts = read_numstat(counted, door.prefix) | self._lines_of(status)
         commits = read_log(door.log(head, limit=HISTORY_COMMITS), door.prefix) if head is not None else ()
         remote = "origin" if "origin" in remotes else next(iter(sorted(remotes)), None)
-        facts = GitFacts(
-            branch, head, commits, uncommitted(status, counts), remote, remotes[remote] if remote else None, None
-        )
+        url = remotes[remote] if remote else None
+        facts = GitFacts(branch, head, commits, uncommitted(status, counts), remote, url, None)
         return self._keep(listing, facts, version)
 
     def _lines_of(self, status: Status) -> dict[str, tuple[int | None, int | None]]:
         """Lines of new files: git counts none for what it does not track."""
         counts: dict[str, tuple[int | None, int | None]] = {}
         with Root(self.root) as root:
-            for path in status.untracked[:50]:
+            for path in status.untracked[:_COUNTED_UNTRACKED]:
                 if is_secret_path(path):
                     continue
                 try:
-                    data, _ = root.read(path, self._max_file_bytes)
+                    data, _ = root.read(path, self.max_file_bytes)
                 except NotReadable:
                     continue
                 if b"\0" not in data:
@@ -142,82 +137,24 @@ class Project:
 
     def _keep(self, listing: Listing, facts: GitFacts, version: str) -> Snapshot:
         listing.unread.update(dict.fromkeys(self._exclude.match_files(listing.paths), "excluded"))
+        sizes = {}
+        with Root(self.root) as root:
+            for path in listing.paths:
+                if path in listing.unread:
+                    continue
+                try:
+                    sizes[path] = root.stamp(path).size
+                except NotReadable as error:
+                    listing.unread[path] = str(error)
         languages = main_languages(listing.paths)
-        self._snapshot = Snapshot(listing, facts, last_touched(facts.commits), languages, version)
+        self._snapshot = Snapshot(listing, sizes, facts, last_touched(facts.commits), languages, version)
         return self._snapshot
 
     @contextmanager
     def reading(self) -> Iterator[Reader]:
         """Read the project's files. Raises OSError when its folder cannot be opened."""
         with Root(self.root) as root:
-            yield Reader(root, str(self.root), self._fragments, self._max_file_bytes)
-
-
-class Reader:
-    """Files of one project during one build."""
-
-    def __init__(self, root: Root, name: str, fragments: FragmentCache, max_file_bytes: int) -> None:
-        self._root = root
-        self._name = name
-        self._fragments = fragments
-        self._max_file_bytes = max_file_bytes
-        self._texts: dict[str, Text] = {}
-
-    def stamp(self, path: str) -> Stamp | Unsent:
-        try:
-            return self._root.stamp(path)
-        except NotReadable as error:
-            return Unsent(str(error))
-
-    def text(self, path: str, *, named: bool = False) -> Text | Unsent:
-        """The text of a file, at most its first `max_file_bytes`; never that of a file with secrets."""
-        if is_secret_path(path):
-            return Unsent("secret")
-        try:
-            data, _ = self._root.read(path, self._max_file_bytes)
-        except NotReadable as error:
-            return Unsent(str(error))
-        return read_text(data, named=named)
-
-    def fragment(self, path: str, *, named: bool = False) -> tuple[Fragment, Stamp] | Unsent:
-        """The file ready to send, as it is on the disk now: kept pieces are used only if its stamp is the same."""
-        if is_secret_path(path):
-            return Unsent("secret")
-        key = (self._name, path, "named" if named else "")
-        try:
-            stamp = self._root.stamp(path)
-            if (kept := self._fragments.get(key, stamp)) is not None:
-                return kept, stamp
-            data, stamp = self._root.read(path, self._max_file_bytes)
-        except NotReadable as error:
-            return Unsent(str(error))
-        text = read_text(data, named=named)
-        if isinstance(text, Unsent):
-            return text
-        if stamp.size > len(data):
-            text = text._replace(checksum="")  # not of the whole file, and that would take reading it
-        made = fragment(
-            path, language_of(path), stamp, text, max_bytes=self._max_file_bytes, cut=stamp.size > len(data)
-        )
-        if time.time_ns() - stamp.mtime_ns > _RACY_NS:
-            self._fragments.put(key, stamp, made)
-        return made, stamp
-
-    def start_of(self, path: str, max_bytes: int) -> tuple[Fragment, Stamp] | Unsent:
-        """The start of a file in an entry of at most `max_bytes`."""
-        if is_secret_path(path):
-            return Unsent("secret")
-        try:
-            data, stamp = self._root.read(path, self._max_file_bytes)
-        except NotReadable as error:
-            return Unsent(str(error))
-        text = read_text(data)
-        if isinstance(text, Unsent):
-            return text
-        around = fragment(path, language_of(path), stamp, text._replace(text=""), max_bytes=2, cut=True)
-        return fragment(
-            path, language_of(path), stamp, text, max_bytes=max_bytes - len(around.data), cut=stamp.size > len(data)
-        ), stamp
+            yield Reader(root, str(self.root), self._fragments, self.max_file_bytes)
 
 
 def _digest(*parts: bytes) -> str:

@@ -1,0 +1,66 @@
+"""Words of code and prose: how texts, paths and commit messages are cut into the terms that are compared. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from functools import lru_cache
+
+_RUN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]{2,6}")
+_PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+_MAX_RUN = 80  # longer runs are data, not names
+_STOP = frozenset(
+    [
+        *("the", "a", "an", "and", "or", "of", "to", "in", "is", "it", "this", "that", "for", "on"),
+        *("with", "as", "be", "by", "at", "from", "are", "was", "were", "not", "we", "if", "but", "can"),
+        *("will", "should", "when", "which", "into", "than", "then", "so", "do", "does", "has", "have", "had", "there"),
+        *("their", "its", "use", "used", "using", "also", "all", "any", "only", "one", "no"),
+    ]
+)
+_KEEP_S = ("ss", "us", "is")
+
+
+@lru_cache(maxsize=262_144)
+def terms_of(name: str) -> tuple[str, ...]:
+    """The terms of one name: its parts, stemmed, and the whole of it where it has several parts.
+
+    `parseURLPaths` gives pars, url, path and parseurlpaths.
+    """
+    parts = [stem(part.lower()) for part in _PART.findall(name)]
+    found = [part for part in parts if len(part) > 1 and part not in _STOP]
+    if len(parts) > 1 and len(name) <= _MAX_RUN:
+        found.append(name.lower().replace("_", ""))
+    return tuple(found)
+
+
+@lru_cache(maxsize=65_536)
+def stem(word: str) -> str:
+    """A word without its ending, roughly: enough for `streaming`, `streams` and `streamed` to meet."""
+    if len(word) > 4 and word.endswith("ies"):
+        return word[:-3] + "y"
+    for ending in ("ing", "ed"):
+        if word.endswith(ending) and len(word) > len(ending) + 3:
+            word = word[: -len(ending)]
+            return word[:-1] if word[-1] == word[-2] and word[-1] not in "lsz" else word.rstrip("e")
+    if len(word) > 3 and word.endswith("s") and not word.endswith(_KEEP_S):
+        word = word[:-2] if word.endswith(("ches", "shes", "xes", "sses")) else word[:-1]
+    return word[:-1] if len(word) > 4 and word.endswith("e") else word
+
+
+def count_terms(text: str) -> Counter[str]:
+    """How often each term stands in a text."""
+    counts: Counter[str] = Counter()
+    for name, times in Counter(_RUN.findall(text)).items():
+        for term in terms_of(name):
+            counts[term] += times
+    return counts
+
+
+def names_in(text: str) -> set[str]:
+    """Names in a text that can only be code: with an underscore, a digit or a capital inside."""
+    return {name for name in _RUN.findall(text) if len(name) > 2 and _looks_like_code(name)}
+
+
+def _looks_like_code(name: str) -> bool:
+    inner = name[1:]
+    return "_" in inner.strip("_") or any(char.isupper() for char in inner) or any(char.isdigit() for char in inner)
