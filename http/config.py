@@ -23,6 +23,7 @@ from ..state.models import IDENTIFIER
 from ..state.projects import Projects
 from ..supervision.fleet import SpawnerOptions, Trigger
 from ..supervision.profile import Profile, Profiles, built_in
+from ..supervision.strategy import Group
 from .limits import LimitOptions
 from .tables import convert, read_table, refuse_unknown, require_table
 
@@ -72,7 +73,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     source: Path | None
 
 
-_SECTIONS = ("server", "projects", "limits", "events", "context", "results", "agents", "profiles", "triggers")
+_SECTIONS = ("server", "projects", "limits", "events", "context", "results", "agents", "groups", "profiles", "triggers")
 
 
 def load(flags: Flags, environ: Mapping[str, str], *, working_dir: Path) -> Config:
@@ -153,7 +154,7 @@ def _assembled(
         events=read_table(tables.get("events", {}), EventOptions, "events"),
         context=read_table(tables.get("context", {}), ContextOptions, "context"),
         results=read_table(tables.get("results", {}), ResultOptions, "results"),
-        agents=read_table(tables.get("agents", {}), SpawnerOptions, "agents"),
+        agents=_agents(tables.get("agents", {}), tables.get("groups", {})),
         profiles=_profiles(tables.get("profiles", {})),
         triggers=_triggers(tables.get("triggers", [])),
         environ=environ,
@@ -215,6 +216,18 @@ def _identifier(name: str, where: str) -> str:
     return name
 
 
+def _agents(table: object, groups: object) -> SpawnerOptions:
+    """`[agents]`, and the groups, which have tables of their own."""
+    settings = require_table(table, "agents")
+    known = {field.encode_name for field in msgspec.structs.fields(SpawnerOptions)} - {"groups"}
+    refuse_unknown(settings, known, "agents")
+    named = {
+        name: read_table(group, Group, f"groups.{_identifier(name, 'groups')}")
+        for name, group in require_table(groups, "groups").items()
+    }
+    return msgspec.structs.replace(convert(settings, SpawnerOptions, "agents"), groups=named)
+
+
 _CLASSES = tuple(each.value for each in AgentClass if each is not AgentClass.OPERATOR)
 
 
@@ -244,7 +257,9 @@ def _profile(name: str, table: object) -> Profile:
 
 def _triggers(tables: object) -> tuple[Trigger, ...]:
     if not isinstance(tables, list):
-        raise ConfigError("triggers is not a list of tables", field="triggers", expected="[[triggers]]")
+        raise ConfigError(
+            "triggers is not a list of tables, written [[triggers]]", field="triggers", expected="[[triggers]]"
+        )
     return tuple(_trigger(table, f"triggers[{number}]") for number, table in enumerate(tables))
 
 

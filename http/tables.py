@@ -38,7 +38,7 @@ def refuse_unknown(table: Mapping[str, Any], known: Iterable[str], where: str) -
             raise ConfigError(f"unknown setting {full}; {hint}", field=full, expected=nearest[0] if nearest else names)
 
 
-_AT = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
+_AT = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def test_every_field_comes_back_as_it_was_sent(sidecar: Any) -> None:
 
 def test_numbers_and_order_stay_as_they_were_written(sidecar: Any) -> None:
     written = '{"status":"success","z":1.50,"a":1e2,"n":-0.0}'
-    raw = f'{{"agent_id":"agent-1","agent_type":"python-specialist","issue_id":"i","project_id":"default","result":{written}}}'
+    raw = json.dumps(body("RESULT")).replace('"RESULT"', written)
     agent = sidecar.agent()
     answer = agent.post("/api/results", content=raw, headers={"Content-Type": "application/json"})
     assert written in agent.get(f"/api/results/{answer.json()['id']}").text

@@ -1,0 +1,217 @@
+"""The end: everybody who waits is answered, agents are told to stop and may still hand in, and it takes ten seconds."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from sidecar.http.minting import mint_operator_token
+
+WITHIN_S = 10.0
+
+# Hands in a result after SIGTERM, as a careful agent does.
+LAST_WORDS = """
+import json, os, signal, urllib.request
+def hand_in(*_):
+    names = ("agent_id", "agent_type", "issue_id", "project_id")
+    body = {**{name: os.environ[name.upper()] for name in names}, "result": {"status": "partial"}}
+    headers = {"Authorization": "Bearer " + os.environ["JWT_TOKEN"], "Content-Type": "application/json"}
+    url = os.environ["SIDECAR_URL"] + "/results"
+    urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), headers), timeout=5)
+    raise SystemExit(0)
+signal.signal(signal.SIGTERM, hand_in)
+print("ready", flush=True)
+signal.pause()
+"""
+
+
+class Served:
+    """`serve` in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[str], url: str, storage: Path) -> None:
+        self.process = process
+        self.url = url
+        self.storage = storage
+        token = mint_operator_token(storage, {}).text
+        self.client = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+
+    def end(self, number: int = signal.SIGTERM) -> tuple[int, float]:
+        """Exit code, and how long it took from the signal on."""
+        started = time.monotonic()
+        self.process.send_signal(number)
+        code = self.process.wait(timeout=30)
+        return code, time.monotonic() - started
+
+
+Serve = Callable[..., Served]
+
+START = """
+import os, sys
+from pathlib import Path
+from sidecar.http.config import Flags, load
+from sidecar.http.serve import serve
+flags = Flags(port=0, storage=Path(sys.argv[1]), project_root=Path(sys.argv[2]))
+raise SystemExit(serve(load(flags, os.environ, working_dir=Path(sys.argv[2]))))
+"""
+
+
+@pytest.fixture
+def serve(tmp_path: Path, project: Path) -> Iterator[Serve]:
+    started: list[subprocess.Popen[str]] = []
+
+    def start(settings: str = "") -> Served:
+        (project / "sidecar.toml").write_text(settings)
+        process = subprocess.Popen(
+            [sys.executable, "-c", START, str(tmp_path / "storage"), str(project)],
+            stdout=subprocess.PIPE,
+            stderr=(tmp_path / "log").open("a"),
+            text=True,
+        )
+        started.append(process)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        match = re.search(r"http://127\.0\.0\.1:\d+", line)
+        assert match, (line, (tmp_path / "log").read_text())
+        return Served(process, match[0], tmp_path / "storage")
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_cleanly_and_at_once_when_nothing_runs(serve: Serve, number: int) -> None:
+    served = serve()
+    code, took_s = served.end(number)
+    assert code == 0
+    assert took_s < WITHIN_S
+
+
+def test_everybody_who_waits_is_answered(serve: Serve) -> None:
+    served = serve()
+    with ThreadPoolExecutor(20) as pool:
+        waiting = [
+            pool.submit(served.client.get, "/api/events/wait/never", params={"timeout": 60_000, "consumer": f"c{n}"})
+            for n in range(20)
+        ]
+        deadline = time.monotonic() + 10
+        while served.client.get("/status").json()["events"]["active_subscriptions"] < 20:
+            assert time.monotonic() < deadline
+        code, took_s = served.end()
+        answers = [each.result(5) for each in waiting]
+    assert code == 0
+    assert took_s < WITHIN_S
+    assert [answer.status_code for answer in answers] == [200] * 20
+    assert all(answer.json()["timeout"] is True and answer.json()["events"] == [] for answer in answers)
+
+
+def test_an_agent_that_is_told_to_stop_can_still_hand_in_its_result(serve: Serve, tmp_path: Path) -> None:
+    script = tmp_path / "agent.py"
+    script.write_text(LAST_WORDS)
+    settings = f'[profiles.python-specialist]\ncommand = ["{sys.executable}", "{script}"]\n'
+    served = serve(settings)
+    body = {"agent_type": "python-specialist", "issue_id": "issue-1"}
+    agent_id = served.client.post("/api/agents/spawn", json=body).json()["agent_id"]
+    log = served.client.get(f"/api/agents/{agent_id}/logs", params={"offset": 0, "timeout": 10}).json()
+    assert log["data"] == "ready\n"
+    pid = served.client.get(f"/api/agents/{agent_id}").json()["process_id"]
+    code, took_s = served.end()
+    assert code == 0
+    assert took_s < WITHIN_S
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    again = serve(settings)
+    results = again.client.get("/api/results").json()["results"]
+    assert [(result["agent_id"], result["status"]) for result in results] == [(agent_id, "partial")]
+    again.end()
+
+
+def test_an_agent_that_ignores_the_signal_does_not_hold_the_end_up(serve: Serve, tmp_path: Path) -> None:
+    script = tmp_path / "agent.py"
+    script.write_text("import signal\nsignal.signal(15, signal.SIG_IGN)\nprint('deaf', flush=True)\nsignal.pause()\n")
+    served = serve(f'[profiles.python-specialist]\ncommand = ["{sys.executable}", "{script}"]\n')
+    body = {"agent_type": "python-specialist", "issue_id": "issue-1"}
+    agent_id = served.client.post("/api/agents/spawn", json=body).json()["agent_id"]
+    served.client.get(f"/api/agents/{agent_id}/logs", params={"offset": 0, "timeout": 10})
+    pid = served.client.get(f"/api/agents/{agent_id}").json()["process_id"]
+    with ThreadPoolExecutor(1) as pool:
+        ending = pool.submit(served.end)
+        health = until_draining(served)
+        refused = httpx.post(f"{served.url}/api/agents/spawn", json=body, headers=dict(served.client.headers))
+        code, took_s = ending.result(30)
+    assert health["status"] == "draining"
+    assert (refused.status_code, refused.json()["code"]) == (503, "SRV_503")
+    assert refused.headers["Retry-After"]
+    assert code == 0
+    assert took_s < WITHIN_S
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def until_draining(served: Served) -> dict[str, Any]:
+    deadline = time.monotonic() + 5
+    while True:
+        answer = httpx.get(f"{served.url}/health")
+        if answer.status_code == 503:
+            health: dict[str, Any] = answer.json()
+            return health
+        assert time.monotonic() < deadline
+
+
+def test_a_second_signal_ends_it_at_once(serve: Serve, tmp_path: Path) -> None:
+    script = tmp_path / "agent.py"
+    script.write_text("import signal\nsignal.signal(15, signal.SIG_IGN)\nprint('deaf', flush=True)\nsignal.pause()\n")
+    served = serve(f'[profiles.python-specialist]\ncommand = ["{sys.executable}", "{script}"]\n')
+    body = {"agent_type": "python-specialist", "issue_id": "issue-1"}
+    agent_id = served.client.post("/api/agents/spawn", json=body).json()["agent_id"]
+    served.client.get(f"/api/agents/{agent_id}/logs", params={"offset": 0, "timeout": 10})
+    pid = served.client.get(f"/api/agents/{agent_id}").json()["process_id"]
+    served.process.send_signal(signal.SIGTERM)
+    until_draining(served)
+    code, took_s = served.end()
+    assert code == 128 + signal.SIGTERM
+    assert took_s < 1.0
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_an_actor_that_keeps_dying_ends_the_server_with_an_error(start_sidecar: Any) -> None:
+    sidecar = start_sidecar()
+    bus = sidecar.sidecar.server.actors.bus
+    directory = sidecar.storage / "events"
+    directory.rename(sidecar.storage / "gone")
+    directory.write_text("no directory")
+    bus.restart("to see it fail")
+    assert sidecar.sidecar.must_end.wait(15)
+    assert "event_bus" in sidecar.sidecar.failure
+
+
+def test_what_is_said_while_it_runs_holds_no_token(serve: Serve, tmp_path: Path) -> None:
+    served = serve(
+        f'[profiles.python-specialist]\ncommand = ["{sys.executable}", "-c", "raise SystemExit(1)"]\nmax_restarts = 0\n'
+    )
+    body = {"agent_type": "python-specialist", "issue_id": "issue-1"}
+    token = served.client.post("/api/agents/spawn", json=body).json()["jwt_token"]
+    served.client.get("/api/events/wait/agent_failed", params={"timeout": 10_000})
+    served.client.get("/nothing", params={"token": token})
+    served.end()
+    log = (tmp_path / "log").read_text()
+    assert "sidecar started" in log
+    assert token not in log
+    assert str(served.client.headers["Authorization"]).removeprefix("Bearer ") not in log
+    assert (served.storage / "secret").read_text().strip() not in log
+    assert "Traceback" not in log
