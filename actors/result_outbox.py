@@ -1,12 +1,14 @@
 """Results whose event is not known to be published, and who waits to hear that it is. A part of the ResultStore.
 
 An event that could not be published is tried again, with growing pauses, for as long as it takes: the result is on
-the disk, so its event has to follow. The bus knows a repeat by its idempotency key.
+the disk, so its event has to follow. A result stays in the outbox for a minute after that: the log of events may be
+kept at a level that a power loss can take back. The bus knows a repeat by its idempotency key.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +25,8 @@ from .timers import Timers
 log = logging.getLogger(__name__)
 
 AGAIN_AFTER_S = (0.1, 0.5, 2.0, 10.0)  # after the first, second, … failure in a row; the last one for all others
+LET_GO_AFTER_S = 60.0  # Linux writes what was written to a file to the disk within 35 s, even if nobody syncs it
+MAX_HELD = 10_000  # published results still in the outbox; more are let go early rather than kept in memory
 
 
 def next_agents(profiles: Profiles, agent_type: str, status: ResultStatus) -> tuple[NextAgent, ...]:
@@ -59,12 +63,18 @@ class ResultOutbox:
         self._timers = timers
         self._waiting: dict[int, list[Later[Stored]]] = {}
         self._announcing: set[int] = set()
+        self._published: dict[int, tuple[float, EventId]] = {}  # with the time to let it go, monotonic; soonest first
         self._failures = 0  # in a row
         self._will_try_again = False
 
     def is_open(self, place: int) -> bool:
         """Whether the bus has been asked and has not answered yet, or somebody waits."""
         return place in self._announcing or place in self._waiting
+
+    def event_of(self, place: int) -> EventId | None:
+        """The event that was published for a result which is still in the outbox."""
+        published = self._published.get(place)
+        return None if published is None else published[1]
 
     def wait(self, place: int) -> Later[Stored]:
         """The answer that is given when the result's event is published."""
@@ -80,7 +90,7 @@ class ResultOutbox:
     def announce(self, place: int, store: Recipient) -> None:
         """Publish the event of a result that is on the disk."""
         result = self._results.at(place)
-        if result is None or place in self._announcing:
+        if result is None or place in self._announcing or place in self._published:
             return
         self._announcing.add(place)
         data = {
@@ -101,7 +111,7 @@ class ResultOutbox:
         self._bus.request(event).add_done_callback(_tell_announced(store, place))
 
     def announced(self, fact: ResultAnnounced, store: Recipient) -> None:
-        """Answer who waits, and note that the event is out: durable with the next commit. Raises StorageUnavailable."""
+        """Answer who waits."""
         self._announcing.discard(fact.place)
         if fact.event_id is None:
             log.warning("result not announced place=%d error=%r", fact.place, fact.error)
@@ -116,7 +126,24 @@ class ResultOutbox:
         follow = answer.next_agents if answer else next_agents(self._profiles, result.agent_type, result.status)
         for later in self._waiting.pop(fact.place, ()):
             later.answer(stored(result, follow, fact.event_id))
-        self._results.mark_announced(fact.place, fact.event_id)
+        self._published[fact.place] = (time.monotonic() + LET_GO_AFTER_S, fact.event_id)
+
+    def let_go(self, *, everything: bool = False) -> float | None:
+        """Take out what was published long enough ago, in the next commit; seconds until there is more, or None.
+
+        everything: for a shutdown, which syncs the log of events. Raises StorageUnavailable.
+        """
+        now = time.monotonic()
+        too_many = len(self._published) - MAX_HELD
+        gone = [
+            (place, event_id)
+            for number, (place, (until, event_id)) in enumerate(self._published.items())
+            if everything or until <= now or number < too_many
+        ]
+        for place, _ in gone:
+            del self._published[place]
+        self._results.mark_announced(gone)
+        return next((until - now for until, _ in self._published.values()), None)
 
     def try_again(self, store: Recipient) -> None:
         """Have the store told when it is time to announce what is left."""

@@ -8,6 +8,7 @@ has the event; whatever is left there after a crash is published again, and the 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -85,18 +86,18 @@ class ResultStore(Owner):
         self._group_since = 0.0
         self._outbox = ResultOutbox(self._results, bus, profiles, timers)
         self._compaction = ResultCompaction(self._results.store)
-        self._will_settle = False
+        self._settle_at = math.inf  # monotonic
         self._forget_at = 0.0  # monotonic; facts that an earlier incarnation set the timer for come too early
 
     def on_start(self) -> None:
         self._outbox.announce_left(self.me)
-        if self._options.retention_days > 0:
-            self._forget()
+        self._forget()
 
     def release(self) -> None:
         self._compaction.close()
         try:
-            self._commit()
+            if self._commit() and self._results.store.numbers().failure is None:
+                self._outbox.let_go(everything=True)
         finally:
             self._results.store.close()
 
@@ -183,8 +184,9 @@ class ResultStore(Owner):
                 expected="a new key for a new result",
             )
         result = self._results.at(place)
-        if result is not None and first.event_id is not None:
-            return stored(result, first.next_agents, first.event_id)
+        event_id = first.event_id or self._outbox.event_of(place)
+        if result is not None and event_id is not None:
+            return stored(result, first.next_agents, event_id)
         later = self._outbox.wait(place)
         self._commit_if_due()
         return later
@@ -208,7 +210,7 @@ class ResultStore(Owner):
             return False
         if group:
             self._problem = None
-            self._settle_soon()
+            self._settle_after(SETTLE_AFTER_S)
         for place in group:
             self._outbox.announce(place, self.me)
         self._compaction.start_if_worth(self.me)
@@ -227,18 +229,24 @@ class ResultStore(Owner):
 
     def _announced(self, fact: ResultAnnounced) -> None:
         self._outbox.announced(fact, self.me)
-        self._settle_soon()
+        self._settle_after(SETTLE_AFTER_S)
 
-    def _settle_soon(self) -> None:
-        if not self._will_settle:
-            self._will_settle = True
-            self._timers.tell_after(SETTLE_AFTER_S, self.me, TimeToSettle())
+    def _settle_after(self, delay_s: float) -> None:
+        at = time.monotonic() + delay_s
+        if at < self._settle_at:
+            self._settle_at = at
+            self._timers.tell_after(delay_s, self.me, TimeToSettle())
 
     def _settle(self) -> None:
         """Commit what could wait, and note in the journal what is synced."""
-        self._will_settle = False
+        if time.monotonic() < self._settle_at:
+            return  # a timer that a sooner one has made superfluous
+        self._settle_at = math.inf
+        next_s = self._outbox.let_go()
         if self._commit():
             self._results.store.settle()
+        if next_s is not None:
+            self._settle_after(max(next_s, SETTLE_AFTER_S))
 
     # --- reading: what is stored but not committed is committed first, so that nothing is seen that may vanish ---
 
@@ -283,7 +291,7 @@ class ResultStore(Owner):
 
     def _forget(self) -> None:
         now = time.monotonic()
-        if now < self._forget_at:
+        if self._options.retention_days <= 0 or now < self._forget_at:
             return
         moment = utc_now() - timedelta(days=self._options.retention_days)
         old = self._results.stored_before(moment, FORGET_AT_ONCE)

@@ -92,13 +92,16 @@ class StoredResults:
         self._storage.apply(changes)
         return place
 
-    def mark_announced(self, place: int, event_id: EventId) -> None:
-        """The result's event is published: it leaves the outbox, in the next commit."""
-        changes = [Change("-", "outbox", place)]
-        answer = self.answer_at(place)
-        if answer is not None:
-            answer = msgspec.structs.replace(answer, event_id=event_id)
-            changes.append(Change("+", "answers", place, msgspec.json.encode(answer)))
+    def mark_announced(self, published: Iterable[tuple[int, EventId]]) -> None:
+        """The events of the results at these places are published: they leave the outbox, in the next commit."""
+        changes = []
+        for place, event_id in published:
+            if self._outbox.encoded(place) is not None:
+                changes.append(Change("-", "outbox", place))
+            answer = self.answer_at(place)
+            if answer is not None:
+                answer = msgspec.structs.replace(answer, event_id=event_id)
+                changes.append(Change("+", "answers", place, msgspec.json.encode(answer)))
         self._storage.apply(changes)
 
     def forget(self, places: Iterable[int]) -> None:

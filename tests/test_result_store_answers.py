@@ -2,120 +2,30 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 from freezegun import freeze_time
 
 from sidecar.actors.asking import Later, ask
-from sidecar.actors.guardian import Guardian, Handle, Owner
-from sidecar.actors.messages import (
-    CountResults,
-    FindResults,
-    GetResult,
-    Published,
-    PublishEvent,
-    Stored,
-    StoreResult,
-)
-from sidecar.actors.result_store import ResultOptions, ResultStore
-from sidecar.actors.timers import Timers
-from sidecar.state.errors import (
-    BusUnavailable,
-    IdempotencyConflict,
-    InvalidRequest,
-    NotFound,
-)
-from sidecar.state.models import AgentId, ResultId, event_id
-from sidecar.supervision.profile import Profiles
-
-WAIT_S = 10.0
-
-
-class ListeningBus(Owner):
-    """Keeps what is published, once per idempotency key, like the real one; `fail` makes it refuse."""
-
-    def __init__(self, heard: list[PublishEvent], fail: threading.Event) -> None:
-        super().__init__()
-        self._heard = heard
-        self._fail = fail
-        self._answers: dict[str | None, Published] = {}
-
-    def handle(self, message: PublishEvent) -> Published:
-        if self._fail.is_set():
-            raise BusUnavailable("not now")
-        self._heard.append(message)
-        published = Published(event_id(len(self._answers) + 1), "coordination", 86400, (), datetime.now(UTC))
-        return self._answers.setdefault(message.idempotency_key, published)
-
-
-class World:
-    """A ResultStore under its guardian, with a bus to listen to; it can be ended and started again."""
-
-    def __init__(self, directory: Path, options: ResultOptions | None = None) -> None:
-        self.directory = directory
-        self.options = options or ResultOptions()
-        self.heard: list[PublishEvent] = []
-        self.bus_fails = threading.Event()
-        self.make: Callable[..., ResultStore] = ResultStore
-        self.start()
-
-    def start(self) -> None:
-        self.timers = Timers()
-        self.timers.start()
-        self.guardian = Guardian(gave_up=lambda name, reason: None)
-        bus = self.guardian.handle("bus", lambda: ListeningBus(self.heard, self.bus_fails))
-        self.store: Handle = self.guardian.handle(
-            "results",
-            lambda: self.make(
-                directory=self.directory,
-                options=self.options,
-                bus=bus,
-                profiles=Profiles({}),
-                timers=self.timers,
-            ),
-        )
-        self.guardian.start()
-
-    def stop(self) -> None:
-        self.guardian.stop()
-        self.timers.stop()
-
-    def put(self, n: int = 0, **fields: Any) -> Stored:
-        return ask(self.store, new(n, **fields), timeout_s=WAIT_S)
-
-    def get(self, result_id: str, project_id: str | None = "p") -> Any:
-        return ask(self.store, GetResult(result_id=ResultId(result_id), project_id=project_id), timeout_s=WAIT_S)
-
-    def find(self, **fields: Any) -> Any:
-        return ask(self.store, FindResults(**{"project_id": "p", **fields}), timeout_s=WAIT_S)
-
-
-def new(n: int = 0, **fields: Any) -> StoreResult:
-    defaults: dict[str, Any] = {
-        "project_id": "p",
-        "issue_id": f"issue-{n % 3}",
-        "agent_id": AgentId("agent-1"),
-        "agent_type": "python-specialist",
-        "status": "success",
-        "result": msgspec.Raw(b'{"status":"success","n":%d}' % n),
-    }
-    return StoreResult(**{**defaults, **fields})
+from sidecar.actors.messages import CountResults, Stored, TimeToForget
+from sidecar.actors.result_store import ResultOptions
+from sidecar.state.errors import IdempotencyConflict, InvalidRequest, NotFound
+from sidecar.state.models import AgentId
+from tests.result_world import WAIT_S, ResultWorld, new
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path / "results")
+def world(tmp_path: Path) -> Iterator[ResultWorld]:
+    world = ResultWorld(tmp_path / "results")
     yield world
     world.stop()
 
 
-def test_a_stored_result_comes_back_as_it_was_sent(world: World) -> None:
+def test_a_stored_result_comes_back_as_it_was_sent(world: ResultWorld) -> None:
     sent = (
         b'{"status": "partial", "n": 1.50, "big": 12345678901234567890123, "e": 1e400, "\\u00e9": [null, "\xc3\xa9"]}'
     )
@@ -128,7 +38,7 @@ def test_a_stored_result_comes_back_as_it_was_sent(world: World) -> None:
     assert listed == result
 
 
-def test_an_answer_names_the_event_and_who_is_next(world: World) -> None:
+def test_an_answer_names_the_event_and_who_is_next(world: ResultWorld) -> None:
     stored = world.put()
     (event,) = world.heard
     assert (event.event_type, event.project_id, event.publisher, event.publisher_type) == (
@@ -153,7 +63,7 @@ def test_an_answer_names_the_event_and_who_is_next(world: World) -> None:
     assert [agent.agent_type for agent in failed.next_agents] == ["chief-architect"]
 
 
-def test_results_are_found_newest_first_page_by_page(world: World) -> None:
+def test_results_are_found_newest_first_page_by_page(world: ResultWorld) -> None:
     ids = [world.put(n, project_id="p" if n % 4 else "q").result_id for n in range(40)]
     mine = [result_id for n, result_id in enumerate(ids) if n % 4 and n % 3 == 1][::-1]
     seen: list[str] = []
@@ -172,7 +82,7 @@ def test_results_are_found_newest_first_page_by_page(world: World) -> None:
         world.find(cursor="evt-0000000000000001")
 
 
-def test_results_are_found_by_time(world: World) -> None:
+def test_results_are_found_by_time(world: ResultWorld) -> None:
     with freeze_time("2026-01-01T00:00:00Z", tick=True) as clock:
         for n in range(3):
             world.put(n)
@@ -182,7 +92,7 @@ def test_results_are_found_by_time(world: World) -> None:
         assert found.total == 1
 
 
-def test_a_result_of_another_project_is_not_known(world: World) -> None:
+def test_a_result_of_another_project_is_not_known(world: ResultWorld) -> None:
     stored = world.put()
     for wanted, project in (
         (stored.result_id, "q"),
@@ -195,7 +105,7 @@ def test_a_result_of_another_project_is_not_known(world: World) -> None:
     assert world.get(stored.result_id, None).id == stored.result_id
 
 
-def test_results_and_their_numbers_survive_a_restart(world: World) -> None:
+def test_results_and_their_numbers_survive_a_restart(world: ResultWorld) -> None:
     ids = [world.put(n).result_id for n in range(5)]
     world.stop()
     world.start()
@@ -209,7 +119,7 @@ def test_results_and_their_numbers_survive_a_restart(world: World) -> None:
     assert ask(world.store, CountResults(project_id="q"), timeout_s=WAIT_S).total_bytes == 0
 
 
-def test_an_idempotency_key_repeats_the_first_answer(world: World) -> None:
+def test_an_idempotency_key_repeats_the_first_answer(world: ResultWorld) -> None:
     first = world.put(idempotency_key="k")
     assert world.put(idempotency_key="k") == first
     with pytest.raises(IdempotencyConflict):
@@ -222,7 +132,7 @@ def test_an_idempotency_key_repeats_the_first_answer(world: World) -> None:
     assert len({event.idempotency_key for event in world.heard}) == 2
 
 
-def test_two_requests_with_one_key_at_once_get_one_result(world: World) -> None:
+def test_two_requests_with_one_key_at_once_get_one_result(world: ResultWorld) -> None:
     world.bus_fails.set()
     laters = [world.store.request(new(idempotency_key="k")) for _ in range(3)]
     world.bus_fails.clear()
@@ -231,7 +141,7 @@ def test_two_requests_with_one_key_at_once_get_one_result(world: World) -> None:
     assert world.find().total == 1
 
 
-def test_the_answer_waits_for_a_bus_that_is_down(world: World) -> None:
+def test_the_answer_waits_for_a_bus_that_is_down(world: ResultWorld) -> None:
     world.bus_fails.set()
     later = world.store.request(new())
     assert world.find().total == 1, "it is stored and can be read meanwhile"
@@ -240,7 +150,7 @@ def test_the_answer_waits_for_a_bus_that_is_down(world: World) -> None:
     assert later.result(timeout=WAIT_S).event_id == "evt-0000000000000001"
 
 
-def test_a_result_that_was_not_announced_is_announced_after_a_restart(world: World) -> None:
+def test_a_result_that_was_not_announced_is_announced_after_a_restart(world: ResultWorld) -> None:
     world.bus_fails.set()
     later = world.store.request(new())
     assert world.find().total == 1
@@ -259,7 +169,7 @@ def test_a_result_that_was_not_announced_is_announced_after_a_restart(world: Wor
 
 
 def test_old_results_are_forgotten_for_good(tmp_path: Path) -> None:
-    world = World(tmp_path / "results")
+    world = ResultWorld(tmp_path / "results")
     with freeze_time("2026-01-01T00:00:00Z", tick=True) as clock:
         old = world.put(idempotency_key="k")
         clock.tick(timedelta(days=2))
@@ -274,13 +184,21 @@ def test_old_results_are_forgotten_for_good(tmp_path: Path) -> None:
         world.stop()
 
 
-def test_many_writers_share_commits(world: World) -> None:
+def test_results_are_kept_for_ever_unless_told_otherwise(world: ResultWorld) -> None:
+    with freeze_time("2026-01-01T00:00:00Z", tick=True) as clock:
+        world.put()
+        clock.tick(timedelta(days=10_000))
+        world.store.tell(TimeToForget())
+        assert world.find().total == 1
+
+
+def test_many_writers_share_commits(world: ResultWorld) -> None:
     laters: list[Later[Stored]] = [world.store.request(new(n)) for n in range(500)]
     assert len({later.result(timeout=WAIT_S).result_id for later in laters}) == 500
     assert world.find().total == 500
     assert len(world.heard) == 500
 
 
-def test_storage_that_another_process_holds_keeps_the_store_from_starting(world: World) -> None:
+def test_storage_that_another_process_holds_keeps_the_store_from_starting(world: ResultWorld) -> None:
     with pytest.raises(Exception, match="in use by process"):
-        World(world.directory)
+        ResultWorld(world.directory)
