@@ -9,7 +9,7 @@ from . import coverage, metadata
 from .audience import audience_of
 from .emit import TAIL_BYTES, encode, etag_of, joined, members
 from .facts import Unsent
-from .index_client import IndexClient
+from .index_client import Index, IndexClient
 from .index_messages import Know
 from .order import Order
 from .packing import EXCERPT_BELOW, Packed, Share, pack, pack_excerpts, shares_of
@@ -42,12 +42,13 @@ class Built(NamedTuple):
 def build(order: Order, project: Project, index: IndexClient, kept: Built | None) -> tuple[Built, bool]:
     """The context of an order, and whether `kept` was still good. Raises ContextFailed."""
     try:
-        snapshot, changed = project.snapshot(anew=order.refresh)
+        snapshot = project.snapshot(anew=order.refresh)
         with project.reading() as reader:
             if kept is not None and _is_still_true(kept, order, snapshot, reader):
                 return kept, True
-            _tell(index, project, snapshot, changed)
-            return _Build(order, project, snapshot, reader, index).built(), False
+            near = project.near_index(snapshot)
+            _tell(near or index, project, snapshot)
+            return _Build(order, project, snapshot, reader, near or index).built(), False
     except OSError as error:
         raise ContextFailed(f"the project's folder cannot be read: {error.strerror}") from error
 
@@ -59,19 +60,23 @@ def _is_still_true(kept: Built, order: Order, snapshot: Snapshot, reader: Reader
     return all(reader.stamp(path) == stamp for path, stamp in kept.stamps)
 
 
-def _tell(index: IndexClient, project: Project, snapshot: Snapshot, changed: frozenset[str] | None) -> None:
+def _tell(index: Index, project: Project, snapshot: Snapshot) -> None:
     """Keep the index up to date with what the snapshot has seen."""
     root = str(project.root)
-    if changed is None or changed:
-        listed = [path for path in snapshot.listing.paths if path in snapshot.sizes]
+    changed = project.take_changed()
+    listed = list(snapshot.sizes)
+    if index.needs(root, snapshot.version):
         index.know(Know(root, listed, snapshot.git.head, project.max_file_bytes), snapshot.version)
-        index.look(root, sorted(changed) if changed is not None else listed)
+    elif changed is None:
+        index.look(root, listed)
+    if changed:
+        index.look(root, sorted(changed))
 
 
 class _Build:
     """What the stages of one build share."""
 
-    def __init__(self, order: Order, project: Project, snapshot: Snapshot, reader: Reader, index: IndexClient) -> None:
+    def __init__(self, order: Order, project: Project, snapshot: Snapshot, reader: Reader, index: Index) -> None:
         self._order = order
         self._name = project.root.name
         self._root = str(project.root)

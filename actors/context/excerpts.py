@@ -10,7 +10,7 @@ from typing import NamedTuple
 from .definitions import definitions_of
 from .emit import encode
 from .facts import lines_of
-from .words import count_terms
+from .words import count_some
 
 _MIN_LINES = 8  # shorter pieces are joined with the next: a header line costs as much as they do
 _MAX_LINES = 48  # longer ones are cut again, at blank lines where there are any
@@ -31,9 +31,10 @@ def blocks_of(text: str, language: str, weights: Mapping[str, float]) -> tuple[B
     """The whole text as blocks, in order, each with how well it fits. weights: term -> what it is worth."""
     lines = lines_of(text)
     found = []
+    wanted: dict[str, tuple[str, ...]] = {}
     for start, end in _spans(lines, [at.line for at in definitions_of(text, language)]):
         piece = "".join(lines[start:end])
-        counts = count_terms(piece)
+        counts = count_some(piece, wanted, weights)
         score = sum(
             weight * times / (times + _SATURATION) for term, weight in weights.items() if (times := counts.get(term, 0))
         )

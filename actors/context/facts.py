@@ -35,6 +35,15 @@ def read_text(data: bytes, *, named: bool = False) -> Text | Unsent:
 
     named: the agent asked for this very file; then a minified file counts as text.
     """
+    found = raw_text(data, named=named)
+    if isinstance(found, Unsent):
+        return found
+    clean, redacted = redact(found[0])
+    return Text(clean, found[1], redacted, "sha256:" + hashlib.sha256(data).hexdigest())
+
+
+def raw_text(data: bytes, *, named: bool = False) -> tuple[str, str] | Unsent:
+    """The text with its secrets still in it, and its encoding; for indexing, never for sending."""
     if data.startswith(_LFS_POINTER):
         return Unsent("lfs pointer")
     decoded = _decode(data)
@@ -43,8 +52,7 @@ def read_text(data: bytes, *, named: bool = False) -> Text | Unsent:
     text, encoding = decoded
     if not named and _is_minified(text):
         return Unsent("minified")
-    clean, redacted = redact(text)
-    return Text(clean, encoding, redacted, "sha256:" + hashlib.sha256(data).hexdigest())
+    return text, encoding
 
 
 def lines_of(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The sidecar's side of the indexing process: starts it, tells it what projects hold, asks it for rankings.
+"""The sidecar's side of indexing: tells what projects hold, asks for rankings; of small projects in this process.
 
 An index is a help, not a need: while the process is starting, busy or dead, there is no answer, and contexts are
 built from names alone.
@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import TypeVar
+from queue import SimpleQueue
+from typing import Protocol, TypeVar
 
 from ...supervision.process_pipe import PipeClosed, PipedProcess
 from .index_messages import (
@@ -28,6 +29,7 @@ from .index_messages import (
     decode_answer,
     encode,
 )
+from .indexer import Indexer
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,51 @@ _MODULE = f"{__package__}.indexer"
 FIRST_ANSWER_S = 0.05
 START_AGAIN_S = 5.0  # after the process died
 A = TypeVar("A", Ranking, Blocks)
+
+
+class Index(Protocol):
+    """What a build needs of an index."""
+
+    @property
+    def is_starting(self) -> bool: ...
+    def needs(self, root: str, version: str) -> bool: ...
+    def know(self, told: Know, version: str) -> None: ...
+    def look(self, root: str, files: list[str]) -> None: ...
+    def rank(
+        self, root: str, query: str, seeds: list[str], dirty: list[str], *, timeout_s: float
+    ) -> Ranking | None: ...
+    def cut(self, root: str, query: str, files: list[str], *, timeout_s: float) -> Blocks | None: ...
+
+
+class NearIndex:
+    """The index of one small project, in this process: done sooner than another process is asked. For one thread."""
+
+    is_starting = False
+
+    def __init__(self) -> None:
+        self._indexer = Indexer()
+        self._version = ""
+
+    def needs(self, root: str, version: str) -> bool:  # noqa: ARG002 - it has one root
+        return version != self._version
+
+    def know(self, told: Know, version: str) -> None:
+        self._version = version
+        self._indexer.answer(told)
+
+    def look(self, root: str, files: list[str]) -> None:
+        self._indexer.answer(Look(root, files))
+
+    def rank(self, root: str, query: str, seeds: list[str], dirty: list[str], *, timeout_s: float) -> Ranking | None:
+        deadline = time.monotonic() + timeout_s
+        while self._indexer.work() and time.monotonic() < deadline:
+            continue
+        found = self._indexer.answer(Rank(0, root, query, seeds, dirty))
+        return found if isinstance(found, Ranking) else None
+
+    def cut(self, root: str, query: str, files: list[str], *, timeout_s: float) -> Blocks | None:  # noqa: ARG002
+        found = self._indexer.answer(Cut(0, root, query, files))
+        return found if isinstance(found, Blocks) else None
 
 
 class IndexClient:
@@ -49,12 +96,15 @@ class IndexClient:
         self._not_before = 0.0
         self._closed = False
         self._has_answered = False
+        self._outbox: SimpleQueue[bytes | None] = SimpleQueue()
+
+    def needs(self, root: str, version: str) -> bool:
+        """Whether the process that runs now, if any, has not been told of that version of a project."""
+        return self._told.get(root) != version
 
     def know(self, told: Know, version: str) -> None:
-        """Tell what a project holds, unless this process was told of that version."""
+        """Tell what a project holds."""
         with self._lock:
-            if self._told.get(told.root) == version:
-                return
             if self._send(told):
                 self._told[told.root] = version
 
@@ -86,6 +136,7 @@ class IndexClient:
         with self._lock:
             self._closed = True
             process, self._process = self._process, None
+            self._outbox.put(None)
         if process is not None:
             process.close()
 
@@ -115,10 +166,7 @@ class IndexClient:
         process = self._process or self._start()
         if process is None:
             return False
-        try:
-            process.write(encode(message))
-        except PipeClosed:
-            return False  # its reader sees it too, and makes room for the next
+        self._outbox.put(encode(message))
         return True
 
     def _start(self) -> PipedProcess | None:
@@ -132,6 +180,11 @@ class IndexClient:
             return None
         self._told.clear()
         self._has_answered = False
+        self._outbox = SimpleQueue()
+        # A pipe takes 64 KiB at a time from a process that is busy: nobody should wait for that.
+        threading.Thread(
+            target=_write, args=(self._process, self._outbox), name="context-index-out", daemon=True
+        ).start()
         threading.Thread(target=self._read, args=(self._process,), name="context-index", daemon=True).start()
         return self._process
 
@@ -150,9 +203,18 @@ class IndexClient:
                 return
             self._process = None
             self._told.clear()
+            self._outbox.put(None)
             held = list(self._asked.values())
             self._asked.clear()
         log.warning("indexer ended process_id=%d", process.process_id)
         for waiting in held:
             waiting.set_exception(PipeClosed())
         process.close()
+
+
+def _write(process: PipedProcess, outbox: SimpleQueue[bytes | None]) -> None:
+    while (frame := outbox.get()) is not None:
+        try:
+            process.write(frame)
+        except PipeClosed:
+            return  # its reader sees it too, and makes room for the next

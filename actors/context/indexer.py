@@ -17,7 +17,7 @@ from ...supervision.process_pipe import PipeClosed, read_frame, write_frame
 from .changes import read_log
 from .definitions import definitions_of
 from .excerpts import blocks_of
-from .facts import Unsent, read_text
+from .facts import Unsent, raw_text, read_text
 from .git import GitDoor, GitUnavailable, find_toplevel
 from .index_messages import (
     MAX_RANKED,
@@ -117,19 +117,20 @@ class IndexedProject:
             self.corpus.remove(path)
             return
         self.stamps[path] = stamp
-        text = read_text(data)
-        if isinstance(text, Unsent):
+        found = raw_text(data)
+        if isinstance(found, Unsent):
             self.corpus.put(path, {}, (), stamp.size)  # its name can still be what a task means
             return
         language = language_of(path)
-        defined = [found.name for found in definitions_of(text.text, language)] if is_code(language) else []
-        self.corpus.put(path, count_terms(text.text), defined, stamp.size)
+        text = found[0]
+        defined = [at.name for at in definitions_of(text, language)] if is_code(language) else []
+        self.corpus.put(path, count_terms(text), defined, stamp.size)
 
     def rank(self, asked: Rank) -> Ranking:
         if len(self.unread) <= FEW:
             self.read_some(time.monotonic() + SLICE_S * 5)
-        ranked = self.corpus.rank(task_of(asked.query), seeds=asked.seeds, dirty=asked.dirty)
-        files = [(one.path, round(one.score, 5), one.why) for one in ranked[:MAX_RANKED]]
+        ranked = self.corpus.rank(task_of(asked.query), seeds=asked.seeds, dirty=asked.dirty, limit=MAX_RANKED)
+        files = [(one.path, round(one.score, 5), one.why) for one in ranked]
         return Ranking(asked.number, len(self.unread) <= FEW, files)
 
     def cut(self, asked: Cut) -> Blocks:

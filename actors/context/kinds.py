@@ -152,6 +152,10 @@ _DOC = re.compile(
 )
 
 
+_ORDINARY = frozenset(("python", "go", "rust", "javascript", "typescript", "vue", "java", "c", "cpp", "terraform"))
+_SPECIAL = re.compile(r"^\.|/\.|(?:^|/)(?:setup|noxfile|conanfile)\.|\.config\.|polic|security|coverage", re.IGNORECASE)
+
+
 @lru_cache(maxsize=65536)
 def language_of(path: str) -> str:
     """The language of a file by its name; `text` where nothing is known."""
@@ -165,6 +169,8 @@ def language_of(path: str) -> str:
 @lru_cache(maxsize=65536)
 def role_of(path: str) -> Role:
     """The role of a file by its path."""
+    if language_of(path) in _ORDINARY and not _SPECIAL.search(path):  # most files, and most expressions below
+        return Role.TEST if _TEST.search(path) else Role.SOURCE
     for role, pattern in (
         (Role.LOCK, _LOCKS),
         (Role.COVERAGE, _COVERAGE),

@@ -7,7 +7,7 @@ everything is written anew. Plain arrays: an update costs microseconds, where th
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from math import log
 
 _K1 = 1.2
@@ -24,6 +24,7 @@ class Lexicon:
         self._keys: list[str | None] = []
         self._lengths = array("L")
         self._total = 0
+        self._norms: list[float] | None = None
         self._postings: dict[str, tuple[array[int], array[int]]] = {}
 
     def __len__(self) -> int:
@@ -35,6 +36,7 @@ class Lexicon:
     def put(self, key: str, counts: Mapping[str, int]) -> None:
         """Add a document, or replace it."""
         self.remove(key)
+        self._norms = None
         number = len(self._keys)
         self._keys.append(key)
         self._number[key] = number
@@ -54,6 +56,7 @@ class Lexicon:
         if number is None:
             return
         self._keys[number] = None
+        self._norms = None
         self._total -= self._lengths[number]
         if len(self._keys) > 64 and len(self._number) < len(self._keys) * (1 - _DEAD_SHARE):
             self._write_anew()
@@ -70,6 +73,14 @@ class Lexicon:
             else:
                 del self._postings[term]
 
+    def _norms_now(self) -> list[float]:
+        """What the length of each document takes off, kept until a document comes or goes."""
+        if self._norms is None:
+            mean = self._total / len(self._number) or 1.0
+            k1, b = self._k1, self._b
+            self._norms = [k1 * (1 - b + b * length / mean) for length in self._lengths]
+        return self._norms
+
     def weight_of(self, term: str) -> float:
         """How telling a term is, from about 0 (in every document) up; 0 for one that stands nowhere."""
         found = self._postings.get(term)
@@ -82,9 +93,7 @@ class Lexicon:
         """BM25 of every document that has a term of the query. query: term -> its weight in it."""
         if not self._number:
             return {}
-        mean = self._total / len(self._number) or 1.0
-        k1, b = self._k1, self._b
-        norms = [k1 * (1 - b + b * length / mean) for length in self._lengths]
+        k1, norms = self._k1, self._norms_now()
         totals = [0.0] * len(self._keys)
         for term, asked in sorted(query.items()):  # sorted: sums of floats depend on their order
             found = self._postings.get(term)
@@ -94,7 +103,3 @@ class Lexicon:
             for number, times in zip(*found, strict=True):
                 totals[number] += worth * times / (times + norms[number])
         return {key: total for key, total in zip(self._keys, totals, strict=True) if key is not None and total > 0}
-
-    def terms_of(self, keys: Iterable[str]) -> frozenset[str]:
-        """Those of `keys` (terms) that stand anywhere."""
-        return frozenset(term for term in keys if term in self._postings)

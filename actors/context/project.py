@@ -17,6 +17,7 @@ import pathspec
 from .changes import Status, last_touched, read_log, read_numstat, read_status, uncommitted
 from .fragments import FragmentCache
 from .git import GitDoor, GitUnavailable, find_toplevel
+from .index_client import NearIndex
 from .inventory import Listing, from_git, from_walk
 from .metadata import main_languages
 from .reader import Reader
@@ -27,6 +28,7 @@ from .watch import Watcher
 
 SHOWN_COMMITS = 50
 HISTORY_COMMITS = 200
+SMALL_FILES, SMALL_BYTES = 300, 1024 * 1024  # read in less time than another process needs to start
 _COUNTED_UNTRACKED = 50  # new files whose lines are counted
 _NO_GIT = GitFacts(None, None, (), (), None, None, None)
 
@@ -60,16 +62,16 @@ class Project:
         self._snapshot: Snapshot | None = None
         self._git_state: object = None
         self._watches = watches
+        self._near_index: NearIndex | None = None
+        self._changed: frozenset[str] | None = None
         self.watcher: Watcher | None = None
 
-    def snapshot(self, *, anew: bool = False) -> tuple[Snapshot, frozenset[str] | None]:
-        """The project as it is now, and which files changed since the last call (None: any may have).
-
-        anew: trust nothing that was known. Raises OSError when its folder cannot be read.
-        """
+    def snapshot(self, *, anew: bool = False) -> Snapshot:
+        """The project as it is now. anew: trust nothing that was known. Raises OSError when it cannot be read."""
         if self._watches and self.watcher is None:
             self.watcher = Watcher(self.root)
         changed = self.watcher.take() if self.watcher is not None else None
+        self._changed = None if changed is None or self._changed is None else self._changed | changed
         toplevel = find_toplevel(self.root)
         if toplevel is None:
             self._door = None
@@ -78,17 +80,30 @@ class Project:
         try:
             state = self._door.state() if self._door is not None else None
         except GitUnavailable as error:
-            return self._without_git(str(error)), changed
+            return self._without_git(str(error))
         if not anew and changed is not None and not changed and self._snapshot is not None and state == self._git_state:
-            return self._snapshot, changed
+            return self._snapshot
         self._git_state = state
         if self._door is None:
-            return self._without_git(None), changed
+            return self._without_git(None)
         try:
-            return self._with_git(self._door), changed
+            return self._with_git(self._door)
         except GitUnavailable as error:
             self._git_state = None
-            return self._without_git(str(error)), changed
+            return self._without_git(str(error))
+
+    def take_changed(self) -> frozenset[str] | None:
+        """Files seen to change since the last call; None: any may have."""
+        changed, self._changed = self._changed, frozenset()
+        return changed
+
+    def near_index(self, snapshot: Snapshot) -> NearIndex | None:
+        """The project's own index if it is small, else None."""
+        if len(snapshot.sizes) > SMALL_FILES or sum(snapshot.sizes.values()) > SMALL_BYTES:
+            self._near_index = None
+        elif self._near_index is None:
+            self._near_index = NearIndex()
+        return self._near_index
 
     def close(self) -> None:
         if self.watcher is not None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from .kinds import Role, role_of
 from .lexicon import Lexicon
-from .words import count_terms, names_in
+from .words import count_terms, names_in, path_terms
 
 _TEXT, _PATH, _PATH_SHARE, _DEFINED = 1.0, 0.5, 0.08, 0.35
 _SIMILAR, _SIMILAR_NARROW, _RECENT, _PAIRED = 0.36, 0.18, 0.12, 0.09
@@ -24,10 +24,10 @@ _SIMILAR_COMMITS = 60
 _WIDE_COMMIT = 30  # commits that touch more files say little about each
 _SEED = 1.0  # files that earlier results of the issue name
 _DIRTY = 0.3
+_WORTH_PAIRING = 0.1  # of the best score
 
 _WORD = re.compile(r"[A-Za-z_]\w+")
 _TICKED = re.compile(r"`([^`\n]+)`")
-_PATH_MARKS = str.maketrans("/.-", "   ")
 _TEST_MARK = re.compile(r"^(?:tests?_)|(?:[._-]?(?:tests?|spec))$", re.IGNORECASE)
 
 
@@ -63,6 +63,8 @@ class Corpus:
         self._defining: dict[str, set[str]] = {}
         self._defined: dict[str, tuple[str, ...]] = {}
         self._sizes: dict[str, int] = {}
+        self._names: dict[str, _Name] = {}
+        self._same_name: dict[str, set[str]] = {}
         self._commits = Lexicon()
         self._files_of_commit: list[tuple[str, ...]] = []
         self._recency: dict[str, float] = {}
@@ -74,17 +76,24 @@ class Corpus:
         self._undefine(path)
         self.texts.put(path, counts)
         if path not in self.paths:
-            self.paths.put(path, count_terms(path.translate(_PATH_MARKS)))
+            self.paths.put(path, dict.fromkeys(path_terms(path), 1))
+            self._names[path] = own = _name_of(path)
+            if len(own.bare) > 2:
+                self._same_name.setdefault(own.bare, set()).add(path)
         self._defined[path] = names = tuple({name.lower() for name in defined})
         for name in names:
             self._defining.setdefault(name, set()).add(path)
         self._sizes[path] = size
 
     def remove(self, path: str) -> None:
+        if path not in self._sizes:
+            return
         self._undefine(path)
         self.texts.remove(path)
         self.paths.remove(path)
-        self._sizes.pop(path, None)
+        del self._sizes[path]
+        name = self._names.pop(path)
+        self._same_name.get(name.bare, set()).discard(path)
 
     def _undefine(self, path: str) -> None:
         for name in self._defined.pop(path, ()):
@@ -104,8 +113,10 @@ class Corpus:
             for path in files:
                 self._recency.setdefault(path, 1 / (1 + place / 20))
 
-    def rank(self, task: Task, *, seeds: Iterable[str] = (), dirty: Iterable[str] = ()) -> list[Ranked]:
-        """Every file that any signal points at, before any prior, best first."""
+    def rank(
+        self, task: Task, *, seeds: Iterable[str] = (), dirty: Iterable[str] = (), limit: int = 100_000
+    ) -> list[Ranked]:
+        """The files that any signal points at, before any prior, best first, at most `limit`."""
         signals = {
             "text": (_TEXT, _scaled(self.texts.scores(task.terms))),
             "path": (_PATH, _scaled(self.paths.scores(task.terms))),
@@ -130,19 +141,16 @@ class Corpus:
             totals[path] += worth
             if worth > reasons[path][0]:
                 reasons[path] = (worth, f"pair of {other}")
-        found = [
-            Ranked(path, score / max(self._sizes[path], 200) ** _SIZE, reasons[path][1])
-            for path, score in totals.items()
-            if score > 0
-        ]
-        return sorted(found, key=lambda one: (-one.score, one.path))
+        sizes = self._sizes
+        found = [(-score / max(sizes[path], 200) ** _SIZE, path) for path, score in totals.items() if score > 0]
+        found.sort()
+        return [Ranked(path, -score, reasons[path][1]) for score, path in found[:limit]]
 
     def _path_share(self, task: Task, by_path: Mapping[str, float]) -> dict[str, float]:
         """How much of a file's own name the task says."""
         shares = {}
         for path, score in by_path.items():
-            name = path.rpartition("/")[2].partition(".")[0]
-            terms = set(count_terms(name.replace("-", " ")))
+            terms = self._names[path].terms
             if terms:
                 shares[path] = _PATH_SHARE * score * sum(term in task.terms for term in terms) / len(terms)
         return shares
@@ -174,19 +182,30 @@ class Corpus:
         return {path: _SIMILAR * wide.get(path, 0.0) + _SIMILAR_NARROW * narrow[path] for path in narrow}
 
     def _paired(self, totals: Mapping[str, float]) -> dict[str, tuple[float, str]]:
-        """What a file gets from the test of the same name, or the test from it."""
-        named: dict[str, list[str]] = defaultdict(list)
-        for path in totals:
-            named[_bare_name(path)].append(path)
-        gained = {}
-        for name, paths in named.items():
-            if len(name) > 2 and 1 < len(paths) <= 8:
-                for path in paths:
-                    others = [(totals[other], other) for other in paths if _is_test(other) != _is_test(path)]
-                    if others:
-                        best, other = max(others)
-                        gained[path] = (_PAIRED * best, other)
+        """What a file gets from the test of the same name, or the test from it; of those that score at all well."""
+        least = max(totals.values(), default=0.0) * _WORTH_PAIRING
+        gained: dict[str, tuple[float, str]] = {}
+        for path, score in totals.items():
+            if score < least:
+                continue
+            name = self._names[path]
+            for other in self._same_name.get(name.bare, ()):
+                if other in totals and self._names[other].is_test != name.is_test:
+                    gained[other] = max(gained.get(other, (0.0, "")), (_PAIRED * score, path))
         return gained
+
+
+class _Name(NamedTuple):
+    """What a file is called: the terms of its name, and the name that its test or source shares."""
+
+    terms: tuple[str, ...]
+    bare: str
+    is_test: bool
+
+
+def _name_of(path: str) -> _Name:
+    own = path.rpartition("/")[2].partition(".")[0]
+    return _Name(tuple(count_terms(own.replace("-", " "))), _bare_name(path), role_of(path) is Role.TEST)
 
 
 def _scaled(scores: Mapping[str, float]) -> dict[str, float]:
@@ -199,10 +218,6 @@ def _bare_name(path: str) -> str:
     return _TEST_MARK.sub("", path.rpartition("/")[2].rpartition(".")[0]).lower()
 
 
-def _is_test(path: str) -> bool:
-    return role_of(path) is Role.TEST
-
-
 def by_path(
     paths: Iterable[str], query: str, *, touched: Mapping[str, int], dirty: Iterable[str], seeds: Iterable[str]
 ) -> dict[str, float]:
@@ -211,14 +226,15 @@ def by_path(
     touched: commits since each file was last touched. seeds: paths the issue's earlier results name.
     """
     listed = list(paths)
-    words = {path: set(count_terms(path.translate(_PATH_MARKS))) for path in listed}
-    spread = Counter(word for found in words.values() for word in found)
-    weight = {word: log(1 + len(listed) / spread[word]) for word in count_terms(query) if word in spread}
+    words = {path: path_terms(path) for path in listed} if query else {}
+    asked = count_terms(query)
+    spread = Counter(word for found in words.values() for word in found if word in asked)
+    weight = {word: log(1 + len(listed) / spread[word]) for word in asked if word in spread}
     total = sum(weight.values()) or 1.0
     changed, named = frozenset(dirty), frozenset(seeds)
     scores = {}
     for path in listed:
-        score = sum(weight[word] for word in words[path] if word in weight) / total
+        score = sum(worth for word, worth in weight.items() if word in words[path]) / total if weight else 0.0
         if path in named or path in query:
             score += 1.5
         if path in changed:

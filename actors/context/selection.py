@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .audience import Audience
-from .index_client import IndexClient
+from .index_client import Index
 from .order import Order
 from .packing import Chosen
 from .project import Snapshot
@@ -24,7 +24,7 @@ class Selection(NamedTuple):
     index_state: str
 
 
-def choose(order: Order, root: str, snapshot: Snapshot, audience: Audience, index: IndexClient) -> Selection:
+def choose(order: Order, root: str, snapshot: Snapshot, audience: Audience, index: Index) -> Selection:
     """Every file worth sending. root: as the index knows the project."""
     sizes = snapshot.sizes
     named = [Chosen(path, 1.0, True, "asked for") for path in order.patterns.matched(sizes)]
@@ -53,7 +53,7 @@ def _add_rest(chosen: dict[str, Chosen], snapshot: Snapshot, audience: Audience)
         chosen[path] = Chosen(path, worth, False, "of the agent's kind")
 
 
-def _ranked(order: Order, root: str, snapshot: Snapshot, index: IndexClient) -> tuple[list[Ranked], str]:
+def _ranked(order: Order, root: str, snapshot: Snapshot, index: Index) -> tuple[list[Ranked], str]:
     """The files the task points at, by the index, or from names alone while there is none."""
     dirty = [change.path for change in snapshot.git.changes]
     seeds = [path for path in order.earlier.seeds if path in snapshot.sizes]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Container
 from functools import lru_cache
 
 _RUN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]{2,6}")
@@ -17,6 +18,7 @@ _STOP = frozenset(
         *("their", "its", "use", "used", "using", "also", "all", "any", "only", "one", "no"),
     ]
 )
+_PATH_MARKS = str.maketrans("/.-", "   ")
 _KEEP_S = ("ss", "us", "is")
 
 
@@ -47,13 +49,31 @@ def stem(word: str) -> str:
     return word[:-1] if len(word) > 4 and word.endswith("e") else word
 
 
-def count_terms(text: str) -> Counter[str]:
+def count_terms(text: str) -> dict[str, int]:
     """How often each term stands in a text."""
-    counts: Counter[str] = Counter()
+    counts: dict[str, int] = {}
     for name, times in Counter(_RUN.findall(text)).items():
         for term in terms_of(name):
-            counts[term] += times
+            counts[term] = counts.get(term, 0) + times
     return counts
+
+
+def count_some(text: str, wanted: dict[str, tuple[str, ...]], terms: Container[str]) -> dict[str, int]:
+    """How often each of some terms stands in a text. wanted: what was found out about names, kept by the caller."""
+    counts: dict[str, int] = {}
+    for name in _RUN.findall(text):
+        of_name = wanted.get(name)
+        if of_name is None:
+            of_name = wanted[name] = tuple(term for term in terms_of(name) if term in terms)
+        for term in of_name:
+            counts[term] = counts.get(term, 0) + 1
+    return counts
+
+
+@lru_cache(maxsize=65_536)
+def path_terms(path: str) -> frozenset[str]:
+    """The terms of a path, its folders included."""
+    return frozenset(count_terms(path.translate(_PATH_MARKS)))
 
 
 def names_in(text: str) -> set[str]:
