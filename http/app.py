@@ -18,14 +18,14 @@ import bottle
 import msgspec
 
 from ..state.clock import utc_now
-from ..state.errors import BodyTooLarge, InvalidRequest, MethodNotAllowed, NotFound, NotJson, PermissionDenied
+from ..state.errors import InvalidRequest, MethodNotAllowed, NotFound, NotJson, PermissionDenied
 from ..state.identity import Caller, Permission
-from ..state.models import AgentId, identifier
-from . import agents, auth_routes, context, events, ops, results
-from .auth import Authenticator, class_of_caller, require, require_project
+from ..state.models import AgentId
+from . import agents, auth_routes, context, events, mcp, ops, results
+from .auth import Authenticator, admit, class_of_caller, require, require_project
 from .exchange import Exchange, Rendered
 from .limits import Limiter, headers_of, refuse
-from .routing import Answer, Call, Outcome, Pending, Route, Server
+from .routing import Call, Outcome, Pending, Route, Server, too_large
 from .wire import NOTHING, read_body, read_query
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ ROUTES: tuple[Route, ...] = (
     *auth_routes.routes,
     *context.routes,
     *events.routes,
+    *mcp.routes,
     *ops.routes,
     *results.routes,
 )
@@ -102,7 +103,7 @@ class Application:
         def answer(**parts: str) -> Any:
             environ: Environ = bottle.request.environ
             exchange: Exchange = environ["sidecar.exchange"]
-            exchange.route, exchange.is_wait = route.path, route.is_wait
+            exchange.route, exchange.is_wait, exchange.error_shape = route.path, route.is_wait, route.error_shape
             try:
                 call = self._call(route, decoder, environ, exchange, parts)
                 outcome: Outcome = route.handler(call, **parts)
@@ -124,10 +125,7 @@ class Application:
         if caller is not _ANYONE:
             exchange.caller = caller
             self._count(caller, exchange)
-        if route.needs is not None:
-            require(caller, route.needs)
-        for name, value in parts.items():
-            identifier(value, name)
+        admit(caller, route.needs, parts)
         query, asked_project = read_query(environ.get("QUERY_STRING", ""), route.query)
         if asked_project is not None:
             require_project(caller, asked_project)
@@ -163,9 +161,9 @@ class Application:
             raise refuse(taken, caller.agent_id)
 
     def _finish(self, environ: Environ, exchange: Exchange, outcome: Outcome) -> Any:
-        if isinstance(outcome, Answer):
-            return _bottle_answer(exchange.render(outcome))
-        return answer_when(environ, exchange, outcome)
+        if isinstance(outcome, Pending):
+            return answer_when(environ, exchange, outcome)
+        return _bottle_answer(exchange.render(outcome))
 
     def _bottle_error(self, response: Any) -> Any:
         """Bottle's own errors: no such route, another method, a path it cannot decode, a fault inside Bottle."""
@@ -253,8 +251,3 @@ def _body(environ: Environ, route: Route) -> bytes:
     if len(raw) > route.max_body_bytes:
         raise too_large(route.max_body_bytes)
     return raw
-
-
-def too_large(max_bytes: int) -> BodyTooLarge:
-    """The error for a body of more than `max_bytes`."""
-    return BodyTooLarge(f"the body is larger than {max_bytes} bytes", field="body", max_bytes=max_bytes)

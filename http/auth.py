@@ -7,12 +7,13 @@ are still checked on every request.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
 from ..state.clock import utc_now
 from ..state.errors import PermissionDenied, TokenExpired, Unauthorized, WrongIdentity, WrongProject
 from ..state.identity import REFRESH_GRACE_S, TOPICS, AgentClass, Caller, Permission, Revocations, TokenKey
+from ..state.models import identifier
 from ..supervision.profile import Profiles
 
 REMEMBERED_TOKENS = 4096  # agents alive at once, with room; a token takes about 1 KiB
@@ -52,8 +53,12 @@ class Authenticator:
         if caller is None:
             caller = self._key.verify(text, now=now, grace_s=grace_s)
             self._remember(text, caller)
+        return self.still(caller, grace_s=grace_s)
+
+    def still(self, caller: Caller, *, grace_s: int = 0) -> Caller:
+        """`caller`, if the token it came with is good even now. Raises TokenExpired, Unauthorized."""
+        now = self._now()
         if now >= caller.expires_at + timedelta(seconds=grace_s):
-            self._callers.pop(text, None)
             raise TokenExpired("the token has expired", expired_at=caller.expires_at)
         if self._revocations.is_revoked(caller.token_id, now=now):
             raise Unauthorized("the token was revoked")
@@ -85,6 +90,17 @@ def require(caller: Caller, permission: Permission) -> None:
     """Raises PermissionDenied."""
     if not caller.may(permission):
         raise PermissionDenied(f"agents of type {caller.agent_type} may not {permission}", permission=permission.value)
+
+
+def admit(caller: Caller, needs: Permission | None, parts: Mapping[str, str]) -> None:
+    """What holds for every route: the permission it needs, and parts of its path that are identifiers.
+
+    Raises PermissionDenied, InvalidRequest.
+    """
+    if needs is not None:
+        require(caller, needs)
+    for name, value in parts.items():
+        identifier(value, name)
 
 
 def require_project(caller: Caller, project_id: str) -> None:

@@ -17,9 +17,9 @@ from ..state.clock import utc_now
 from ..state.errors import SidecarError
 from ..state.identity import Caller
 from ..state.models import IDENTIFIER
-from .errors import ErrorBody, describe
+from .errors import Described, ErrorBody, describe
 from .meter import RequestMeter
-from .routing import JSON, Answer
+from .routing import JSON, Answer, ErrorShape, Refused
 from .wire import encode
 
 log = logging.getLogger(__name__)
@@ -53,16 +53,20 @@ class Exchange:
         self.path: str = environ.get("PATH_INFO", "")
         self.route = NOT_ROUTED
         self.is_wait = False
+        self.error_shape: ErrorShape | None = None
         self.caller: Caller | None = None
         self.limit_headers: list[tuple[str, str]] = []
         self._meter = meter
         self._private_paths = private_paths
         self._started_at = time.monotonic()
 
-    def render(self, outcome: Answer | BaseException) -> Rendered:
+    def render(self, outcome: Answer | Refused | BaseException) -> Rendered:
         """The bytes to send for an answer or an error. Counts the request: call it once."""
         if isinstance(outcome, Answer):
             status, headers, body = self._answer(outcome)
+        elif isinstance(outcome, Refused):
+            described = self._described(outcome.error)
+            status, headers, body = self._answer(Answer(outcome.status, outcome.shape(described.body)))
         else:
             status, headers, body = self._error(outcome)
         headers.append(("X-Request-Id", self.request_id))
@@ -88,6 +92,14 @@ class Exchange:
         return Rendered(answer.status, headers, body)
 
     def _error(self, error: BaseException) -> Rendered:
+        described = self._described(error)
+        shaped = self.error_shape(described.body) if self.error_shape is not None else described.body
+        encoded = encode(shaped)
+        headers = [*described.headers, *_ALWAYS, ("Content-Type", JSON), ("Content-Length", str(len(encoded)))]
+        return Rendered(described.status, headers, encoded)
+
+    def _described(self, error: BaseException) -> Described:
+        """The error as its caller may see it; logged here where somebody has to look into it."""
         is_operator = self.caller is not None and self.caller.is_operator
         described = describe(error, request_id=self.request_id, now=utc_now(), to_operator=is_operator)
         if not isinstance(error, SidecarError):
@@ -96,12 +108,9 @@ class Exchange:
         elif described.status >= 500:
             where = (self.request_id, self.method, self.route)
             log.warning("request refused request_id=%s method=%s route=%s: %s", *where, error)
-        body = described.body
-        if not is_operator:
-            body = _without(body, self._private_paths)
-        encoded = encode(body)
-        headers = [*described.headers, *_ALWAYS, ("Content-Type", JSON), ("Content-Length", str(len(encoded)))]
-        return Rendered(described.status, headers, encoded)
+        if is_operator:
+            return described
+        return described._replace(body=_without(described.body, self._private_paths))
 
 
 def _without(body: ErrorBody, private_paths: Mapping[str, str]) -> ErrorBody:

@@ -57,11 +57,11 @@ def _schemas(routes: tuple[Route, ...]) -> tuple[dict[type, Schema], dict[str, S
     for route in routes:
         types += [type_ for type_ in (route.body, route.query, route.answers) if type_ is not None]
     unique = list(dict.fromkeys(types))
-    schemas, components = msgspec.json.schema_components(unique, schema_hook=_any, ref_template=_REFS)
+    schemas, components = msgspec.json.schema_components(unique, schema_hook=payload_schema, ref_template=_REFS)
     return dict(zip(unique, schemas, strict=True)), components
 
 
-def _any(type_: type) -> Schema:
+def payload_schema(type_: type) -> Schema:
     """A Raw field holds a JSON object of the client's own."""
     if type_ is msgspec.Raw:
         return {"type": "object"}

@@ -19,9 +19,12 @@ from prometheus_client import CollectorRegistry
 
 from ..actors.asking import Recipient
 from ..actors.guardian import ActorStatus
-from ..state.errors import InvalidRequest, Unavailable
+from ..state.errors import BodyTooLarge, InvalidRequest, Unavailable
 from ..state.identity import Caller, Permission
 from ..supervision.profile import Profiles
+from .errors import ErrorBody
+from .auth import Authenticator
+from .dashboard_sessions import Sessions
 from .meter import RequestMeter
 from .wire import Nothing
 
@@ -49,6 +52,18 @@ class Answer:
     content_type: str = JSON
 
 
+ErrorShape = Callable[[ErrorBody], msgspec.Struct]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An error inside an answer of another protocol: described as every error is, then put into `shape`."""
+
+    error: BaseException
+    shape: ErrorShape
+    status: int = 200
+
+
 class Pending(Generic[R]):
     """An answer that comes when an actor knows it.
 
@@ -69,7 +84,7 @@ class Pending(Generic[R]):
         self.deadline_s = deadline_s
         self.receipt = receipt
 
-    def settle(self, future: Future[R]) -> Answer:
+    def settle(self, future: Future[R]) -> Answer | Refused:
         """The answer, as `future` stands now. Raises what the actor answered, Unavailable if it has not."""
         if not future.done() or future.cancelled():
             future.cancel()
@@ -77,7 +92,7 @@ class Pending(Generic[R]):
         return self.render(future.result())
 
 
-Outcome = Answer | Pending[Any]
+Outcome = Answer | Refused | Pending[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +117,8 @@ class Server:
     started_at_s: float
     max_wait_s: float
     draining: threading.Event
+    authenticator: Authenticator
+    sessions: Sessions
     actor_statuses: Callable[[], tuple[ActorStatus, ...]]
     restart_actor: Callable[[str, str], bool]
     api_description: Callable[[], bytes]
@@ -155,7 +172,9 @@ class Route:
 
     access: "open" to anyone, "loopback": open to this machine, else for operators; "token": for any valid token;
     "refresh": also for a token that expired within the refresh grace. needs: a permission beyond having a token.
-    is_wait: how long it takes is the client's wish, so its time is no response time.
+    is_wait: how long it takes is the client's wish, so its time is no response time. is_quick: the function never
+    waits for anything, so it runs in the I/O thread. error_shape: what an error looks like here, where another
+    protocol says so.
     """
 
     method: str
@@ -170,6 +189,8 @@ class Route:
     answers: type[msgspec.Struct] | None
     content_type: str
     is_wait: bool
+    is_quick: bool
+    error_shape: ErrorShape | None
 
     @property
     def name(self) -> str:
@@ -206,6 +227,8 @@ class Routes:
         query: type[Q] = Nothing,  # type: ignore[assignment]
         content_type: str = JSON,
         is_wait: bool = False,
+        is_quick: bool = False,
+        error_shape: ErrorShape | None = None,
     ) -> Callable[[Callable[Concatenate[Call[B, Q], P], Outcome]], Callable[Concatenate[Call[B, Q], P], Outcome]]:
         """Add a route. body: left out, no body is read. answers: the struct of the answer of `status`."""
 
@@ -226,8 +249,15 @@ class Routes:
                     answers=answers,
                     content_type=content_type,
                     is_wait=is_wait,
+                    is_quick=is_quick,
+                    error_shape=error_shape,
                 )
             )
             return handler
 
         return register
+
+
+def too_large(max_bytes: int) -> BodyTooLarge:
+    """The error for a body of more than `max_bytes`."""
+    return BodyTooLarge(f"the body is larger than {max_bytes} bytes", field="body", max_bytes=max_bytes)

@@ -34,7 +34,7 @@ from ..state.clock import utc_now
 from ..state.errors import ConfigError, InvalidRequest, SidecarError
 from ..state.identity import Revocations, TokenKey
 from . import io_loop, openapi
-from .app import ROUTES, Application, too_large
+from .app import ROUTES, Application
 from .auth import Authenticator
 from .body_limits import body_limits, limited_connection
 from .census import FleetCollector
@@ -45,7 +45,7 @@ from .limits import Limiter
 from .logs import set_up_logging
 from .meter import RequestMeter
 from .results import MAX_RESULT_BYTES
-from .routing import JSON, Actors, Server
+from .routing import JSON, Actors, Server, too_large
 from .storage import locked, prepare, token_key
 from .wire import encode
 

@@ -39,12 +39,15 @@ class Timed(msgspec.Struct, frozen=True, kw_only=True):
     timestamp: datetime
 
 
-def read_body(raw: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """A body as the decoder's type. Raises InvalidRequest that names the field and what was expected."""
+def read_body(raw: bytes, decoder: msgspec.json.Decoder[T], *, place: str = "body") -> T:
+    """A body as the decoder's type. Raises InvalidRequest that names the field and what was expected.
+
+    place: what the client calls what it sent.
+    """
     try:
         return decoder.decode(raw)
     except msgspec.ValidationError as error:
-        _refuse(error, decoder.type, "body")
+        _refuse(error, decoder.type, place)
     except msgspec.DecodeError as error:
         raise InvalidRequest(f"the body is not JSON: {error}", field="body", expected="one JSON object") from None
     except UnicodeDecodeError as error:
