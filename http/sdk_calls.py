@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from ..state.errors import SidecarError, TokenExpired
+from .sdk_cancellation import sleep
 from .sdk_errors import NoServer, UnexpectedAnswer, error_of
 from .sdk_retry import Failure, RetryPolicy, failure_of
 from .sdk_transport import Answer, AnswerLost, Connections, NotConnected
@@ -145,7 +146,7 @@ class Calls:
             if pause_s is None:
                 raise refusal
             log.info("asking again in %.2f s method=%s target=%s failure=%s", pause_s, method, target, failure.value)
-            time.sleep(pause_s)
+            sleep(pause_s)
 
     def _headers(self, content: bytes | None, key: str | None) -> dict[str, str]:
         headers = dict(self._fixed_headers)

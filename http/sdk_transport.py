@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from .sdk_cancellation import cancellable
+
 # Keeping more would only hold sockets: an agent has one wait open, one heartbeat and its own work.
 _KEPT_CONNECTIONS = 8
 
@@ -55,13 +57,15 @@ class Connections:
     ) -> Answer:
         """Send one request, read its whole answer. timeout_s: for connecting, and for each silence after it.
 
-        Raises NotConnected or AnswerLost.
+        Raises NotConnected, AnswerLost or Cancelled.
         """
         connection = self._take(timeout_s)
         try:
-            connection.request(method, self._prefix + path, body=body, headers=dict(headers))
-            response = connection.getresponse()
-            answer = Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+            with cancellable(connection.sock):
+                connection.request(method, self._prefix + path, body=body, headers=dict(headers))
+                response = connection.getresponse()
+                named = {name.lower(): value for name, value in response.getheaders()}
+                answer = Answer(response.status, named, response.read())
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise AnswerLost(f"no answer to {method} {path}: {error!r}") from error

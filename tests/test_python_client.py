@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -22,6 +23,7 @@ from sidecar.http import sdk
 from sidecar.http.config import Flags, load
 from sidecar.http.minting import mint_agent_token
 from sidecar.http.sdk import ONE_ATTEMPT, Agent, Client, NoServer, RetryPolicy, UnexpectedAnswer
+from sidecar.http.sdk_async import AsyncAgent
 from sidecar.http.sdk_retry import Failure
 from sidecar.http.serve import running
 from sidecar.state.errors import (
@@ -214,6 +216,73 @@ class TestReadingAMailbox:
             thread.join(timeout=15)
             agent.close()
         assert [event.data["n"] for event in got] == [1]
+
+
+class TestAnAgentForAsyncio:
+    @pytest.fixture
+    def environments(self, sidecar):
+        def of(agent_type: str, agent_id: str) -> dict[str, str]:
+            token = sidecar.token(agent_type, agent_id, issue_id="issue-1")
+            return environment_of(sidecar.url, token, agent_type, agent_id)
+
+        return of
+
+    def test_does_what_the_other_one_does(self, environments):
+        async def work() -> None:
+            async with AsyncAgent(environments("chief-architect", "boss")) as agent:
+                context = await agent.context()
+                assert context.git["branch"] == "main"
+                stored = await agent.store({"status": "success"})
+                assert [result.id for result in await agent.results()] == [stored.id]
+                spawned = await agent.spawn("go-specialist")
+                assert spawned.spawned
+                with pytest.raises(InvalidFilter):
+                    await agent.wait("x", filter="no colon")
+
+        asyncio.run(work())
+
+    def test_waits_for_many_things_at_once(self, environments):
+        async def work() -> None:
+            async with AsyncAgent(environments("chief-architect", "boss")) as agent:
+                waits = [asyncio.create_task(agent.wait(f"type-{n}")) for n in range(20)]  # type: ignore[arg-type]
+                for n in range(20):
+                    await agent.publish(f"type-{n}", {"n": n})
+                batches = await asyncio.gather(*waits)
+                assert [batch.events[0].data["n"] for batch in batches] == list(range(20))
+
+        asyncio.run(work())
+
+    def test_loses_nothing_when_a_wait_is_cancelled(self, environments, sidecar):
+        def waiting() -> int:
+            return sidecar.operator.get("/status").json()["events"]["active_subscriptions"]
+
+        async def work() -> None:
+            async with AsyncAgent(environments("test-engineer", "agent-2")) as agent:
+                wait = asyncio.create_task(agent.wait("late"))  # type: ignore[arg-type]
+                await asyncio.to_thread(wait_until, lambda: waiting() == 1)
+                wait.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await wait
+                await asyncio.to_thread(wait_until, lambda: waiting() == 0)
+                await agent.publish("late", {"n": 1})
+                batch = await agent.wait("late", timeout_s=5)
+                assert [event.data["n"] for event in batch.events] == [1]
+
+        asyncio.run(work())
+
+    def test_reads_a_mailbox_without_end(self, environments):
+        async def work() -> None:
+            async with AsyncAgent(environments("test-engineer", "agent-2")) as agent:
+                for n in range(3):
+                    await agent.publish("step", {"n": n})
+                seen = []
+                async for event in agent.events("step"):
+                    seen.append(event.data["n"])
+                    if len(seen) == 3:
+                        break
+                assert seen == [0, 1, 2]
+
+        asyncio.run(work())
 
 
 class TestAClient:
