@@ -23,8 +23,6 @@ from ..state.errors import BodyTooLarge, InvalidRequest, Unavailable
 from ..state.identity import Caller, Permission
 from ..supervision.profile import Profiles
 from .errors import ErrorBody
-from .auth import Authenticator
-from .dashboard_sessions import Sessions
 from .meter import RequestMeter
 from .wire import Nothing
 
@@ -117,8 +115,6 @@ class Server:
     started_at_s: float
     max_wait_s: float
     draining: threading.Event
-    authenticator: Authenticator
-    sessions: Sessions
     actor_statuses: Callable[[], tuple[ActorStatus, ...]]
     restart_actor: Callable[[str, str], bool]
     api_description: Callable[[], bytes]
