@@ -1,4 +1,4 @@
-"""`make bench`: what the sidecar does beside its peers, in the same run. `make bench ARGS="events --quick"` for a part."""
+"""`make bench`: the sidecar beside its peers, in the same run. `make bench ARGS="events --quick"` for a part of it."""
 
 from __future__ import annotations
 
