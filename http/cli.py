@@ -11,7 +11,7 @@ from .cli_context import context
 from .cli_demo import demo
 from .cli_events import events
 from .cli_results import results
-from .cli_server import actors, serve, status, stop, token
+from .cli_server import actors, dashboard, serve, status, stop, token
 from .cli_top import top
 
 
@@ -33,9 +33,9 @@ def main() -> None:
     """
 
 
-for command in (serve, stop, status, token, agent, context, results, events, actors, top, demo):
+for command in (serve, stop, status, token, agent, context, results, events, actors, top, dashboard, demo):
     main.add_command(command)
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="sidecar")

@@ -21,7 +21,7 @@ FILE_COLUMNS = (
 
 @click.group(cls=Commands)
 def context() -> None:
-    """See what an agent would be given as its context, or make the sidecar forget it.
+    """See the context that an agent would get, or clear its cache.
 
     \b
     Example: sidecar context get issue-7 python-specialist --query "tags for links"

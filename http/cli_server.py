@@ -49,12 +49,12 @@ ACTOR_COLUMNS = (
 @click.option(
     "--config",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="[env: SIDECAR_CONFIG; default: sidecar.toml of the project, if there is one]",
+    help="Its settings.  [env: SIDECAR_CONFIG; default: sidecar.toml of the project, if there is one]",
 )
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
-    help="[env: SIDECAR_LOG_LEVEL; default: info]",
+    help="How much it says.  [env: SIDECAR_LOG_LEVEL; default: info]",
 )
 def serve(
     host: str | None,
@@ -90,7 +90,9 @@ def serve(
     help="Seconds to wait for its end.",
 )
 def stop(storage: Path | None, timeout: float) -> None:
-    """Stop the sidecar of the project here, and with it its agents; returns when it has ended.
+    """Stop the sidecar of the project here, and its agents.
+
+    Returns when it has ended.
 
     \b
     Example: sidecar stop --storage /srv/sidecar/shop
@@ -237,11 +239,28 @@ def token(
 
 
 @click.command()
+@click.option("--print", "only_print", is_flag=True, help="Print the link, open nothing.")
+@with_client
+def dashboard(client: Client, only_print: bool) -> None:
+    """Open the dashboard in a browser, already logged in.
+
+    The link is good once, and for a minute; no token is put into an address.
+
+    \b
+    Example: sidecar dashboard --print
+    """
+    link = client.url + client.call("POST", "/api/auth/login-codes", body={})["path"]
+    click.echo(link)
+    if not only_print and click.launch(link) != 0:
+        click.echo("no browser could be opened here; the link is good for a minute", err=True)
+
+
+@click.command()
 @click.option("--restart", "restarted", metavar="ACTOR", help="End this actor's loop; its guardian starts the next.")
 @format_option
 @with_client
 def actors(client: Client, restarted: str | None, format_: Format) -> None:
-    """The actors inside the sidecar: state, mailbox, failures, restarts.
+    """The actors inside: state, mailbox, failures, restarts.
 
     \b
     Example: sidecar actors --restart event_bus

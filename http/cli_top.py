@@ -27,7 +27,9 @@ _MIN_EVENTS = 5
 @project_option
 @with_client
 def top(client: Client, interval: float, project: str | None) -> None:
-    """Watch agents, actors, numbers and events, live; Ctrl-C ends it. Not on a terminal it prints one look.
+    """Watch agents, actors, numbers and events, live.
+
+    Ctrl-C ends it. Not on a terminal it prints one look.
 
     \b
     Example: sidecar top --interval 0.5
