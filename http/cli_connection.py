@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..state.errors import SidecarError
+from .address import url_of
 
 if TYPE_CHECKING:
     from .config import Config
@@ -77,8 +78,6 @@ def connect(url: str | None, token: str | None, storage: Path | None) -> Client:
     from .sdk_retry import ONE_ATTEMPT
 
     if url is None:
-        from .serve import url_of
-
         here = configuration()
         url = url_of(here.host, here.port)
     return Client(url, token or operator_token(storage_of(storage)), retries=ONE_ATTEMPT)
