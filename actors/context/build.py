@@ -9,7 +9,7 @@ from . import coverage, metadata
 from .audience import audience_of
 from .emit import TAIL_BYTES, encode, etag_of, joined, members
 from .facts import Unsent
-from .index_client import Index, IndexClient
+from .index_client import Index
 from .index_messages import Know
 from .order import Order
 from .packing import EXCERPT_BELOW, Packed, Share, pack, pack_excerpts, shares_of
@@ -17,6 +17,7 @@ from .project import HISTORY_COMMITS, SHOWN_COMMITS, Project, Snapshot
 from .reader import Reader
 from .requirements import roles_of
 from .rooted import Stamp
+from .secrets import redact
 from .sections import Omission, fitting, git_context, omitted, project_structure
 from .selection import Selection, anything, choose
 
@@ -39,7 +40,7 @@ class Built(NamedTuple):
     stamps: tuple[tuple[str, Stamp], ...]
 
 
-def build(order: Order, project: Project, index: IndexClient, kept: Built | None) -> tuple[Built, bool]:
+def build(order: Order, project: Project, index: Index, kept: Built | None) -> tuple[Built, bool]:
     """The context of an order, and whether `kept` was still good. Raises ContextFailed."""
     try:
         snapshot = project.snapshot(anew=order.refresh)
@@ -140,7 +141,7 @@ class _Build:
                 ("file_count", encode(files)),
                 ("max_bytes", encode(order.max_bytes)),
                 ("index", encode(index_state)),
-                ("query", encode({"from": order.query_from, "text": order.query[:300]})),
+                ("query", encode({"from": order.query_from, "text": redact(order.query)[0][:300]})),
                 ("warnings", encode([warning[:120] for warning in self._warnings()][:20])),
             )
         )

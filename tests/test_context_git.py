@@ -1,0 +1,197 @@
+"""What a context says of git is true, whatever state or configuration the repository is in."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sidecar.actors.context.changes import read_log
+from sidecar.actors.context.git import GitDoor, find_toplevel
+from tests.context_world import Builds, commit, context_of, git, omitted_of, repository, sent_of, write
+
+
+def test_uncommitted_changes_are_told_with_their_lines(tmp_path: Path) -> None:
+    root = repository(tmp_path, {"a.py": "1\n2\n3\n", "b.py": "b\n", "c.py": "c\n", "blob.bin": b"\0\1"})
+    write(root, {"a.py": "1\n2\nthree\nfour\n", "new.py": "x\ny\n", "blob.bin": b"\0\2"})
+    (root / "b.py").unlink()
+    git(root, "mv", "c.py", "moved.py")
+    changes = {
+        one["path"]: (one["status"], one["diff"]) for one in context_of(root)["git_context"]["uncommitted_changes"]
+    }
+    assert changes == {
+        "a.py": ("modified", "+2 -1"),
+        "b.py": ("deleted", "+0 -1"),
+        "blob.bin": ("modified", None),
+        "c.py": ("deleted", "+0 -1"),
+        "moved.py": ("added", "+1 -0"),
+        "new.py": ("untracked", "+2 -0"),
+    }
+
+
+def test_commits_come_newest_first_with_their_files(tmp_path: Path) -> None:
+    root = repository(tmp_path, {"a.py": "1\n"}, "Begin\n\nWith a body: ünïcode")
+    commit(root, {"src/b é.py": "2\n", "a.py": "2\n"}, "Go on")
+    git_context = context_of(root)["git_context"]
+    newest, oldest = git_context["recent_commits"]
+    assert (newest["message"], newest["author"]) == ("Go on", "Ada")
+    assert newest["files_changed"] == ["a.py", "src/b é.py"]
+    assert oldest["message"] == "Begin\n\nWith a body: ünïcode"
+    assert newest["hash"] == git(root, "rev-parse", "HEAD").strip() == git_context["head"]
+    assert newest["timestamp"].endswith("Z")
+
+
+def test_a_repository_without_a_commit_has_a_context(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q", "-b", "main")
+    write(tmp_path, {"a.py": "a = 1\n"})
+    context = context_of(tmp_path)
+    assert (context["git_context"]["branch"], context["git_context"]["recent_commits"]) == ("main", [])
+    assert [file["path"] for file in context["relevant_files"]] == ["a.py"]
+
+
+def test_a_detached_head_has_no_branch(tmp_path: Path) -> None:
+    root = repository(tmp_path, {"a.py": "a = 1\n"})
+    git(root, "checkout", "-q", "--detach")
+    assert context_of(root)["git_context"]["branch"] is None
+
+
+def test_a_project_inside_a_repository_sees_its_own_part_only(tmp_path: Path) -> None:
+    root = repository(tmp_path, {"shop/a.py": "a = 1\n", "bank/b.py": "b = 1\n", "c.py": "c = 1\n"})
+    commit(root, {"bank/b.py": "b = 2\n"}, "Bank only")
+    commit(root, {"shop/a.py": "a = 2\n", "bank/b.py": "b = 3\n"}, "Both")
+    write(root, {"bank/b.py": "b = 4\n", "shop/new.py": "n = 1\n"})
+    context = context_of(root / "shop")
+    assert context["project_structure"]["files"] == ["a.py", "new.py"]
+    assert [(one["message"], one["files_changed"]) for one in context["git_context"]["recent_commits"]] == [
+        ("Both", ["a.py"]),
+        ("Begin", ["a.py"]),
+    ]
+    assert [one["path"] for one in context["git_context"]["uncommitted_changes"]] == ["new.py"]
+
+
+def test_a_linked_worktree_is_a_project_of_its_own(tmp_path: Path) -> None:
+    root = repository(tmp_path / "main", {"a.py": "a = 1\n"})
+    git(root, "worktree", "add", "-q", "-b", "side", str(tmp_path / "side"))
+    commit(tmp_path / "side", {"b.py": "b = 1\n"}, "On the side")
+    context = context_of(tmp_path / "side")
+    assert context["git_context"]["branch"] == "side"
+    assert [file["path"] for file in context["relevant_files"]] == ["b.py", "a.py"]
+    assert sent_of(root) == ["a.py"]
+
+
+def test_a_submodule_is_told_but_not_entered_and_can_be_a_project_itself(tmp_path: Path) -> None:
+    library = repository(tmp_path / "library", {"lib.py": "lib = 1\n"})
+    root = repository(tmp_path / "project", {"a.py": "a = 1\n"})
+    git(root, "submodule", "--quiet", "add", str(library), "vendor/library")
+    commit(root, {}, "Add the library")
+    context = context_of(root)
+    assert "lib = 1" not in str(context["relevant_files"])
+    assert omitted_of(context)["vendor/library"] == "submodule"
+    assert sent_of(root / "vendor" / "library") == ["lib.py"]
+
+
+def test_a_repository_inside_the_tree_is_not_entered(tmp_path: Path) -> None:
+    root = repository(tmp_path / "project", {"a.py": "a = 1\n"})
+    repository(root / "nested", {"inner.py": "inner = 1\n"})
+    assert sent_of(root) == ["a.py"]
+
+
+def test_a_merge_conflict_is_a_status(tmp_path: Path) -> None:
+    root = repository(tmp_path, {"a.py": "a = 1\n"})
+    git(root, "checkout", "-q", "-b", "side")
+    commit(root, {"a.py": "a = 2\n"}, "Two")
+    git(root, "checkout", "-q", "main")
+    commit(root, {"a.py": "a = 3\n"}, "Three")
+    with pytest.raises(Exception, match="merge"):
+        git(root, "merge", "side")
+    (change,) = context_of(root)["git_context"]["uncommitted_changes"]
+    assert (change["path"], change["status"]) == ("a.py", "conflicted")
+
+
+@pytest.mark.parametrize("subfolder", ["", "sub"])
+def test_no_program_of_the_repositorys_configuration_runs(tmp_path: Path, subfolder: str) -> None:
+    root = repository(
+        tmp_path / "project", {"a.py": "a = 1\n", "sub/b.py": "b = 1\n", ".gitattributes": "* filter=evil diff=evil\n"}
+    )
+    trap = tmp_path / "sprung"
+    program = tmp_path / "evil.sh"
+    program.write_text(f"#!/bin/sh\ntouch {trap}\ncat\n")
+    program.chmod(0o755)
+    included = tmp_path / "included"
+    included.write_text(f'[filter "hidden"]\n\tclean = {program}\n\trequired = true\n')
+    (root / ".gitattributes").write_text("*.py filter=hidden diff=evil\n* filter=evil\n")
+    for key, value in {
+        "core.fsmonitor": str(program),
+        "core.pager": str(program),
+        "core.hooksPath": str(tmp_path),
+        "diff.external": str(program),
+        "diff.evil.textconv": str(program),
+        "diff.evil.command": str(program),
+        "filter.evil.clean": str(program),
+        "filter.evil.process": str(program),
+        "filter.evil.required": "true",
+        "include.path": str(included),
+        "log.showSignature": "true",
+        "gpg.program": str(program),
+        "core.worktree": "/etc",
+        "core.sshCommand": str(program),
+        "remote.origin.url": f"ext::{program}",
+        "remote.origin.promisor": "true",
+        "extensions.partialClone": "origin",
+    }.items():
+        git(root, "config", key, value, GIT_CONFIG_GLOBAL=os.devnull)
+    write(root, {"a.py": "a = 2\n", "sub/b.py": "b = 2\n"})
+    context = context_of(root / subfolder, "chief-architect")
+    assert not trap.exists()
+    assert context["git_context"]["recent_commits"]
+    assert "passwd" not in str(context)
+    assert "b = 2" in str(context["relevant_files"])
+
+
+def test_the_index_is_never_written_nor_locked(tmp_path: Path) -> None:
+    root = repository(tmp_path, {"a.py": "a = 1\n"})
+    os.utime(root / "a.py", (1, 1))  # git would refresh the index entry
+    before = (root / ".git" / "index").stat()
+    (root / ".git" / "index.lock").touch()  # an agent's git is at work
+    assert context_of(root)["git_context"]["branch"] == "main"
+    after = (root / ".git" / "index").stat()
+    assert (before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino)
+
+
+def test_without_a_git_binary_the_files_are_still_there_and_the_answer_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = repository(tmp_path, {"a.py": "a = 1\n", ".gitignore": "b.py\n"})
+    write(root, {"b.py": "b = 1\n"})
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    answer = Builds(root).answer()
+    assert [file["path"] for file in answer["context"]["relevant_files"]] == ["a.py"]
+    assert answer["context"]["git_context"]["branch"] is None
+    assert answer["context"]["git_context"]["problem"] == "there is no git binary on this machine"
+    assert answer["warnings"] == ["git: there is no git binary on this machine"]
+
+
+def test_a_broken_repository_degrades_to_its_files(tmp_path: Path) -> None:
+    root = repository(tmp_path, {"a.py": "a = 1\n"})
+    (root / ".git" / "HEAD").write_text("nonsense\n")
+    answer = Builds(root).answer()
+    assert [file["path"] for file in answer["context"]["relevant_files"]] == ["a.py"]
+    assert answer["warnings"]
+
+
+def test_a_message_that_holds_the_marks_of_the_log_makes_no_commits(tmp_path: Path) -> None:
+    root = repository(tmp_path, {"a.py": "a = 1\n"})
+    commit(root, {"b.py": "b\n"}, "evil \x01" + "a" * 40 + " not a commit")
+    door = GitDoor(root, find_toplevel(root) or root)
+    commits = read_log(door.log("HEAD", limit=10), "")
+    assert [one.author for one in commits] == ["Ada", "Ada"]
+
+
+def test_names_that_are_not_utf8_are_counted_not_sent(tmp_path: Path) -> None:
+    root = repository(tmp_path, {"a.py": "a = 1\n"})
+    (Path(os.fsdecode(os.fsencode(root) + b"/caf\xe9.py"))).write_text("x = 1\n")
+    commit(root, {}, "Latin")
+    answer = Builds(root).answer()
+    assert [file["path"] for file in answer["context"]["relevant_files"]] == ["a.py"]
+    assert "1 file names are not UTF-8 and are left out" in answer["warnings"]
