@@ -62,6 +62,7 @@ class Connection(WatchedChannel):
     slip: Slip | None = None
     interest = 0  # what the poller reports
     was_refused = False
+    has_hung_up = False
     _incomplete: Any = None  # the request that is half received, and since when
     _incomplete_since = 0.0
 
@@ -81,6 +82,17 @@ class Connection(WatchedChannel):
         if self.interest >= 0 and self._fileno is not None:
             self.interest = -1
             self.server.poller.unregister(self._fileno)
+
+    def notice_end(self) -> None:
+        """The peer will send no more, or the connection broke.
+
+        The server calls it for all such connections before it looks at anyone's input: a client's next request, on
+        whichever connection, must find it known that an answer was lost or a wait given up.
+        """
+        self.has_hung_up = True
+        self.judge(Evidence.END)
+        if self.stage in (WAITING, STREAMING):
+            self.handle_close()  # a half-closed connection counts as given up too
 
     def on_events(self, flags: int) -> None:
         """The poller says that the socket is ready."""
@@ -103,16 +115,19 @@ class Connection(WatchedChannel):
 
     def proceed(self) -> None:
         """Do what comes next on this connection: the next request, the rest of an answer, or its end."""
-        if self.stage is IDLE and self.is_open and not self.total_outbufs_len:
+        if self._is_ready and self.requests and not self.close_when_flushed:
+            self._begin(self.requests[0])
+        if self._is_ready:
             if self.will_close or self.close_when_flushed:
                 self.handle_write()
-            elif self.requests:
-                self.stage = SERVED
-                self.server.task_dispatcher.add_task(self)
-            elif self.server.is_draining:
+            elif self.server.is_draining and not self.requests:
                 self.handle_close()
         if self.interest >= 0:
             self._update_interest()
+
+    @property
+    def _is_ready(self) -> bool:
+        return self.stage is IDLE and self._fileno is not None and not self.total_outbufs_len
 
     def _update_interest(self) -> None:
         wanted = self.interest
@@ -130,18 +145,22 @@ class Connection(WatchedChannel):
     # --- Input ----------------------------------------------------------------------------------------------------
 
     def _take_input(self, flags: int) -> None:
-        if self.stage in (WAITING, STREAMING):
-            if flags & HANGUP or (not self.server.sees_hangup and self._input_has_ended()):
-                self.judge(Evidence.END)
-                self.handle_close()  # a half-closed connection counts as given up too
-            else:
-                self._mute(READ)
-        elif self.readable():
+        if self._is_ready and self.readable():
             self.handle_read()
-        else:
+            self.proceed()
+        elif self.stage not in (WAITING, STREAMING):
             self._mute(flags)
+        elif self._has_hung_up_unseen():
+            flags |= HANGUP
+        else:
+            self._mute(READ)
+        if flags & HANGUP and self.is_open:
+            self.notice_end()  # it may have come with the request itself
 
-    def _input_has_ended(self) -> bool:
+    def _has_hung_up_unseen(self) -> bool:
+        """Look where the poller does not tell the end of input from input."""
+        if self.server.sees_hangup:
+            return False
         try:
             return self.socket.recv(1, socket.MSG_PEEK) == b""  # type: ignore[no-any-return]
         except BlockingIOError:
@@ -162,6 +181,31 @@ class Connection(WatchedChannel):
 
     # --- Requests -------------------------------------------------------------------------------------------------
 
+    def _begin(self, request: Any) -> None:
+        if request.error is None and self.server.is_quick(request):
+            if request.command == "GET" and (self.has_hung_up or self._has_hung_up_unseen()):
+                # Given up before it was begun. Begun now, it would look like the newest wait of its client, which
+                # may well wait again already, on another connection.
+                self.handle_close()
+            else:
+                self._serve_here()
+        else:
+            self.stage = SERVED
+            self.server.task_dispatcher.add_task(self)
+
+    def _serve_here(self) -> None:
+        """Run a handler that never waits in this thread: no hand-over, and nothing can happen in between.
+
+        That is what receipts rest on: a client that gave up is noticed before its next request is looked at, so
+        the two reach an actor in this order.
+        """
+        self.slip = None
+        if not self._serve_with(HandlerTask):
+            slip, self.slip = self.slip, None
+            self._settle_in(slip)
+        elif self.requests:
+            self.server.post(self.proceed)  # not at once: a client that pipelines has to take turns
+
     def service(self) -> None:
         """Run the handler; called in a worker thread, which afterwards has nothing to do with the connection."""
         self.slip = None
@@ -181,9 +225,14 @@ class Connection(WatchedChannel):
             self.handle_close()
         elif slip is None:
             self.proceed()
-        elif slip.parked is not None:
+        else:
+            self._settle_in(slip)
+
+    def _settle_in(self, slip: Slip | None) -> None:
+        """Wait as the handler wished."""
+        if slip is not None and slip.parked is not None:
             self.park(slip.parked)
-        elif slip.stream is not None:
+        elif slip is not None and slip.stream is not None:
             self._open_stream(slip.stream)
 
     def park(self, parked: Parked) -> None:

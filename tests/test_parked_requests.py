@@ -188,9 +188,21 @@ def poll_selector() -> Poller:
     return SelectorPoller(selectors.PollSelector())
 
 
-@pytest.fixture(params=[make_poller, poll_selector], ids=["epoll", "selectors"])
+def is_quick(method: str, path: str) -> bool:
+    return method != "PUT" and not path.startswith(("/hold", "/big", "/slow"))
+
+
+def nothing_is_quick(_: str, __: str) -> bool:
+    return False
+
+
+@pytest.fixture(
+    params=[(make_poller, nothing_is_quick), (make_poller, is_quick), (poll_selector, is_quick)],
+    ids=["workers", "quick", "selectors"],
+)
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
-    with serving(poller=request.param()) as site:
+    poller, quick = request.param
+    with serving(poller=poller(), is_quick=quick) as site:
         yield site
 
 
@@ -285,6 +297,25 @@ def test_request_that_does_not_wait_is_answered_on_a_half_closed_connection(site
     site.held.set()
     assert client.read().body == b"held"
     assert client.is_closed_by_server()
+
+
+@pytest.mark.parametrize("poller", [make_poller, poll_selector], ids=["epoll", "selectors"])
+def test_wait_that_was_given_up_before_it_was_looked_at_is_not_begun(poller: Callable[[], Poller]) -> None:
+    """Begun late, it would pass for its client's newest wait."""
+    with serving(poller=poller(), is_quick=is_quick) as site:
+        client = site.client()
+        assert client.send(get("/hello")).read().body == b"hello"
+        sent = threading.Event()
+
+        def ask_and_leave() -> None:  # in the I/O thread, so that both are seen in one turn
+            client.send(get("/wait/a"))
+            client.sock.shutdown(socket.SHUT_WR)
+            sent.set()
+
+        site.server.post(ask_and_leave)
+        assert sent.wait(WITHIN_S)
+        assert client.is_closed_by_server()
+        assert site.served == ["hello"]
 
 
 def test_client_that_resets_while_a_worker_serves_it_is_forgotten(site: Site) -> None:
@@ -416,7 +447,7 @@ def test_answer_larger_than_the_socket_s_buffer_arrives_whole(site: Site) -> Non
 
 def test_client_that_never_reads_holds_no_worker(site: Site) -> None:
     sinks = [site.client().send(get("/big/20000000"), get("/big/20000000"), get("/hello")) for _ in range(4)]
-    assert site.client().send(get("/hello")).read().body == b"hello"
+    assert site.client().send(get("/slow")).read().body == b"slow"  # after the four, by a worker too
     assert site.served.count("big") == 4  # the next one starts when the one before it was read
     assert [len(sinks[0].read().body) for _ in range(2)] == [20_000_000, 20_000_000]
     assert sinks[0].read().body == b"hello"
