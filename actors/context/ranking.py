@@ -17,7 +17,7 @@ from .kinds import Role, role_of
 from .lexicon import Lexicon
 from .words import count_terms, names_in, path_terms
 
-_TEXT, _PATH, _PATH_SHARE, _DEFINED = 1.0, 0.5, 0.08, 0.35
+_TEXT, _PATH, _PATH_SHARE, _DEFINED = 1.0, 0.5, 0.08, 0.6
 _SIMILAR, _SIMILAR_NARROW, _RECENT, _PAIRED = 0.36, 0.18, 0.12, 0.09
 _SIZE = 0.045  # a long file has to be better by this power of its length
 _SIMILAR_COMMITS = 60
