@@ -34,12 +34,17 @@ def choose(order: Order, root: str, snapshot: Snapshot, audience: Audience, inde
     chosen = {
         one.path: Chosen(one.path, one.score / best * audience.prior(one.path), False, one.why)
         for one in ranked
-        if one.path in sizes and (audience.belongs(one.path) or one.score >= least)
+        if one.path in sizes and (audience.belongs(one.path) or (one.score >= least and _is_pointed_at(one, order)))
     }
     _add_rest(chosen, snapshot, audience)
     front = {one.path for one in named}
     order_of = sorted(chosen.values(), key=lambda one: (-one.score, one.path.count("/"), one.path))
     return Selection(named + [one for one in order_of if one.path not in front], state)
+
+
+def _is_pointed_at(one: Ranked, order: Order) -> bool:
+    """Whether a task speaks for the file; that it was committed lately says nothing of what the agent should do."""
+    return one.why in ("earlier results", "uncommitted") or (bool(order.query) and one.why != "recent")
 
 
 def _add_rest(chosen: dict[str, Chosen], snapshot: Snapshot, audience: Audience) -> None:
