@@ -22,7 +22,8 @@ from ..state.models import EventId, identifier
 from ..state.topics import standard_topic
 from . import wire
 from .auth import require_topic
-from .routing import ASK_S, KIB, Answer, Call, Pending, Routes
+from .event_stream import BATCH, EventStream
+from .routing import ASK_S, KIB, Answer, Call, Pending, Routes, Streaming
 from .wire import Nothing
 from .wire_events import (
     TTL_MAX_S,
@@ -37,6 +38,7 @@ from .wire_events import (
     MailboxOut,
     NewEvent,
     Replayed,
+    StreamQuery,
     WaitManyQuery,
     WaitQuery,
 )
@@ -56,6 +58,7 @@ _PROXY_HEADERS = ("Via", "Forwarded", "X-Forwarded-For")
     max_body_bytes=MAX_EVENT_BYTES,
     status=202,
     answers=EventPublished,
+    is_quick=True,
 )
 def publish_event(call: Call[NewEvent, Nothing], event_type: str) -> Pending[Any]:
     """Publish an event. Answered when it survives the death of the sidecar."""
@@ -97,13 +100,13 @@ def _to_publish(call: Call[NewEvent, Nothing], event_type: str) -> PublishEvent:
     )
 
 
-@routes.add("GET", "/api/events/wait/<event_type>", query=WaitQuery, answers=EventsAwaited, is_wait=True)
+@routes.add("GET", "/api/events/wait/<event_type>", query=WaitQuery, answers=EventsAwaited, is_wait=True, is_quick=True)
 def wait_for_event(call: Call[Nothing, WaitQuery], event_type: str) -> Pending[Any]:
     """Wait for events of one type, from where this mailbox stands."""
     return _wait(call, call.query, event_types=frozenset({event_type}), topics=frozenset())
 
 
-@routes.add("GET", "/api/events/wait", query=WaitManyQuery, answers=EventsAwaited, is_wait=True)
+@routes.add("GET", "/api/events/wait", query=WaitManyQuery, answers=EventsAwaited, is_wait=True, is_quick=True)
 def wait_for_events(call: Call[Nothing, WaitManyQuery]) -> Pending[Any]:
     """Wait for events of several types or topics; with neither, for any event."""
     return _wait(
@@ -146,6 +149,34 @@ def _wait(
             bus.tell(AnswerSettled(answer=answer, taken=taken))
 
     return Pending(later, render, deadline_s=timeout_s + AFTER_TIME_OUT_S, receipt=settle)
+
+
+@routes.add(
+    "GET",
+    "/api/events/stream",
+    query=StreamQuery,
+    answers=None,
+    content_type="text/event-stream",
+    is_wait=True,
+)
+def stream_events(call: Call[Nothing, StreamQuery]) -> Streaming:
+    """The log as Server-Sent Events, from `Last-Event-ID` or `since` on, else from now."""
+    query = call.query
+    read = AwaitEvents(
+        project_id=call.project_id,
+        agent_id=call.caller.agent_id,
+        event_types=frozenset(wire.identifiers(query.types, "types")),
+        topics=frozenset(wire.identifiers(query.topics, "topics")),
+        filter=query.filter,
+        timeout_s=0.0,
+        limit=BATCH,
+        since=call.header("Last-Event-ID") or query.since,
+        agent_since=call.caller.issued_at,
+    )
+    # A fault in the filter or in `since` is an answer of its own, not the end of a stream.
+    first = ask(call.actors.bus, read, timeout_s=ASK_S)
+    feed = EventStream(call.actors.bus, read, first, draining=call.server.draining)
+    return Streaming(feed, content_type="text/event-stream", heartbeat=b": nothing new\n\n")
 
 
 @routes.add("GET", "/api/events", query=ListQuery, answers=EventsListed)

@@ -71,6 +71,15 @@ class WaitManyQuery(WaitQuery, frozen=True, kw_only=True):
     topics: str = ""
 
 
+class StreamQuery(Nothing, frozen=True, kw_only=True):
+    """types, topics: comma lists; left out means every one. since: as for a wait; left out: from now."""
+
+    types: str = ""
+    topics: str = ""
+    filter: str = ""
+    since: str = "latest"
+
+
 class ListQuery(Nothing, frozen=True, kw_only=True):
     """since, cursor: only events after the one, before the other; `cursor` is the last page's next_cursor."""
 

@@ -120,6 +120,18 @@ def test_everybody_who_waits_is_answered(serve: Serve) -> None:
     assert all(answer.json()["timeout"] is True and answer.json()["events"] == [] for answer in answers)
 
 
+def test_a_stream_of_events_ends_with_the_server(serve: Serve) -> None:
+    served = serve()
+    with served.client.stream("GET", "/api/events/stream", params={"since": "earliest"}) as answer:
+        lines = answer.iter_lines()
+        served.client.post("/api/events/done", json={"data": {}})
+        assert next(lines).startswith("id: ")
+        code, took_s = served.end()
+        rest = list(lines)
+    assert (code, rest[-1]) == (0, "")
+    assert took_s < WITHIN_S
+
+
 def test_an_agent_that_is_told_to_stop_can_still_hand_in_its_result(serve: Serve, tmp_path: Path) -> None:
     script = tmp_path / "agent.py"
     script.write_text(LAST_WORDS)
