@@ -175,11 +175,13 @@ class Handle:
         *,
         intensity: RestartIntensity,
         gave_up: Callable[[str, str], None],
+        restarted: Callable[[str, str], None] | None = None,
     ) -> None:
         self._name = name
         self._start = start
         self._intensity = intensity
         self._gave_up = gave_up
+        self._restarted = restarted
         self._lock = threading.Lock()
         self._running: Owner | None = None
         self._waiting: deque[_Envelope] = deque()
@@ -308,6 +310,8 @@ class Handle:
                 log.exception("actor did not start actor=%s", self._name)
                 reason = self._last_error = repr(error)
             else:
+                if self._restarted is not None:
+                    self._restarted(self._name, reason)
                 return
         with self._lock:
             self._state = "failed"
@@ -340,17 +344,25 @@ class Guardian:
     """Starts actors in order and stops them in reverse.
 
     gave_up: called with an actor's name and the reason when it died more often than `intensity` allows; the server
-    then drains and exits non-zero, so that whoever started it can start it again.
+    then drains and exits non-zero, so that whoever started it can start it again. restarted: called likewise, in the
+    thread of the incarnation that ended, when the next one runs.
     """
 
-    def __init__(self, *, gave_up: Callable[[str, str], None], intensity: RestartIntensity | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        gave_up: Callable[[str, str], None],
+        restarted: Callable[[str, str], None] | None = None,
+        intensity: RestartIntensity | None = None,
+    ) -> None:
         self._gave_up = gave_up
+        self._restarted = restarted
         self._intensity = intensity or RestartIntensity(max_restarts=10, within_s=60.0)
         self._handles: dict[str, Handle] = {}
 
     def handle(self, name: str, make: Callable[[], Owner]) -> Handle:
         """A handle for an actor that `make` constructs anew for each incarnation; it runs after `start`."""
-        handle = Handle(name, make, intensity=self._intensity, gave_up=self._gave_up)
+        handle = Handle(name, make, intensity=self._intensity, gave_up=self._gave_up, restarted=self._restarted)
         self._handles[name] = handle
         return handle
 

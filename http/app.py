@@ -21,17 +21,19 @@ from ..state.clock import utc_now
 from ..state.errors import InvalidRequest, MethodNotAllowed, NotFound, NotJson, PermissionDenied
 from ..state.identity import Caller, Permission
 from ..state.models import AgentId
-from . import agents, auth_routes, context, events, mcp, ops, results
+from . import agents, audit, auth_routes, context, events, mcp, ops, results
+from .audit import perform
 from .auth import Authenticator, admit, class_of_caller, require, require_project
 from .exchange import Exchange, Rendered
 from .limits import Limiter, headers_of, refuse
-from .routing import MIB, Answer, Call, Outcome, Pending, Route, Server, Streaming, too_large
+from .routing import Call, Outcome, Pending, Route, Server, too_large
 from .wire import NOTHING, read_body, read_query
 
 log = logging.getLogger(__name__)
 
 ROUTES: tuple[Route, ...] = (
     *agents.routes,
+    *audit.routes,
     *auth_routes.routes,
     *context.routes,
     *events.routes,
@@ -79,7 +81,9 @@ class Application:
             self._bottle.route(route.path, route.method, self._callback(route))
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        exchange = Exchange(environ, meter=self._server.meter, private_paths=self._private_paths)
+        exchange = Exchange(
+            environ, meter=self._server.meter, auditor=self._server.auditor, private_paths=self._private_paths
+        )
         environ["sidecar.exchange"] = exchange
         try:
             self._admit(environ)
@@ -106,7 +110,7 @@ class Application:
             exchange.route, exchange.is_wait, exchange.error_shape = route.path, route.is_wait, route.error_shape
             try:
                 call = self._call(route, decoder, environ, exchange, parts)
-                outcome: Outcome = route.handler(call, **parts)
+                outcome = perform(route, call, parts)
             except Exception as error:  # noqa: BLE001  # rendered, and logged where it is not one of ours
                 return _bottle_answer(exchange.render(error))
             return self._finish(environ, exchange, outcome)
@@ -163,8 +167,6 @@ class Application:
     def _finish(self, environ: Environ, exchange: Exchange, outcome: Outcome) -> Any:
         if isinstance(outcome, Pending):
             return answer_when(environ, exchange, outcome)
-        if isinstance(outcome, Streaming):
-            return stream(environ, exchange, outcome)
         return _bottle_answer(exchange.render(outcome))
 
     def _bottle_error(self, response: Any) -> Any:
@@ -203,22 +205,6 @@ def answer_when(environ: Environ, exchange: Exchange, pending: Pending[Any]) -> 
         return b""
     wait((pending.later,), timeout=pending.deadline_s)
     return _bottle_answer(render(pending.later))
-
-
-MAX_UNREAD_BYTES = 8 * MIB  # of a stream: a whole log that a reader catches up with, sent faster than it reads
-
-
-def stream(environ: Environ, exchange: Exchange, streaming: Streaming) -> bytes:
-    """Open an answer without an end; it holds no thread."""
-    rendered = exchange.render(Answer(200, b"", content_type=streaming.content_type))
-    sink = environ["sidecar.stream"](
-        headers=[(name, value) for name, value in rendered.headers if name != "Content-Length"],
-        on_close=streaming.feed.stop,
-        max_buffered_bytes=MAX_UNREAD_BYTES,
-        heartbeat=streaming.heartbeat,
-    )
-    streaming.feed.start(sink)
-    return b""
 
 
 def _bottle_answer(rendered: Rendered) -> Any:

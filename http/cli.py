@@ -6,6 +6,7 @@ import click
 
 from .. import __version__
 from .cli_agents import agent
+from .cli_audit import audit
 from .cli_connection import Commands
 from .cli_context import context
 from .cli_demo import demo
@@ -33,7 +34,7 @@ def main() -> None:
     """
 
 
-for command in (serve, stop, status, token, agent, context, results, events, actors, top, dashboard, demo):
+for command in (serve, stop, status, token, agent, context, results, events, actors, audit, top, dashboard, demo):
     main.add_command(command)
 
 

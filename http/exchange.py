@@ -17,6 +17,7 @@ from ..state.clock import utc_now
 from ..state.errors import SidecarError
 from ..state.identity import Caller
 from ..state.models import IDENTIFIER
+from .auditing import Auditor, code_of
 from .errors import Described, ErrorBody, describe
 from .meter import RequestMeter
 from .routing import JSON, Answer, ErrorShape, Refused
@@ -47,7 +48,14 @@ def request_id_of(given: str | None) -> str:
 class Exchange:
     """private_paths: texts that only operators may see in an error, each with what others see instead."""
 
-    def __init__(self, environ: Mapping[str, Any], *, meter: RequestMeter, private_paths: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, Any],
+        *,
+        meter: RequestMeter,
+        auditor: Auditor,
+        private_paths: Mapping[str, str],
+    ) -> None:
         self.request_id = request_id_of(environ.get("HTTP_X_REQUEST_ID"))
         self.method: str = environ["REQUEST_METHOD"]
         self.path: str = environ.get("PATH_INFO", "")
@@ -56,7 +64,9 @@ class Exchange:
         self.error_shape: ErrorShape | None = None
         self.caller: Caller | None = None
         self.limit_headers: list[tuple[str, str]] = []
+        self._address: str = environ.get("REMOTE_ADDR", "")
         self._meter = meter
+        self._auditor = auditor
         self._private_paths = private_paths
         self._started_at = time.monotonic()
 
@@ -102,6 +112,14 @@ class Exchange:
         """The error as its caller may see it; logged here where somebody has to look into it."""
         is_operator = self.caller is not None and self.caller.is_operator
         described = describe(error, request_id=self.request_id, now=utc_now(), to_operator=is_operator)
+        if described.status in (401, 403):
+            self._auditor.denied(
+                caller=self.caller,
+                outcome=code_of(error),
+                method=self.method,
+                route=self.route,
+                address=self._address,
+            )
         if not isinstance(error, SidecarError):
             where = (self.request_id, self.method, self.route)
             log.error("request failed request_id=%s method=%s route=%s", *where, exc_info=error)

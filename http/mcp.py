@@ -164,7 +164,7 @@ class _PendingTool(Pending[Any]):
 
     def settle(self, future: Future[Any]) -> Answer | Refused:
         outcome = self._settled(lambda: super(_PendingTool, self).settle(future))
-        assert not isinstance(outcome, Pending)
+        assert isinstance(outcome, Answer | Refused)
         return outcome
 
 

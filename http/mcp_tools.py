@@ -15,6 +15,7 @@ import msgspec
 
 from ..state.errors import InvalidRequest
 from . import agents, context, events, results
+from .audit import perform
 from .auth import admit
 from .openapi import IDENTIFIER_SCHEMA, payload_schema
 from .routing import MAX_IDEMPOTENCY_KEY_CHARS, Call, Outcome, Route, too_large
@@ -69,7 +70,7 @@ class Tool:
             # A 304 would tell the model nothing.
             header=lambda name: {"Idempotency-Key": key, "If-None-Match": None}.get(name, call.header(name)),
         )
-        return route.handler(inner, **parts)
+        return perform(route, inner, parts)
 
     def _of_token(self, call: Call[Any, Any]) -> dict[str, msgspec.Raw]:
         caller = call.caller

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar
 
 import msgspec
 from prometheus_client import CollectorRegistry
@@ -22,6 +22,7 @@ from ..actors.guardian import ActorStatus
 from ..state.errors import BodyTooLarge, InvalidRequest, Unavailable
 from ..state.identity import Caller, Permission
 from ..supervision.profile import Profiles
+from .auditing import Auditor
 from .errors import ErrorBody
 from .meter import RequestMeter
 from .wire import Nothing
@@ -90,32 +91,7 @@ class Pending(Generic[R]):
         return self.render(future.result())
 
 
-class Sink(Protocol):
-    """Where the bytes of an endless answer go. send: False when nobody reads any more, or not fast enough."""
-
-    def send(self, data: bytes) -> bool: ...
-
-    def close(self) -> None: ...
-
-
-class Feed(Protocol):
-    """What an endless answer comes from. Neither method may wait; stop is called once, in any thread."""
-
-    def start(self, sink: Sink) -> None: ...
-
-    def stop(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Streaming:
-    """An answer without an end. heartbeat: sent when there was nothing else for a while."""
-
-    feed: Feed
-    content_type: str
-    heartbeat: bytes
-
-
-Outcome = Answer | Refused | Pending[Any] | Streaming
+Outcome = Answer | Refused | Pending[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +111,7 @@ class Server:
     actors: Actors
     profiles: Profiles
     meter: RequestMeter
+    auditor: Auditor
     registry: CollectorRegistry
     storage: Path
     started_at_s: float
@@ -216,6 +193,11 @@ class Route:
     @property
     def name(self) -> str:
         return self.handler.__name__
+
+    @property
+    def is_audited(self) -> bool:
+        """Whether it changes what others do, so that who did it goes on record."""
+        return self.method != "GET" and self.needs in (Permission.SPAWN_AGENTS, Permission.ADMIN)
 
     @property
     def summary(self) -> str:

@@ -35,6 +35,7 @@ from ..state.errors import ConfigError, InvalidRequest, SidecarError
 from ..state.identity import Revocations, TokenKey
 from . import io_loop, openapi
 from .app import ROUTES, Application
+from .auditing import SIDECAR, Auditor, LifecycleWitness, auditing
 from .auth import Authenticator
 from .body_limits import body_limits, limited_connection
 from .census import FleetCollector
@@ -92,7 +93,8 @@ def running(config: Config) -> Iterator[Sidecar]:
     with ExitStack() as stack:
         prepare(config.storage)
         stack.enter_context(locked(config.storage))
-        key = token_key(config.storage, config.environ)
+        auditor = stack.enter_context(auditing(config.storage))
+        key = token_key(config.storage, config.environ, minted=auditor.minted)
         sock = stack.enter_context(bind(config.host, config.port))
         host, port = sock.getsockname()[:2]
         timers = Timers()
@@ -105,9 +107,10 @@ def running(config: Config) -> Iterator[Sidecar]:
             if sidecar is not None:
                 sidecar.gave_up(actor, reason)
 
-        guardian = Guardian(gave_up=gave_up)
-        actors = _actors(guardian, config, key=key, revocations=revocations, timers=timers, url=url_of(host, port))
-        server = _server(config, actors, guardian)
+        guardian = Guardian(gave_up=gave_up, restarted=auditor.actor_restarted)
+        url = url_of(host, port)
+        actors = _actors(guardian, config, key=key, revocations=revocations, timers=timers, auditor=auditor, url=url)
+        server = _server(config, actors, guardian, auditor)
         sidecar = Sidecar(config, host=host, port=port, key=key, server=server)
         stack.callback(guardian.stop)
         guardian.start()
@@ -120,13 +123,22 @@ def running(config: Config) -> Iterator[Sidecar]:
         )
         stack.enter_context(_serving(application, sock, server))
         log.info("sidecar started url=%s storage=%s version=%s", sidecar.url, config.storage, __version__)
+        auditor.record("sidecar_started", by=SIDECAR, version=__version__, process_id=os.getpid())
         yield sidecar
+        auditor.record("sidecar_stopping", by=SIDECAR)
         log.info("sidecar draining url=%s", sidecar.url)
     log.info("sidecar stopped url=%s", sidecar.url)
 
 
 def _actors(
-    guardian: Guardian, config: Config, *, key: TokenKey, revocations: Revocations, timers: Timers, url: str
+    guardian: Guardian,
+    config: Config,
+    *,
+    key: TokenKey,
+    revocations: Revocations,
+    timers: Timers,
+    auditor: Auditor,
+    url: str,
 ) -> Actors:
     """The four, in the order in which they start; the handles let them know each other before they run."""
     bus = guardian.handle(
@@ -159,7 +171,7 @@ def _actors(
             triggers=config.triggers,
             key=key,
             revocations=revocations,
-            bus=bus,
+            bus=LifecycleWitness(bus, auditor),
             timers=timers,
             base_url=url,
         ),
@@ -179,12 +191,13 @@ def _actors(
     return Actors(spawner=spawner, bus=bus, results=results, contexts=contexts)
 
 
-def _server(config: Config, actors: Actors, guardian: Guardian) -> Server:
+def _server(config: Config, actors: Actors, guardian: Guardian, auditor: Auditor) -> Server:
     registry = CollectorRegistry(auto_describe=False)
     server = Server(
         actors=actors,
         profiles=config.profiles,
         meter=RequestMeter(registry=registry),
+        auditor=auditor,
         registry=registry,
         storage=config.storage,
         started_at_s=time.monotonic(),

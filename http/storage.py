@@ -7,12 +7,12 @@ import logging
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..state.errors import ConfigError, StorageInUse
-from ..state.identity import MIN_SECRET_BYTES, TokenKey, new_secret
+from ..state.identity import MIN_SECRET_BYTES, Minted, TokenKey, new_secret
 
 log = logging.getLogger(__name__)
 
@@ -54,27 +54,27 @@ def locked(storage: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def token_key(storage: Path, environ: Mapping[str, str]) -> TokenKey:
+def token_key(storage: Path, environ: Mapping[str, str], *, minted: Callable[[Minted], None] | None = None) -> TokenKey:
     """The key that signs tokens: from SIDECAR_JWT_SECRET where it is set, else the storage's, made on first use.
 
-    Raises ConfigError for a secret that is too short or cannot be read.
+    minted: told of every token that is made with it. Raises ConfigError for a secret that is too short or cannot be read.
     """
     given = environ.get(SECRET_VARIABLE)
     if given is not None:
-        return _key(given.encode(), SECRET_VARIABLE)
+        return _key(given.encode(), SECRET_VARIABLE, minted)
     path = storage / SECRET_FILE
     try:
-        return _key(bytes.fromhex(_secret_text(path)), str(path))
+        return _key(bytes.fromhex(_secret_text(path)), str(path), minted)
     except ValueError:
         raise ConfigError(f"{path} is damaged: expected hexadecimal digits", field="storage") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read or made: {error.strerror}", field="storage") from None
 
 
-def _key(secret: bytes, source: str) -> TokenKey:
+def _key(secret: bytes, source: str, minted: Callable[[Minted], None] | None) -> TokenKey:
     if len(secret) < MIN_SECRET_BYTES:
         raise ConfigError(f"{source} has {len(secret)} bytes, expected at least {MIN_SECRET_BYTES}", field=source)
-    return TokenKey(secret)
+    return TokenKey(secret, minted=minted)
 
 
 def _secret_text(path: Path) -> str:

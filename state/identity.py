@@ -7,7 +7,7 @@ kept by the Spawner and looked up here by `jti`.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -137,16 +137,27 @@ def new_secret() -> bytes:
     return secrets.token_bytes(32)
 
 
+class Minted(msgspec.Struct, frozen=True, kw_only=True):
+    """That a token was made and for whom; not the token."""
+
+    token_id: str
+    agent_id: str
+    agent_type: str
+    project_id: str
+    expires_at: datetime
+
+
 class TokenKey:
     """Signs and verifies tokens with one secret.
 
-    secret: at least 32 bytes (RFC 7518, section 3.2, for HS256).
+    secret: at least 32 bytes (RFC 7518, section 3.2, for HS256). minted: told of every token, in any thread.
     """
 
-    def __init__(self, secret: bytes) -> None:
+    def __init__(self, secret: bytes, *, minted: Callable[[Minted], None] | None = None) -> None:
         if len(secret) < MIN_SECRET_BYTES:
             raise ValueError(f"the signing secret has {len(secret)} bytes, expected at least {MIN_SECRET_BYTES}")
         self._secret = secret
+        self._minted = minted
 
     def __repr__(self) -> str:
         return "TokenKey(…)"
@@ -179,11 +190,19 @@ class TokenKey:
         }
         if issue_id is not None:
             claims["issue_id"] = issue_id
-        return Token(
-            text=jwt.encode(claims, self._secret, algorithm="HS256"),
-            token_id=token_id,
-            expires_at=utc_at(issued_at + ttl_s),
-        )
+        expires_at = utc_at(issued_at + ttl_s)
+        if self._minted is not None:
+            self._minted(
+                Minted(
+                    token_id=token_id,
+                    agent_id=agent_id,
+                    agent_type=agent_type,
+                    project_id=project_id,
+                    expires_at=expires_at,
+                )
+            )
+        text = jwt.encode(claims, self._secret, algorithm="HS256")
+        return Token(text=text, token_id=token_id, expires_at=expires_at)
 
     def verify(self, text: str, *, now: datetime, grace_s: int = 0) -> Caller:
         """The caller a token speaks for.
