@@ -7,7 +7,6 @@ import io
 import json
 import os
 import pty
-import select
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from click.testing import CliRunner, Result
 
 from sidecar.http import cli_output
 from sidecar.http.cli import main
+from tests.output_lines import OutputLines
 
 SIDECAR = [sys.executable, "-m", "sidecar.http.cli"]
 DEADLINE_S = 20.0
@@ -50,20 +50,13 @@ def processes() -> Iterator[list[subprocess.Popen[str]]]:
     yield started
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 def start(processes: list[subprocess.Popen[str]], *arguments: str, **env: str) -> subprocess.Popen[str]:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     processes.append(subprocess.Popen([*SIDECAR, *arguments], env=os.environ | env, text=True, **pipes))
     return processes[-1]
-
-
-def line_of(process: subprocess.Popen[str]) -> str:
-    """The next line that the process prints, in time."""
-    assert process.stdout is not None
-    assert select.select([process.stdout], [], [], DEADLINE_S)[0], "it printed nothing"
-    return process.stdout.readline()
 
 
 def commands(group: click.Group = main, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -179,7 +172,7 @@ class TestServing:
     def test_listens_where_it_says_and_stops_when_told(self, processes, project, tmp_path):
         storage = str(tmp_path / "storage")
         server = start(processes, "serve", "--port", "0", "--storage", storage, "--project-root", str(project))
-        listens = line_of(server)
+        listens = OutputLines(server, within_s=DEADLINE_S).next()
         url = listens.split()[-1]
         assert listens.startswith("sidecar listens on http://127.0.0.1:")
         env = {"SIDECAR_URL": url, "SIDECAR_STORAGE": storage, "JWT_TOKEN": None}
@@ -234,9 +227,10 @@ class TestAgents:
         agent_id = sidecar.spawn("go-specialist")["agent_id"]
         environment = {"SIDECAR_URL": sidecar.url, "JWT_TOKEN": sidecar.operator_token()}
         follower = start(processes, "agent", "logs", agent_id, "-f", **environment)
-        assert line_of(follower) == "ready\n"
+        lines = OutputLines(follower, within_s=DEADLINE_S)
+        assert lines.next() == "ready\n"
         run("agent", "restart", agent_id)
-        assert line_of(follower) == "ready\n"
+        assert lines.next() == "ready\n"
         run("agent", "kill", agent_id)
         assert follower.wait(timeout=DEADLINE_S) == 0
         assert run("agent", "logs", agent_id).stdout == "ready\nready\n"
@@ -289,12 +283,13 @@ class TestEvents:
         environment = {"SIDECAR_URL": sidecar.url, "JWT_TOKEN": sidecar.operator_token()}
         options = ("--continuous", "--since", "latest", "--format", "json")
         follower = start(processes, "events", "subscribe", "tick", *options, **environment)
+        lines = OutputLines(follower, within_s=DEADLINE_S)
         deadline = time.monotonic() + DEADLINE_S
         while sidecar.operator.get("/status").json()["events"]["active_subscriptions"] == 0:
             assert time.monotonic() < deadline
         for n in range(3):
             run("events", "publish", "tick", "--data", json.dumps({"n": n}))
-            assert json.loads(line_of(follower))["data"] == {"n": n}
+            assert json.loads(lines.next())["data"] == {"n": n}
         follower.send_signal(signal.SIGINT)
         assert follower.wait(timeout=DEADLINE_S) == 0
 

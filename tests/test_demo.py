@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import select
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from sidecar.http.demo_project import TEAM
 from sidecar.http.demo_story import Story
 from sidecar.http.sdk import Event
 from sidecar.state.models import EventId
+from tests.output_lines import OutputLines
 
 DEMO = [sys.executable, "-m", "sidecar.http.cli", "demo"]
 DEADLINE_S = 60.0
@@ -38,18 +38,14 @@ class Demo:
             stderr=subprocess.PIPE,
             text=True,
         )
-
-    def line_with(self, text: str) -> str:
-        assert self.process.stdout is not None
-        while select.select([self.process.stdout], [], [], DEADLINE_S)[0]:
-            line = self.process.stdout.readline()
-            assert line, f"it ended without {text!r}"
-            if text in line:
-                return line
-        raise AssertionError(f"no {text!r} in time")
+        self.lines = OutputLines(self.process, within_s=DEADLINE_S)
 
     def end(self) -> tuple[str, str]:
-        return self.process.communicate(timeout=DEADLINE_S)
+        """What it prints from here on, and what it has said on standard error."""
+        output = self.lines.rest()
+        self.process.wait(timeout=DEADLINE_S)
+        assert self.process.stderr is not None
+        return output, self.process.stderr.read()
 
     def processes(self) -> list[psutil.Process]:
         """Everything that runs with its scratch directory in its command line or as its own directory."""
@@ -74,7 +70,7 @@ def demo(tmp_path: Path) -> Iterator[Any]:
     yield begin
     for one in started:
         one.process.kill()
-        one.process.communicate()
+        one.process.wait()
         for process in one.processes():
             process.kill()
 
@@ -101,7 +97,7 @@ def test_every_agent_completes_one_of_them_after_a_crash_and_nothing_is_left(dem
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_in_the_middle_it_leaves_nothing_and_says_it_did_not_finish(demo, tmp_path, number):
     shown = demo()
-    shown.line_with("test-engineer         agent_started")
+    shown.lines.next_with("test-engineer         agent_started")
     shown.process.send_signal(number)
     _, error = shown.end()
     assert shown.process.returncode == 128 + number

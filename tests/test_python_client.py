@@ -37,6 +37,7 @@ from sidecar.state.errors import (
     Unavailable,
 )
 from sidecar.state.models import AgentState
+from tests.fleet import wait_until
 
 
 @pytest.fixture
@@ -63,14 +64,6 @@ def environment_of(url: str, token: str, agent_type: str = "python-specialist", 
         "SIDECAR_URL": f"{url}/api",
         "JWT_TOKEN": token,
     }
-
-
-def wait_until(holds: Callable[[], bool], *, within_s: float = 10.0) -> None:
-    deadline = time.monotonic() + within_s
-    pause = threading.Event()
-    while not holds():
-        assert time.monotonic() < deadline, f"not so within {within_s:g} s"
-        pause.wait(0.02)
 
 
 class TestAnAgent:
