@@ -23,7 +23,7 @@ from ..state.projects import Projects
 from ..supervision.profile import Profiles
 from .asking import Fact, Later, Recipient, ask
 from .context.build import Built, build
-from .context.earlier import Earlier, earlier_outputs, last_build_status
+from .context.earlier import Earlier, earlier_outputs, last_build_status, said_of_issue
 from .context.emit import finished
 from .context.fragments import FragmentCache
 from .context.index_client import IndexClient
@@ -51,7 +51,8 @@ ASK_S = 2.0  # what other actors know is worth waiting for, not worth failing fo
 BUILD_THREADS = 4  # builds of one project take turns; more threads would only share one interpreter
 MIN_BYTES = 8 * 1024  # below that the sections alone do not fit
 EARLIER_RESULTS = 50
-_STATUS_TOPICS = ("testing", "deployment", "implementation")
+EVENTS = 200  # the newest of the project: enough to find the last build and what was said of an issue
+MAX_QUERY_CHARS = 4000
 
 
 class ContextOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -240,7 +241,8 @@ class _Outside:
             requirements, unknown = known_requirements(spec.context_requirements)
             warnings += unknown
         earlier = self._earlier(request, warnings)
-        query, query_from = _query(request, spec, earlier)
+        events = self._events(request, warnings)
+        query, query_from = _query(request, spec, earlier, events)
         return Order(
             issue_id=request.issue_id,
             agent_type=request.agent_type,
@@ -252,7 +254,7 @@ class _Outside:
             max_bytes=max_bytes,
             refresh=request.refresh,
             earlier=earlier,
-            last_build_status=last_build_status(self._events(request, warnings), earlier.outputs),
+            last_build_status=last_build_status(events, earlier.outputs),
             warnings=tuple(warnings),
         )
 
@@ -273,26 +275,26 @@ class _Outside:
             warnings.append(f"earlier results are not known: {error.message}")
             return earlier_outputs(())
 
-    def _events(self, request: BuildContext, warnings: list[str]) -> Iterable[Event]:
-        found: list[Event] = []
-        for topic in _STATUS_TOPICS:
-            try:
-                page = ask(self._bus, ListEvents(project_id=request.project_id, topic=topic, limit=20), timeout_s=ASK_S)
-            except SidecarError as error:
-                warnings.append(f"events are not known: {error.message}")
-                break
-            found += page.events
-        return sorted(found, key=lambda event: event.event_id, reverse=True)
+    def _events(self, request: BuildContext, warnings: list[str]) -> tuple[Event, ...]:
+        """The project's events, newest first."""
+        try:
+            page = ask(self._bus, ListEvents(project_id=request.project_id, limit=EVENTS), timeout_s=ASK_S)
+        except SidecarError as error:
+            warnings.append(f"events are not known: {error.message}")
+            return ()
+        return page.events
 
 
-def _query(request: BuildContext, spec: AgentSpec | None, earlier: Earlier) -> tuple[str, str]:
+def _query(request: BuildContext, spec: AgentSpec | None, earlier: Earlier, events: Iterable[Event]) -> tuple[str, str]:
     """What the work is about, and who said so."""
     if request.query:
         return request.query, "q"
     if spec is not None and spec.task:
         return spec.task, "task"
     if earlier.words:
-        return earlier.words[:4000], "results"
+        return earlier.words[:MAX_QUERY_CHARS], "results"
+    if said := said_of_issue(events, request.issue_id):
+        return said[:MAX_QUERY_CHARS], "events"
     return "", "changes"
 
 

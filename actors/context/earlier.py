@@ -92,7 +92,7 @@ def _files_affected(body: dict[str, Any]) -> tuple[str, ...]:
 def last_build_status(events: Iterable[Event], outputs: Iterable[dict[str, Any]]) -> str | None:
     """`success` or `failed` of the newest build or test anyone told of, else None: nothing else knows.
 
-    events: newest first, of the testing and deployment topics. outputs: as in `Earlier`.
+    events: newest first. outputs: as in `Earlier`.
     """
     for event in events:
         name = event.event_type.lower()
@@ -108,3 +108,18 @@ def last_build_status(events: Iterable[Event], outputs: Iterable[dict[str, Any]]
         if "test" in output["agent_type"] or "qa" in output["agent_type"]:
             return "success" if output["status"] == "success" else "failed"
     return None
+
+
+_NOT_SAID = ("id", "type", "status", "phase", "severity", "timestamp")
+
+
+def said_of_issue(events: Iterable[Event], issue_id: str) -> str:
+    """What events say of an issue in words: the sentences in their data, newest first; names and states are none."""
+    sentences: dict[str, None] = {}
+    for event in events:
+        data = _decoded(event.data)
+        if data.get("issue_id") == issue_id or event.correlation_id == issue_id:
+            for key, value in data.items():
+                if isinstance(value, str) and " " in value and not key.endswith(_NOT_SAID):
+                    sentences[value] = None
+    return "\n".join(sentences)
