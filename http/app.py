@@ -26,7 +26,7 @@ from .audit import perform
 from .auth import Authenticator, admit, class_of_caller, require, require_project
 from .exchange import Exchange, Rendered
 from .limits import Limiter, headers_of, refuse
-from .routing import Call, Outcome, Pending, Route, Server, too_large
+from .routing import MIB, Answer, Call, Outcome, Pending, Route, Server, Streaming, too_large
 from .wire import NOTHING, read_body, read_query
 
 log = logging.getLogger(__name__)
@@ -167,6 +167,8 @@ class Application:
     def _finish(self, environ: Environ, exchange: Exchange, outcome: Outcome) -> Any:
         if isinstance(outcome, Pending):
             return answer_when(environ, exchange, outcome)
+        if isinstance(outcome, Streaming):
+            return stream(environ, exchange, outcome)
         return _bottle_answer(exchange.render(outcome))
 
     def _bottle_error(self, response: Any) -> Any:
@@ -205,6 +207,22 @@ def answer_when(environ: Environ, exchange: Exchange, pending: Pending[Any]) -> 
         return b""
     wait((pending.later,), timeout=pending.deadline_s)
     return _bottle_answer(render(pending.later))
+
+
+MAX_UNREAD_BYTES = 8 * MIB  # of a stream: a whole log that a reader catches up with, sent faster than it reads
+
+
+def stream(environ: Environ, exchange: Exchange, streaming: Streaming) -> bytes:
+    """Open an answer without an end; it holds no thread."""
+    rendered = exchange.render(Answer(200, b"", content_type=streaming.content_type))
+    sink = environ["sidecar.stream"](
+        headers=[(name, value) for name, value in rendered.headers if name != "Content-Length"],
+        on_close=streaming.feed.stop,
+        max_buffered_bytes=MAX_UNREAD_BYTES,
+        heartbeat=streaming.heartbeat,
+    )
+    streaming.feed.start(sink)
+    return b""
 
 
 def _bottle_answer(rendered: Rendered) -> Any:

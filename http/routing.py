@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar
 
 import msgspec
 from prometheus_client import CollectorRegistry
@@ -91,7 +91,32 @@ class Pending(Generic[R]):
         return self.render(future.result())
 
 
-Outcome = Answer | Refused | Pending[Any]
+class Sink(Protocol):
+    """Where the bytes of an endless answer go. send: False when nobody reads any more, or not fast enough."""
+
+    def send(self, data: bytes) -> bool: ...
+
+    def close(self) -> None: ...
+
+
+class Feed(Protocol):
+    """What an endless answer comes from. Neither method may wait; stop is called once, in any thread."""
+
+    def start(self, sink: Sink) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Streaming:
+    """An answer without an end. heartbeat: sent when there was nothing else for a while."""
+
+    feed: Feed
+    content_type: str
+    heartbeat: bytes
+
+
+Outcome = Answer | Refused | Pending[Any] | Streaming
 
 
 @dataclass(frozen=True, slots=True)
