@@ -11,10 +11,27 @@ import click
 import msgspec
 
 from .cli_connection import REFUSED, Commands, format_option, project_option, with_client
-from .cli_output import Column, Format, clock, csv_line, printable, show_fields, show_rows, text
+from .cli_output import (
+    Column,
+    Format,
+    clock,
+    csv_line,
+    number,
+    printable,
+    say_there_is_more,
+    show_fields,
+    show_rows,
+    text,
+)
+from .sdk_calls import segment
 from .sdk_client import MAX_WAIT_S, Client
 from .sdk_errors import Superseded
 from .sdk_records import Event
+
+
+def _listed(value: Any) -> str:
+    return text(", ".join(value or ()))
+
 
 EVENT_COLUMNS = (
     Column("EVENT", "event_id"),
@@ -23,6 +40,30 @@ EVENT_COLUMNS = (
     Column("TOPIC", "topic"),
     Column("PUBLISHER", "publisher"),
     Column("DATA", "data", may_shrink=True),
+)
+
+MAILBOX_COLUMNS = (
+    Column("AGENT", "agent_id"),
+    Column("TYPES", "event_types", _listed, may_shrink=True),
+    Column("TOPICS", "topics", _listed, may_shrink=True),
+    Column("FILTER", "filter", may_shrink=True),
+    Column("CONSUMER", "consumer", may_shrink=True),
+    Column("PLACE", "position"),
+    Column("LAG", "lag", number(0), right=True),
+    Column("DELIVERIES", "deliveries", number(0), right=True),
+    Column("WAITED ON", "waited_on", lambda value: "yes" if value else ""),
+    Column("GAP", "gap", may_shrink=True),
+    Column("LAST USED", "last_used_at", clock),
+)
+
+DEAD_LETTER_COLUMNS = (
+    Column("EVENT", "event.event_id"),
+    Column("TYPE", "event.event_type"),
+    Column("PUBLISHER", "event.publisher"),
+    Column("GIVEN UP BY", "agent_id"),
+    Column("AT", "given_up_at", clock),
+    Column("REPLAYED", "replayed_at", clock, may_shrink=True),
+    Column("DATA", "event.data", may_shrink=True),
 )
 
 
@@ -129,8 +170,9 @@ def subscribe(
 @click.option("--topic", help="Only of this topic.")
 @click.option("--type", "event_type", help="Only of this type.")
 @click.option("--filter", "filter_", default="", help='Such as "issue_id:issue-7".')
-@click.option("--since", help="A cursor of an earlier page.")
+@click.option("--since", help="Only after this event id or RFC 3339 time.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
+@click.option("--cursor", help="next_cursor of the page before.")
 @project_option
 @format_option
 @with_client
@@ -141,6 +183,7 @@ def list_(
     filter_: str,
     since: str | None,
     limit: int,
+    cursor: str | None,
     project: str | None,
     format_: Format,
 ) -> None:
@@ -155,10 +198,46 @@ def list_(
         "filter": filter_ or None,
         "since": since,
         "limit": limit,
+        "cursor": cursor,
         "project_id": project,
     }
     answer = client.call("GET", "/api/events", query=query)
     show_rows(answer, answer["events"], EVENT_COLUMNS, format_, nothing="no events")
+    say_there_is_more(answer, answer["events"], format_)
+
+
+@events.command()
+@project_option
+@format_option
+@with_client
+def mailboxes(client: Client, project: str | None, format_: Format) -> None:
+    """Who reads what: each mailbox's place in the log, and how far behind it is.
+
+    \b
+    Example: sidecar events mailboxes --format json | jq '.mailboxes[] | select(.lag > 100)'
+    """
+    answer = client.call("GET", "/api/mailboxes", query={"project_id": project})
+    show_rows(answer, answer["mailboxes"], MAILBOX_COLUMNS, format_, nothing="no mailboxes")
+
+
+@events.command("dead-letters")
+@click.option("--replay", metavar="EVENT_ID", help="Give this event again to everyone who gave up on it.")
+@project_option
+@format_option
+@with_client
+def dead_letters(client: Client, replay: str | None, project: str | None, format_: Format) -> None:
+    """Events given up on, because every agent that took them died of it.
+
+    \b
+    Example: sidecar events dead-letters --replay evt-0000000000000042
+    """
+    if replay is not None:
+        path = f"/api/events/dead-letters/{segment(replay)}/replay"
+        answer = client.call("POST", path, query={"project_id": project}, body={})
+        show_fields(answer, [("event", replay), ("given again to", f"{answer['mailboxes']} mailboxes")], format_)
+        return
+    answer = client.call("GET", "/api/events/dead-letters", query={"project_id": project})
+    show_rows(answer, answer["dead_letters"], DEAD_LETTER_COLUMNS, format_, nothing="no dead letters")
 
 
 def read_object(source: str, option: str) -> dict[str, Any]:

@@ -155,6 +155,12 @@ def show_rows(answer: Any, rows: Sequence[Row], columns: Sequence[Column], forma
             show(table_of(rows, columns))
 
 
+def say_there_is_more(answer: Row, shown: Sequence[Row], format: Format) -> None:
+    """Below a table, how to get the next page; the other formats hold `next_cursor` or are for programs anyhow."""
+    if format == "table" and answer["next_cursor"]:
+        click.echo(f"{len(shown)} of {answer['total']}; older ones: --cursor {answer['next_cursor']}", err=True)
+
+
 def show_fields(answer: Any, fields: Sequence[tuple[str, str]], format: Format) -> None:
     """One thing. fields: names and texts, with markup, for the table; CSV has one line for each field of the answer."""
     match format:

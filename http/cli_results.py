@@ -10,7 +10,7 @@ import msgspec
 
 from .cli_connection import Commands, format_option, project_option, with_client
 from .cli_events import read_object
-from .cli_output import Column, Format, clock, show_fields, show_json, show_rows, state, text
+from .cli_output import Column, Format, clock, say_there_is_more, show_fields, show_json, show_rows, state, text
 from .sdk_calls import segment
 from .sdk_client import Client
 from .sdk_token import holder_of
@@ -105,9 +105,7 @@ def list_(
     }
     answer = client.call("GET", "/api/results", query=query)
     show_rows(answer, answer["results"], RESULT_COLUMNS, format_, nothing="no results")
-    if format_ == "table" and answer["next_cursor"]:
-        shown = len(answer["results"])
-        click.echo(f"{shown} of {answer['total']}; older ones: --cursor {answer['next_cursor']}", err=True)
+    say_there_is_more(answer, answer["results"], format_)
 
 
 @results.command()

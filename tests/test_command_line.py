@@ -300,6 +300,27 @@ class TestEvents:
         assert [json.loads(row["data"])["n"] for row in rows] == [2, 1, 0]
         assert run("events", "subscribe", "tick", "--format", "csv").stdout.count("\n") == 3
 
+    def test_come_in_pages(self, run):
+        for n in range(3):
+            run("events", "publish", "tick", "--data", json.dumps({"n": n}))
+        first = run("events", "list", "--type", "tick", "--limit", "2")
+        assert "2 of 3; older ones: --cursor" in first.stderr
+        cursor = first.stderr.split()[-1]
+        listed = json.loads(run("events", "list", "--type", "tick", "--cursor", cursor, "--format", "json").stdout)
+        assert [event["data"]["n"] for event in listed["events"]] == [0]
+
+    def test_show_who_reads_them_and_how_far_behind(self, run):
+        run("events", "publish", "tick")
+        run("events", "subscribe", "tick")
+        run("events", "publish", "tick")
+        (mailbox,) = csv.DictReader(io.StringIO(run("events", "mailboxes", "--format", "csv").stdout))
+        assert (mailbox["agent_id"], mailbox["event_types"], mailbox["lag"]) == ("operator", '["tick"]', "1")
+        assert "tick" in run("events", "mailboxes").stdout
+
+    def test_that_everyone_died_of_are_dead_letters(self, run):
+        assert run("events", "dead-letters").stderr == "no dead letters\n"
+        run("events", "dead-letters", "--replay", "evt-0000000000000001", code=1)
+
     def test_refuse_a_filter_that_cannot_be_read(self, run):
         assert "EVT_003" in run("events", "list", "--filter", "no colon", code=1).stderr
 
