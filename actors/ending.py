@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 
 from ..state.models import AgentId, AgentState, ProcessIdentity
 from ..supervision.limits import Broken, broken_limit, is_left_over
-from ..supervision.process import ExitStatus, StartedProcess
-from ..supervision.process_exits import Exited, ExitWatcher
+from ..supervision.process import StartedProcess, allow_many_descriptors
+from ..supervision.process_exits import Exited, ExitWatcher, Succession
 from ..supervision.process_tree import Census, CensusTaker, Owned, TreeProcess, Trees, end_all, kill_all
 from .agent import Agent, AgentDue, CensusDue, CensusTaken, ProcessExited
 from .asking import Recipient
@@ -65,6 +65,7 @@ class Ending:
         return self._first_look.take({})
 
     def open(self) -> None:
+        allow_many_descriptors()
         self._watcher.start()
         self._census.start()
 
@@ -73,9 +74,7 @@ class Ending:
         self._watcher.stop()
         self._census.stop()
 
-    def watch(
-        self, agent: Agent, process: StartedProcess, succeed: Callable[[ExitStatus, float], object] | None
-    ) -> None:
+    def watch(self, agent: Agent, process: StartedProcess, succeed: Succession | None) -> None:
         """It is the agent's process now; succeed: see ExitWatcher.watch."""
         agent.process = process
         self._census.lead(process.identity, Owned(agent.id, agent.record.incarnation))

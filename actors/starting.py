@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import random
+import time
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -14,10 +16,14 @@ from ..state.identity import Token
 from ..state.projects import Projects
 from ..supervision.agent_logs import AgentLogs
 from ..supervision.launch import launch_of
-from ..supervision.process import ExitStatus, StartedProcess, start
+from ..supervision.process import ExitStatus, LogFiles, StartedProcess, start
 from ..supervision.profile import Profile
 from ..supervision.restart import Death, Decision, History, Verdict
 from .agent_tokens import AgentTokens
+
+log = logging.getLogger(__name__)
+
+_TOKEN_FRESH_S = 300.0  # of the hour it is good for
 
 
 class Begun(msgspec.Struct, frozen=True):
@@ -65,26 +71,36 @@ class Starting:
 
     def start(self, record: AgentRecord, profile: Profile, token: Token) -> Begun:
         """The process of the incarnation that `record` names. Raises SpawnFailed."""
+        logs = self.open_logs(record)
+        try:
+            return self.start_with(record, profile, token, logs)
+        finally:
+            logs.close()
+
+    def open_logs(self, record: AgentRecord) -> LogFiles:
+        try:
+            return LogFiles(*self._logs.make(record.serial))
+        except OSError as error:
+            raise SpawnFailed(f"log folder {error.filename} cannot be made: {error.strerror}") from error
+
+    def start_with(self, record: AgentRecord, profile: Profile, token: Token, logs: LogFiles) -> Begun:
+        """As `start`, with log files that are open already."""
         try:
             project_root = self._projects.root_of(record.spec.project_id)
-            logs = self._logs.make(record.serial)
-            log_starts = self._logs.ends(record.serial)
-        except (NotFound, OSError) as error:
-            raise SpawnFailed(str(error)) from error
-        process = start(
-            launch_of(
-                record.spec,
-                profile,
-                incarnation=record.incarnation,
-                instance_id=self._instance_id,
-                base=self._base_env,
-                token=token.text,
-                api_url=self._api_url,
-                project_root=project_root,
-                logs=logs,
-            )
+        except NotFound as error:
+            raise SpawnFailed(error.message) from error
+        log_starts = logs.ends()
+        launch = launch_of(
+            record.spec,
+            profile,
+            incarnation=record.incarnation,
+            instance_id=self._instance_id,
+            base=self._base_env,
+            token=token.text,
+            api_url=self._api_url,
+            project_root=project_root,
         )
-        return Begun(process, token, log_starts)
+        return Begun(start(launch, logs), token, log_starts)
 
     def decide(self, record: AgentRecord, profile: Profile, exit_code: int | None, *, at: float) -> Decision:
         """What follows the death, at monotonic `at`, of the incarnation that `record` names."""
@@ -92,18 +108,41 @@ class Starting:
         history = History(record.deaths, record.in_a_row)
         return profile.restart_policy.decide(history, death, now=at, chance=self._chance())
 
-    def succession(self, record: AgentRecord, profile: Profile) -> Callable[[ExitStatus, float], Successor]:
-        """What the exit watcher is to do at the death of the incarnation that `record` names."""
-        following = msgspec.structs.replace(record, incarnation=record.incarnation + 1)
+    def succession(self, record: AgentRecord, profile: Profile) -> Succession | None:
+        """What the exit watcher is to do at the death of the incarnation that `record` names; None: nothing."""
+        if profile.restart == "never":
+            return None
+        try:
+            return Succession(self, record, profile)
+        except SpawnFailed as error:
+            log.warning("restart at once not prepared agent_id=%s: %s", record.spec.agent_id, error.message)
+            return None
 
-        def succeed(status: ExitStatus, at: float) -> Successor:
-            decision = self.decide(record, profile, status.exit_code, at=at)
-            if decision.verdict is not Verdict.RESTART or decision.delay_s > 0:
-                return Successor(decision=decision)
-            token = self.mint(following, profile)
-            try:
-                return Successor(decision=decision, begun=self.start(following, profile, token))
-            except SpawnFailed as error:
-                return Successor(decision=decision, error=error.message)
 
-        return succeed
+class Succession:
+    """All that a restart at once needs, made before it is needed. A token is made anew when it has become old."""
+
+    def __init__(self, starting: Starting, record: AgentRecord, profile: Profile) -> None:
+        """Raises SpawnFailed."""
+        self._starting = starting
+        self._record = record
+        self._next = msgspec.structs.replace(record, incarnation=record.incarnation + 1)
+        self._profile = profile
+        self._logs = starting.open_logs(record)
+        self._token = starting.mint(self._next, profile)
+        self._made_at = time.monotonic()
+
+    def succeed(self, status: ExitStatus, at: float) -> Successor:
+        decision = self._starting.decide(self._record, self._profile, status.exit_code, at=at)
+        if decision.verdict is not Verdict.RESTART or decision.delay_s > 0:
+            return Successor(decision=decision)
+        if at - self._made_at > _TOKEN_FRESH_S:
+            self._token = self._starting.mint(self._next, self._profile)
+        try:
+            begun = self._starting.start_with(self._next, self._profile, self._token, self._logs)
+            return Successor(decision=decision, begun=begun)
+        except SpawnFailed as error:
+            return Successor(decision=decision, error=error.message)
+
+    def close(self) -> None:
+        self._logs.close()

@@ -71,10 +71,6 @@ class AgentLogs:
             data = os.pread(fd, MAX_READ_BYTES, begin)
             return Chunk(data, begin, begin + len(data) >= size)
 
-    def ends(self, serial: int) -> tuple[int, int]:
-        """How long stdout's and stderr's log are."""
-        return self._end(serial, "stdout"), self._end(serial, "stderr")
-
     def tail(self, serial: int, stream: Stream, lines: int, *, since: int = 0) -> Chunk:
         """The last whole lines from offset `since` on, at most MAX_READ_BYTES of them. A last line without its end
         counts as one."""
@@ -118,12 +114,6 @@ class AgentLogs:
             self.path(serial, stream).unlink(missing_ok=True)
         with suppress(FileNotFoundError):
             (self._directory / f"{serial:06d}").rmdir()
-
-    def _end(self, serial: int, stream: Stream) -> int:
-        try:
-            return self.path(serial, stream).stat().st_size
-        except FileNotFoundError:
-            return 0
 
     def _bound(self, path: Path) -> None:
         try:

@@ -50,8 +50,6 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     argv: tuple[str, ...]
     env: dict[str, str]
     cwd: str
-    stdout: Path
-    stderr: Path
     user: str | None = None
 
 
@@ -104,11 +102,10 @@ def launch_of(
     token: str,
     api_url: str,
     project_root: Path,
-    logs: tuple[Path, Path],
 ) -> Launch:
     """The process of one incarnation.
 
-    base: from `inherited`. api_url: with `/api`. logs: stdout's and stderr's file.
+    base: from `inherited`. api_url: with `/api`.
     """
     values = {
         "agent_id": spec.agent_id,
@@ -138,7 +135,5 @@ def launch_of(
             INSTANCE: instance_id,
         },
         cwd=fill(profile.cwd, values),
-        stdout=logs[0],
-        stderr=logs[1],
         user=profile.user,
     )

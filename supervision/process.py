@@ -5,9 +5,11 @@ Signals go through a pidfd, so they never reach a process that got the same pid.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
+import resource
 import signal
 import struct
 import subprocess
@@ -32,6 +34,12 @@ _SIGNAL_WHOLE_GROUP = 4  # PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9
 _GET_INFO = 0xC040FF0B  # ioctl PIDFD_GET_INFO with a struct of 64 bytes, Linux 6.13
 _INFO_EXIT = 1 << 3  # PIDFD_INFO_EXIT, Linux 6.15
 _EXIT_CODE_AT = 60  # offset of exit_code in struct pidfd_info
+
+# These calls return at once, so they keep the GIL: to let go of it, as `os` does, means to wait for it again, and that
+# takes milliseconds in a busy sidecar, between an agent's death and its next start.
+_eager = ctypes.PyDLL(None)
+_eager.lseek.restype = ctypes.c_int64
+_eager.lseek.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int)
 
 # Agents are to go before the sidecar when memory runs out. Raising one's own child's value needs no privilege.
 _OOM_SCORE_ADJ = b"500"
@@ -66,35 +74,79 @@ def identity_of(pid: int) -> ProcessIdentity | None:
     return None
 
 
-def start(launch: Launch) -> StartedProcess:
+_own_nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
+_MANY_DESCRIPTORS = 65_536
+
+
+def allow_many_descriptors() -> None:
+    """Three are kept open for each running agent; the usual soft limit of 1024 is for programs that use select()."""
+    _, hard = _own_nofile
+    many = _MANY_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_MANY_DESCRIPTORS, hard)
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < many:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (many, hard))
+
+
+def _as_if_never_raised(pid: int) -> None:
+    """An agent gets the limit that the sidecar was started with."""
+    if hasattr(resource, "prlimit"):
+        with suppress(OSError):  # it has ended already, or is another user's
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, _own_nofile)
+
+
+class LogFiles:
+    """The two files a process writes to, open: so that the next one can be started without asking the disk."""
+
+    def __init__(self, stdout: Path, stderr: Path) -> None:
+        """Raises SpawnFailed naming the file that cannot be opened."""
+        self._descriptors: list[int] = []
+        try:
+            for path in (stdout, stderr):
+                self._descriptors.append(os.open(path, _LOG_FLAGS, _LOG_MODE))
+        except OSError as error:
+            self.close()
+            raise SpawnFailed(f"log file {error.filename} cannot be opened: {error.strerror}") from error
+
+    @property
+    def stdout(self) -> int:
+        return self._descriptors[0]
+
+    @property
+    def stderr(self) -> int:
+        return self._descriptors[1]
+
+    def ends(self) -> tuple[int, int]:
+        """How long they are."""
+        return _eager.lseek(self.stdout, 0, os.SEEK_END), _eager.lseek(self.stderr, 0, os.SEEK_END)
+
+    def close(self) -> None:
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+
+def start(launch: Launch, logs: LogFiles) -> StartedProcess:
     """Run it in a session of its own, its output straight to the log files: no pipe that could break or fill.
 
-    Raises SpawnFailed naming what could not be run or opened. Never preexec_fn: it costs a copy of our page tables.
+    Raises SpawnFailed naming what could not be run. Never preexec_fn: it costs a copy of our page tables.
     """
     try:
-        stdout, stderr = _open_log(launch.stdout), _open_log(launch.stderr)
-    except OSError as error:
-        raise SpawnFailed(f"log file {error.filename} cannot be opened: {error.strerror}") from error
-    try:
-        child = subprocess.Popen(  # the command is the operator's own, from the profile
+        child = subprocess.Popen(
             launch.argv,
             env=launch.env,
             cwd=launch.cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
+            stdin=_nothing(),
+            stdout=logs.stdout,
+            stderr=logs.stderr,
             start_new_session=True,
             close_fds=True,
             **_as_user(launch.user),
         )
     except (OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
         raise SpawnFailed(_why_not_started(launch, error)) from error
-    finally:
-        os.close(stdout)
-        os.close(stderr)
     # The exit is seen and reaped elsewhere; with a returncode set, Popen neither warns nor reaps behind our back.
     child.returncode = 0
     pidfd = os.pidfd_open(child.pid) if HAS_PIDFD else None
+    _as_if_never_raised(child.pid)
     with suppress(OSError):  # the process may have ended already, or the kernel may have no such file
         Path(f"/proc/{child.pid}/oom_score_adj").write_bytes(_OOM_SCORE_ADJ)
     # It cannot be gone, for only we reap it; a zombie still shows when it started.
@@ -154,18 +206,14 @@ def signal_group(pidfd: int | None, pid: int, number: int) -> None:
         os.killpg(pid, number)
 
 
-def reap(pidfd: int | None, pid: int) -> ExitStatus | None:
+def reap(pid: int) -> ExitStatus | None:
     """How our own child ended, and let the kernel forget it; None when it still runs. Raises ChildProcessError when
     it is not our child, or when someone else reaped it."""
-    if pidfd is not None:
-        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)  # type: ignore[attr-defined,unused-ignore]
-        if result is None:
-            return None
-        if result.si_code == os.CLD_EXITED:
-            return ExitStatus(exit_code=result.si_status)
-        return ExitStatus(signal=result.si_status)
-    done, status = os.waitpid(pid, os.WNOHANG)
-    return None if done == 0 else _status_of(status)
+    status = ctypes.c_int()
+    done = _eager.waitpid(pid, ctypes.byref(status), os.WNOHANG)
+    if done < 0:
+        raise ChildProcessError(f"process {pid} is not our child")
+    return None if done == 0 else _status_of(status.value)
 
 
 def exit_of_stranger(pidfd: int) -> ExitStatus:
@@ -208,8 +256,10 @@ def _status_of(status: int) -> ExitStatus:
     return ExitStatus(exit_code=os.WEXITSTATUS(status))
 
 
-def _open_log(path: Path) -> int:
-    return os.open(path, _LOG_FLAGS, _LOG_MODE)
+@cache
+def _nothing() -> int:
+    """/dev/null, opened once."""
+    return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
 
 
 def _as_user(user: str | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from .process import HAS_PIDFD, ExitStatus, StartedProcess, exit_of_stranger, is_alive, reap, signal_group
 
@@ -24,6 +25,18 @@ log = logging.getLogger(__name__)
 _STRANGER_WITHIN_S = 5.0
 _LOOK_EVERY_S = 0.05
 _SWITCH_INTERVAL_S = 0.0005  # a tenth of Python's own
+
+
+class Succession(Protocol):
+    """Prepared before a process ends, so that the next can be started at once."""
+
+    def succeed(self, status: ExitStatus, at: float) -> object | None:
+        """It ended so, at that monotonic time: start another if that is called for."""
+        ...
+
+    def close(self) -> None:
+        """It is not needed any more."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +55,7 @@ class _Watched:
     agent_id: str
     incarnation: int
     process: StartedProcess
-    succeed: Callable[[ExitStatus, float], object | None] | None
+    succeed: Succession | None
     kill_group: bool = True
     died_at: float = 0.0  # a stranger that is dead, whose exit code is not readable yet
 
@@ -74,6 +87,7 @@ class ExitWatcher:
         self._thread.join(timeout=5.0)
         with self._lock:
             for watched in self._watched.values():
+                _disarm(watched)
                 if watched.process.pidfd is not None:
                     os.close(watched.process.pidfd)
             self._watched.clear()
@@ -87,12 +101,12 @@ class ExitWatcher:
         agent_id: str,
         incarnation: int,
         process: StartedProcess,
-        succeed: Callable[[ExitStatus, float], object | None] | None = None,
+        succeed: Succession | None = None,
     ) -> None:
         """From now on; one that has ended already is told of at once.
 
-        succeed: called in the watcher's thread when the process has ended and its group is killed, with how and
-        when (monotonic); it may start another process. Its answer goes into `Exited`.
+        succeed: called in the watcher's thread when the process has ended and its group is killed; its answer goes
+        into `Exited`.
         """
         watched = _Watched(agent_id, incarnation, process, succeed)
         with self._lock:
@@ -108,7 +122,7 @@ class ExitWatcher:
         with self._lock:
             watched = self._watched.get(self._key(process))
             if watched is not None and watched.process is process:
-                watched.succeed = None
+                _disarm(watched)
                 watched.kill_group = False
 
     def signal(self, process: StartedProcess, number: int) -> None:
@@ -151,13 +165,14 @@ class ExitWatcher:
         if watched.kill_group:
             signal_group(process.pidfd, process.identity.pid, signal.SIGKILL)
         try:
-            status = reap(process.pidfd, process.identity.pid)
+            status = reap(process.identity.pid)
         except ChildProcessError:
             status = self._status_of_stranger(watched, now)
         if status is None:
             return
         del self._watched[key]
         succession = self._succeed(watched, status, now)
+        _disarm(watched)
         if process.pidfd is not None:
             if self._epoll is not None:
                 self._epoll.unregister(process.pidfd)
@@ -183,8 +198,14 @@ class ExitWatcher:
         if watched.succeed is None:
             return None
         try:
-            return watched.succeed(status, now)
+            return watched.succeed.succeed(status, now)
         except Exception:
             # The actor decides anew from `Exited`; nothing may end the thread that sees exits.
             log.exception("could not restart at once agent_id=%s", watched.agent_id)
             return None
+
+
+def _disarm(watched: _Watched) -> None:
+    if watched.succeed is not None:
+        watched.succeed.close()
+        watched.succeed = None

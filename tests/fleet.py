@@ -249,7 +249,7 @@ class _Doomed(msgspec.Struct):
 
 def main() -> None:
     about = msgspec.json.decode(sys.argv[1], type=_Doomed)
-    exec(about.sabotage)
+    exec(about.sabotage, {"os": os, "signal": signal})
     fleet = Fleet(Path(about.directory), **about.profiles)
     fleet.open()
     for agent_type in about.spawn:
