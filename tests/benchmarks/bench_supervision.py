@@ -305,22 +305,21 @@ def run(quick: bool) -> None:
             ]
         busy = busy_respawn_ms(root, rounds)
         adopted = adoption_ms(root, count)
-    titles: tuple[str, ...] = (
+    table = Table(title=f"Supervision, {os.cpu_count()} CPUs, Linux {os.uname().release}")
+    for title in (
+        "",
         "crash → respawned, ms (p95)",
         f"storm of {count}, ms",
         f"{count} from cold, ms",
-        f"idle with {count}, % of a CPU",
+        f"idle with {count}, % CPU",
         "PSS MB / processes",
         "left after stop, of 9",
-        "left after a crash, of 2",
+        "left after crash, of 2",
         "kill -9 and start again, of 5",
-    )
-    table = Table(title=f"Supervision, {os.cpu_count()} CPUs, Linux {os.uname().release}")
-    table.add_column("")
-    for name in columns:
-        table.add_column(name, justify="right")
-    for place, title in enumerate(titles):
-        table.add_row(title, *(cells[place] for cells in columns.values()))
+    ):
+        table.add_column(title, justify="right" if title else "left")
+    for name, cells in columns.items():
+        table.add_row(name, *cells)
     console.print(table)
     console.print(f"sidecar, four busy threads in its process: crash → respawned {_spread(busy)} ms (p95)")
     console.print(f"sidecar, {count} agents adopted after kill -9 in {adopted:.0f} ms")

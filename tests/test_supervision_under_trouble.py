@@ -1,0 +1,127 @@
+"""What supervision does when what it leans on fails: the clock, the bus, the disk, its own actor."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta, tzinfo
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sidecar.actors import messages as m
+from sidecar.state.agent_registry import AgentRegistry
+from sidecar.state.errors import StorageUnavailable, Unavailable
+from sidecar.state.journal import Journal
+from sidecar.state.models import AgentState
+from tests.fleet import SLEEPS, Fleet, does, wait_until
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    quick = {"backoff_initial_seconds": 0.05, "backoff_max_seconds": 0.05}
+    with Fleet(
+        tmp_path,
+        sleeps=does(*SLEEPS, **quick),
+        fails=does("sh", "-c", "exit 3", max_restarts=4, **quick),
+        beats=does(*SLEEPS, heartbeat_timeout_seconds=30, run_timeout_seconds=3600),
+    ) as fleet:
+        yield fleet
+
+
+class MovedClock(datetime):
+    by = timedelta()
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> MovedClock:
+        moved = datetime.now(tz) + cls.by
+        return cls.fromtimestamp(moved.timestamp(), tz)
+
+
+@pytest.mark.parametrize("days", [-400, 400])
+def test_a_clock_that_jumps_neither_ends_nor_delays_anything(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    agents = [fleet.spawn("beats").status, fleet.spawn("sleeps").status]
+    monkeypatch.setattr(MovedClock, "by", timedelta(days=days))
+    monkeypatch.setattr("sidecar.state.clock.datetime", MovedClock)
+    os.kill(agents[1].process_id or 0, signal.SIGKILL)
+    before = time.monotonic()
+    wait_until(lambda: fleet.status(agents[1].agent_id).incarnation == 2)
+    assert time.monotonic() - before < 5
+    beats = fleet.status(agents[0].agent_id)
+    assert (beats.state, beats.incarnation) == (AgentState.RUNNING, 1)
+    assert 0 <= beats.uptime_seconds < 60
+
+
+def test_events_are_told_once_and_in_order_however_often_the_bus_dies(fleet: Fleet) -> None:
+    agents = []
+    for _ in range(5):
+        agents.append(fleet.spawn_id("fails"))
+        fleet.guardian.restart("event_bus", "a test says so")
+    for agent in agents:
+        fleet.wait_for_state(agent, AgentState.FAILED)
+    wait_until(lambda: fleet.bus.status().state == "running")
+    once = ["agent_started", "agent_exited", "agent_restarting"]
+    for agent in agents:
+        fleet.wait_for_event(agent, "agent_failed")
+        assert fleet.story(agent) == ["agent_spawned", *once * 4, "agent_started", "agent_exited", "agent_failed"]
+        numbers = [msgspec.json.decode(event.data)["incarnation"] for event in fleet.events(agent, "agent_exited")]
+        assert numbers == [1, 2, 3, 4, 5]
+
+
+def test_events_that_the_bus_never_got_are_told_by_the_next_sidecar(fleet: Fleet) -> None:
+    fleet.bus.stop()
+    agent = fleet.spawn_id("fails")
+    fleet.wait_for_state(agent, AgentState.FAILED)
+    fleet.vanish()
+    fleet.open()
+    fleet.wait_for_event(agent, "agent_failed")
+    assert fleet.story(agent)[:2] == ["agent_spawned", "agent_started"]
+
+
+def test_nothing_is_started_that_could_not_be_recorded_but_what_runs_is_supervised(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = fleet.spawn("sleeps").status
+    real, is_full = Journal.commit, True
+
+    def commit(journal: Journal) -> None:
+        if is_full and "registry" in str(journal.directory):
+            raise StorageUnavailable("no space left")
+        real(journal)
+
+    monkeypatch.setattr(Journal, "commit", commit)
+    with pytest.raises(StorageUnavailable):
+        fleet.spawn("sleeps")
+    assert len(fleet.processes()) == 1
+    os.kill(agent.process_id or 0, signal.SIGKILL)
+    wait_until(lambda: fleet.status(agent.agent_id).incarnation == 2)
+    is_full = False
+    fleet.wait_for_event(agent.agent_id, "agent_started", count=2)
+    fleet.vanish()
+    registry = AgentRegistry(fleet.directory / "registry")
+    assert registry.agents[agent.agent_id].incarnation == 2
+    registry.close()
+    fleet.open()
+
+
+def test_a_spawner_that_dies_while_agents_crash_loses_none(fleet: Fleet) -> None:
+    agents = [fleet.spawn("sleeps").status for _ in range(5)]
+    for agent in agents:
+        os.kill(agent.process_id or 0, signal.SIGKILL)
+        fleet.guardian.restart("spawner", "a test says so")
+
+    def all_back() -> bool:
+        statuses = fleet.spawner.request(m.ListAgents(project_id=None))
+        try:
+            return all(s.state is AgentState.RUNNING and s.incarnation == 2 for s in statuses.result(timeout=5))
+        except Unavailable:
+            return False  # it was just being restarted
+
+    wait_until(all_back)
+    assert len(fleet.processes()) == 5
+    assert fleet.zombies() == []
