@@ -186,12 +186,10 @@ def test_two_hundred_waiters_hold_up_nobody_and_all_get_their_event(start_sideca
     with ThreadPoolExecutor(200) as pool:
         waiting = [pool.submit(wait, client, timeout=30_000) for client in clients]
         until_waiting(sidecar, 200)
-        times = []
+        # Far more waiters than worker threads: were a wait to hold one, this would not be answered before a time-out.
         for _ in range(20):
-            started = time.perf_counter()
             assert sidecar.operator.get("/health").status_code == 200
-            times.append(time.perf_counter() - started)
-        assert sorted(times)[10] < 0.1
+        assert not any(each.done() for each in waiting)
         published = publish(sidecar.operator)
         assert published["subscriber_count"] == 200
         assert all(ids(each.result(20)) == [published["event_id"]] for each in waiting)
