@@ -187,11 +187,13 @@ class GitDoor:
         return found
 
     def _run(self, *arguments: str) -> bytes:
-        options = self._armed_filters_off()
-        return self._execute(*options, *arguments)
+        return self._execute(*self.disarmed(), *arguments)
 
-    def _armed_filters_off(self) -> tuple[str, ...]:
-        """`-c` options that empty every filter the repository's config names, looked up anew when config changes."""
+    def disarmed(self) -> tuple[str, ...]:
+        """`-c` options that turn off what the config could run, its filters too; looked up anew when it changes.
+
+        Called once before commands are run side by side, so that only one of them has to look.
+        """
         stamp = tuple(_stamp(path) for path in (self.git_dir() / "config", self.git_dir() / "config.worktree"))
         # A config that includes others can change without its own stamp changing.
         if self._options is not None and stamp == self._options_stamp:

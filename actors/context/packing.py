@@ -20,7 +20,8 @@ from .rooted import Stamp
 from .sections import Omission
 
 _MIN_ENTRY_BYTES = 250  # names and numbers around a file's content
-_SPAN_BYTES = 90  # the line above an excerpt and its numbers in `excerpts`
+_EXCERPT_ENTRY_BYTES = 275  # the same where excerpts go, without path and reason
+_SPAN_BYTES = 68  # the line above an excerpt and its numbers in `excerpts`
 EXCERPT_BELOW = 512 * 1024  # with more room than that whole files show as much of what matters, and read better
 # A block is worth its file's score to this power, times its own fit and what the file alone is worth. On the 300
 # commits of docs/context.md this shows 59 % of the changed hunks in 32 KiB, whole files 46 %.
@@ -38,7 +39,7 @@ class Share(Enum):
     OMITTED = "omitted"
 
 
-_PARTS = {Share.TREE: 0.05, Share.GIT: 0.04, Share.METADATA: 0.025, Share.EARLIER: 0.10, Share.OMITTED: 0.015}
+_PARTS = {Share.TREE: 0.04, Share.GIT: 0.03, Share.METADATA: 0.025, Share.EARLIER: 0.10, Share.OMITTED: 0.012}
 _MOST = {
     Share.TREE: 1024 * 1024,
     Share.GIT: 256 * 1024,
@@ -197,16 +198,22 @@ def _worthiest(chosen: Sequence[Chosen], cut: Mapping[str, FileBlocks], room: in
     best = max(scores.values(), default=0.0) or 1.0
     fit = max((block.score for path in scores for block in cut[path].blocks), default=0.0) or 1.0
     offers = []
-    for place, (path, score) in enumerate(scores.items()):
-        for block in cut[path].blocks:
-            worth = (max(score, 0.0) / best) ** _FILE_POWER * (_FILE_ALONE + block.score / fit)
-            offers.append((-worth, place, block.start, path, block))
+    for place, wanted in enumerate(wanted for wanted in chosen if wanted.path in cut):
+        for block in cut[wanted.path].blocks:
+            worth = (max(wanted.score, 0.0) / best) ** _FILE_POWER * (_FILE_ALONE + block.score / fit)
+            offers.append((-worth, place, block.start, wanted, block))
     taken: dict[str, list[Block]] = defaultdict(list)
-    for _, _, _, path, block in sorted(offers):
-        cost = block.size + _SPAN_BYTES + (0 if path in taken else _MIN_ENTRY_BYTES + 80 + 2 * len(path))
+    ends: set[tuple[str, int]] = set()
+    for _, _, _, wanted, block in sorted(offers, key=lambda offer: offer[:3]):
+        path = wanted.path
+        is_joined = (path, block.start) in ends or (path, block.end) in ends
+        cost = block.size + (0 if is_joined else _SPAN_BYTES)
+        if path not in taken:
+            cost += _EXCERPT_ENTRY_BYTES + len(path) + len(wanted.why)
         if cost <= room:
             room -= cost
             taken[path].append(block)
+            ends.update(((path, block.start), (path, block.end)))
     return taken
 
 

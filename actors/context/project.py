@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import pathspec
 
-from .changes import Status, last_touched, read_log, read_numstat, read_status, uncommitted
+from .changes import Commit, Status, last_touched, read_log, read_numstat, read_status, uncommitted
 from .fragments import FragmentCache
 from .git import GitDoor, GitUnavailable, find_toplevel
 from .index_client import NearIndex
@@ -28,7 +29,7 @@ from .watch import Watcher
 
 SHOWN_COMMITS = 50
 HISTORY_COMMITS = 200
-SMALL_FILES, SMALL_BYTES = 300, 1024 * 1024  # read in less time than another process needs to start
+SMALL_FILES, SMALL_BYTES = 150, 200 * 1024  # read in less time than another process needs to start
 _COUNTED_UNTRACKED = 50  # new files whose lines are counted
 _NO_GIT = GitFacts(None, None, (), (), None, None, None)
 
@@ -61,6 +62,7 @@ class Project:
         self._door: GitDoor | None = None
         self._snapshot: Snapshot | None = None
         self._git_state: object = None
+        self._logged: tuple[str | None, tuple[Commit, ...]] = (None, ())
         self._watches = watches
         self._near_index: NearIndex | None = None
         self._changed: frozenset[str] | None = None
@@ -110,19 +112,24 @@ class Project:
             self.watcher.stop()
 
     def _with_git(self, door: GitDoor) -> Snapshot:
-        said = door.status()
-        head = door.head()
+        door.disarmed()
+        # Side by side: each is a process that mostly waits, and a first request waits for all of them.
+        with ThreadPoolExecutor(max_workers=3, thread_name_prefix="context-git") as beside:
+            asked_status, asked_tracked = beside.submit(door.status), beside.submit(door.tracked)
+            asked_about = beside.submit(lambda: (door.branch(), door.remotes()))
+            head = door.head()
+            log = door.log(head, limit=HISTORY_COMMITS) if head is not None and head != self._logged[0] else b""
+            said, tracked, (branch, remotes) = asked_status.result(), asked_tracked.result(), asked_about.result()
+        if head is not None and head != self._logged[0]:
+            self._logged = (head, read_log(log, door.prefix))
         counted = door.numstat() if head is not None and said else b""
-        tracked = door.tracked()
-        branch = door.branch()
-        remotes = door.remotes()
         version = _digest(said, counted, tracked, repr((head, branch, sorted(remotes.items()))).encode())
         if self._snapshot is not None and self._snapshot.version == version:
             return self._snapshot
         status = read_status(said, door.prefix)
         listing = from_git(tracked, status.untracked, status.deleted, door.prefix)
         counts = read_numstat(counted, door.prefix) | self._lines_of(status)
-        commits = read_log(door.log(head, limit=HISTORY_COMMITS), door.prefix) if head is not None else ()
+        commits = self._logged[1] if head is not None else ()
         remote = "origin" if "origin" in remotes else next(iter(sorted(remotes)), None)
         url = remotes[remote] if remote else None
         facts = GitFacts(branch, head, commits, uncommitted(status, counts), remote, url, None)
