@@ -115,6 +115,8 @@ class Agent:
             memory_mb=round(self.memory_bytes / 2**20, 1),
             task=spec.task,
             last_error=record.last_error,
+            requested_by=record.requested_by,
+            triggered_by=record.triggered_by,
         )
 
 

@@ -9,17 +9,15 @@ from datetime import datetime
 
 import msgspec
 
-from ..state.agent_registry import AgentRegistry, TriggerKnown, TriggerPlace
+from ..state.agent_registry import TRIGGERS, AgentRegistry, TriggerKnown, TriggerPlace, trigger_key
 from ..state.errors import ConfigError, SidecarError
 from ..state.event_filter import EventFilter, compile_filter
-from ..state.models import IDENTIFIER, AgentId, Event, EventId, event_id
+from ..state.models import IDENTIFIER, Event, EventId, event_id
 from ..supervision.fleet import Trigger
 from ..supervision.profile import Profiles
 from .messages import SpawnAgent
 
 log = logging.getLogger(__name__)
-
-REQUESTED_BY = AgentId("sidecar")
 
 
 class _Armed(msgspec.Struct, frozen=True):
@@ -85,8 +83,8 @@ class Triggers:
                     agent_type=armed.trigger.spawn,
                     issue_id=issue_id,
                     project_id=event.project_id,
-                    requested_by=REQUESTED_BY,
-                    idempotency_key=f"{armed.trigger_id}-{event.event_id}",
+                    requested_by=TRIGGERS,
+                    idempotency_key=trigger_key(armed.trigger_id, event.event_id),
                 )
             )
         except SidecarError as error:

@@ -21,9 +21,10 @@ from ..state.clock import utc_now
 from ..state.errors import InvalidRequest, MethodNotAllowed, NotFound, NotJson, PermissionDenied
 from ..state.identity import Caller, Permission
 from ..state.models import AgentId
-from . import agents, audit, auth_routes, context, events, mcp, ops, results
+from . import agents, audit, auth_routes, context, dashboard_login, dashboard_page, events, mcp, ops, results
 from .audit import perform
 from .auth import Authenticator, admit, class_of_caller, require, require_project
+from .dashboard_sessions import session_of
 from .exchange import Exchange, Rendered
 from .limits import Limiter, headers_of, refuse
 from .routing import MIB, Answer, Call, Outcome, Pending, Route, Server, Streaming, too_large
@@ -36,6 +37,8 @@ ROUTES: tuple[Route, ...] = (
     *audit.routes,
     *auth_routes.routes,
     *context.routes,
+    *dashboard_login.routes,
+    *dashboard_page.routes,
     *events.routes,
     *mcp.routes,
     *ops.routes,
@@ -139,7 +142,7 @@ class Application:
             body=body,
             query=query,
             asked_project=asked_project,
-            header=lambda name: environ.get("HTTP_" + name.upper().replace("-", "_")),
+            header=header_of(environ),
             server=self._server,
             now=utc_now(),
         )
@@ -150,10 +153,17 @@ class Application:
         authorization = environ.get("HTTP_AUTHORIZATION")
         if route.access == "refresh":
             return self._authenticator.refresher(authorization)
-        caller = self._authenticator.caller(authorization)
+        caller = self._logged_in(environ) if authorization is None else None
+        if caller is None:
+            caller = self._authenticator.caller(authorization)
         if route.access == "loopback":
             require(caller, Permission.ADMIN)
         return caller
+
+    def _logged_in(self, environ: Environ) -> Caller | None:
+        """The operator whose browser session the request belongs to; None for a request without one."""
+        session = session_of(self._server.sessions, header_of(environ), method=environ["REQUEST_METHOD"], now=utc_now())
+        return self._authenticator.still(session.caller) if session is not None else None
 
     def _count(self, caller: Caller, exchange: Exchange) -> None:
         agent_class = class_of_caller(caller, self._server.profiles)
@@ -227,6 +237,11 @@ def stream(environ: Environ, exchange: Exchange, streaming: Streaming) -> bytes:
 
 def _bottle_answer(rendered: Rendered) -> Any:
     return bottle.HTTPResponse(rendered.body, rendered.status, rendered.headers)
+
+
+def header_of(environ: Environ) -> Callable[[str], str | None]:
+    """Looks up a request's headers by the names they have on the wire."""
+    return lambda name: environ.get("HTTP_" + name.upper().replace("-", "_"))
 
 
 def _is_loopback(address: str | None) -> bool:

@@ -23,6 +23,8 @@ from ..state.errors import BodyTooLarge, InvalidRequest, Unavailable
 from ..state.identity import Caller, Permission
 from ..supervision.profile import Profiles
 from .auditing import Auditor
+from .auth import Authenticator
+from .dashboard_sessions import Sessions
 from .errors import ErrorBody
 from .meter import RequestMeter
 from .wire import Nothing
@@ -142,6 +144,8 @@ class Server:
     started_at_s: float
     max_wait_s: float
     draining: threading.Event
+    authenticator: Authenticator
+    sessions: Sessions
     actor_statuses: Callable[[], tuple[ActorStatus, ...]]
     restart_actor: Callable[[str, str], bool]
     api_description: Callable[[], bytes]

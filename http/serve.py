@@ -40,6 +40,7 @@ from .auth import Authenticator
 from .body_limits import body_limits, limited_connection
 from .census import FleetCollector
 from .config import Config
+from .dashboard_sessions import Sessions
 from .errors import describe
 from .exchange import request_id_of
 from .limits import Limiter
@@ -110,13 +111,13 @@ def running(config: Config) -> Iterator[Sidecar]:
         guardian = Guardian(gave_up=gave_up, restarted=auditor.actor_restarted)
         url = url_of(host, port)
         actors = _actors(guardian, config, key=key, revocations=revocations, timers=timers, auditor=auditor, url=url)
-        server = _server(config, actors, guardian, auditor)
+        server = _server(config, actors, guardian, Authenticator(key, revocations), auditor)
         sidecar = Sidecar(config, host=host, port=port, key=key, server=server)
         stack.callback(guardian.stop)
         guardian.start()
         application = Application(
             server,
-            authenticator=Authenticator(key, revocations),
+            authenticator=server.authenticator,
             limiter=Limiter(config.limits),
             hosts=_served_hosts(host, port),
             private_paths={str(config.storage): "<storage>"},
@@ -191,7 +192,9 @@ def _actors(
     return Actors(spawner=spawner, bus=bus, results=results, contexts=contexts)
 
 
-def _server(config: Config, actors: Actors, guardian: Guardian, auditor: Auditor) -> Server:
+def _server(
+    config: Config, actors: Actors, guardian: Guardian, authenticator: Authenticator, auditor: Auditor
+) -> Server:
     registry = CollectorRegistry(auto_describe=False)
     server = Server(
         actors=actors,
@@ -203,6 +206,8 @@ def _server(config: Config, actors: Actors, guardian: Guardian, auditor: Auditor
         started_at_s=time.monotonic(),
         max_wait_s=config.events.max_wait_ms / 1000,
         draining=threading.Event(),
+        authenticator=authenticator,
+        sessions=Sessions(),
         actor_statuses=guardian.statuses,
         restart_actor=guardian.restart,
         api_description=lambda: openapi.description(ROUTES),

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from ..actors.messages import LogChunk, SpawnedAgent
-from ..state.models import AgentId, AgentState, AgentStatus, ExitCause, SpawnPriority
+from ..state.models import AgentId, AgentState, AgentStatus, EventId, ExitCause, SpawnPriority
 from .wire import Body, Nothing, Timed
 
 MAX_TASK_CHARS = 30_000  # it becomes one environment variable; Linux allows 128 KiB of UTF-8
@@ -70,6 +70,8 @@ class AgentOut(Timed, frozen=True, kw_only=True):
     memory_mb: float
     task: str
     last_error: str | None
+    requested_by: AgentId
+    triggered_by: EventId | None
 
     @classmethod
     def of(cls, status: AgentStatus, *, now: datetime) -> AgentOut:

@@ -14,7 +14,9 @@ from pathlib import Path
 import msgspec
 
 from .journal import Durability, Journal
-from .models import AgentId, AgentSpec, AgentState, EventId, ExitCause, ProcessIdentity
+from .models import AgentId, AgentSpec, AgentState, EventId, ExitCause, ProcessIdentity, event_seq
+
+TRIGGERS = AgentId("sidecar")  # who asks for the agents that events spawn
 
 # History is rewritten as a snapshot when it is this many times longer than what it says.
 _COMPACT_AT_RATIO = 8
@@ -72,6 +74,19 @@ class AgentRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", 
     @property
     def restarts(self) -> int:
         return max(0, self.incarnation - 1)
+
+    @property
+    def triggered_by(self) -> EventId | None:
+        """The event whose trigger spawned the agent; None for one that somebody asked for."""
+        if self.requested_by != TRIGGERS or self.idempotency_key is None:
+            return None
+        event = self.idempotency_key.partition("-")[2]
+        return EventId(event) if event_seq(event) is not None else None
+
+
+def trigger_key(trigger_id: str, event: EventId) -> str:
+    """The idempotency key of a spawn by a trigger: one agent for each trigger and event."""
+    return f"{trigger_id}-{event}"
 
 
 class Revoked(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag="revoked"):

@@ -90,7 +90,10 @@ class ProcessIdentity(msgspec.Struct, frozen=True):
 
 
 class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One agent as an operator sees it. uptime: of the running incarnation, or of the last one."""
+    """One agent as an operator sees it. uptime: of the running incarnation, or of the last one.
+
+    requested_by: who spawned it, "sidecar" for a trigger; triggered_by: the event that fired that trigger.
+    """
 
     agent_id: AgentId
     agent_type: str
@@ -109,6 +112,8 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
     memory_mb: float
     task: str
     last_error: str | None
+    requested_by: AgentId
+    triggered_by: EventId | None
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):

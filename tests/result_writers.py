@@ -16,7 +16,7 @@ from sidecar.actors import result_compaction, result_outbox
 from sidecar.actors.asking import ask
 from sidecar.actors.event_bus import EventBus, EventOptions
 from sidecar.actors.guardian import Guardian, Handle
-from sidecar.actors.messages import StoreResult
+from sidecar.actors.messages import Stored, StoreResult
 from sidecar.actors.result_store import ResultOptions, ResultStore
 from sidecar.actors.timers import Timers
 from sidecar.state.document_store import DocumentStore
@@ -49,19 +49,24 @@ def world(directory: Path, timers: Timers) -> tuple[Guardian, Handle, Handle]:
     return guardian, bus, store
 
 
+def store_one(store: Handle, n: int) -> Stored:
+    """Store the result of number n, and wait for the answer."""
+    request = StoreResult(
+        project_id="p",
+        issue_id=f"issue-{n % 10}",
+        agent_id=AgentId(f"agent-{n % 16}"),
+        agent_type="python-specialist",
+        status="success",
+        result=msgspec.Raw(body(n)),
+        idempotency_key=f"key-{n}" if n % 2 else None,
+    )
+    return ask(store, request, timeout_s=30)
+
+
 def write(store: Handle, numbers: count[int]) -> None:
     while True:
         n = next(numbers)
-        request = StoreResult(
-            project_id="p",
-            issue_id=f"issue-{n % 10}",
-            agent_id=AgentId(f"agent-{n % 16}"),
-            agent_type="python-specialist",
-            status="success",
-            result=msgspec.Raw(body(n)),
-            idempotency_key=f"key-{n}" if n % 2 else None,
-        )
-        stored = ask(store, request, timeout_s=30)
+        stored = store_one(store, n)
         os.write(1, f"{n} {stored.result_id} {stored.event_id}\n".encode())  # short: the pipe takes it as a whole
 
 

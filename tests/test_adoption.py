@@ -186,6 +186,20 @@ def psutil_age_s(pid: int) -> float:
     return uptime_s - ticks / os.sysconf("SC_CLK_TCK")
 
 
+DIES_WHEN_THE_BUS_HAS_AN_EVENT = """
+from sidecar.actors.announcer import Announcer
+Announcer.handle = lambda self, fact: os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_an_event_whose_answer_was_never_read_is_not_told_twice(tmp_path: Path) -> None:
+    DoomedSidecar(tmp_path, ("sleeps",), sabotage=DIES_WHEN_THE_BUS_HAS_AN_EVENT, **PROFILES).wait()
+    with next_sidecar(tmp_path) as fleet:
+        (status,) = fleet.ask(m.ListAgents(project_id=None))
+        fleet.wait_for_event(status.agent_id, "agent_adopted")
+        assert fleet.story(status.agent_id) == ["agent_spawned", "agent_started", "agent_adopted"]
+
+
 def test_a_process_of_an_agent_that_nobody_knows_is_ended(tmp_path: Path) -> None:
     registry = AgentRegistry(tmp_path / "registry")
     instance_id = registry.instance_id

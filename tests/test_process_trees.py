@@ -15,6 +15,7 @@ from sidecar.actors import messages as m
 from sidecar.state.errors import WrongState
 from sidecar.state.models import AgentState, ExitCause, ProcessIdentity
 from sidecar.supervision.process import identity_of, is_alive, send_signal
+from sidecar.supervision.restart import SETTLED_AFTER_S
 from tests.fleet import SLEEPS, Fleet, does, runs, wait_until
 
 # A child in the agent's group, one in a group of its own, and a daemon by the book: fork, setsid, fork.
@@ -42,6 +43,21 @@ signal.signal(signal.SIGTERM, end)
 print("ready", flush=True)
 time.sleep(600)
 """
+POLITE_DAEMON = """
+setsid sh -c 'trap "echo goodbye; exit" TERM; echo ready; while :; do sleep 0.02; done' &
+exec sleep 600
+"""
+HOLDS_A_LOCK = """
+import fcntl, os, subprocess, sys, time
+lock = open(os.path.join(os.environ["PROJECT_ROOT"], "lock"), "w")
+try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    print("free", flush=True)
+except OSError:
+    print("held", flush=True)
+subprocess.Popen(["sleep", "600"], pass_fds=[lock.fileno()])
+time.sleep(600)
+"""
 BOMB = """
 import os, time
 while True:
@@ -64,6 +80,8 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         leaves=runs(FAMILY),
         ignores=runs(IGNORES, stop_timeout_seconds=0.2),
         goodbye=runs(SAYS_GOODBYE),
+        polite=does("sh", "-c", POLITE_DAEMON),
+        holds=runs(HOLDS_A_LOCK),
         bomb=runs(BOMB, max_processes=40, **once),
         hungry=runs(HUNGRY, memory_limit_mb=60, stop_timeout_seconds=1, **once),
         timed=does(*SLEEPS, run_timeout_seconds=0.2, **once),
@@ -137,6 +155,22 @@ def test_who_listens_has_time_to_say_goodbye(fleet: Fleet) -> None:
     stopped = fleet.stop(agent)
     assert (stopped.state, stopped.exit_code) == (AgentState.STOPPED, 0)
     assert fleet.log(agent) == "ready\ngoodbye\n"
+
+
+def test_a_daemon_too_has_time_to_say_goodbye(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("polite")
+    fleet.wait_for_log(agent, "ready")
+    fleet.stop(agent)
+    assert fleet.log(agent) == "ready\ngoodbye\n"
+
+
+def test_what_a_dead_agents_children_held_is_free_for_the_next_incarnation(fleet: Fleet) -> None:
+    agent = fleet.spawn("holds").status
+    fleet.wait_for_log(agent.agent_id, "free")
+    wait_until(lambda: fleet.status(agent.agent_id).uptime_seconds > SETTLED_AFTER_S)
+    os.kill(agent.process_id or 0, signal.SIGKILL)
+    wait_until(lambda: len(fleet.log(agent.agent_id).splitlines()) == 2)
+    assert fleet.log(agent.agent_id) == "free\nfree\n"
 
 
 def test_a_suspended_agent_can_be_stopped(fleet: Fleet) -> None:

@@ -1,0 +1,49 @@
+// The supervision tree inside the sidecar: the guardian and the four owners of state.
+
+import { call, get, segment } from "./api.js";
+import { button, doing, h, heading } from "./dom.js";
+import * as format from "./format.js";
+import { Table } from "./table.js";
+
+const meanMs = (actor) => (actor.processed ? actor.busy_ms / actor.processed : 0);
+
+const COLUMNS = [
+  { label: "State", class: "w-state", state: (a) => a.state },
+  { label: "Actor", class: "id branch", text: (a) => a.name },
+  { label: "Mailbox", number: (a) => a.mailbox_depth, format: format.count, field: "mailbox_depth" },
+  { label: "Handled", number: (a) => a.processed, format: format.count, field: "processed" },
+  { label: "Mean handling", number: meanMs, format: (ms) => `${format.decimals(ms, 3)} ms` },
+  { label: "Busy in all", number: (a) => a.busy_ms, format: format.milliseconds, field: "busy_ms" },
+  { label: "Busy now", number: (a) => a.busy_share, format: format.percent },
+  { label: "Failures", number: (a) => a.failures, format: format.count, field: "failures" },
+  { label: "Restarts", number: (a) => a.restarts, format: format.count, field: "restarts" },
+  { label: "Last error", class: "wide", text: (a) => a.last_error ?? "" },
+  { label: "", class: "acts", make: (actor) => button("Restart", (event) => restart(actor.name, event.currentTarget), { class: "small" }), update: () => {} },
+];
+
+const restart = (name, control) =>
+  doing(control, () => call("POST", `/api/actors/${segment(name)}/restart`), () => `${name} is restarting: its state is read from the disk again`);
+
+export function actorsView() {
+  let before = new Map();
+  const table = new Table({ caption: "Actors", columns: COLUMNS, key: (a) => a.name, nothing: "No actors.", source: "actors" });
+  return {
+    title: "Actors",
+    element: h("div", { class: "view" },
+      heading("Actors"),
+      h("p", { class: "quiet", text: "The guardian starts them in this order, and again when one ends; each rebuilds its state from the disk. Restart ends an actor's loop: what it holds is answered with 503, what waits in its mailbox as facts is kept." }),
+      h("p", { class: "root", text: "guardian" }),
+      table.element),
+    async refresh() {
+      const { actors, timestamp } = await get("/api/actors", { project_id: "" });
+      const at = Date.parse(timestamp);
+      table.show(actors.map((actor) => ({ ...actor, busy_share: busyShare(actor, before.get(actor.name), at) })));
+      before = new Map(actors.map((actor) => [actor.name, { at, busy_ms: actor.busy_ms }]));
+    },
+  };
+}
+
+/** Percent of the time since the last answer, by the server's clock. */
+function busyShare(actor, last, at) {
+  return last && at > last.at ? Math.max(0, ((actor.busy_ms - last.busy_ms) / (at - last.at)) * 100) : undefined;
+}

@@ -1,0 +1,119 @@
+// One agent: what it is, its incarnations over time, its log as it is written, its events and results.
+
+import { get, segment } from "./api.js";
+import { isEnded, restart, stop } from "./agents.js";
+import { Detail, facts, quoted } from "./detail.js";
+import { button, h, heading, link, setNumber, setState } from "./dom.js";
+import * as format from "./format.js";
+import { Incarnations } from "./incarnations.js";
+import { LogPane } from "./log_pane.js";
+import { RESULT_COLUMNS, showResult } from "./results.js";
+import { Stream } from "./stream.js";
+import { Table } from "./table.js";
+
+const EVENTS_KEPT = 300;
+
+const NUMBERS = [
+  ["PID", "process_id", String],
+  ["Exit code", "exit_code", String],
+  ["Incarnation", "incarnation", format.count],
+  ["Restarts", "restarts", format.count],
+  ["Uptime", "uptime_seconds", format.duration],
+  ["CPU", "cpu_percent", format.percent],
+  ["Memory", "memory_mb", format.megabytes],
+];
+
+const EVENT_COLUMNS = [
+  { label: "At", class: "code", text: (e) => format.clock(e.timestamp, true) },
+  { label: "Event", text: (e) => e.event_type },
+  { label: "Topic", text: (e) => e.topic },
+  { label: "Data", class: "wide", text: (e) => format.brief(e.data) },
+];
+
+export function agentView({ id }) {
+  let agent = null;
+  let events = [];
+  let mayBeLive = false;
+  const state = h("span");
+  const numbers = NUMBERS.map(([label, field, shown]) => ({ label, field, shown, value: h("dd") }));
+  const about = h("div");
+  const stopButton = button("Stop", () => stop(agent));
+  const restartButton = button("Restart", (event) => restart(agent, event.currentTarget));
+  const incarnations = new Incarnations();
+  const detail = new Detail("Event or result");
+  const eventTable = new Table({ caption: "Events", columns: EVENT_COLUMNS, key: (e) => e.event_id, nothing: "No events.", onOpen: (e) => detail.showEvent(e) });
+  const resultTable = new Table({ caption: "Results", columns: RESULT_COLUMNS.filter((c) => c.label !== "Agent"), key: (r) => r.id, nothing: "No results.", onOpen: (r) => showResult(detail, r) });
+  const logs = new LogPane(id);
+  const filter = `agent_id:${quoted(id)}|publisher:${quoted(id)}`;
+  const stream = new Stream({ filter, onEvents: add });
+
+  function add(fresh) {
+    events = [...fresh.reverse(), ...events].slice(0, EVENTS_KEPT);
+    showEvents();
+  }
+
+  function showEvents() {
+    eventTable.show(events);
+    incarnations.show(events, agent);
+  }
+
+  function show() {
+    setState(state, agent.state);
+    for (const { field, shown, value } of numbers) setNumber(value, agent[field], shown, `agent:${field}`);
+    stopButton.disabled = isEnded(agent);
+    const by = agent.requested_by;
+    const rows = [
+      ["Type", agent.agent_type],
+      ["Issue", agent.issue_id, `#/issues/${segment(agent.issue_id)}`],
+      ["Project", agent.project_id],
+      ["Asked for by", agent.triggered_by ? `a trigger on ${agent.triggered_by}` : by, agent.triggered_by ? `#/events?filter=${segment(`event_id:${agent.triggered_by}`)}` : null],
+      ["Started", agent.started_at && format.clock(agent.started_at, true)],
+      ["Ended", agent.ended_at && `${format.clock(agent.ended_at, true)} by ${agent.cause}`],
+      ["Task", agent.task],
+      ["Last error", agent.last_error],
+    ];
+    const text = JSON.stringify(rows);
+    if (about.dataset.shown !== text) {
+      about.dataset.shown = text;
+      about.replaceChildren(facts(rows));
+    }
+  }
+
+  return {
+    title: id,
+    element: h("div", { class: "view" },
+      heading(id, state, h("span", { class: "spring" }), link("#/agents", "All agents"), stopButton, restartButton),
+      h("dl", { class: "tiles" }, numbers.map(({ label, value }) => h("div", {}, h("dt", { text: label }), value))),
+      about,
+      h("section", {}, h("h2", { text: "Incarnations" }), incarnations.element),
+      h("div", { class: "split" },
+        h("div", { class: "main-pane" },
+          h("section", {}, h("h2", { text: "Log" }), logs.element),
+          h("section", {}, h("h2", { text: "Results" }), resultTable.element),
+          h("section", {}, h("h2", { text: "Events" }), eventTable.element)),
+        detail.element)),
+    async refresh() {
+      const isFirst = agent === null;
+      agent = await get(`/api/agents/${segment(id)}`);
+      show();
+      if (isFirst) {
+        events = (await get("/api/events", { filter, limit: EVENTS_KEPT, project_id: agent.project_id })).events;
+        if (mayBeLive) stream.open(events[0]?.event_id);
+        logs.follow(mayBeLive);
+      }
+      showEvents();
+      resultTable.show((await get("/api/results", { agent_id: id, limit: 50, project_id: agent.project_id })).results);
+    },
+    live(isLive) {
+      mayBeLive = isLive;
+      if (!agent) return;
+      if (isLive) stream.open(events[0]?.event_id);
+      else stream.close();
+      logs.follow(isLive);
+    },
+    close() {
+      stream.close();
+      logs.follow(false);
+    },
+  };
+}
