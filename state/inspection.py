@@ -1,0 +1,122 @@
+"""What is on the disk, without changing it: for `sidecar doctor`, while a server runs or none does.
+
+Every record of every journal is read and checked. A journal that a server is writing may end in the middle of a
+line; that is reported for one that nobody holds.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from .errors import StorageDamaged, StorageInUse, StorageTooNew
+from .fs import Lock, RealFs, is_private
+from .journal_files import LOCK, quarantined, segments, snapshots
+from .journal_recovery import Found, find
+
+Health = Literal["sound", "torn", "damaged", "too new", "unreadable"]
+
+_ATTEMPTS = 3  # a server may remove what it has compacted between our listing and our reading
+
+_ADVICE: dict[Health, str | None] = {
+    "sound": None,
+    "torn": "nothing: the next start cuts the tail, which was never acknowledged, and keeps its bytes in a .bad file",
+    "damaged": "restore a backup, or `sidecar doctor --repair`: it keeps every whole record, and a copy of the files",
+    "too new": "run the version that wrote it, or one that is newer",
+    "unreadable": "give the user that runs the sidecar access to it",
+}
+
+
+class JournalReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One journal. problem: what is wrong, with file, byte and record. advice: what to do about it.
+
+    in_use_by: pid of the process that holds it. quarantined: `.bad` files that earlier starts have kept.
+    open_to_others: files and directories that users other than the owner may read or write.
+    """
+
+    directory: str
+    health: Health
+    problem: str | None
+    advice: str | None
+    records: int
+    last_seq: int
+    size_bytes: int
+    in_use_by: str | None
+    quarantined: tuple[str, ...]
+    open_to_others: tuple[str, ...]
+
+
+def journals_in(storage: Path) -> list[Path]:
+    """Every directory of the storage that holds a journal."""
+    found = [path.parent for pattern in ("*/s*-*.jsonl", "*/*/s*-*.jsonl") for path in storage.glob(pattern)]
+    return sorted(
+        {directory for directory in found if (names := _names(directory)) and (segments(names) or snapshots(names))}
+    )
+
+
+def inspect(storage: Path) -> tuple[JournalReport, ...]:
+    """Read and check every journal of a storage directory."""
+    return tuple(inspect_journal(directory) for directory in journals_in(storage))
+
+
+def inspect_journal(directory: Path) -> JournalReport:
+    """Read and check every record of one journal."""
+    health: Health = "sound"
+    problem: str | None = None
+    found: Found | None = None
+    in_use_by: str | None = None
+    lock: Lock | None = None
+    try:
+        lock, in_use_by = _hold(directory)
+        found = _find(directory)
+        if found.damage is not None and in_use_by is None:
+            health, problem = "torn", str(found.damage)
+    except StorageDamaged as error:
+        health, problem = "damaged", error.message
+    except StorageTooNew as error:
+        health, problem = "too new", error.message
+    except OSError as error:
+        health, problem = "unreadable", f"{directory}: {error.strerror or error}"
+    finally:
+        if lock is not None:
+            lock.release()
+    files = [] if health == "unreadable" else [directory / name for name in _names(directory)]
+    return JournalReport(
+        directory=str(directory),
+        health=health,
+        problem=problem,
+        advice=_ADVICE[health],
+        records=len(found.entries) if found is not None else 0,
+        last_seq=found.last_seq if found is not None else 0,
+        size_bytes=sum(path.stat().st_size for path in files if path.suffix == ".jsonl"),
+        in_use_by=in_use_by,
+        quarantined=tuple(quarantined(path.name for path in files)),
+        open_to_others=tuple(str(path) for path in (directory, *files) if not is_private(path)),
+    )
+
+
+def _hold(directory: Path) -> tuple[Lock | None, str | None]:
+    """Keep others from writing while we read; or, where another does, its pid."""
+    if not (directory / LOCK).exists():
+        return None, None
+    try:
+        return RealFs().lock(directory / LOCK), None
+    except StorageInUse as error:
+        return None, str(error.details["pid"]) or "unknown"
+
+
+def _find(directory: Path) -> Found:
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            return find(RealFs(), directory)
+        except (FileNotFoundError, StorageDamaged):
+            # Also damage: a list of files from before a compaction and contents from after it do not fit together.
+            if attempt == _ATTEMPTS:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _names(directory: Path) -> list[str]:
+    return RealFs().names(directory)
