@@ -120,10 +120,10 @@ def peers_python() -> Path:
 
 
 @contextmanager
-def servers(agents: int) -> Iterator[list[Peer]]:
-    with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-events-")))
-        storage, project = directory / "storage", directory / "project"
+def sidecar(agents: int) -> Iterator[Peer]:
+    """The sidecar as its command starts it, and the tokens of that many agents without a rate limit."""
+    with tempfile.TemporaryDirectory(prefix="bench-events-") as directory:
+        storage, project = Path(directory) / "storage", Path(directory) / "project"
         project.mkdir()
         prepare(storage)
         environ = {"SIDECAR_JWT_SECRET": SECRET}
@@ -131,14 +131,21 @@ def servers(agents: int) -> Iterator[list[Peer]]:
             mint_agent_token(storage, environ, agent_id=f"agent-{n}", agent_type="chief-architect").text
             for n in range(agents)
         ]
-        sidecar = [sys.executable, "-c", "from sidecar.http.cli import main; main()", "serve", "--port", "0"]
-        sidecar += ["--storage", str(storage), "--project-root", str(project), "--log-level", "error"]
-        python = str(peers_python())
-        peers = str(HERE / "event_peers.py")
+        argv = [sys.executable, "-c", "from sidecar.http.cli import main; main()", "serve", "--port", "0"]
+        argv += ["--storage", str(storage), "--project-root", str(project), "--log-level", "error"]
+        with started("sidecar", argv, tokens, **environ) as peer:
+            yield peer
+
+
+@contextmanager
+def servers(agents: int) -> Iterator[list[Peer]]:
+    python, peers = str(peers_python()), str(HERE / "event_peers.py")
+    with ExitStack() as stack:
+        ours = stack.enter_context(sidecar(agents))
         yield [
-            stack.enter_context(started("sidecar", sidecar, tokens, **environ)),
-            stack.enter_context(started("FastAPI", [python, peers, "fastapi", SECRET], tokens)),
-            stack.enter_context(started("Starlette", [python, peers, "starlette", SECRET], tokens)),
+            ours,
+            stack.enter_context(started("FastAPI", [python, peers, "fastapi", SECRET], ours.tokens)),
+            stack.enter_context(started("Starlette", [python, peers, "starlette", SECRET], ours.tokens)),
         ]
 
 

@@ -27,6 +27,7 @@ class Connection:
         self.sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sent_at = 0.0
+        self.last_answer = b""
         self._data = b""
 
     def ask(self, request: bytes) -> None:
@@ -47,7 +48,7 @@ class Connection:
             raise ValueError(data[:500].decode("latin-1"))
         if len(data) < head + 4 + int(match[1]):
             return False
-        self._data = b""
+        self._data, self.last_answer = b"", data
         return True
 
     def answer(self) -> None:
@@ -120,16 +121,29 @@ class Crowd:
 
     def wake(self) -> float:
         """Seconds from a publish until the last one has its answer."""
-        left = len(self._clients)
         self._publisher.ask(self._event)
-        while left:
-            events = self._ready.poll(PATIENCE_S)
-            if not events:
-                raise TimeoutError(f"{left} of {len(self._clients)} got no answer")
-            left -= sum(self._clients[fd].has_answer() for fd, _ in events)
+        self._hear_all()
         took = time.perf_counter() - self._publisher.sent_at
         self._publisher.answer()
         return took
+
+    def _hear_all(self) -> None:
+        waiting = set(self._clients)
+        while waiting:
+            events = self._ready.poll(PATIENCE_S)
+            if not events:
+                raise TimeoutError(f"{len(waiting)} of {len(self._clients)} got no answer")
+            for fd, _ in events:
+                if fd in waiting and self._clients[fd].has_answer():
+                    waiting.discard(fd)
+                    self._ready.modify(fd, 0)
+        for fd in self._clients:
+            self._ready.modify(fd, select.EPOLLIN)
+
+    def timed_out(self) -> int:
+        """Hear everyone out without a publish; how many were told that their time is up."""
+        self._hear_all()
+        return sum(b'"timeout":true' in client.last_answer for client in self._clients.values())
 
     def close(self) -> None:
         for client in self._clients.values():
@@ -167,7 +181,17 @@ def unpark() -> dict[str, float]:
     return {"ms": took * 1e3}
 
 
-JOBS: dict[str, Callable[..., dict[str, float]]] = {job.__name__: job for job in (publish, wake, fan_out, park, unpark)}
+def hear_out() -> dict[str, float]:
+    """Wait until the server has answered everyone who is parked, by itself."""
+    crowd = crowds.pop()
+    timed_out = crowd.timed_out()
+    crowd.close()
+    return {"timed_out": timed_out}
+
+
+JOBS: dict[str, Callable[..., dict[str, float]]] = {
+    job.__name__: job for job in (publish, wake, fan_out, park, unpark, hear_out)
+}
 
 
 def main() -> None:
