@@ -47,17 +47,7 @@ POLITE_DAEMON = """
 setsid sh -c 'trap "echo goodbye; exit" TERM; echo ready; while :; do sleep 0.02; done' &
 exec sleep 600
 """
-HOLDS_A_LOCK = """
-import fcntl, os, subprocess, sys, time
-lock = open(os.path.join(os.environ["PROJECT_ROOT"], "lock"), "w")
-try:
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    print("free", flush=True)
-except OSError:
-    print("held", flush=True)
-subprocess.Popen(["sleep", "600"], pass_fds=[lock.fileno()])
-time.sleep(600)
-"""
+HOLDS_A_LOCK = "exec 9> lock; flock -n 9 && echo free || echo held; sleep 600 & exec sleep 600"
 BOMB = """
 import os, time
 while True:
@@ -81,7 +71,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         ignores=runs(IGNORES, stop_timeout_seconds=0.2),
         goodbye=runs(SAYS_GOODBYE),
         polite=does("sh", "-c", POLITE_DAEMON),
-        holds=runs(HOLDS_A_LOCK),
+        holds=does("sh", "-c", HOLDS_A_LOCK),
         bomb=runs(BOMB, max_processes=40, **once),
         hungry=runs(HUNGRY, memory_limit_mb=60, stop_timeout_seconds=1, **once),
         timed=does(*SLEEPS, run_timeout_seconds=0.2, **once),
