@@ -12,7 +12,7 @@ from .facts import Unsent
 from .index_client import Index
 from .index_messages import Know
 from .order import Order
-from .packing import EXCERPT_BELOW, Packed, Share, pack, pack_excerpts, shares_of
+from .packing import EXCERPT_BELOW, Chosen, Packed, Share, pack, pack_excerpts, shares_of
 from .project import HISTORY_COMMITS, SHOWN_COMMITS, Project, Snapshot
 from .reader import Reader
 from .requirements import roles_of
@@ -23,7 +23,7 @@ from .selection import Selection, anything, choose
 
 JOINTS_BYTES = 256  # names and commas between the parts, and numbers that are longer than the 0 they are measured as
 RANK_S = 2.0
-CUT_FILES = 80  # the best files, of which excerpts are taken
+CUT_FILES, CUT_LEAST, CUT_ROOMS = 80, 20, 16  # excerpts come from the best files: so many, so many times the budget
 
 
 class Built(NamedTuple):
@@ -72,6 +72,17 @@ def _tell(index: Index, project: Project, snapshot: Snapshot) -> None:
         index.look(root, listed)
     if changed:
         index.look(root, sorted(changed))
+
+
+def _worth_cutting(chosen: list[Chosen], sizes: dict[str, int], room: int) -> list[str]:
+    """The best files that were not asked for whole: enough to choose from, few enough to be read at once."""
+    paths = [one.path for one in chosen if not one.named][:CUT_FILES]
+    total = 0
+    for place, path in enumerate(paths):
+        total += sizes[path]
+        if place >= CUT_LEAST and total > room * CUT_ROOMS:
+            return paths[:place]
+    return paths
 
 
 class _Build:
@@ -164,7 +175,7 @@ class _Build:
         chosen = selection.files
         cut = {}
         if room < EXCERPT_BELOW and sum(sizes[one.path] for one in chosen) > room:
-            best = [one.path for one in chosen if not one.named][:CUT_FILES]
+            best = _worth_cutting(chosen, sizes, room)
             blocks = self._index.cut(self._root, self._order.query, best, timeout_s=RANK_S)
             cut = {found.path: found for found in blocks.files} if blocks is not None else {}
         if cut:

@@ -45,16 +45,20 @@ class Lexicon:
             number = len(self._keys)
             self._keys.append(None)
             self._lengths.append(0)
-        length = 0
         for term, times in counts.items():
-            length += times
             found = self._postings.get(term)
             if found is None:
-                found = self._postings[term] = (array("I"), array("I"))
+                self._postings[term] = (array("I", (number,)), array("I", (times,)))
+                continue
             numbers, all_times = found
-            place = len(numbers) if not numbers or numbers[-1] < number else bisect_left(numbers, number)
-            numbers.insert(place, number)
-            all_times.insert(place, times)
+            if numbers[-1] < number:
+                numbers.append(number)
+                all_times.append(times)
+            else:
+                place = bisect_left(numbers, number)
+                numbers.insert(place, number)
+                all_times.insert(place, times)
+        length = sum(counts.values())
         self._number[key] = number
         self._keys[number] = key
         self._terms[key] = tuple(counts)
