@@ -142,8 +142,11 @@ class ExitWatcher:
             with self._lock:
                 if self._stopped:
                     return
-                for key, watched in ended:
-                    self._look_at(key, watched)
+                # All that died together are restarted before the first of them is told of: who hears of it wants
+                # the GIL, too.
+                for exited in [self._look_at(key, watched) for key, watched in ended]:
+                    if exited is not None:
+                        self._on_exit(exited)
 
     def _wait(self) -> list[tuple[int, _Watched]]:
         """Those that may have ended."""
@@ -156,12 +159,12 @@ class ExitWatcher:
             return [(key, watched) for key, watched in list(self._watched.items()) if watched.died_at]
         return [(fd, self._watched[fd]) for fd, _ in ready if fd in self._watched]
 
-    def _look_at(self, key: int, watched: _Watched) -> None:
+    def _look_at(self, key: int, watched: _Watched) -> Exited | None:
         """Under the lock, so that `let_stop` falls before or after the whole of it."""
         process = watched.process
         now = time.monotonic()
         if not HAS_PIDFD and is_alive(process.identity):
-            return
+            return None
         if watched.kill_group:
             signal_group(process.pidfd, process.identity.pid, signal.SIGKILL)
         try:
@@ -169,7 +172,7 @@ class ExitWatcher:
         except ChildProcessError:
             status = self._status_of_stranger(watched, now)
         if status is None:
-            return
+            return None
         del self._watched[key]
         succession = self._succeed(watched, status, now)
         _disarm(watched)
@@ -177,9 +180,7 @@ class ExitWatcher:
             if self._epoll is not None:
                 self._epoll.unregister(process.pidfd)
             os.close(process.pidfd)
-        self._on_exit(
-            Exited(watched.agent_id, watched.incarnation, status, watched.died_at or now, succession),
-        )
+        return Exited(watched.agent_id, watched.incarnation, status, watched.died_at or now, succession)
 
     def _status_of_stranger(self, watched: _Watched, now: float) -> ExitStatus | None:
         """How a process ended that is not our child, or None while that may still become known."""
