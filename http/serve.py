@@ -46,6 +46,7 @@ from .exchange import request_id_of
 from .limits import Limiter
 from .logs import set_up_logging
 from .meter import RequestMeter
+from .quick_routes import quick_routes
 from .results import MAX_RESULT_BYTES
 from .routing import JSON, Actors, Server, too_large
 from .storage import locked, prepare, token_key
@@ -229,9 +230,10 @@ def _serving(application: Application, sock: socket.socket, server: Server) -> I
         yield
     finally:
         server.draining.set()
+        until = time.monotonic() + DRAIN_S + CLOSE_S
         _answer_waiters(server)
         _ended_in_time("agents", lambda: ask(server.actors.spawner, Drain(timeout_s=DRAIN_S), timeout_s=DRAIN_S + 1))
-        http.close(answer_waiters=lambda: _answer_waiters(server), within_s=CLOSE_S)
+        http.close(answer_waiters=lambda: _answer_waiters(server), within_s=max(until - time.monotonic(), CLOSE_S))
         loop.join(timeout=CLOSE_S)
 
 
@@ -243,6 +245,7 @@ def make_server(application: Application, sock: socket.socket) -> io_loop.Server
         worker_threads=WORKER_THREADS,
         max_body_bytes=MAX_RESULT_BYTES,
         render_refusal=render_refusal,
+        is_quick=quick_routes(ROUTES),
     )
     server.channel_class = limited_connection(body_limits(ROUTES))
     return server
