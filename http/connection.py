@@ -18,7 +18,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from .deadlines import monotonic_s
-from .delivery import Evidence, unacknowledged_bytes
+from .delivery import Evidence, unacknowledged_bytes, unread_bytes
 from .parking import HandlerTask, Park, Parked, RefusalTask, ReplyTask, Slip, StreamTask
 from .poller import BROKEN, HANGUP, READ, WRITE
 from .watched_channel import WatchedChannel
@@ -367,6 +367,8 @@ class Connection(WatchedChannel):
     def begin_to_drain(self) -> None:
         if self.stage is LINGERING:
             self.server.deadlines.add(monotonic_s() + LINGER_AT_SHUTDOWN_S, self.handle_close)
+        elif self._is_ready and self.readable() and unread_bytes(self.socket):
+            self.handle_read()  # it was sent in time, and to close over it would reset the connection
         self.proceed()
 
     def _linger_on(self, flags: int) -> None:

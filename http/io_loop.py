@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from waitress import wasyncore
@@ -272,7 +273,9 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
             self._release()
             return
         until = monotonic_s() + within_s
-        self.post(self._begin_to_drain)
+        is_read = threading.Event()
+        self.post(partial(self._begin_to_drain, is_read))
+        is_read.wait(within_s)
         if answer_waiters is not None:
             answer_waiters()
         self.post(self._release_parked)
@@ -281,12 +284,13 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
             self.post(self._stop)
             self._is_down.wait(within_s)
 
-    def _begin_to_drain(self) -> None:
+    def _begin_to_drain(self, is_read: threading.Event) -> None:
         self.is_draining = True
         self.poller.unregister(self._listener)
         wasyncore.dispatcher.close(self)
         for connection in list(self.active_channels.values()):
-            self._act(connection.begin_to_drain)
+            self.post(connection.begin_to_drain)
+        self.post(is_read.set)
 
     def _release_parked(self) -> None:
         self.has_released = True
