@@ -56,6 +56,11 @@ def use(cancellation: Cancellation) -> None:
     _current.set(cancellation)
 
 
+def is_cancellable() -> bool:
+    """Whether this thread's requests can be cancelled."""
+    return _current.get() is not None
+
+
 def cancellable(connected: socket.socket) -> AbstractContextManager[None]:
     """What happens on this connection ends, with Cancelled, when this thread's request is cancelled."""
     by = _current.get()
