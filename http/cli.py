@@ -13,6 +13,7 @@ from .cli_demo import demo
 from .cli_events import events
 from .cli_results import results
 from .cli_server import actors, dashboard, serve, status, stop, token
+from .cli_storage import backup, doctor, restore
 from .cli_top import top
 
 
@@ -34,7 +35,24 @@ def main() -> None:
     """
 
 
-for command in (serve, stop, status, token, agent, context, results, events, actors, audit, top, dashboard, demo):
+for command in (
+    serve,
+    stop,
+    status,
+    token,
+    agent,
+    context,
+    results,
+    events,
+    actors,
+    audit,
+    top,
+    dashboard,
+    doctor,
+    backup,
+    restore,
+    demo,
+):
     main.add_command(command)
 
 

@@ -79,13 +79,17 @@ def text(value: Any) -> str:
 
 
 class Column(NamedTuple):
-    """One column. field: dotted path into the row. show: for people, in tables alone; JSON and CSV stay exact."""
+    """One column. field: dotted path into the row. show: for people, in tables alone; JSON and CSV stay exact.
+
+    may_shrink: cut with … where the terminal is narrow, and left out where it says nothing. wraps: rather than cut.
+    """
 
     title: str
     field: str
     show: Callable[[Any], str] = text
     right: bool = False
     may_shrink: bool = False
+    wraps: bool = False
 
 
 def value_of(row: Row, field: str) -> Any:
@@ -95,11 +99,11 @@ def value_of(row: Row, field: str) -> Any:
     return value
 
 
-def console() -> Console:
-    """Standard output as a terminal."""
+def console(*, stderr: bool = False) -> Console:
+    """Standard output, or standard error, as a terminal."""
     from rich.console import Console
 
-    return Console(highlight=False)
+    return Console(highlight=False, stderr=stderr)
 
 
 def show(renderable: RenderableType = "") -> None:
@@ -117,7 +121,7 @@ def show(renderable: RenderableType = "") -> None:
 
 
 def table_of(rows: Iterable[Row], columns: Sequence[Column], *, title: str | None = None) -> Table:
-    """Only columns that may shrink give way when the terminal is narrow, each line staying one line."""
+    """Only columns that may shrink give way when the terminal is narrow."""
     from rich.table import Table
     from rich.text import Text
 
@@ -133,9 +137,9 @@ def table_of(rows: Iterable[Row], columns: Sequence[Column], *, title: str | Non
             no_wrap=not column.may_shrink,
         )
     for row in shown:
-        cells = [Text.from_markup(row[at]) for at in kept]
-        for cell in cells:
-            cell.no_wrap, cell.overflow = True, "ellipsis"
+        cells = [Text.from_markup(row[at], overflow="fold" if columns[at].wraps else "ellipsis") for at in kept]
+        for cell, at in zip(cells, kept, strict=True):
+            cell.no_wrap = not columns[at].wraps
         table.add_row(*cells)
     return table
 

@@ -167,11 +167,13 @@ class Calls:
         self.token = fresh.token
         return fresh.expires_at
 
-    def once(self, method: str, path: str, content: bytes | None = None) -> Answer:
+    def once(
+        self, method: str, path: str, content: bytes | None = None, *, timeout_s: float = ANSWER_WITHIN_S
+    ) -> Answer:
         """One attempt, whatever its answer."""
         headers = self._headers(content, None)
         try:
-            return self._connections.exchange(method, path, headers=headers, body=content, timeout_s=ANSWER_WITHIN_S)
+            return self._connections.exchange(method, path, headers=headers, body=content, timeout_s=timeout_s)
         except (NotConnected, AnswerLost) as error:
             raise NoServer(f"no sidecar answers at {self.url} ({error})") from error
 

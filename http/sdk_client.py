@@ -21,9 +21,9 @@ class Client(Calls):
 
     # --- the sidecar -----------------------------------------------------------------------------------------
 
-    def health(self) -> dict[str, Any]:
+    def health(self, *, timeout_s: float = ANSWER_WITHIN_S) -> dict[str, Any]:
         """The sidecar's checks; an unhealthy one answers too, with `status` saying so."""
-        answer = self.once("GET", "/health")
+        answer = self.once("GET", "/health", timeout_s=timeout_s)
         return msgspec.json.decode(answer.body, type=dict[str, Any])
 
     def status(self) -> dict[str, Any]:

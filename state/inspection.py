@@ -13,7 +13,7 @@ import msgspec
 
 from .errors import StorageDamaged, StorageInUse, StorageTooNew
 from .fs import Lock, RealFs, is_private
-from .journal_files import LOCK, quarantined, segments, snapshots
+from .journal_files import LOCK, REPAIR_COPY, quarantined, segments, snapshots
 from .journal_recovery import Found, find
 
 Health = Literal["sound", "torn", "damaged", "too new", "unreadable"]
@@ -52,7 +52,11 @@ def journals_in(storage: Path) -> list[Path]:
     """Every directory of the storage that holds a journal."""
     found = [path.parent for pattern in ("*/s*-*.jsonl", "*/*/s*-*.jsonl") for path in storage.glob(pattern)]
     return sorted(
-        {directory for directory in found if (names := _names(directory)) and (segments(names) or snapshots(names))}
+        directory
+        for directory in set(found)
+        if not directory.name.startswith(REPAIR_COPY)
+        and (names := _names(directory))
+        and (segments(names) or snapshots(names))
     )
 
 

@@ -17,6 +17,7 @@ from .fs import AppendFile, Fs
 from .journal_lines import OWN, VERSION, Entry, Footer, Header, Line, encode, parse
 
 LOCK = "LOCK"
+REPAIR_COPY = "before-repair-"  # begins the name of a folder that holds a journal as it was, and is none itself
 RESERVE = "RESERVE"
 
 _SEGMENT = re.compile(r"seg-(\d{16})\.jsonl")

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from .fs import PRIVATE_DIRECTORY, RealFs
-from .journal_files import LOCK, segment_path, segments, snapshot_path, snapshots, write_snapshot
+from .journal_files import LOCK, REPAIR_COPY, segment_path, segments, snapshot_path, snapshots, write_snapshot
 from .journal_lines import OWN, Entry, Line, find_lines
 
 
@@ -45,7 +45,7 @@ def repair_journal(directory: Path, *, now: datetime) -> Repair:
     lock = fs.lock(directory / LOCK)
     try:
         salvage = _salvage(directory)
-        copy = directory / f"before-repair-{now:%Y%m%dT%H%M%S%f}"
+        copy = directory / f"{REPAIR_COPY}{now:%Y%m%dT%H%M%S%f}"
         copy.mkdir(PRIVATE_DIRECTORY)
         old = [directory / name for name in fs.names(directory) if name.endswith((".jsonl", ".tmp"))]
         for path in old:

@@ -363,6 +363,17 @@ class TestTables:
         assert shown(value) == text
 
 
+class TestTheDashboard:
+    def test_opens_by_a_link_that_is_good_once_and_holds_no_token(self, run, sidecar):
+        link = run("dashboard", "--print").stdout.strip()
+        assert link.startswith(f"{sidecar.url}/login?code=")
+        anyone = sidecar.client()
+        assert anyone.get(link).status_code == 200
+        code = link.partition("code=")[2]
+        assert anyone.post("/api/auth/login", json={"code": code}).status_code == 201
+        assert sidecar.client().post("/api/auth/login", json={"code": code}).status_code == 401
+
+
 class TestActorsAndTop:
     def test_actors_are_listed_and_restarted(self, run):
         names = {row["name"] for row in json.loads(run("actors", "--format", "json").stdout)["actors"]}

@@ -1,0 +1,188 @@
+"""`sidecar doctor`, `backup` and `restore`: what is wrong is found and named, and there is a way back."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sidecar.http.cli import main
+from sidecar.http.config import Flags, load
+from sidecar.http.minting import mint_operator_token
+from sidecar.http.sdk import Client
+from sidecar.http.serve import Sidecar, running
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command in the project; it sees the storage of the test and a port that is free."""
+    monkeypatch.chdir(project)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = {"SIDECAR_STORAGE": str(tmp_path / "storage"), "SIDECAR_URL": None, "JWT_TOKEN": None}
+
+    def invoke(*arguments: str, code: int = 0, **more: Any) -> Result:
+        variables = env | {"SIDECAR_PORT": str(port)} | more
+        done = CliRunner().invoke(main, arguments, env=variables, catch_exceptions=False)
+        assert done.exit_code == code, done.output
+        return done
+
+    return invoke
+
+
+@pytest.fixture
+def findings(run: Run) -> Callable[..., dict[str, dict[str, Any]]]:
+    def examine(*options: str, code: int = 0, **env: Any) -> dict[str, dict[str, Any]]:
+        listed = json.loads(run("doctor", "--format", "json", *options, code=code, **env).stdout)["findings"]
+        return {finding["check"]: finding for finding in listed}
+
+    return examine
+
+
+Serving = Callable[..., AbstractContextManager[Sidecar]]
+
+
+@pytest.fixture
+def serving(project: Path, tmp_path: Path) -> Serving:
+    """Sidecars of the project, one after the other, each until its `with` ends."""
+
+    def begin(storage: str = "storage") -> AbstractContextManager[Sidecar]:
+        return running(load(Flags(port=0, storage=tmp_path / storage, project_root=project), {}, working_dir=project))
+
+    return begin
+
+
+def client_of(sidecar: Sidecar) -> Client:
+    return Client(sidecar.url, mint_operator_token(sidecar.config.storage, {}).text)
+
+
+def fill(serving: Serving, count: int = 20) -> None:
+    """A storage with results and events, and no server on it any more."""
+    with serving() as sidecar, client_of(sidecar) as client:
+        for n in range(count):
+            client.store(
+                {"status": "success", "n": n},
+                agent_id="operator",
+                agent_type="operator",
+                issue_id="issue-1",
+                project_id="default",
+            )
+
+
+class TestDoctor:
+    def test_finds_nothing_wrong_where_nothing_is(self, findings):
+        found = findings()
+        assert {finding["verdict"] for finding in found.values()} <= {"ok", "warning"}
+        assert found["project default"]["found"].endswith("main, 2 files tracked")
+        assert "made at the first start" in found["storage"]["found"]
+
+    def test_makes_nothing_by_looking(self, findings, tmp_path):
+        findings()
+        assert not (tmp_path / "storage").exists()
+
+    def test_reads_every_record_also_while_a_server_writes(self, findings, serving):
+        with serving():
+            journal = findings()["journal results"]
+        assert journal["verdict"] == "ok"
+        assert f"written by process {os.getpid()}" in journal["found"]
+
+    def test_names_the_setting_that_is_wrong(self, findings, project):
+        (project / "sidecar.toml").write_text("[server]\nprot = 1\n")
+        found = findings(code=1)
+        assert "port" in found["configuration"]["found"]
+
+    def test_names_the_program_that_is_not_there(self, findings, project):
+        (project / "sidecar.toml").write_text('[profiles.go-specialist]\ncommand = ["no-such-program"]\n')
+        found = findings(code=1)
+        assert "no-such-program" in found["profile go-specialist"]["found"]
+        assert "profiles.go-specialist.command" in found["profile go-specialist"]["advice"]
+
+    def test_sees_whose_port_it_is(self, findings, serving):
+        with serving() as sidecar:
+            port = sidecar.url.rpartition(":")[2]
+            assert f"listens on {sidecar.url}" in findings(SIDECAR_PORT=port)["server"]["found"]
+            assert "but not on" in findings()["server"]["found"]
+
+    def test_sees_a_stranger_on_the_port(self, findings):
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            found = findings(SIDECAR_PORT=str(other.getsockname()[1]), code=1)
+        assert "another program listens" in found["server"]["found"]
+
+    def test_sees_storage_that_others_may_read(self, findings, tmp_path, serving):
+        fill(serving, 1)
+        (tmp_path / "storage").chmod(0o755)
+        found = findings(code=1)
+        assert "mint tokens" in found["storage"]["found"]
+        assert "chmod" in found["storage"]["advice"]
+
+    def test_sees_a_project_without_git(self, findings, tmp_path, monkeypatch):
+        (tmp_path / "plain").mkdir()
+        monkeypatch.chdir(tmp_path / "plain")
+        assert "under no git" in findings()["project default"]["found"]
+
+    def test_repairs_only_when_told_to_and_keeps_what_it_was(self, findings, run, serving, tmp_path):
+        fill(serving)
+        results = tmp_path / "storage" / "results"
+        victim = max(results.glob("*.jsonl"), key=lambda path: path.stat().st_size)
+        whole = victim.read_bytes()
+        middle = whole.index(b"\n", len(whole.rstrip(b"\0 \n")) // 2) + 10
+        victim.write_bytes(whole[:middle] + b"#" + whole[middle + 1 :])
+        damaged = victim.read_bytes()
+        found = findings(code=1)["journal results"]
+        assert found["verdict"] == "wrong"
+        assert "--repair" in found["advice"]
+        assert victim.read_bytes() == damaged
+        said = run("doctor", "--repair").stderr
+        assert "records kept; lost:" in said
+        copy = Path(said.strip().rpartition("as it was: ")[2])
+        assert (copy / victim.name).read_bytes() == damaged
+        assert findings()["journal results"]["verdict"] == "ok"
+        with serving() as sidecar, client_of(sidecar) as client:
+            assert 0 < client.results().total < 20
+
+
+class TestBackup:
+    def test_taken_while_the_server_runs_brings_back_what_was_acknowledged(self, run, serving, tmp_path):
+        fill(serving)
+        with serving() as sidecar, client_of(sidecar) as client:
+            taken = run("backup", str(tmp_path / "it.tar.gz"))
+            before = client.results().results
+        assert "files" in taken.stdout
+        assert len(before) == 20
+        restored = run("restore", str(tmp_path / "it.tar.gz"), "--storage", str(tmp_path / "new"))
+        assert "as of" in restored.stdout
+        with serving("new") as sidecar, client_of(sidecar) as client:
+            assert client.results().results == before
+
+    def test_is_for_its_owners_eyes_and_holds_no_secret(self, run, serving, tmp_path):
+        fill(serving, 1)
+        file = tmp_path / "it.tar.gz"
+        run("backup", str(file))
+        assert file.stat().st_mode & 0o077 == 0
+        run("restore", str(file), "--storage", str(tmp_path / "new"))
+        assert not (tmp_path / "new" / "secret").exists()
+
+    def test_replaces_no_file_and_no_storage(self, run, serving, tmp_path):
+        fill(serving, 1)
+        file = tmp_path / "it.tar.gz"
+        run("backup", str(file))
+        assert "is there already" in run("backup", str(file), code=1).stderr
+        assert "holds journals already" in run("restore", str(file), code=1).stderr
+
+    def test_that_is_not_whole_is_not_restored(self, run, serving, tmp_path):
+        fill(serving)
+        file = tmp_path / "it.tar.gz"
+        run("backup", str(file))
+        file.write_bytes(file.read_bytes()[:-20])
+        assert "not a whole backup" in run("restore", str(file), "--storage", str(tmp_path / "new"), code=1).stderr
+        assert not list((tmp_path / "new").rglob("*.jsonl"))
