@@ -27,7 +27,7 @@ class PipeClosed(Exception):
 class PipedProcess:
     """Runs `main` of one of our modules in a process of its own. One thread may read; any may write.
 
-    module: its dotted name. Raises OSError when the process cannot be started.
+    module: its dotted name; what it prints goes to the sidecar's own standard error. Raises OSError when the process cannot be started.
     """
 
     def __init__(self, module: str) -> None:
@@ -37,7 +37,6 @@ class PipedProcess:
             [sys.executable, "-P", "-c", f"from {module} import main; main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(entries)},
             start_new_session=True,  # Ctrl-C is for the sidecar; it closes the pipes when it is done
         )

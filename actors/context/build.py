@@ -123,7 +123,8 @@ class _Build:
         """The sections before the files, and whether nothing of them was cut."""
         order, snapshot, shares = self._order, self._snapshot, self._shares
         paths = snapshot.listing.paths
-        tree = project_structure(self._name, paths, sum(snapshot.sizes.values()), max_bytes=shares[Share.TREE])
+        room, total = shares[Share.TREE], sum(snapshot.sizes.values())
+        tree = snapshot.once(("tree", room), lambda: project_structure(self._name, paths, total, max_bytes=room))
         full = "git_history" in order.requirements or self._audience.kind == "architect"
         shown = HISTORY_COMMITS if full else SHOWN_COMMITS
         git = git_context(snapshot.git, max_commits=shown, max_bytes=shares[Share.GIT])
@@ -189,14 +190,14 @@ class _Build:
     def _metadata(self) -> bytes:
         paths = self._snapshot.listing.paths
         texts = {}
-        for path in metadata.manifests(paths):
+        for path in self._snapshot.once("manifests", lambda: metadata.manifests(paths)):
             found = self._reader.text(path)
             if not isinstance(found, Unsent):
                 texts[path] = found[0].text
                 self._stamps.append((path, found[1]))
         depends_on, warnings = metadata.dependencies(texts)
         report, covered = self._coverage()
-        types = metadata.project_types(paths)
+        types = self._snapshot.once("types", lambda: metadata.project_types(paths))
         pairs: list[tuple[str, bytes]] = [
             ("project_type", encode(types[0] if types else "unknown")),
             ("project_types", encode(types[:10])),
@@ -216,7 +217,8 @@ class _Build:
     def _coverage(self) -> tuple[dict[str, Any] | None, float | None]:
         """The first report that can be read: where it is, whether it is older than HEAD, and its per cent."""
         commits = self._snapshot.git.commits
-        for path in coverage.candidates(self._snapshot.listing.paths):
+        paths = self._snapshot.listing.paths
+        for path in self._snapshot.once("reports", lambda: coverage.candidates(paths)):
             found = self._reader.text(path, named=True)
             if isinstance(found, Unsent):
                 continue

@@ -127,7 +127,7 @@ class Packed:
 
     def send_whole(self, wanted: Chosen) -> bool:
         """Add a whole file (or as much of it as a file may have) if it fits; False if it does not."""
-        if self._sizes[wanted.path] > 4 * self.room or self.room < _MIN_ENTRY_BYTES + len(wanted.path):
+        if self.room < _MIN_ENTRY_BYTES + len(wanted.path) or self._sizes[wanted.path] > 4 * self.room:
             return False
         found = self._from.fragment(wanted.path, named=wanted.named)
         sent = self.send(wanted, found)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pathspec
 
@@ -33,6 +33,8 @@ SMALL_FILES, SMALL_BYTES = 150, 200 * 1024  # read in less time than another pro
 _COUNTED_UNTRACKED = 50  # new files whose lines are counted
 _NO_GIT = GitFacts(None, None, (), (), None, None, None)
 
+T = TypeVar("T")
+
 
 class Snapshot(NamedTuple):
     """A project at one moment. version: the same as long as nothing that is told of the project has changed.
@@ -46,6 +48,14 @@ class Snapshot(NamedTuple):
     touched: dict[str, int]
     languages: tuple[str, ...]
     version: str
+    memo: dict[object, Any]
+
+    def once(self, key: object, make: Callable[[], T]) -> T:
+        """What `make` gives, made once for this snapshot: most builds differ only in their task."""
+        if key not in self.memo:
+            self.memo[key] = make()
+        found: T = self.memo[key]
+        return found
 
 
 class Project:
@@ -169,7 +179,7 @@ class Project:
                 except NotReadable as error:
                     listing.unread[path] = str(error)
         languages = main_languages(listing.paths)
-        self._snapshot = Snapshot(listing, sizes, facts, last_touched(facts.commits), languages, version)
+        self._snapshot = Snapshot(listing, sizes, facts, last_touched(facts.commits), languages, version, {})
         return self._snapshot
 
     @contextmanager

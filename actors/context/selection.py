@@ -36,10 +36,10 @@ def choose(order: Order, root: str, snapshot: Snapshot, audience: Audience, inde
         for one in ranked
         if one.path in sizes and (audience.belongs(one.path) or (one.score >= least and _is_pointed_at(one, order)))
     }
-    _add_rest(chosen, snapshot, audience)
+    best_first = sorted(chosen.values(), key=lambda one: (-one.score, one.path.count("/"), one.path))
+    best_first += _rest(chosen, snapshot, audience)
     front = {one.path for one in named}
-    order_of = sorted(chosen.values(), key=lambda one: (-one.score, one.path.count("/"), one.path))
-    return Selection(named + [one for one in order_of if one.path not in front], state)
+    return Selection(named + [one for one in best_first if one.path not in front], state)
 
 
 def _is_pointed_at(one: Ranked, order: Order) -> bool:
@@ -47,15 +47,20 @@ def _is_pointed_at(one: Ranked, order: Order) -> bool:
     return one.why in ("earlier results", "uncommitted") or (bool(order.query) and one.why != "recent")
 
 
-def _add_rest(chosen: dict[str, Chosen], snapshot: Snapshot, audience: Audience) -> None:
+def _rest(chosen: dict[str, Chosen], snapshot: Snapshot, audience: Audience) -> list[Chosen]:
     """Below everything that the task points at: the rest of what belongs to the agent, lately touched first."""
     floor = min((one.score for one in chosen.values()), default=1.0) / 2
-    rest = [path for path in snapshot.sizes if path not in chosen and audience.belongs(path)]
-    scores = by_path(rest, "", touched=snapshot.touched, dirty=(), seeds=())
+    own = snapshot.once(("own", audience), lambda: _own_files(snapshot, audience))
+    return [Chosen(path, floor * worth, False, "of the agent's kind") for path, worth in own if path not in chosen]
+
+
+def _own_files(snapshot: Snapshot, audience: Audience) -> list[tuple[str, float]]:
+    """Every file of the agent's kind and what it is worth without a task, 0 to 1, best first."""
+    own = [path for path in snapshot.sizes if audience.belongs(path)]
+    scores = by_path(own, "", touched=snapshot.touched, dirty=(), seeds=())
     top = max(scores.values(), default=0.0) + 0.01
-    for path, score in scores.items():
-        worth = floor * (score + 0.01) / top * min(1.0, audience.prior(path))
-        chosen[path] = Chosen(path, worth, False, "of the agent's kind")
+    worth = {path: (score + 0.01) / top * min(1.0, audience.prior(path)) for path, score in scores.items()}
+    return [(path, worth[path]) for path in ordered(worth)]
 
 
 def _ranked(order: Order, root: str, snapshot: Snapshot, index: Index) -> tuple[list[Ranked], str]:
