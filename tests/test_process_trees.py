@@ -47,7 +47,7 @@ POLITE_DAEMON = """
 setsid sh -c 'trap "echo goodbye; exit" TERM; echo ready; while :; do sleep 0.02; done' &
 exec sleep 600
 """
-HOLDS_A_LOCK = "exec 9> lock; flock -n 9 && echo free || echo held; sleep 600 & exec sleep 600"
+HOLDS_A_LOCK = "exec 9> lock; flock -w 1 9 && echo free || echo held; sleep 600 & exec sleep 600"
 BOMB = """
 import os, time
 while True:
