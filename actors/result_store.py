@@ -226,6 +226,8 @@ class ResultStore(Owner):
         if failure is not None and self._handle is not None:
             # The file must not be synced again: the next incarnation reads what is on the disk.
             self._handle.restart(failure)
+        else:
+            self._compaction.start_if_worth(self.me)  # it may be what makes room
 
     def _announced(self, fact: ResultAnnounced) -> None:
         self._outbox.announced(fact, self.me)

@@ -201,8 +201,10 @@ class DocumentStore:
         return self._journal.numbers()
 
     def is_worth_compacting(self) -> bool:
+        """More of the files is dead than alive, and by much; or by little, where the disk is full."""
         live = sum(table.live_bytes for table in self.tables.values())
-        return self._journal.numbers().size_bytes > max(2 * live, live + COMPACT_ABOVE_BYTES)
+        numbers = self._journal.numbers()
+        return numbers.size_bytes > max(2 * live, live + (0 if numbers.is_short else COMPACT_ABOVE_BYTES))
 
     def begin_compaction(self) -> tuple[Compaction, Callable[[], Iterator[bytes]]]:
         """Draw the line, and freeze what is before it. The records may be asked for in another thread."""

@@ -7,7 +7,6 @@ one commit. See journal_lines (the format), journal_recovery (after a crash), jo
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -27,7 +26,6 @@ log = logging.getLogger(__name__)
 
 SEGMENT_BYTES = 64 << 20
 RESERVE_BYTES = 1 << 20
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Durability(StrEnum):
@@ -38,7 +36,10 @@ class Durability(StrEnum):
 
 
 class JournalNumbers(msgspec.Struct, frozen=True, kw_only=True):
-    """first_seq: the oldest record kept as such, not in a snapshot. failure: why nothing can be written, or None."""
+    """first_seq: the oldest record kept as such, not in a snapshot. failure: why nothing can be written, or None.
+
+    is_short: the disk was found full, and the reserve is spent.
+    """
 
     durability: Durability
     first_seq: int
@@ -47,6 +48,7 @@ class JournalNumbers(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
     quarantined: tuple[str, ...]
     failure: str | None
+    is_short: bool
 
 
 class Compaction:
@@ -65,12 +67,7 @@ class Compaction:
         breathe: called now and then, to let others have their turn; what it raises ends the attempt.
         """
         try:
-            try:
-                self._attempt(records, breathe)
-            except OSError as error:
-                if error.errno not in _FULL or not self._reserve.spend():
-                    raise
-                self._attempt(records, breathe)
+            self._reserve.lend(lambda: self._attempt(records, breathe))
         except OSError as error:
             raise StorageUnavailable(f"{self._directory} cannot be compacted: {error.strerror or error}") from error
 
@@ -141,12 +138,7 @@ class Journal:
 
     def _recover(self) -> None:
         found = find(self._fs, self.directory)
-        try:
-            self.recovered = tuple(cut(self._fs, self.directory, found))
-        except OSError as error:
-            if error.errno not in _FULL or not self._reserve.spend():
-                raise
-            self.recovered = tuple(cut(self._fs, self.directory, found))
+        self.recovered = tuple(self._reserve.lend(lambda: cut(self._fs, self.directory, found)))
         self._fs.sync_directory(self.directory)
         self._read = found.entries
         self._snapshot_at = found.snapshot_at
@@ -216,9 +208,10 @@ class Journal:
         if not frees and not self._reserve.hold():
             raise StorageUnavailable(f"{self.directory} takes only deletes until its disk has room again")
         try:
-            if self._size + len(batch) > self._segment_bytes:
-                self._rotate()
-            self._write(batch, frees=frees)
+            if frees:
+                self._reserve.lend(lambda: self._add(batch))
+            else:
+                self._add(batch)
             if self.durability is Durability.COMMIT:
                 self._sync(last)
         except OSError as error:
@@ -231,7 +224,7 @@ class Journal:
         if self._failure is not None or self._pending or self._marked_seq == self._synced_seq:
             return
         try:
-            self._write(mark(self._synced_seq), frees=False)
+            self._write(mark(self._synced_seq))
         except OSError as error:
             # The note is worth having, not worth failing for: the next commit says the same and is answered for.
             log.warning("mark not written directory=%s: %s", self.directory, error)
@@ -269,7 +262,7 @@ class Journal:
         self.commit()
         self._require_sound()
         try:
-            self._rotate()
+            self._reserve.lend(self._rotate)
         except OSError as error:
             raise StorageUnavailable(f"{self.directory} cannot be compacted: {error.strerror or error}") from error
         return Compaction(self._fs, self.directory, self.last_seq, self._reserve)
@@ -314,6 +307,7 @@ class Journal:
             size_bytes=self._snapshot_size + sum(self._sealed.values()) + self._size,
             quarantined=tuple(path.name for path in self.recovered),
             failure=self._failure,
+            is_short=not self._reserve.is_held,
         )
 
     def _require_sound(self) -> None:
@@ -325,18 +319,17 @@ class Journal:
         self._pending_seq = self.last_seq
         self._only_frees = True
 
-    def _write(self, data: bytes, *, frees: bool) -> None:
+    def _add(self, batch: bytes) -> None:
+        if self._size + len(batch) > self._segment_bytes:
+            self._rotate()
+        self._write(batch)
+
+    def _write(self, data: bytes) -> None:
         try:
             self._file.write(data)
-        except OSError as error:
+        except OSError:
             self._truncate(self._size)
-            if not frees or error.errno not in _FULL or not self._reserve.spend():
-                raise
-            try:
-                self._file.write(data)
-            except OSError:
-                self._truncate(self._size)
-                raise
+            raise
         self._size += len(data)
 
     def _truncate(self, size: int) -> None:

@@ -5,11 +5,18 @@ While the reserve is spent, only what frees space is written; it is filled again
 
 from __future__ import annotations
 
+import errno
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from .fs import Fs
+
+T = TypeVar("T")
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +49,15 @@ class Reserve:
             return False
         self.is_held = True
         return True
+
+    def lend(self, attempt: Callable[[], T]) -> T:
+        """What `attempt` returns; when the disk is full, the space is given up and it is tried once more."""
+        try:
+            return attempt()
+        except OSError as error:
+            if error.errno not in _FULL or not self.spend():
+                raise
+        return attempt()
 
     def spend(self) -> bool:
         """Give the space up; False when there was none to give."""

@@ -63,13 +63,17 @@ def test_a_full_disk_can_forget_results(tmp_path: Path, disk: FaultyFs) -> None:
         disk.capacity = disk.capacity - disk.room()  # not a byte left
         clock.tick(timedelta(days=2, hours=1))
         world.stop()
-        world.start()  # forgets first of all
+        world.start()  # forgets first of all, out of the reserve
         assert world.find().total == 0
-        world.stop()
-        disk.capacity += 1 << 24
-        world.start()
-        assert world.find().total == 0
-        world.put()
+        later = threading.Event()
+        for _ in range(200):  # what is dead is compacted away beside us, and that makes room
+            try:
+                world.put()
+            except StorageUnavailable:
+                later.wait(0.05)
+            else:
+                break
+        assert world.find().total == 1
         world.stop()
 
 
