@@ -27,7 +27,8 @@ class PipeClosed(Exception):
 class PipedProcess:
     """Runs `main` of one of our modules in a process of its own. One thread may read; any may write.
 
-    module: its dotted name; what it prints goes to the sidecar's own standard error. Raises OSError when the process cannot be started.
+    module: its dotted name; what it prints goes to the sidecar's own standard error. Raises OSError when the process
+    cannot be started.
     """
 
     def __init__(self, module: str) -> None:
