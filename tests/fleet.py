@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
@@ -224,6 +225,8 @@ class DoomedSidecar:
             stdout=subprocess.PIPE,
             text=True,
         )
+        self.directory = directory
+        atexit.register(self._clean_up)
         assert self.process.stdout is not None
         self.agents = []
         # The line "up" comes last, or nothing more where it was killed by its sabotage.
@@ -238,6 +241,14 @@ class DoomedSidecar:
         self.process.wait(WITHIN_S)
         assert self.process.stdout is not None
         self.process.stdout.close()
+
+    def _clean_up(self) -> None:
+        """After a test that failed before it had killed the sidecar, or taken over its agents."""
+        self.process.kill()
+        self.process.wait()
+        for pid in Fleet(self.directory).processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 class _Doomed(msgspec.Struct):
