@@ -30,6 +30,11 @@ def count(agents: Sequence[Agent], forgotten: Sequence[Tally]) -> AgentNumbers:
         restarts_total=sum(a.record.restarts for a in agents) + sum(tally.restarts for tally in forgotten),
         by_type=dict(sorted(by_type.items())),
         avg_execution_time_ms=round(1000 * ran_s / runs, 3) if runs else 0.0,
+        by_state={
+            **{state.value: states[state] for state in AgentState},
+            AgentState.COMPLETED: states[AgentState.COMPLETED] + sum(tally.completed for tally in forgotten),
+            AgentState.FAILED: states[AgentState.FAILED] + sum(tally.failed for tally in forgotten),
+        },
     )
 
 

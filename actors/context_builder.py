@@ -201,10 +201,10 @@ class ContextBuilder(Owner):
         if not fact.was_kept:
             self._cache.put(fact.key, fact.built)
         if fact.if_none_match is not None and _names(fact.if_none_match, fact.built.etag):
-            fact.later.answer(ContextBundle(None, fact.built.etag))
+            fact.later.answer(ContextBundle(None, fact.built.etag, cache_hit=fact.was_kept))
             return
         body = finished(fact.built.core, cache_hit=fact.was_kept, at=utc_now())
-        fact.later.answer(ContextBundle(body, fact.built.etag))
+        fact.later.answer(ContextBundle(body, fact.built.etag, cache_hit=fact.was_kept))
 
 
 def _tellable(error: BaseException | None) -> SidecarError:

@@ -354,14 +354,20 @@ class EventBus(Owner):
     def _count(self, project_id: str | None) -> EventNumbers:
         numbers = [n for project, n in self._numbers.items() if project_id in (None, project)]
         woken = sum(n.woken for n in numbers)
-        mailboxes = [m for m in self._mailboxes if project_id in (None, m.key.project_id)]
+        lags = [
+            self._store.log(m.key.project_id).last_place - m.position
+            for m in self._mailboxes
+            if project_id in (None, m.key.project_id)
+        ]
         return EventNumbers(
             total_published=sum(n.published for n in numbers),
             total_delivered=sum(n.delivered for n in numbers),
             active_subscriptions=self._room.count(project_id),
-            queue_depth=sum(self._store.log(m.key.project_id).last_place - m.position for m in mailboxes),
+            queue_depth=sum(lags),
             avg_delivery_time_ms=round(sum(n.wake_ms for n in numbers) / woken, 3) if woken else 0.0,
             dead_letters=len(self._mailboxes.dead_letters(project_id)),
+            mailboxes=len(lags),
+            max_lag=max(lags, default=0),
         )
 
     def _numbers_of(self, project_id: str) -> _Numbers:

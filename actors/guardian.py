@@ -12,12 +12,13 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 import pykka
 
+from ..state.durations import Durations
 from ..state.errors import SidecarError, Unavailable
 from ..supervision.restart import RestartIntensity, Verdict
 from .asking import Fact, Later, R, Recipient, Request
@@ -166,7 +167,10 @@ def _settle(later: Later[Any], reply: Any) -> None:
 
 
 class Handle:
-    """The name of an actor, and whichever incarnation of it runs now. Implements `asking.Recipient`."""
+    """The name of an actor, and whichever incarnation of it runs now. Implements `asking.Recipient`.
+
+    handling: how long its messages took, over all incarnations.
+    """
 
     def __init__(
         self,
@@ -194,6 +198,7 @@ class Handle:
         self._failures = 0
         self._restarts = 0
         self._busy_ms = 0.0
+        self.handling = Durations()
         self._last_error: str | None = None
 
     @property
@@ -269,6 +274,7 @@ class Handle:
     def message_handled(self, took_ms: float) -> None:
         self._processed += 1
         self._busy_ms += took_ms
+        self.handling.add(took_ms / 1000)
 
     def message_failed(self, error: BaseException) -> bool:
         """Count a message that failed unexpectedly; True when there were so many that the state is suspect."""
@@ -376,6 +382,10 @@ class Guardian:
 
     def statuses(self) -> tuple[ActorStatus, ...]:
         return tuple(handle.status() for handle in self._handles.values())
+
+    def handling(self) -> Mapping[str, Durations]:
+        """How long each actor's messages took."""
+        return {name: handle.handling for name, handle in self._handles.items()}
 
     def restart(self, name: str, reason: str) -> bool:
         """Restart one actor; False when there is none of that name."""

@@ -145,7 +145,10 @@ class RefreshToken(Request[Token]):
 
 @dataclass(frozen=True, slots=True)
 class AgentNumbers:
-    """avg_execution_time_ms: over incarnations that ended since the sidecar started; 0 when there are none."""
+    """avg_execution_time_ms: over incarnations that ended since the sidecar started; 0 when there are none.
+
+    by_state: how many agents are in each state, with those long ended.
+    """
 
     active: int
     completed: int
@@ -155,6 +158,7 @@ class AgentNumbers:
     restarts_total: int
     by_type: Mapping[str, int]
     avg_execution_time_ms: float
+    by_state: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -345,7 +349,10 @@ class ReplayDeadLetter(Request[int]):
 
 @dataclass(frozen=True, slots=True)
 class EventNumbers:
-    """queue_depth: events handed to nobody yet, summed over mailboxes. avg_delivery_time_ms: publish to hand-out."""
+    """queue_depth: events handed to nobody yet, summed over mailboxes; max_lag: of the mailbox that has most.
+
+    avg_delivery_time_ms: publish to hand-out.
+    """
 
     total_published: int
     total_delivered: int
@@ -353,6 +360,8 @@ class EventNumbers:
     queue_depth: int
     avg_delivery_time_ms: float
     dead_letters: int
+    mailboxes: int = 0
+    max_lag: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -542,6 +551,7 @@ class ContextBundle:
 
     body: bytes | None
     etag: str
+    cache_hit: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

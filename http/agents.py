@@ -50,11 +50,9 @@ def spawn_agent(call: Call[NewAgent, Nothing]) -> Pending[Any]:
         priority=body.priority or "normal",
         idempotency_key=call.idempotency_key(),
     )
-    return Pending(
-        call.actors.spawner.request(request),
-        lambda spawned: Answer(201, AgentSpawned.of(spawned, now=utc_now())),
-        deadline_s=SPAWN_S,
-    )
+    later = call.actors.spawner.request(request)
+    call.server.instruments.watch_spawn(later)
+    return Pending(later, lambda spawned: Answer(201, AgentSpawned.of(spawned, now=utc_now())), deadline_s=SPAWN_S)
 
 
 @routes.add("GET", "/api/agents", answers=AgentsListed)

@@ -10,7 +10,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +82,16 @@ class Auditor:
             token_id=minted.token_id,
             agent_type=minted.agent_type,
             expires_at=minted.expires_at.isoformat(),
+        )
+
+    def lifecycle(self, event_type: str, project_id: str, about: Mapping[str, Any]) -> None:
+        """What became of an agent."""
+        self.record(
+            event_type,
+            by=SIDECAR,
+            project_id=project_id,
+            subject=about.get("agent_id"),
+            **{name: about[name] for name in _LIFECYCLE if about.get(name) is not None},
         )
 
     def actor_restarted(self, name: str, reason: str) -> None:
@@ -162,11 +172,11 @@ def auditing(storage: Path) -> Iterator[Auditor]:
 
 
 class LifecycleWitness:
-    """The bus as the Spawner knows it: what it announces of agents goes on record when the bus has taken it."""
+    """The bus as the Spawner knows it: whoever listens is told what it announces of agents, once the bus has it."""
 
-    def __init__(self, bus: Recipient, auditor: Auditor) -> None:
+    def __init__(self, bus: Recipient, *listeners: Callable[[str, str, Mapping[str, Any]], None]) -> None:
         self._bus = bus
-        self._auditor = auditor
+        self._listeners = listeners
 
     @property
     def name(self) -> str:
@@ -186,13 +196,8 @@ class LifecycleWitness:
         if answered.cancelled() or answered.exception() is not None:
             return  # it is announced again
         about = msgspec.json.decode(published.data)
-        self._auditor.record(
-            published.event_type,
-            by=SIDECAR,
-            project_id=published.project_id,
-            subject=about.get("agent_id"),
-            **{name: about[name] for name in _LIFECYCLE if about.get(name) is not None},
-        )
+        for listen in self._listeners:
+            listen(published.event_type, published.project_id, about)
 
 
 # What an agent printed (last_lines) is none of the trail's business: it may be anything.

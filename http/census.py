@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import wait
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from ..actors.asking import Later, Recipient
@@ -21,6 +22,7 @@ from ..actors.messages import (
     EventNumbers,
     ResultNumbers,
 )
+from ..state.durations import SYNCS, Durations
 from ..state.errors import SidecarError, Unavailable
 from .routing import Actors, Server
 
@@ -81,6 +83,13 @@ class FleetCollector(Collector):
         yield from _events(census.events)
         yield from _stores(census.results, census.contexts)
         yield from self._actors()
+        yield from self._audit()
+        yield _durations(
+            "sidecar_journal_sync_duration_seconds",
+            "Time to get what was written onto the disk (fdatasync).",
+            "journal",
+            SYNCS.snapshot(),
+        )
 
     def _actors(self) -> Iterator[Metric]:
         depth = GaugeMetricFamily("sidecar_actor_mailbox_depth", "Messages that wait for an actor.", labels=["actor"])
@@ -95,14 +104,33 @@ class FleetCollector(Collector):
             restarted.add_metric([status.name], status.restarts)
             busy.add_metric([status.name], status.busy_ms / 1000)
         yield from (depth, handled, failed, restarted, busy)
+        yield _durations(
+            "sidecar_actor_handling_duration_seconds",
+            "Time an actor took for a message.",
+            "actor",
+            self._server.actor_handling(),
+        )
+
+    def _audit(self) -> Iterator[Metric]:
+        auditor = self._server.auditor
+        yield CounterMetricFamily("sidecar_audit_records", "Records of the audit trail.", auditor.head.seq)
+        yield CounterMetricFamily("sidecar_audit_lost", "Acts that could not be put on record.", auditor.lost)
+
+
+def _durations(name: str, text: str, label: str, of: Mapping[str, Durations]) -> Metric:
+    family = HistogramMetricFamily(name, text, labels=[label])
+    for value, durations in of.items():
+        buckets = [("+Inf" if bound == inf else repr(bound), float(count)) for bound, count in durations.cumulative()]
+        family.add_metric([value], buckets=buckets, sum_value=durations.total_s)
+    return family
 
 
 def _agents(numbers: AgentNumbers | SidecarError) -> Iterator[Metric]:
     if isinstance(numbers, SidecarError):
         return
-    states = GaugeMetricFamily("sidecar_agents", "Agents by what has become of them.", labels=["state"])
-    for state in ("active", "queued", "completed", "failed"):
-        states.add_metric([state], getattr(numbers, state))
+    states = GaugeMetricFamily("sidecar_agents", "Agents by state; also those that ended long ago.", labels=["state"])
+    for state, count in numbers.by_state.items():
+        states.add_metric([state], count)
     yield states
     yield CounterMetricFamily("sidecar_agents_spawned", "Agents spawned.", numbers.spawned_total)
     yield CounterMetricFamily("sidecar_agent_restarts", "Restarts of agents.", numbers.restarts_total)
@@ -116,6 +144,10 @@ def _events(numbers: EventNumbers | SidecarError) -> Iterator[Metric]:
     yield GaugeMetricFamily("sidecar_event_waits", "Requests that wait for events.", numbers.active_subscriptions)
     yield GaugeMetricFamily("sidecar_event_queue_depth", "Events no mailbox has taken yet.", numbers.queue_depth)
     yield GaugeMetricFamily("sidecar_event_dead_letters", "Events that a mailbox gave up on.", numbers.dead_letters)
+    yield GaugeMetricFamily("sidecar_mailboxes", "Places in the log that are kept.", numbers.mailboxes)
+    yield GaugeMetricFamily(
+        "sidecar_mailbox_lag_max_events", "Events not yet taken by the mailbox furthest behind.", numbers.max_lag
+    )
 
 
 def _stores(results: ResultNumbers | SidecarError, contexts: ContextNumbers | SidecarError) -> Iterator[Metric]:

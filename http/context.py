@@ -42,7 +42,9 @@ def get_context(call: Call[Nothing, ContextQuery], issue_id: str, agent_type: st
         refresh=query.refresh,
         if_none_match=call.header("If-None-Match"),
     )
-    return Pending(call.actors.contexts.request(request), _sent, deadline_s=BUILD_S)
+    later = call.actors.contexts.request(request)
+    call.server.instruments.watch_context(later)
+    return Pending(later, _sent, deadline_s=BUILD_S)
 
 
 def _sent(bundle: ContextBundle) -> Answer:

@@ -141,6 +141,7 @@ def _wait(
     )
 
     def render(batch: EventBatch) -> Answer:
+        call.server.instruments.handed_out(batch)
         return Answer(200, EventsAwaited.of(batch, now=utc_now()))
 
     def settle(taken: bool) -> None:

@@ -112,6 +112,7 @@ class Exchange:
         """The error as its caller may see it; logged here where somebody has to look into it."""
         is_operator = self.caller is not None and self.caller.is_operator
         described = describe(error, request_id=self.request_id, now=utc_now(), to_operator=is_operator)
+        self._meter.refused(described.body.code)
         if described.status in (401, 403):
             self._auditor.denied(
                 caller=self.caller,

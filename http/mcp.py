@@ -16,6 +16,7 @@ from msgspec import UNSET
 
 from ..state.errors import PermissionDenied
 from ..state.identity import Caller
+from .auditing import code_of
 from .errors import ErrorBody
 from .mcp_rpc import (
     INVALID_PARAMS,
@@ -145,10 +146,12 @@ def _called(call: Call[Message, Nothing], id_: Id, finish: Finish) -> Outcome:
         try:
             outcome = produce()
         except Exception as error:  # noqa: BLE001  # rendered, and logged where it is not one of ours
+            call.server.instruments.called_tool(tool.name, code_of(error))
             return Refused(error, lambda body: Reply(id=id_, result=finish(_refusal(body))))
         if isinstance(outcome, Pending):
             return _PendingTool(outcome, settled)
         if isinstance(outcome, Answer):
+            call.server.instruments.called_tool(tool.name, "ok")
             return _reply(id_, finish(_content(tool, outcome)))
         return outcome
 

@@ -11,6 +11,8 @@ import msgspec
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 WINDOW_S = 60.0
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+OTHER = "(other)"  # a client must not make labels up
 MAX_SAMPLES = 20_000  # a minute at 333 requests/s; a busier minute is judged by its latest part
 
 
@@ -40,6 +42,9 @@ class RequestMeter:
         self._requests = Counter(
             "sidecar_http_requests", "Requests answered.", ["method", "route", "status"], registry=registry
         )
+        self._refusals = Counter(
+            "sidecar_http_errors", "Requests answered with an error, by its code.", ["code"], registry=registry
+        )
         self._seconds = Histogram(
             "sidecar_http_request_duration_seconds",
             "Time from the request to its answer, long polls left out.",
@@ -53,9 +58,13 @@ class RequestMeter:
     ) -> None:
         """One answered request. An error is an answer of 400 or above. now: monotonic."""
         self._samples.append(_Sample(now, None if is_wait else took_s * 1000, status >= 400, project_id))
-        self._requests.labels(method, route, str(status)).inc()
+        self._requests.labels(method if method in METHODS else OTHER, route, str(status)).inc()
         if not is_wait:
             self._seconds.labels(route).observe(took_s)
+
+    def refused(self, wire_code: str) -> None:
+        """One error that a client was told of, be it inside an answer of another protocol."""
+        self._refusals.labels(wire_code).inc()
 
     def performance(self, *, project_id: str | None, now: float) -> Performance:
         """What the last minute was like; project_id None: for everybody."""

@@ -7,7 +7,7 @@ answer takes time. The table is also what `/openapi.json` is made from.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from ..actors.asking import Recipient
 from ..actors.guardian import ActorStatus
+from ..state.durations import Durations
 from ..state.errors import BodyTooLarge, InvalidRequest, Unavailable
 from ..state.identity import Caller, Permission
 from ..supervision.profile import Profiles
@@ -26,6 +27,7 @@ from .auditing import Auditor
 from .auth import Authenticator
 from .dashboard_sessions import Sessions
 from .errors import ErrorBody
+from .instruments import Instruments
 from .meter import RequestMeter
 from .wire import Nothing
 
@@ -139,6 +141,7 @@ class Server:
     profiles: Profiles
     meter: RequestMeter
     auditor: Auditor
+    instruments: Instruments
     registry: CollectorRegistry
     storage: Path
     started_at_s: float
@@ -147,6 +150,7 @@ class Server:
     authenticator: Authenticator
     sessions: Sessions
     actor_statuses: Callable[[], tuple[ActorStatus, ...]]
+    actor_handling: Callable[[], Mapping[str, Durations]]
     restart_actor: Callable[[str, str], bool]
     api_description: Callable[[], bytes]
 

@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from ipaddress import ip_address
 from types import FrameType
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
 
 from .. import __version__
 from ..actors.asking import ask
@@ -43,6 +43,7 @@ from .config import Config
 from .dashboard_sessions import Sessions
 from .errors import describe
 from .exchange import request_id_of
+from .instruments import Instruments
 from .limits import Limiter
 from .logs import set_up_logging
 from .meter import RequestMeter
@@ -111,8 +112,19 @@ def running(config: Config) -> Iterator[Sidecar]:
 
         guardian = Guardian(gave_up=gave_up, restarted=auditor.actor_restarted)
         url = url_of(host, port)
-        actors = _actors(guardian, config, key=key, revocations=revocations, timers=timers, auditor=auditor, url=url)
-        server = _server(config, actors, guardian, Authenticator(key, revocations), auditor)
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter
+        instruments = Instruments(CollectorRegistry(auto_describe=False))
+        actors = _actors(
+            guardian,
+            config,
+            key=key,
+            revocations=revocations,
+            timers=timers,
+            auditor=auditor,
+            instruments=instruments,
+            url=url,
+        )
+        server = _server(config, actors, guardian, Authenticator(key, revocations), auditor, instruments)
         sidecar = Sidecar(config, host=host, port=port, key=key, server=server)
         stack.callback(guardian.stop)
         guardian.start()
@@ -140,6 +152,7 @@ def _actors(
     revocations: Revocations,
     timers: Timers,
     auditor: Auditor,
+    instruments: Instruments,
     url: str,
 ) -> Actors:
     """The four, in the order in which they start; the handles let them know each other before they run."""
@@ -173,7 +186,7 @@ def _actors(
             triggers=config.triggers,
             key=key,
             revocations=revocations,
-            bus=LifecycleWitness(bus, auditor),
+            bus=LifecycleWitness(bus, auditor.lifecycle, instruments.lifecycle),
             timers=timers,
             base_url=url,
         ),
@@ -194,15 +207,20 @@ def _actors(
 
 
 def _server(
-    config: Config, actors: Actors, guardian: Guardian, authenticator: Authenticator, auditor: Auditor
+    config: Config,
+    actors: Actors,
+    guardian: Guardian,
+    authenticator: Authenticator,
+    auditor: Auditor,
+    instruments: Instruments,
 ) -> Server:
-    registry = CollectorRegistry(auto_describe=False)
     server = Server(
         actors=actors,
         profiles=config.profiles,
-        meter=RequestMeter(registry=registry),
+        meter=RequestMeter(registry=instruments.registry),
         auditor=auditor,
-        registry=registry,
+        instruments=instruments,
+        registry=instruments.registry,
         storage=config.storage,
         started_at_s=time.monotonic(),
         max_wait_s=config.events.max_wait_ms / 1000,
@@ -210,10 +228,12 @@ def _server(
         authenticator=authenticator,
         sessions=Sessions(),
         actor_statuses=guardian.statuses,
+        actor_handling=guardian.handling,
         restart_actor=guardian.restart,
         api_description=lambda: openapi.description(ROUTES),
     )
-    registry.register(FleetCollector(server))
+    instruments.registry.register(FleetCollector(server))
+    ProcessCollector(registry=instruments.registry)
     return server
 
 

@@ -10,10 +10,12 @@ import fcntl
 import os
 import stat
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from .durations import SYNCS
 from .errors import StorageInUse
 
 PRIVATE_FILE = 0o600
@@ -78,6 +80,7 @@ class Fs(Protocol):
 
 class _OsFile:
     def __init__(self, path: Path, flags: int) -> None:
+        self._journal = path.parent.name
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | flags, PRIVATE_FILE)
 
     def write(self, data: bytes) -> None:
@@ -86,10 +89,12 @@ class _OsFile:
             written += os.write(self._descriptor, memoryview(data)[written:])
 
     def sync(self) -> None:
+        started = time.perf_counter()
         if sys.platform == "darwin":
             fcntl.fcntl(self._descriptor, fcntl.F_FULLFSYNC)  # fsync there stops at the drive's own cache
         else:
             os.fdatasync(self._descriptor)
+        SYNCS.add(self._journal, time.perf_counter() - started)
 
     def truncate(self, size: int) -> None:
         os.ftruncate(self._descriptor, size)
