@@ -6,8 +6,9 @@ python -m sidecar.examples.workflows.fan_out
 from __future__ import annotations
 
 import ast
-import email
+import json
 import shutil
+import wsgiref
 from pathlib import Path
 
 from sidecar.examples.workflows.stage import play, stage
@@ -18,7 +19,7 @@ AT_ONCE = 3
 
 def architect(agent: Agent) -> None:
     """One specialist a module; the sidecar queues what is over its limit."""
-    modules = [name for name in agent.context().structure.files if name.endswith(".py") and "/mail/" in name]
+    modules = [name for name in agent.context().structure.files if name.endswith(".py") and "/borrowed/" in name]
     spawned = {agent.spawn("python-specialist", task=module, key=f"{agent.id}:{module}").agent_id for module in modules}
     missing = set(spawned)
     while missing:
@@ -58,9 +59,11 @@ def specialist(agent: Agent) -> None:
 def direct() -> None:
     settings = f"[agents]\nmax_concurrent = {AT_ONCE + 1}\n"  # the architect is one of them
     with stage(__file__, ["chief-architect", "python-specialist"], settings=settings) as on:
-        # Real code to look at: the email package of this very Python.
-        source = Path(email.__file__).parent
-        shutil.copytree(source, on.project / "linkbook" / "mail", ignore=shutil.ignore_patterns("__pycache__", "*.rst"))
+        # Real code to look at: two packages of this very Python.
+        for package in (json, wsgiref):
+            source = Path(str(package.__file__)).parent
+            target = on.project / "linkbook" / "borrowed" / source.name
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         on.spawn("chief-architect", task="How long are our functions?")
         survey = next(on.events("survey_complete")).data
         print(
