@@ -94,7 +94,7 @@ def test_those_that_died_meanwhile_are_restarted(tmp_path: Path) -> None:
         first.kill()
         os.kill(pids[0], signal.SIGKILL)
         # Until init has reaped it: as long as it is a zombie, how it ended can still be seen.
-        wait_until(lambda: not Path(f"/proc/{pids[0]}").exists())
+        wait_until(lambda: not Path(f"/proc/{pids[0]}").exists(), within_s=60)
     with next_sidecar(tmp_path) as fleet:
         lost, kept = first.agents
         wait_until(lambda: fleet.status(lost).incarnation == 2)
@@ -115,12 +115,17 @@ class AgentsAt:
         self.directory, self.sidecar = directory, sidecar
 
     def __enter__(self) -> list[int]:
+        # A process that is just being started shows no environment for a moment.
+        found = wait_until(lambda: found if len(found := self._found()) == len(self.sidecar.agents) else None)
+        return [found[place] for place in sorted(found)]
+
+    def _found(self) -> dict[int, int]:
         marks = {b"AGENT_ID=" + agent.encode(): place for place, agent in enumerate(self.sidecar.agents)}
         found: dict[int, int] = {}
         for pid in Fleet(self.directory).processes():
             environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
             found |= {place: pid for mark, place in marks.items() if mark in environ}
-        return [found[place] for place in sorted(found)]
+        return found
 
     def __exit__(self, *_: object) -> None:
         pass
