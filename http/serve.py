@@ -34,6 +34,7 @@ from ..state.clock import utc_now
 from ..state.errors import ConfigError, InvalidRequest, SidecarError
 from ..state.identity import Revocations, TokenKey
 from . import io_loop, openapi
+from .address import url_of
 from .app import ROUTES, Application
 from .auditing import SIDECAR, Auditor, LifecycleWitness, auditing
 from .auth import Authenticator
@@ -308,12 +309,6 @@ def bind(host: str, port: int) -> socket.socket:
         taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
         why = "is in use" if taken else f"cannot be listened on: {error}"
         raise ConfigError(f"port {port} of {host} {why}", field="port" if taken else "host") from None
-
-
-def url_of(host: str, port: int) -> str:
-    """The URL for clients on this machine, also of a server that listens everywhere."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _served_hosts(host: str, port: int) -> frozenset[str] | None:
