@@ -58,6 +58,16 @@ class Snapshot(NamedTuple):
         return found
 
 
+class _Known(NamedTuple):
+    """What git said that stays true until its own files change."""
+
+    head: str | None
+    tracked: bytes
+    branch: str | None
+    remotes: dict[str, str]
+    log: tuple[Commit, ...]
+
+
 class Project:
     """A project's root and what is known of it. watches: whether changes are watched for, not only looked for."""
 
@@ -72,7 +82,7 @@ class Project:
         self._door: GitDoor | None = None
         self._snapshot: Snapshot | None = None
         self._git_state: object = None
-        self._logged: tuple[str | None, tuple[Commit, ...]] = (None, ())
+        self._known: _Known | None = None
         self._watches = watches
         self._near_index: NearIndex | None = None
         self._changed: frozenset[str] | None = None
@@ -93,13 +103,14 @@ class Project:
             state = self._door.state() if self._door is not None else None
         except GitUnavailable as error:
             return self._without_git(str(error))
-        if not anew and changed is not None and not changed and self._snapshot is not None and state == self._git_state:
+        is_same = state == self._git_state and not anew
+        if is_same and changed is not None and not changed and self._snapshot is not None:
             return self._snapshot
         self._git_state = state
         if self._door is None:
             return self._without_git(None)
         try:
-            return self._with_git(self._door)
+            return self._with_git(self._door, anew=not is_same)
         except GitUnavailable as error:
             self._git_state = None
             return self._without_git(str(error))
@@ -121,28 +132,30 @@ class Project:
         if self.watcher is not None:
             self.watcher.stop()
 
-    def _with_git(self, door: GitDoor) -> Snapshot:
+    def _with_git(self, door: GitDoor, *, anew: bool) -> Snapshot:
+        known = None if anew else self._known
         door.disarmed()
-        # Side by side: each is a process that mostly waits, and a first request waits for all of them.
+        # Side by side: each is a process that mostly waits, and a request waits for all of them.
         with ThreadPoolExecutor(max_workers=3, thread_name_prefix="context-git") as beside:
-            asked_status, asked_tracked = beside.submit(door.status), beside.submit(door.tracked)
-            asked_about = beside.submit(lambda: (door.branch(), door.remotes()))
-            head = door.head()
-            log = door.log(head, limit=HISTORY_COMMITS) if head is not None and head != self._logged[0] else b""
-            said, tracked, (branch, remotes) = asked_status.result(), asked_tracked.result(), asked_about.result()
-        if head is not None and head != self._logged[0]:
-            self._logged = (head, read_log(log, door.prefix))
-        counted = door.numstat() if head is not None and said else b""
-        version = _digest(said, counted, tracked, repr((head, branch, sorted(remotes.items()))).encode())
+            asked_status = beside.submit(door.status)
+            if known is None:
+                asked = beside.submit(door.tracked), beside.submit(door.branch), beside.submit(door.remotes)
+                head = door.head()
+                log = read_log(door.log(head, limit=HISTORY_COMMITS), door.prefix) if head is not None else ()
+                known = _Known(head, asked[0].result(), asked[1].result(), asked[2].result(), log)
+            counted = door.numstat() if known.head is not None else b""
+            said = asked_status.result()
+        self._known = known
+        version = _digest(said, counted, known.tracked, repr((known.head, known.branch, known.remotes)).encode())
         if self._snapshot is not None and self._snapshot.version == version:
             return self._snapshot
         status = read_status(said, door.prefix)
-        listing = from_git(tracked, status.untracked, status.deleted, door.prefix)
+        listing = from_git(known.tracked, status.untracked, status.deleted, door.prefix)
         counts = read_numstat(counted, door.prefix) | self._lines_of(status)
-        commits = self._logged[1] if head is not None else ()
-        remote = "origin" if "origin" in remotes else next(iter(sorted(remotes)), None)
-        url = remotes[remote] if remote else None
-        facts = GitFacts(branch, head, commits, uncommitted(status, counts), remote, url, None)
+        remote = "origin" if "origin" in known.remotes else next(iter(sorted(known.remotes)), None)
+        url = known.remotes[remote] if remote else None
+        changes = uncommitted(status, counts)
+        facts = GitFacts(known.branch, known.head, known.log, changes, remote, url, None)
         return self._keep(listing, facts, version)
 
     def _lines_of(self, status: Status) -> dict[str, tuple[int | None, int | None]]:
