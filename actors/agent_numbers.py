@@ -10,7 +10,7 @@ import msgspec
 from ..state.agent_registry import AgentRecord, Tally
 from ..state.models import AgentState
 from .agent import HOLDS_SLOT, Agent
-from .messages import AgentNumbers
+from .replies import AgentNumbers
 
 
 def count(agents: Sequence[Agent], forgotten: Sequence[Tally]) -> AgentNumbers:

@@ -15,7 +15,8 @@ import msgspec
 from ..state.agent_registry import AgentRecord, AgentRegistry, Announced, Announcement
 from ..state.errors import SidecarError
 from .asking import Fact, Later, Recipient
-from .messages import Published, PublishEvent
+from .messages import PublishEvent
+from .replies import Published
 from .timers import Timers
 
 log = logging.getLogger(__name__)

@@ -35,14 +35,12 @@ from .messages import (
     BuildContext,
     ClearContext,
     ContextBuilderRequest,
-    ContextBundle,
-    ContextCleared,
-    ContextNumbers,
     CountContexts,
     FindResults,
     FindSpec,
     ListEvents,
 )
+from .replies import ContextBundle, ContextCleared, ContextNumbers
 from .timers import Timers
 
 log = logging.getLogger(__name__)

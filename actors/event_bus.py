@@ -38,17 +38,15 @@ from .messages import (
     AwaitEvents,
     CountEvents,
     EventBusRequest,
-    EventNumbers,
     EventPublished,
     ListDeadLetters,
     ListEvents,
     ListMailboxes,
-    MailboxStatus,
-    Published,
     PublishEvent,
     ReplayDeadLetter,
     TellTriggered,
 )
+from .replies import EventNumbers, MailboxStatus, Published
 from .timers import Timers
 from .waiters import Waiter
 from .waiting_room import WaitingRoom

@@ -13,7 +13,8 @@ from ..state.event_filter import compile_filter
 from ..state.event_log import EventLog, Gap, is_past_ttl
 from ..state.mailbox import Delivery
 from ..state.models import Event, EventId, event_seq
-from .messages import EventBatch, EventPage, ListEvents
+from .messages import ListEvents
+from .replies import EventBatch, EventPage
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):

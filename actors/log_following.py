@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from ..supervision.agent_logs import AgentLogs, Chunk
 from .agent import Agent, LogsDue
 from .asking import Later, Recipient
-from .messages import LogChunk, ReadLogs
+from .messages import ReadLogs
+from .replies import LogChunk
 from .timers import Timers
 
 _LOOK_EVERY_S = 0.1  # as long as a person does not notice

@@ -19,7 +19,8 @@ from ..state.models import EventId, NextAgent, ResultStatus, StoredResult
 from ..state.stored_results import StoredResults
 from ..supervision.profile import Profiles
 from .asking import Later, Recipient
-from .messages import Published, PublishEvent, ResultAnnounced, Stored, TimeToAnnounce
+from .messages import PublishEvent, ResultAnnounced, TimeToAnnounce
+from .replies import Published, Stored
 from .timers import Timers
 
 log = logging.getLogger(__name__)

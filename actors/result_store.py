@@ -29,16 +29,14 @@ from .messages import (
     FindResults,
     GetResult,
     ResultAnnounced,
-    ResultNumbers,
-    ResultPage,
     ResultsCompacted,
     ResultStoreRequest,
-    Stored,
     StoreResult,
     TimeToAnnounce,
     TimeToForget,
     TimeToSettle,
 )
+from .replies import ResultNumbers, ResultPage, Stored
 from .result_compaction import ResultCompaction
 from .result_outbox import ResultOutbox, next_agents, stored
 from .timers import Timers

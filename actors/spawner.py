@@ -42,6 +42,7 @@ from .asking import Later, Recipient
 from .guardian import Owner
 from .keeper import Keeper
 from .log_following import LogFollowing
+from .replies import SpawnedAgent
 from .starting import Starting
 from .timers import Timers
 from .triggers import Triggers
@@ -207,7 +208,7 @@ class Spawner(Owner):
 
     # --- requests ------------------------------------------------------------------------------------------
 
-    def _spawn_agent(self, request: m.SpawnAgent) -> m.SpawnedAgent:
+    def _spawn_agent(self, request: m.SpawnAgent) -> SpawnedAgent:
         digest = _digest(request)
         if (earlier := self._spawned_before(request, digest)) is not None:
             return self._first_answer(earlier)
@@ -266,14 +267,14 @@ class Spawner(Owner):
                 return agent
         return None
 
-    def _first_answer(self, agent: Agent) -> m.SpawnedAgent:
+    def _first_answer(self, agent: Agent) -> SpawnedAgent:
         record = agent.record
         if record.incarnation == 1 and record.cause is ExitCause.START_FAILED:
             raise SpawnFailed(f"agent {agent.id} could not be started: {record.last_error}", agent_id=agent.id)
         token = None
         if record.state is not AgentState.QUEUED and agent.token is not None:
             token = agent.token
-        return m.SpawnedAgent(agent.status(), token, context_injected=record.incarnation > 0)
+        return SpawnedAgent(agent.status(), token, context_injected=record.incarnation > 0)
 
     def _stop_agent(self, request: m.StopAgent) -> AgentStatus | Later[AgentStatus]:
         agent = self._agent(request.agent_id, request.project_id)

@@ -10,7 +10,8 @@ from ..state.event_filter import EventFilter
 from ..state.mailbox import Mailbox, MailboxKey
 from ..state.models import Event
 from .asking import Later
-from .messages import AwaitEvents, EventBatch
+from .messages import AwaitEvents
+from .replies import EventBatch
 
 _EVERY_TYPE = ""  # no event type is empty
 

@@ -22,7 +22,8 @@ from ..state.mailboxes import Mailboxes
 from ..state.models import Event
 from .asking import Later
 from .event_reading import Reading, read_since
-from .messages import AnswerId, AwaitEvents, EventBatch
+from .messages import AwaitEvents
+from .replies import AnswerId, EventBatch
 from .waiters import Waiter, Waiters, concerns
 
 MAX_MAILBOXES_PER_AGENT = 256

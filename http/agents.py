@@ -5,16 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..actors.asking import ask
-from ..actors.messages import (
-    GetAgent,
-    ListAgents,
-    LogChunk,
-    ReadLogs,
-    RecordHeartbeat,
-    RestartAgent,
-    SpawnAgent,
-    StopAgent,
-)
+from ..actors.messages import GetAgent, ListAgents, ReadLogs, RecordHeartbeat, RestartAgent, SpawnAgent, StopAgent
+from ..actors.replies import LogChunk
 from ..state.clock import utc_now
 from ..state.errors import WrongIdentity
 from ..state.identity import Permission

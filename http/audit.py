@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from ..actors.messages import SpawnedAgent
+from ..actors.replies import SpawnedAgent
 from ..state.errors import SidecarError
 from ..state.identity import Permission
 from .auditing import code_of

@@ -12,16 +12,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from ..actors.asking import Later, Recipient
-from ..actors.messages import (
-    AgentNumbers,
-    ContextNumbers,
-    CountAgents,
-    CountContexts,
-    CountEvents,
-    CountResults,
-    EventNumbers,
-    ResultNumbers,
-)
+from ..actors.messages import CountAgents, CountContexts, CountEvents, CountResults
+from ..actors.replies import AgentNumbers, ContextNumbers, EventNumbers, ResultNumbers
 from ..state.durations import SYNCS, Durations
 from ..state.errors import SidecarError, Unavailable
 from .routing import Actors, Server

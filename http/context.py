@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..actors.asking import ask
-from ..actors.messages import BuildContext, ClearContext, ContextBundle
+from ..actors.messages import BuildContext, ClearContext
+from ..actors.replies import ContextBundle
 from ..state.errors import WrongIdentity
 from ..state.identity import Permission
 from . import wire

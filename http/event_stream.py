@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from ..actors.asking import Later, Recipient
-from ..actors.messages import AwaitEvents, EventBatch
+from ..actors.messages import AwaitEvents
+from ..actors.replies import EventBatch
 from ..state.errors import SidecarError
 from .routing import Sink
 from .wire import encode

@@ -8,13 +8,13 @@ from ..actors.asking import ask
 from ..actors.messages import (
     AnswerSettled,
     AwaitEvents,
-    EventBatch,
     ListDeadLetters,
     ListEvents,
     ListMailboxes,
     PublishEvent,
     ReplayDeadLetter,
 )
+from ..actors.replies import EventBatch
 from ..state.clock import utc_now
 from ..state.errors import InvalidEvent, WrongIdentity
 from ..state.identity import Permission

@@ -12,7 +12,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from ..actors.messages import ContextBundle, EventBatch, SpawnedAgent
+from ..actors.replies import ContextBundle, EventBatch, SpawnedAgent
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _BYTES = tuple(float(4**power) for power in range(5, 13))  # 1 KiB to 16 MiB

@@ -9,7 +9,7 @@ from typing import TypeVar
 from prometheus_client import generate_latest
 
 from .. import __version__
-from ..actors.messages import ResultNumbers
+from ..actors.replies import ResultNumbers
 from ..state.errors import NotFound, SidecarError
 from ..state.identity import Permission
 from .census import take_census

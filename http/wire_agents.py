@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from ..actors.messages import LogChunk, SpawnedAgent
+from ..actors.replies import LogChunk, SpawnedAgent
 from ..state.models import AgentId, AgentState, AgentStatus, EventId, ExitCause, SpawnPriority
 from .wire import Body, Nothing, Timed
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from ..actors.messages import ContextCleared
+from ..actors.replies import ContextCleared
 from .wire import Nothing, Timed
 
 

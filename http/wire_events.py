@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from ..actors.messages import EventBatch, EventPage, MailboxStatus, Published
+from ..actors.replies import EventBatch, EventPage, MailboxStatus, Published
 from ..state.event_log import Gap
 from ..state.mailbox import Delivery
 from ..state.mailboxes import DeadLetter

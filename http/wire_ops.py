@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from ..actors.guardian import ActorStatus
-from ..actors.messages import AgentNumbers, ContextNumbers, EventNumbers, ResultNumbers
+from ..actors.replies import AgentNumbers, ContextNumbers, EventNumbers, ResultNumbers
 from .meter import Performance
 from .wire import Timed
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from ..actors.messages import ResultPage, Stored
+from ..actors.replies import ResultPage, Stored
 from ..state.models import EventId, NextAgent, ResultId, ResultStatus, StoredResult
 from .wire import Body, Nothing, Timed
 

@@ -116,7 +116,7 @@ class Folding:
         self._held: dict[bytes, _Fold] = {}
 
     def add(self, act: Act, *, now: float) -> list[Act]:
-        """What is to be recorded now: what has become due, and the act if it is the first of its kind. now: monotonic."""
+        """What is to be recorded now: what has become due, and the act if it is the first of its kind."""
         due = self.due(now=now)
         key = msgspec.json.encode(act)
         held = self._held.get(key)

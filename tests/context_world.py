@@ -21,15 +21,8 @@ from sidecar.actors.context.project import Project
 from sidecar.actors.context.requirements import FilePatterns
 from sidecar.actors.context_builder import ContextBuilder, ContextOptions
 from sidecar.actors.guardian import Guardian, Handle
-from sidecar.actors.messages import (
-    BuildContext,
-    ContextBundle,
-    EventPage,
-    FindResults,
-    FindSpec,
-    ListEvents,
-    ResultPage,
-)
+from sidecar.actors.messages import BuildContext, FindResults, FindSpec, ListEvents
+from sidecar.actors.replies import ContextBundle, EventPage, ResultPage
 from sidecar.actors.timers import Timers
 from sidecar.state.clock import utc_now
 from sidecar.state.errors import Unavailable

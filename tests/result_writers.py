@@ -16,7 +16,8 @@ from sidecar.actors import result_compaction, result_outbox
 from sidecar.actors.asking import ask
 from sidecar.actors.event_bus import EventBus, EventOptions
 from sidecar.actors.guardian import Guardian, Handle
-from sidecar.actors.messages import Stored, StoreResult
+from sidecar.actors.messages import StoreResult
+from sidecar.actors.replies import Stored
 from sidecar.actors.result_store import ResultOptions, ResultStore
 from sidecar.actors.timers import Timers
 from sidecar.state.document_store import DocumentStore

@@ -21,14 +21,13 @@ from sidecar.actors.messages import (
     AnswerWaiters,
     AwaitEvents,
     CountEvents,
-    EventBatch,
     ListDeadLetters,
     ListEvents,
     ListMailboxes,
-    Published,
     PublishEvent,
     ReplayDeadLetter,
 )
+from sidecar.actors.replies import EventBatch, Published
 from sidecar.actors.timers import Timers
 from sidecar.state.errors import EventsGone, IdempotencyConflict, InvalidRequest, RateLimited
 from sidecar.state.models import AgentId

@@ -1,0 +1,192 @@
+"""What the actors answer: the records that stand in the brackets of `messages.py`. Frozen, like the messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from ..state.event_log import Gap
+from ..state.identity import Token
+from ..state.mailbox import Delivery, MailboxKey
+from ..state.models import (
+    AgentId,
+    AgentStatus,
+    Event,
+    EventId,
+    NextAgent,
+    ResultId,
+    StoredResult,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnedAgent:
+    """token: what the agent got as JWT_TOKEN; None only while the agent is queued."""
+
+    status: AgentStatus
+    token: Token | None
+    context_injected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LogChunk:
+    """data: whole bytes of the log from `offset`; next_offset: where to read on; ended: no more will come."""
+
+    data: bytes
+    offset: int
+    next_offset: int
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AgentNumbers:
+    """avg_execution_time_ms: over incarnations that ended since the sidecar started; 0 when there are none.
+
+    by_state: how many agents are in each state, with those long ended.
+    """
+
+    active: int
+    completed: int
+    failed: int
+    queued: int
+    spawned_total: int
+    restarts_total: int
+    by_type: Mapping[str, int]
+    avg_execution_time_ms: float
+    by_state: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """subscribers: agents that wait for the event now or whose profile subscribes to its topic, sorted."""
+
+    event_id: EventId
+    topic: str
+    ttl_s: int
+    subscribers: tuple[AgentId, ...]
+    published_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerId:
+    """Which answer of which mailbox, so that its fate can be told."""
+
+    mailbox: MailboxKey
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventBatch:
+    """What a wait got. next_cursor: `since` for reading on without a mailbox.
+
+    answer: what to name in AnswerSettled; None where nothing depends on the answer's fate.
+    """
+
+    deliveries: tuple[Delivery, ...]
+    more_available: bool
+    next_cursor: EventId
+    timed_out: bool
+    superseded: bool = False
+    gap: Gap | None = None
+    answer: AnswerId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """Newest first. next_cursor: `before` of the next older page, or None. total: how many match, over all pages."""
+
+    events: tuple[Event, ...]
+    next_cursor: EventId | None
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxStatus:
+    """position: the last event taken. lag: events of the mailbox's project after it, matching or not."""
+
+    project_id: str
+    agent_id: AgentId
+    event_types: tuple[str, ...]
+    topics: tuple[str, ...]
+    filter: str
+    consumer: str
+    position: EventId
+    lag: int
+    deliveries: int
+    is_waited_on: bool
+    gap: Gap | None
+    last_used_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class EventNumbers:
+    """queue_depth: events handed to nobody yet, summed over mailboxes; max_lag: of the mailbox that has most.
+
+    avg_delivery_time_ms: publish to hand-out.
+    """
+
+    total_published: int
+    total_delivered: int
+    active_subscriptions: int
+    queue_depth: int
+    avg_delivery_time_ms: float
+    dead_letters: int
+    mailboxes: int = 0
+    max_lag: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    result_id: ResultId
+    storage_path: str
+    next_agents: tuple[NextAgent, ...]
+    event_id: EventId
+    stored_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ResultPage:
+    """Newest first. total: how many match, over all pages. next_cursor: of the next older page, or None."""
+
+    results: tuple[StoredResult, ...]
+    next_cursor: str | None
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResultNumbers:
+    """total_bytes: of the results' JSON, not of the files that hold them. storage_path: of the whole store.
+
+    problem: why results cannot be stored just now, or None. quarantined: files that keep a torn tail, cut at the start.
+    """
+
+    results_stored: int
+    total_bytes: int
+    storage_path: str
+    problem: str | None = None
+    quarantined: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ContextBundle:
+    """A context ready to send. body: the whole JSON answer, but None when `if_none_match` named this very bundle."""
+
+    body: bytes | None
+    etag: str
+    cache_hit: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ContextCleared:
+    entries_removed: int
+    bytes_freed: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContextNumbers:
+    """cache_hit_rate: hits / (hits + misses) since the start, 0.0 before the first request."""
+
+    cache_entries: int
+    cache_bytes: int
+    cache_hit_rate: float
