@@ -19,7 +19,7 @@ from tests.simulated_disk import HOME, Inode, PowerLoss, SimulatedFs
 
 LIVES = 3
 QUICK_TRIALS = 150
-SOAK_TRIALS = 30_000
+SOAK_TRIALS = 10_000
 
 
 Tables = dict[str, dict[int, bytes]]
