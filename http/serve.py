@@ -338,8 +338,19 @@ def serve(config: Config) -> int:
 def _on_signals(sidecar: Sidecar) -> None:
     def end(number: int, _: FrameType | None) -> None:
         if sidecar.must_end.is_set():
-            os._exit(128 + number)
+            # A thread, since the interrupted one may hold what the asking needs.
+            threading.Thread(target=_end_at_once, args=(sidecar, number), name="end at once", daemon=True).start()
         sidecar.must_end.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
+
+
+def _end_at_once(sidecar: Sidecar, number: int) -> None:
+    """Agents that were to be stopped are killed now: none outlives a sidecar that was told twice to end."""
+    try:
+        ask(sidecar.server.actors.spawner, Drain(timeout_s=0.0), timeout_s=ASK_S)
+    except SidecarError as error:
+        log.error("agents did not end at once: %s", error)
+    finally:
+        os._exit(128 + number)
