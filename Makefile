@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOCKED := $(VENV)/.locked
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench soak lock clean
+.PHONY: help install demo browser test check bench soak lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -24,7 +24,18 @@ install: $(LOCKED)  ## the virtual environment, with the package installed from 
 demo: install  ## a team of agents finishes a piece of work (KEEP=1 leaves the server up)
 	$(BIN)/sidecar demo $(if $(KEEP),--keep)
 
-test: install  ## the whole test suite
+# The dashboard is tested in a real browser, which no Python package brings along. Without one those tests are skipped.
+browser:  ## Chromium and its driver, for the dashboard's tests
+	@if command -v chromedriver >/dev/null && { command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null; then \
+	    exit 0; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update --quiet=2 && apt-get install --quiet=2 --yes --no-install-recommends chromium chromium-driver \
+	        || echo "chromium and chromium-driver could not be installed; the dashboard's tests are skipped" >&2; \
+	else \
+	    echo "no Chromium with chromedriver here; the dashboard's tests are skipped. Debian: sudo apt-get install chromium chromium-driver" >&2; \
+	fi
+
+test: install browser  ## the whole test suite
 	$(BIN)/python -m pytest -m "not soak" $(ARGS)
 
 check: install  ## ruff, mypy --strict, the import contract

@@ -2,7 +2,7 @@
 
 import { get, segment } from "./api.js";
 import { button, h, link } from "./dom.js";
-import { clock, duration } from "./format.js";
+import { clock, milliseconds } from "./format.js";
 
 export const json = (value) => h("pre", { class: "json", tabindex: "0", text: JSON.stringify(value, null, 2) });
 
@@ -64,7 +64,7 @@ export class Detail {
     const { events, total } = await get("/api/events", { filter, limit: 200, project_id: event.project_id });
     if (this.shown !== event.event_id) return;
     const steps = events.reverse().map((each, at) => {
-      const waited = at ? `+${duration((Date.parse(each.timestamp) - Date.parse(events[at - 1].timestamp)) / 1000)}` : clock(each.timestamp);
+      const waited = at ? `+${milliseconds(Date.parse(each.timestamp) - Date.parse(events[at - 1].timestamp))}` : clock(each.timestamp);
       const isThis = each.event_id === event.event_id;
       return h("li", { "aria-current": isThis ? "true" : null }, h("span", { class: "quiet", text: waited }),
         button(each.event_type, () => this.showEvent(each), { class: "plain" }), h("span", { class: "quiet", text: each.publisher }));

@@ -31,7 +31,12 @@ export function ask({ title, text = "", fields = [], confirm, isDangerous = fals
       yes.disabled = false;
     }
   });
-  dialog.addEventListener("close", () => dialog.remove());
+  const leave = () => dialog.close();
+  addEventListener("hashchange", leave);
+  dialog.addEventListener("close", () => {
+    removeEventListener("hashchange", leave);
+    dialog.remove();
+  });
   document.body.append(dialog);
   dialog.showModal();
 }

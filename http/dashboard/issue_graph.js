@@ -6,7 +6,7 @@ import { livesOf, toneOf } from "./incarnations.js";
 import { Timescale } from "./timescale.js";
 
 const WIDTH = 1000;
-const LANE = 34;
+const LANE = 36;
 const TOP = 22;
 const LEFT = 190;
 const LIFECYCLE = /^agent_(spawned|started|exited|restarting|stopped|adopted|lost)$/;
@@ -36,15 +36,15 @@ export class IssueGraph {
       scale.marks(height),
       lanes.map((lane) => this.lane(lane, scale, place.get(lane.id), now)),
       lanes.map((lane) => arrow(lane, events, scale, place)).filter(Boolean),
-      events.filter((event) => !LIFECYCLE.test(event.event_type) && event.event_type !== "result_stored").map((event) => this.mark(event, scale, place)).filter(Boolean),
+      events.filter(isOwn).map((event) => this.mark(event, scale, place)),
       results.map((result) => this.result(result, scale, place)),
     ));
   }
 
   lane(lane, scale, y, now) {
-    const name = svg("text", { x: 4, y: y + 4, class: "name", tabindex: "0", role: "link" });
+    const name = svg("text", lane.agent ? { x: 4, y: y + 4, class: "name", tabindex: "0", role: "link" } : { x: 4, y: y + 4, class: "tick start" });
     name.textContent = lane.type.length > 24 ? `${lane.type.slice(0, 23)}…` : lane.type;
-    opens(name, `${lane.id}, ${lane.lives.at(-1)?.end ?? "not started"}`, () => this.onAgent(lane.id));
+    if (lane.agent) opens(name, `${lane.id}, ${lane.lives.at(-1)?.end ?? "not started"}`, () => this.onAgent(lane.id));
     const bars = lane.lives.map((life) => {
       const from = scale.x(life.from);
       const width = Math.max(3, scale.x(life.to ?? now) - from);
@@ -56,14 +56,13 @@ export class IssueGraph {
 
   mark(event, scale, place) {
     const y = place.get(laneOf(event));
-    if (y === undefined) return null;
-    const mark = svg("circle", { cx: scale.x(Date.parse(event.timestamp)).toFixed(1), cy: y, r: 4.5, class: `mark ${event.topic === "error" ? "bad" : "event"}`, tabindex: "0", role: "button" });
+    const mark = svg("circle", { cx: scale.x(Date.parse(event.timestamp)).toFixed(1), cy: y + 8, r: 4.5, class: `mark ${event.topic === "error" ? "bad" : "event"}`, tabindex: "0", role: "button" });
     return opens(mark, `event ${event.event_type}`, () => this.onEvent(event));
   }
 
   result(result, scale, place) {
     const x = scale.x(Date.parse(result.stored_at));
-    const y = place.get(result.agent_id);
+    const y = place.get(result.agent_id) - 6;
     const mark = svg("path", { d: `M${x.toFixed(1)} ${y - 7}l6 7l-6 7l-6 -7Z`, class: `mark ${result.status === "success" ? "good" : result.status === "partial" ? "warn" : "bad"}`, tabindex: "0", role: "button" });
     return opens(mark, `result of ${result.agent_type}: ${result.status}`, () => this.onResult(result));
   }
@@ -77,12 +76,17 @@ function lanesOf(agents, results, events) {
   };
   for (const agent of agents) lane(agent.agent_id, agent.agent_type).agent = agent;
   for (const result of results) lane(result.agent_id, result.agent_type);
+  // Whoever published about the issue without being one of its agents: an operator, a program.
+  for (const event of events) if (isOwn(event)) lane(laneOf(event), event.publisher_type);
   for (const each of lanes.values()) {
     each.lives = livesOf(events.filter((event) => event.data.agent_id === each.id));
-    each.begins = each.lives[0]?.from ?? Date.parse(each.agent?.started_at ?? results.find((result) => result.agent_id === each.id)?.stored_at ?? 0);
+    each.begins = each.lives[0]?.from ?? Date.parse(each.agent?.started_at ?? results.find((result) => result.agent_id === each.id)?.stored_at ?? events.find((event) => laneOf(event) === each.id)?.timestamp ?? 0);
   }
   return [...lanes.values()].sort((a, b) => a.begins - b.begins);
 }
+
+/** Said by somebody, not by the sidecar about somebody; results have a mark of their own. */
+const isOwn = (event) => !LIFECYCLE.test(event.event_type) && event.event_type !== "result_stored";
 
 const laneOf = (event) => (event.publisher === "sidecar" ? event.data.agent_id : event.publisher);
 

@@ -11,7 +11,7 @@ const TILES = [
   ["Failed", "agents.failed", format.count],
   ["Restarts", "agents.restarts_total", format.count],
   ["Mean run", "agents.avg_execution_time_ms", format.milliseconds],
-  ["Events published", "events.total_published", format.count],
+  ["Published", "events.total_published", format.count],
   ["Delivered", "events.total_delivered", format.count],
   ["Waiting now", "events.active_subscriptions", format.count],
   ["Not yet taken", "events.queue_depth", format.count],
@@ -65,7 +65,7 @@ export function overviewView({ history }) {
       setText(node.lastChild, item.text);
     },
   });
-  const calm = h("p", { class: "empty", text: "Nothing wants a look." });
+  const calm = h("p", { class: "quiet", text: "Nothing: every actor runs, no agent has failed, no event was given up on." });
 
   return {
     title: "Overview",
@@ -75,11 +75,11 @@ export function overviewView({ history }) {
       heading("Overview", version),
       h("section", { "aria-label": "Health", class: "checks" },
         h("span", {}, "Storage ", checks.storage), h("span", {}, "Event bus ", checks.event_bus), h("span", {}, "Disk free ", disk)),
+      h("section", { class: "wants" }, h("h2", { text: "Wants a look" }), calm, attention),
       h("section", { "aria-label": "Charts", class: "charts" }, charts.map(({ chart }) => chart.element)),
       h("div", { class: "columns" },
-        h("section", {}, h("h2", { text: "Wants a look" }), calm, attention),
+        h("section", {}, h("h2", { text: "Numbers" }), h("dl", { class: "tiles" }, tiles.map(({ label, value }) => h("div", {}, h("dt", { text: label }), value)))),
         h("section", {}, h("h2", { text: "Agents" }), shares.element, h("h3", { text: "By type" }), types)),
-      h("section", {}, h("h2", { text: "Numbers" }), h("dl", { class: "tiles" }, tiles.map(({ label, value }) => h("div", {}, h("dt", { text: label }), value)))),
     ),
     numbers({ health, status }) {
       setText(version, `version ${health.version}`);

@@ -1,0 +1,158 @@
+"""A real headless Chromium on the dashboard, and how tests look at it: by what a person or a screen reader finds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import pytest
+from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+T = TypeVar("T")
+
+WITHIN_S = 20.0  # two cores, shared with the rest of the suite
+
+# The last JSON answer of each path, as the page got it; not those that only add to an earlier one.
+_RECORD_ANSWERS = """
+window.answers = {};
+const ask = window.fetch;
+window.fetch = async (...of) => {
+  const answer = await ask(...of);
+  const { pathname: path, searchParams } = new URL(of[0], location.href);
+  const isJson = (answer.headers.get("Content-Type") ?? "").includes("json");
+  if (isJson && !searchParams.has("since")) window.answers[path] = await answer.clone().json();
+  return answer;
+};
+"""
+
+
+@contextmanager
+def chromium(width: int = 1400, height: int = 900) -> Iterator[webdriver.Chrome]:
+    """Skips the test where there is no browser."""
+    binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if binary is None or driver is None:
+        pytest.skip("no Chromium with its driver here: `make browser` says how to get them")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as profile:
+        for argument in (
+            "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+            "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            "--disable-dev-shm-usage", f"--user-data-dir={profile}", f"--window-size={width},{height}",
+        ):  # fmt: skip
+            options.add_argument(argument)
+        browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+        try:
+            browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": _RECORD_ANSWERS})
+            yield browser
+        finally:
+            browser.quit()
+
+
+class Dashboard:
+    """What an operator sees of one sidecar, and does there."""
+
+    def __init__(self, browser: webdriver.Chrome, url: str) -> None:
+        self.browser = browser
+        self.url = url
+
+    def open(self, path: str = "/") -> None:
+        self.browser.get(self.url + path)
+
+    def log_in(self, token: str, view: str = "") -> None:
+        """By pasting a token, then go to a view, such as `agents`."""
+        self.open(f"/#/{view}")
+        self.find("#token").send_keys(token)
+        self.press("Log in")
+        self.until(lambda: self.find("#nav").is_displayed())
+
+    def go(self, view: str) -> None:
+        self.browser.execute_script("location.hash = arguments[0]", f"#/{view}")
+
+    def until(self, holds: Callable[[], T]) -> T:
+        """What `holds` returns once it is true; elements that are replaced meanwhile are looked up again."""
+
+        def tried(_: Any) -> T | None:
+            try:
+                return holds()
+            except StaleElementReferenceException:
+                return None
+
+        result = WebDriverWait(self.browser, WITHIN_S, poll_frequency=0.05).until(tried)
+        assert result is not None
+        return result
+
+    def all(self, css: str) -> list[WebElement]:
+        return self.browser.find_elements(By.CSS_SELECTOR, css)
+
+    def find(self, css: str) -> WebElement:
+        return self.until(lambda: next(iter(self.all(css)), None))
+
+    def button(self, name: str, within: str = "body") -> WebElement:
+        """The visible button with that name."""
+
+        def named() -> WebElement | None:
+            buttons = self.all(f"{within} button")
+            return next((each for each in buttons if each.text == name and each.is_displayed()), None)
+
+        return self.until(named)
+
+    def press(self, name: str, within: str = "body") -> None:
+        self.button(name, within).click()
+
+    def row(self, text: str) -> WebElement:
+        """The table row in which `text` stands."""
+        return self.until(lambda: next((row for row in self.all("main tbody tr") if text in row.text), None))
+
+    def reads(self, css: str, text: str) -> None:
+        """Wait until `text` stands in an element."""
+        self.until(lambda: any(text in each.text for each in self.all(css)) or None)
+
+    def said(self, text: str) -> None:
+        """Wait until the page has announced something."""
+        self.reads("#said", text)
+
+    def type(self, css: str, text: str, *, enter: bool = False) -> None:
+        box = self.find(css)
+        box.clear()
+        box.send_keys(text + (Keys.ENTER if enter else ""))
+
+    def script(self, code: str, *given: Any) -> Any:
+        return self.browser.execute_script(code, *given)
+
+    def answer(self, path: str) -> Any:
+        """The newest answer that the page has got from a path of the API."""
+        return self.until(lambda: self.script("return window.answers[arguments[0]] ?? null", path))
+
+    def complaints(self) -> list[str]:
+        """Errors and warnings in the browser's console since the last look."""
+        entries = self.browser.get_log("browser")
+        return [entry["message"] for entry in entries if entry["level"] in ("SEVERE", "WARNING")]
+
+    def forget(self) -> None:
+        """Be as a new browser to the next test."""
+        self.browser.delete_all_cookies()
+        self.script("localStorage.clear(); sessionStorage.clear()")
+        self.browser.get("about:blank")
+        self.browser.get_log("browser")
+
+
+def shown(element: WebElement) -> dict[str, Any]:
+    """A number on the page: where it is from, its exact value, and what people read."""
+    value = element.get_attribute("data-value")
+    return {
+        "source": element.get_attribute("data-source"),
+        "value": json.loads(value) if value else None,
+        "text": element.get_attribute("textContent"),
+    }
