@@ -35,7 +35,7 @@ from .mcp_rpc import (
 )
 from .mcp_tools import TOOLS, Tool
 from .results import MAX_RESULT_BYTES
-from .routing import Answer, Call, Outcome, Pending, Refused, Routes
+from .routing import Answer, Call, Handler, Outcome, Pending, Refused, Routes
 from .wire import Nothing, encode
 
 routes = Routes()
@@ -44,15 +44,20 @@ _CAPABILITIES: dict[str, Any] = {"tools": {}}
 _LISTED = {"tools": [tool.listed() for tool in TOOLS.values()]}
 
 
-@routes.add(
-    "POST",
-    "/mcp",
-    body=Message,
-    max_body_bytes=MAX_RESULT_BYTES,
-    answers=None,
-    is_wait=True,
-    error_shape=failure_of,
-)
+def _door(path: str) -> Callable[[Handler], Handler]:
+    return routes.add(
+        "POST",
+        path,
+        body=Message,
+        max_body_bytes=MAX_RESULT_BYTES,
+        answers=None,
+        is_wait=True,
+        error_shape=failure_of,
+    )
+
+
+@_door("/api/mcp")  # an agent's SIDECAR_URL ends with /api
+@_door("/mcp")
 def speak_mcp(call: Call[Message, Nothing]) -> Outcome:
     """Speak the Model Context Protocol (streamable HTTP, stateless)."""
     _require_own_origin(call)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -113,6 +114,21 @@ class TestConnecting:
         }
         noted = post(sidecar, {"jsonrpc": "2.0", "method": "notifications/initialized"})
         assert (noted.status_code, noted.content) == (202, b"")
+
+    def test_a_spawned_agent_finds_it_by_the_documented_configuration(self, start_sidecar: Any, tmp_path: Path) -> None:
+        told = tmp_path / "told.json"
+        code = (
+            "import json, os, urllib.request as r; "
+            "q = r.Request(os.environ['SIDECAR_URL'] + '/mcp', method='POST', "
+            "headers={'Authorization': 'Bearer ' + os.environ['JWT_TOKEN'], 'Content-Type': 'application/json'}, "
+            "data=json.dumps({'jsonrpc': '2.0', 'id': 1, 'method': 'ping'}).encode()); "
+            "open(os.environ['TOLD'], 'wb').write(r.urlopen(q).read())"
+        )
+        sidecar = start_sidecar(f'[profiles.test-engineer]\ncommand = [\'{sys.executable}\', \'-c\', """{code}"""]\n')
+        agent_id = sidecar.spawn("test-engineer", environment={"TOLD": str(told)})["agent_id"]
+        sidecar.wait_for("agent_exited", f"agent_id:{agent_id}")
+        assert json.loads(told.read_text())["result"] == {}
+        assert "${SIDECAR_URL}/mcp" in DOCS.read_text()
 
     @pytest.mark.parametrize("method", ["GET", "DELETE"])
     def test_there_is_no_stream_and_no_session_to_end(self, sidecar: Any, method: str) -> None:
