@@ -18,8 +18,9 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from .deadlines import monotonic_s
-from .delivery import Evidence, unacknowledged_bytes, unread_bytes
-from .parking import HandlerTask, Park, Parked, RefusalTask, ReplyTask, Slip, StreamTask
+from .delivery import Evidence, unread_bytes
+from .parking import HandlerTask, Park, Parked, RefusalTask, ReplyTask, Slip, StreamTask, forget_details
+from .plain_reply import answer_plainly
 from .poller import BROKEN, HANGUP, READ, WRITE
 from .watched_channel import WatchedChannel
 
@@ -241,6 +242,7 @@ class Connection(WatchedChannel):
         parked.connection = self
         parked.deadline = self.server.deadlines.add(parked.due, parked.expire)
         self._watch_for(self.interest | READ | HANGUP)
+        forget_details(self.requests[0])
         parked.later.add_done_callback(parked.woken)
         if self.server.has_released:
             parked.expire()
@@ -251,9 +253,10 @@ class Connection(WatchedChannel):
             return
         self._forget(parked)
         self.stage = IDLE
-        self.answering = parked
-        self._serve_with(ReplyTask)
-        self.answering = None
+        if not answer_plainly(self, parked):
+            self.answering = parked
+            self._serve_with(ReplyTask)
+            self.answering = None
         parked.detach()
         self.proceed()
 
@@ -285,47 +288,18 @@ class Connection(WatchedChannel):
             self.proceed()
             return
         self._watch_for(self.interest | READ | HANGUP)
-        self._schedule_heartbeat(stream)
         stream.opened(self)
 
-    def _schedule_heartbeat(self, stream: Stream) -> None:
-        def beat() -> None:
-            stream.deadline = None
-            if stream.send(stream.heartbeat):
-                self._schedule_heartbeat(stream)
-
-        if stream.heartbeat:
-            stream.deadline = self.server.deadlines.add(monotonic_s() + stream.heartbeat_s, beat)
-
-    def pump_stream(self) -> None:
-        stream = self.stream
-        if stream is None:
-            return
-        data, is_last, was_too_slow = stream.take(self.total_outbufs_len)
-        if was_too_slow:
-            log.info("stream dropped, its reader is too slow address=%s unread_bytes=%d", self.addr, self.bytes_unread)
-            self.handle_close()
-            return
-        if data:
-            self.write_soon(data)
-            stream.flushed(self.total_outbufs_len)
-        if is_last:
-            self._end_stream()
-            self.stage = IDLE
-            self.close_when_flushed = True
-            self.requests = []
-        self.proceed()
-
-    @property
-    def bytes_unread(self) -> int:
-        """What the client has not read of what it was sent."""
-        return self.total_outbufs_len + (unacknowledged_bytes(self.socket) if self.socket else 0)
+    def finish_stream(self) -> None:
+        """Nothing follows what was written; close when it has been sent."""
+        self._end_stream()
+        self.stage = IDLE
+        self.close_when_flushed = True
+        self.requests = []
 
     def _end_stream(self) -> None:
         stream, self.stream = self.stream, None
         if stream is not None:
-            if stream.deadline is not None:
-                self.server.deadlines.cancel(stream.deadline)
             stream.end()
 
     # --- Output ---------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ class Parked:
     client took the answer, False when it was lost; called at most once, and never while that is not known.
     """
 
-    __slots__ = ("connection", "deadline", "due", "later", "receipt", "render")
+    __slots__ = ("_reply", "connection", "deadline", "due", "later", "receipt", "render")
 
     def __init__(
         self,
@@ -50,6 +50,7 @@ class Parked:
         self.receipt = receipt
         self.connection: Connection | None = None
         self.deadline: Deadline | None = None
+        self._reply: Reply | None = None
 
     def woken(self, _: Future[Any]) -> None:
         """The answer is known; called in whichever thread found it."""
@@ -84,11 +85,13 @@ class Parked:
         return self.later.done() and not self.later.cancelled() and self.later.exception() is None
 
     def reply(self) -> Reply:
-        """Raises what `render` raises."""
-        try:
-            return self.render(self.later)
-        except CancelledError:  # a renderer that does not look: the plainest answer is the right one
-            return 503, (), b""
+        """The answer, rendered once. Raises what `render` raises."""
+        if self._reply is None:
+            try:
+                self._reply = self.render(self.later)
+            except CancelledError:  # a renderer that does not look: the plainest answer is the right one
+                self._reply = 503, (), b""
+        return self._reply
 
 
 class Park(BaseException):
@@ -190,6 +193,14 @@ class HandlerTask(WSGITask):  # type: ignore[misc]  # waitress has no types
                 raise Park
             self.slip.withdraw()
         super().finish()
+
+
+def forget_details(request: Any) -> None:
+    """Keep of a request that waits what its answer needs: thousands of them would hold on to 3 KB of headers each."""
+    connection = request.headers.get("CONNECTION")
+    request.headers = {} if connection is None else {"CONNECTION": connection}
+    request.request_uri = request.query = ""
+    request.adj = None
 
 
 class ReplyTask(Task):  # type: ignore[misc]

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from .deadlines import Deadline
+from .deadlines import Deadline, monotonic_s
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -32,10 +32,10 @@ class Stream:
         heartbeat_s: float,
     ) -> None:
         self.headers = headers
-        self.heartbeat = heartbeat
-        self.heartbeat_s = heartbeat_s
-        self.deadline: Deadline | None = None
         self.is_chunked = False
+        self._heartbeat = heartbeat
+        self._heartbeat_s = heartbeat_s
+        self._deadline: Deadline | None = None
         self._on_close = on_close
         self._max_buffered_bytes = max_buffered_bytes
         self._lock = threading.Lock()
@@ -76,11 +76,38 @@ class Stream:
     # The I/O thread's half.
 
     def opened(self, connection: Connection) -> None:
+        """The head is written; what was sent so far can follow."""
         with self._lock:
             self._connection = connection
             self._post()
+        self._schedule_heartbeat(connection)
 
-    def take(self, in_output_bytes: int) -> tuple[bytes, bool, bool]:
+    def _schedule_heartbeat(self, connection: Connection) -> None:
+        def beat() -> None:
+            if self.send(self._heartbeat):
+                self._schedule_heartbeat(connection)
+
+        if self._heartbeat:
+            self._deadline = connection.server.deadlines.add(monotonic_s() + self._heartbeat_s, beat)
+
+    def pump(self) -> None:
+        """Write what waits."""
+        connection = self._connection
+        if connection is None:
+            return
+        data, is_last, was_too_slow = self._take(connection.total_outbufs_len)
+        if was_too_slow:
+            log.info("stream dropped, its reader is too slow address=%s", connection.addr)
+            connection.handle_close()
+            return
+        if data:
+            connection.write_soon(data)
+            self.flushed(connection.total_outbufs_len)
+        if is_last:
+            connection.finish_stream()
+        connection.proceed()
+
+    def _take(self, in_output_bytes: int) -> tuple[bytes, bool, bool]:
         """What waits, framed for the wire; whether it is the last; whether the reader was too slow for it.
 
         in_output_bytes: what the client has not read yet. One look at all three, for senders go on meanwhile.
@@ -102,11 +129,13 @@ class Stream:
     def end(self) -> None:
         """The connection has no more to do with this stream."""
         with self._lock:
+            connection, self._connection = self._connection, None
             self._is_closed = True
-            self._connection = None
             if self._has_ended:
                 return
             self._has_ended = True
+        if connection is not None and self._deadline is not None:
+            connection.server.deadlines.cancel(self._deadline)
         try:
             self._on_close()
         except Exception:
@@ -115,4 +144,4 @@ class Stream:
     def _post(self) -> None:
         if self._connection is not None and not self._is_posted:
             self._is_posted = True
-            self._connection.server.post(self._connection.pump_stream)
+            self._connection.server.post(self.pump)

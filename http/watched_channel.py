@@ -6,6 +6,7 @@ Reading, writing and judging happen in the I/O thread, but for what a worker sen
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -14,12 +15,39 @@ from waitress.channel import HTTPChannel
 from .delivery import Delivery, Evidence, has_error, unacknowledged_bytes, unread_bytes
 
 
+class OutputLock:
+    """Stands in for the Condition that guards a channel's output: a worker would wait on it for a slow client.
+
+    Here none does, for the mark above which it would is out of reach; and a Condition takes 1.1 KB a connection.
+    """
+
+    __slots__ = ("acquire", "release")
+
+    def __init__(self) -> None:
+        lock = threading.RLock()
+        self.acquire = lock.acquire
+        self.release = lock.release
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def notify(self) -> None:
+        """Nobody waits."""
+
+
 class WatchedChannel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
     socket: Any
     total_outbufs_len: int
     bytes_in = 0
     bytes_out = 0
     deliveries: tuple[Delivery, ...] = ()
+
+    def __init__(self, server: Any, sock: Any, address: Any, adjustments: Any, map: Any = None) -> None:
+        super().__init__(server, sock, address, adjustments, map)
+        self.outbuf_lock = OutputLock()
 
     def expect_verdict(self, receipt: Callable[[bool], None], answer_bytes: int) -> None:
         """Watch what becomes of an answer of that many bytes that is written next."""

@@ -5,24 +5,37 @@ from __future__ import annotations
 import resource
 import signal
 
+import httpx
 import psutil
 import pytest
 
 from tests.benchmarks.bench_events import Load, Peer, sidecar
 
 
+def park(peer: Peer, load: Load, crowd: int) -> None:
+    """Have a crowd wait; returns when the sidecar says that all of them do."""
+    load("park", port=peer.port, requests=peer.crowd("crowd", crowd), settle_s=0.0)
+    with httpx.Client(base_url=f"http://127.0.0.1:{peer.port}", timeout=60.0) as client:
+        client.headers["Authorization"] = f"Bearer {peer.tokens[0]}"
+        for _ in range(300):
+            if client.get("/status").json()["events"]["active_subscriptions"] == crowd:
+                return
+            client.get("/api/events/wait/nothing", params={"timeout": 100, "since": "latest"})
+    raise AssertionError(f"not all of {crowd} wait")
+
+
 def assert_crowd_is_served(peer: Peer, load: Load, crowd: int, *, idle_s: float) -> tuple[float, float]:
     """Park a crowd, wake it, park it again, shut down. Returns MB more while parked, and the share of a core used."""
     process = psutil.Process(peer.process.pid)
     before_mb = peer.rss_mb()
-    load("park", port=peer.port, requests=peer.crowd("crowd", crowd), settle_s=1.0)
+    park(peer, load, crowd)
     parked_mb = peer.rss_mb() - before_mb
     busy = process.cpu_percent(interval=idle_s) / 100
     connections = [c for c in process.net_connections("tcp") if c.status == psutil.CONN_ESTABLISHED]
     assert len(connections) >= crowd
     assert process.num_threads() < 30
     load("unpark")  # fails if anyone is not answered
-    load("park", port=peer.port, requests=peer.crowd("crowd", crowd), settle_s=1.0)
+    park(peer, load, crowd)
     peer.process.send_signal(signal.SIGTERM)
     assert load("hear_out")["timed_out"] == crowd
     assert peer.process.wait(30) == 0

@@ -30,7 +30,8 @@ ROOT = Path(__file__).parent.parent
 # Names without an underscore count too where a library documents none of the class.
 CHANNEL = (
     "add_channel del_channel service cancel readable handle_read handle_write handle_close recv send write_soon "
-    "task_class error_task_class request will_close close_when_flushed total_outbufs_len last_activity connected"
+    "task_class error_task_class request will_close close_when_flushed total_outbufs_len last_activity connected "
+    "current_outbuf_count sent_continue parser_class"
 )
 SERVER = "accept add_task maintenance pull_trigger set_socket_options channel_class"
 TASK = (
@@ -196,6 +197,36 @@ def test_write_soon_sends_at_once_and_does_not_close_a_broken_channel(pair: Any)
     assert (channel.connected, channel.total_outbufs_len) == (True, 4)  # the counter that a close sets to zero
     channel.handle_write()
     assert (channel.connected, channel.total_outbufs_len) == (False, 0)
+
+
+def test_lock_of_the_output_is_used_in_no_other_way(pair: Any) -> None:
+    """We put a lock of our own in its place, which nobody can wait on."""
+    channel, client = pair
+
+    class Lock:
+        def __init__(self) -> None:
+            self.used: set[str] = set()
+            self._lock = threading.RLock()
+
+        def __getattr__(self, name: str) -> Any:
+            self.used.add(name)
+            return (lambda: None) if name == "notify" else getattr(self._lock, name)
+
+        def __enter__(self) -> None:
+            self._lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self._lock.release()
+
+    channel.outbuf_lock = lock = Lock()
+    channel.received(GET)
+    channel.task_class = Replying
+    channel.service()
+    assert client.recv(65536).endswith(b"ok")
+    channel.write_soon(b"more")
+    channel._flush_some_if_lockable()
+    channel.handle_close()
+    assert lock.used <= {"acquire", "release", "notify"}
 
 
 def test_answer_that_ends_its_connection_drops_the_requests_behind_it(pair: Any) -> None:
