@@ -121,7 +121,7 @@ def _wait(
     call: Call[Any, Any], query: WaitQuery, *, event_types: frozenset[str], topics: frozenset[str]
 ) -> Pending[Any]:
     timeout_s = min(query.timeout / 1000, call.server.max_wait_s)
-    bus = call.actors.bus
+    bus, instruments = call.actors.bus, call.server.instruments  # not the call: its headers would wait with it
     later = bus.request(
         AwaitEvents(
             project_id=call.project_id,
@@ -141,7 +141,7 @@ def _wait(
     )
 
     def render(batch: EventBatch) -> Answer:
-        call.server.instruments.handed_out(batch)
+        instruments.handed_out(batch)
         return Answer(200, EventsAwaited.of(batch, now=utc_now()))
 
     def settle(taken: bool) -> None:
