@@ -23,9 +23,9 @@ _MIN_ENTRY_BYTES = 250  # names and numbers around a file's content
 _EXCERPT_ENTRY_BYTES = 275  # the same where excerpts go, without path and reason
 _SPAN_BYTES = 68  # the line above an excerpt and its numbers in `excerpts`
 EXCERPT_BELOW = 512 * 1024  # with more room than that whole files show as much of what matters, and read better
-# A block is worth its file's score to this power, times its own fit and what the file alone is worth. On the 300
-# commits of docs/context.md this shows 59 % of the changed hunks in 32 KiB, whole files 46 %.
-_FILE_POWER, _FILE_ALONE = 1.5, 0.4
+# A block is worth its file's score to this power, times what the file alone is worth and its own fit (half beside all
+# blocks, half beside those of its file), a little less for its length. Found on the commits of docs/context.md.
+_FILE_POWER, _FILE_ALONE, _SIZE_POWER = 1.5, 0.4, 0.2
 _NEARLY_WHOLE = 0.8  # a file of which that much would go is sent whole
 
 
@@ -39,7 +39,7 @@ class Share(Enum):
     OMITTED = "omitted"
 
 
-_PARTS = {Share.TREE: 0.04, Share.GIT: 0.03, Share.METADATA: 0.025, Share.EARLIER: 0.10, Share.OMITTED: 0.012}
+_PARTS = {Share.TREE: 0.03, Share.GIT: 0.025, Share.METADATA: 0.02, Share.EARLIER: 0.10, Share.OMITTED: 0.01}
 _MOST = {
     Share.TREE: 1024 * 1024,
     Share.GIT: 256 * 1024,
@@ -199,9 +199,12 @@ def _worthiest(chosen: Sequence[Chosen], cut: Mapping[str, FileBlocks], room: in
     fit = max((block.score for path in scores for block in cut[path].blocks), default=0.0) or 1.0
     offers = []
     for place, wanted in enumerate(wanted for wanted in chosen if wanted.path in cut):
-        for block in cut[wanted.path].blocks:
-            worth = (max(wanted.score, 0.0) / best) ** _FILE_POWER * (_FILE_ALONE + block.score / fit)
-            offers.append((-worth, place, block.start, wanted, block))
+        blocks = cut[wanted.path].blocks
+        fit_here = max((block.score for block in blocks), default=0.0) or 1.0
+        of_file = (max(wanted.score, 0.0) / best) ** _FILE_POWER
+        for block in blocks:
+            worth = of_file * (_FILE_ALONE + block.score / fit / 2 + block.score / fit_here / 2)
+            offers.append((-worth / max(block.size, 300) ** _SIZE_POWER, place, block.start, wanted, block))
     taken: dict[str, list[Block]] = defaultdict(list)
     ends: set[tuple[str, int]] = set()
     for _, _, _, wanted, block in sorted(offers, key=lambda offer: offer[:3]):
