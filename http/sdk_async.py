@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from .sdk import HEARTBEAT_S, Agent
 from .sdk_cancellation import Cancellation, use
@@ -23,7 +23,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _awaited(method: Callable[Concatenate[Agent, P], T]) -> Callable[Concatenate[AsyncAgent, P], Awaitable[T]]:
+def _awaited(
+    method: Callable[Concatenate[Agent, P], T],
+) -> Callable[Concatenate[AsyncAgent, P], Coroutine[Any, Any, T]]:
     """The method of Agent as a coroutine: same name, same arguments, same answer."""
 
     async def call(self: AsyncAgent, /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -54,8 +54,8 @@ def processes() -> Iterator[list[subprocess.Popen[str]]]:
 
 
 def start(processes: list[subprocess.Popen[str]], *arguments: str, **env: str) -> subprocess.Popen[str]:
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    processes.append(subprocess.Popen([*SIDECAR, *arguments], env=os.environ | env, text=True, **pipes))
+    argv, pipe = [*SIDECAR, *arguments], subprocess.PIPE
+    processes.append(subprocess.Popen(argv, env=os.environ | env, text=True, stdout=pipe, stderr=pipe))
     return processes[-1]
 
 
@@ -68,7 +68,7 @@ def commands(group: click.Group = main, path: tuple[str, ...] = ()) -> Iterator[
 
 class TestHelp:
     @pytest.mark.parametrize("path", [pytest.param(path, id=" ".join(path)) for path, _ in commands()])
-    def test_of_every_command_says_what_it_does(self, path):
+    def test_of_every_command_says_what_it_does(self, path: tuple[str, ...]) -> None:
         shown = CliRunner().invoke(main, [*path, "--help"]).output
         command = dict(commands())[path]
         assert len((command.help or "").split()) >= 4
@@ -83,7 +83,7 @@ class TestHelp:
                 assert parameter.help or "default" in shown, f"{parameter.name} is not explained"
 
     @pytest.mark.parametrize("path", [pytest.param(path, id=" ".join(path)) for path, _ in commands()])
-    def test_of_a_command_with_more_than_one_way_has_an_example_that_parses(self, path):
+    def test_of_a_command_with_more_than_one_way_has_an_example_that_parses(self, path: tuple[str, ...]) -> None:
         command = dict(commands())[path]
         examples = [line for line in (command.help or "").splitlines() if line.strip().startswith("Example:")]
         if len(command.params) > 5:
@@ -92,18 +92,18 @@ class TestHelp:
             words = example.partition("sidecar ")[2].partition(" | ")[0].partition(" > ")[0].rstrip(")").split()
             assert tuple(words[: len(path)]) == path or isinstance(command, click.Group)
 
-    def test_names_every_command_of_the_protocol(self):
+    def test_names_every_command_of_the_protocol(self) -> None:
         wanted = {"serve", "stop", "status", "token", "agent", "context", "results", "events", "actors", "demo"}
         assert wanted <= set(main.commands)
         agent = main.commands["agent"]
         assert isinstance(agent, click.Group)
         assert {"spawn", "list", "show", "kill", "restart", "logs"} <= set(agent.commands)
 
-    def test_fits_each_command_into_its_line(self):
+    def test_fits_each_command_into_its_line(self) -> None:
         listed = CliRunner().invoke(main, ["--help"]).output.partition("Commands:")[2]
         assert "..." not in listed
 
-    def test_is_quick_because_nothing_heavy_is_imported_for_it(self):
+    def test_is_quick_because_nothing_heavy_is_imported_for_it(self) -> None:
         heavy = "rich, pykka, git, tinydb, waitress, bottle, jwt, psutil, httpx"
         code = (
             "import sys\nfrom sidecar.http.cli import main\n"
@@ -113,7 +113,7 @@ class TestHelp:
         shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
         assert shown.stdout.splitlines()[-1] == "loaded []"
 
-    def test_completion_is_offered_to_shells(self):
+    def test_completion_is_offered_to_shells(self) -> None:
         env = os.environ | {"_SIDECAR_COMPLETE": "bash_complete", "COMP_WORDS": "sidecar agent ", "COMP_CWORD": "2"}
         code = "from sidecar.http.cli import main; main(prog_name='sidecar')"
         shown = subprocess.run(
@@ -123,53 +123,55 @@ class TestHelp:
 
 
 class TestExitCodes:
-    def test_one_when_the_server_said_no_and_its_words_are_on_standard_error(self, run):
+    def test_one_when_the_server_said_no_and_its_words_are_on_standard_error(self, run: Run) -> None:
         done = run("agent", "show", "nobody", code=1)
         assert done.stderr.startswith("Error: agent nobody is not known (REQ_404, request ")
         assert done.stdout == ""
 
-    def test_two_for_wrong_usage(self, run):
+    def test_two_for_wrong_usage(self, run: Run) -> None:
         run("agent", "list", "--state", "happy", code=2)
         run("context", "clear", code=2)
         run("token", code=2)
         run("agent", "spawn", "python-specialist", "issue-1", "--env", "novalue", code=2)
         run("events", "publish", "x", "--data", "[1]", code=2)
 
-    def test_two_for_a_configuration_that_is_wrong(self, run, tmp_path):
+    def test_two_for_a_configuration_that_is_wrong(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "sidecar.toml").write_text("[server]\nprot = 1\n")
         done = run("status", code=2, SIDECAR_URL=None)
         assert "port" in done.stderr
 
-    def test_three_when_no_server_is_there(self, run):
+    def test_three_when_no_server_is_there(self, run: Run) -> None:
         done = run("status", code=3, SIDECAR_URL="http://127.0.0.1:9")
         assert "no sidecar answers at http://127.0.0.1:9" in done.stderr
 
-    def test_three_when_no_sidecar_ever_ran_here_and_nothing_is_made_by_asking(self, run, tmp_path):
+    def test_three_when_no_sidecar_ever_ran_here_and_nothing_is_made_by_asking(self, run: Run, tmp_path: Path) -> None:
         done = run("agent", "list", code=3, SIDECAR_URL=None, SIDECAR_STORAGE=str(tmp_path / "none"))
         assert "sidecar serve" in done.stderr
         assert not (tmp_path / "none").exists()
 
 
 class TestTokens:
-    def test_are_printed_and_nothing_else_and_the_server_takes_them(self, run, sidecar):
+    def test_are_printed_and_nothing_else_and_the_server_takes_them(self, run: Run, sidecar: Any) -> None:
         token = run("token", "--operator", "--ttl", "60").stdout
         assert token.count("\n") == 1
         assert sidecar.client(token.strip()).get("/api/mailboxes").status_code == 200
 
-    def test_of_an_agent_may_do_what_its_type_may(self, run, sidecar):
+    def test_of_an_agent_may_do_what_its_type_may(self, run: Run, sidecar: Any) -> None:
         options = ("--agent-type", "python-specialist", "--agent-id", "ada", "--project", "default", "--issue", "i-1")
         client = sidecar.client(run("token", *options).stdout.strip())
         assert client.get("/api/results").status_code == 200
         assert client.post("/api/agents/spawn", json={"agent_type": "x", "issue_id": "i"}).status_code == 403
 
-    def test_given_to_a_command_decide_what_it_may(self, run, sidecar):
+    def test_given_to_a_command_decide_what_it_may(self, run: Run, sidecar: Any) -> None:
         token = sidecar.token("python-specialist", "ada")
         done = run("agent", "spawn", "python-specialist", "issue-1", code=1, JWT_TOKEN=token)
         assert "AUTH_003" in done.stderr
 
 
 class TestServing:
-    def test_listens_where_it_says_and_stops_when_told(self, processes, project, tmp_path):
+    def test_listens_where_it_says_and_stops_when_told(
+        self, processes: list[subprocess.Popen[str]], project: Path, tmp_path: Path
+    ) -> None:
         storage = str(tmp_path / "storage")
         server = start(processes, "serve", "--port", "0", "--storage", storage, "--project-root", str(project))
         listens = OutputLines(server, within_s=DEADLINE_S).next()
@@ -187,7 +189,9 @@ class TestServing:
         assert server.wait(timeout=DEADLINE_S) == 0
         assert CliRunner().invoke(main, ["stop"], env=env).exit_code == 3
 
-    def test_refuses_a_port_that_is_taken_in_words(self, processes, sidecar, tmp_path):
+    def test_refuses_a_port_that_is_taken_in_words(
+        self, processes: list[subprocess.Popen[str]], sidecar: Any, tmp_path: Path
+    ) -> None:
         port = sidecar.url.rpartition(":")[2]
         server = start(processes, "serve", "--port", port, "--storage", str(tmp_path / "other"))
         _, error = server.communicate(timeout=DEADLINE_S)
@@ -197,14 +201,14 @@ class TestServing:
 
 
 class TestAgents:
-    def test_spawned_with_wait_end_before_the_command_does(self, run):
+    def test_spawned_with_wait_end_before_the_command_does(self, run: Run) -> None:
         done = run("agent", "spawn", "python-specialist", "issue-1", "--task", "try", "--wait", "--format", "json")
         assert json.loads(done.stdout)["state"] == "completed"
         done = run("agent", "spawn", "rust-specialist", "issue-1", "--wait", code=1)
         assert "failed" in done.stdout
         assert "broken" in done.stdout
 
-    def test_are_listed_as_the_api_lists_them(self, run, sidecar):
+    def test_are_listed_as_the_api_lists_them(self, run: Run, sidecar: Any) -> None:
         sidecar.spawn("go-specialist", "issue-7")
         sidecar.spawn("python-specialist", "issue-8")
         sidecar.wait_for("agent_exited", "agent_type:python-specialist")
@@ -217,13 +221,15 @@ class TestAgents:
         assert rows[0]["process_id"].isdigit()
         assert run("agent", "list", "--issue", "issue-9").stderr == "no agents\n"
 
-    def test_are_killed_and_restarted_by_name(self, run, sidecar):
+    def test_are_killed_and_restarted_by_name(self, run: Run, sidecar: Any) -> None:
         agent_id = sidecar.spawn("go-specialist")["agent_id"]
         assert "running" in run("agent", "restart", agent_id).stdout
         assert "stopped" in run("agent", "kill", agent_id, "--timeout", "5").stdout
         assert json.loads(run("agent", "show", agent_id, "--format", "json").stdout)["incarnation"] == 2
 
-    def test_show_what_they_printed_and_what_they_go_on_to_print(self, run, sidecar, processes):
+    def test_show_what_they_printed_and_what_they_go_on_to_print(
+        self, run: Run, sidecar: Any, processes: list[subprocess.Popen[str]]
+    ) -> None:
         agent_id = sidecar.spawn("go-specialist")["agent_id"]
         environment = {"SIDECAR_URL": sidecar.url, "JWT_TOKEN": sidecar.operator_token()}
         follower = start(processes, "agent", "logs", agent_id, "-f", **environment)
@@ -235,20 +241,20 @@ class TestAgents:
         assert follower.wait(timeout=DEADLINE_S) == 0
         assert run("agent", "logs", agent_id).stdout == "ready\nready\n"
 
-    def test_get_no_environment_that_changes_what_code_runs(self, run):
+    def test_get_no_environment_that_changes_what_code_runs(self, run: Run) -> None:
         asked = run("agent", "spawn", "python-specialist", "issue-1", "--env", "PATH=/tmp", code=1)
         assert "PATH" in asked.stderr
 
 
 class TestContexts:
-    def test_are_shown_as_an_agent_would_get_them(self, run):
+    def test_are_shown_as_an_agent_would_get_them(self, run: Run) -> None:
         shown = run("context", "get", "issue-1", "python-specialist").stdout
         assert "src/app.py" in shown
         answer = json.loads(run("context", "get", "issue-1", "python-specialist", "--format", "json").stdout)
         assert answer["context"]["git_context"]["branch"] == "main"
         assert answer["cache_hit"]
 
-    def test_are_built_anew_and_forgotten_on_demand(self, run):
+    def test_are_built_anew_and_forgotten_on_demand(self, run: Run) -> None:
         run("context", "get", "issue-1", "python-specialist")
         anew = json.loads(run("context", "refresh", "issue-1", "python-specialist", "--format", "json").stdout)
         assert not anew["cache_hit"]
@@ -258,7 +264,7 @@ class TestContexts:
 
 
 class TestResults:
-    def test_are_stored_listed_and_given_back_whole(self, run, tmp_path):
+    def test_are_stored_listed_and_given_back_whole(self, run: Run, tmp_path: Path) -> None:
         whole = {"status": "success", "decisions": ["by hand"], "more": {"n": [1, None]}}
         (tmp_path / "result.json").write_text(json.dumps(whole))
         for source, given in (("@result.json", None), ("-", json.dumps(whole)), (json.dumps(whole), None)):
@@ -273,13 +279,15 @@ class TestResults:
 
 
 class TestEvents:
-    def test_are_given_to_a_subscriber_once(self, run):
+    def test_are_given_to_a_subscriber_once(self, run: Run) -> None:
         run("events", "publish", "greeting", "--data", '{"to": "ada"}', "--correlation-id", "c-1")
         first = run("events", "subscribe", "greeting", "--filter", "to:ada", "--format", "json")
         assert json.loads(first.stdout)["correlation_id"] == "c-1"
         run("events", "subscribe", "greeting", "--filter", "to:ada", "--timeout", "0", code=1)
 
-    def test_are_printed_as_they_come_until_interrupted(self, run, sidecar, processes):
+    def test_are_printed_as_they_come_until_interrupted(
+        self, run: Run, sidecar: Any, processes: list[subprocess.Popen[str]]
+    ) -> None:
         environment = {"SIDECAR_URL": sidecar.url, "JWT_TOKEN": sidecar.operator_token()}
         options = ("--continuous", "--since", "latest", "--format", "json")
         follower = start(processes, "events", "subscribe", "tick", *options, **environment)
@@ -293,14 +301,14 @@ class TestEvents:
         follower.send_signal(signal.SIGINT)
         assert follower.wait(timeout=DEADLINE_S) == 0
 
-    def test_are_listed_newest_first_with_nobodys_place_moved(self, run):
+    def test_are_listed_newest_first_with_nobodys_place_moved(self, run: Run) -> None:
         for n in range(3):
             run("events", "publish", "tick", "--data", json.dumps({"n": n}))
         rows = list(csv.DictReader(io.StringIO(run("events", "list", "--type", "tick", "--format", "csv").stdout)))
         assert [json.loads(row["data"])["n"] for row in rows] == [2, 1, 0]
         assert run("events", "subscribe", "tick", "--format", "csv").stdout.count("\n") == 3
 
-    def test_come_in_pages(self, run):
+    def test_come_in_pages(self, run: Run) -> None:
         for n in range(3):
             run("events", "publish", "tick", "--data", json.dumps({"n": n}))
         first = run("events", "list", "--type", "tick", "--limit", "2")
@@ -309,7 +317,7 @@ class TestEvents:
         listed = json.loads(run("events", "list", "--type", "tick", "--cursor", cursor, "--format", "json").stdout)
         assert [event["data"]["n"] for event in listed["events"]] == [0]
 
-    def test_show_who_reads_them_and_how_far_behind(self, run):
+    def test_show_who_reads_them_and_how_far_behind(self, run: Run) -> None:
         run("events", "publish", "tick")
         run("events", "subscribe", "tick")
         run("events", "publish", "tick")
@@ -317,16 +325,16 @@ class TestEvents:
         assert (mailbox["agent_id"], mailbox["event_types"], mailbox["lag"]) == ("operator", '["tick"]', "1")
         assert "tick" in run("events", "mailboxes").stdout
 
-    def test_that_everyone_died_of_are_dead_letters(self, run):
+    def test_that_everyone_died_of_are_dead_letters(self, run: Run) -> None:
         assert run("events", "dead-letters").stderr == "no dead letters\n"
         run("events", "dead-letters", "--replay", "evt-0000000000000001", code=1)
 
-    def test_refuse_a_filter_that_cannot_be_read(self, run):
+    def test_refuse_a_filter_that_cannot_be_read(self, run: Run) -> None:
         assert "EVT_003" in run("events", "list", "--filter", "no colon", code=1).stderr
 
 
 class TestTables:
-    def test_show_text_of_agents_as_it_is(self, run):
+    def test_show_text_of_agents_as_it_is(self, run: Run) -> None:
         hostile = "[red]not markup[/] \x1b[2Jnot a command\x07"
         run("results", "store", "issue-1", json.dumps({"status": "success", "decisions": [hostile]}))
         shown = run("results", "list").stdout
@@ -334,14 +342,14 @@ class TestTables:
         assert "\x1b" not in shown
         assert "\x07" not in shown
 
-    def test_are_not_cut_in_a_pipe_and_have_no_trailing_blanks(self, run):
+    def test_are_not_cut_in_a_pipe_and_have_no_trailing_blanks(self, run: Run) -> None:
         long = "x" * 500
         run("results", "store", "issue-1", json.dumps({"status": "success", "decisions": [long]}))
         lines = run("results", "list").stdout.splitlines()
         assert long in lines[1]
         assert all(line == line.rstrip() for line in lines)
 
-    def test_fit_a_terminal_and_leave_what_must_not_be_cut(self, sidecar):
+    def test_fit_a_terminal_and_leave_what_must_not_be_cut(self, sidecar: Any) -> None:
         for n in range(3):
             sidecar.operator.post("/api/events/tick", json={"data": {"text": "long " * 40, "n": n}})
         shown = on_a_terminal(["events", "list", "--type", "tick"], sidecar, columns=90)
@@ -359,12 +367,12 @@ class TestTables:
             (cli_output.clock, None, ""),
         ],
     )
-    def test_write_numbers_for_people(self, shown, value, text):
+    def test_write_numbers_for_people(self, shown: Callable[[Any], str], value: Any, text: str) -> None:
         assert shown(value) == text
 
 
 class TestTheDashboard:
-    def test_opens_by_a_link_that_is_good_once_and_holds_no_token(self, run, sidecar):
+    def test_opens_by_a_link_that_is_good_once_and_holds_no_token(self, run: Run, sidecar: Any) -> None:
         link = run("dashboard", "--print").stdout.strip()
         assert link.startswith(f"{sidecar.url}/login?code=")
         anyone = sidecar.client()
@@ -375,13 +383,13 @@ class TestTheDashboard:
 
 
 class TestActorsAndTop:
-    def test_actors_are_listed_and_restarted(self, run):
+    def test_actors_are_listed_and_restarted(self, run: Run) -> None:
         names = {row["name"] for row in json.loads(run("actors", "--format", "json").stdout)["actors"]}
         assert names == {"event_bus", "result_store", "spawner", "context_builder"}
         run("actors", "--restart", "context_builder")
         run("actors", "--restart", "nobody", code=1)
 
-    def test_top_in_a_pipe_is_one_look(self, run, sidecar):
+    def test_top_in_a_pipe_is_one_look(self, run: Run, sidecar: Any) -> None:
         sidecar.spawn("go-specialist", "issue-7")
         sidecar.wait_for("agent_started")
         shown = run("top").stdout
@@ -389,7 +397,7 @@ class TestActorsAndTop:
         assert "event_bus running" in shown
         assert "agent_started" in shown
 
-    def test_top_on_a_terminal_shows_what_comes_until_interrupted(self, sidecar):
+    def test_top_on_a_terminal_shows_what_comes_until_interrupted(self, sidecar: Any) -> None:
         def spawn_when_shown(shown: str) -> bool:
             if "no agents" in shown and not spawned:
                 spawned.append(sidecar.spawn("go-specialist", "issue-7")["agent_id"])

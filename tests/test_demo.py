@@ -75,7 +75,7 @@ def demo(tmp_path: Path) -> Iterator[Any]:
             process.kill()
 
 
-def test_every_agent_completes_one_of_them_after_a_crash_and_nothing_is_left(demo, tmp_path):
+def test_every_agent_completes_one_of_them_after_a_crash_and_nothing_is_left(demo: Any, tmp_path: Path) -> None:
     shown = demo()
     output, error = shown.end()
     assert shown.process.returncode == 0, output + error
@@ -95,7 +95,9 @@ def test_every_agent_completes_one_of_them_after_a_crash_and_nothing_is_left(dem
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_interrupted_in_the_middle_it_leaves_nothing_and_says_it_did_not_finish(demo, tmp_path, number):
+def test_interrupted_in_the_middle_it_leaves_nothing_and_says_it_did_not_finish(
+    demo: Any, tmp_path: Path, number: int
+) -> None:
     shown = demo()
     shown.lines.next_with("test-engineer         agent_started")
     shown.process.send_signal(number)
@@ -106,7 +108,7 @@ def test_interrupted_in_the_middle_it_leaves_nothing_and_says_it_did_not_finish(
     assert shown.processes() == []
 
 
-def test_kept_it_leaves_a_server_that_the_printed_commands_reach(demo):
+def test_kept_it_leaves_a_server_that_the_printed_commands_reach(demo: Any) -> None:
     shown = demo("--keep")
     output, error = shown.end()
     assert shown.process.returncode == 0, error
@@ -122,7 +124,7 @@ def test_kept_it_leaves_a_server_that_the_printed_commands_reach(demo):
     assert shown.processes() == []
 
 
-def test_without_git_it_says_what_is_missing(demo, tmp_path):
+def test_without_git_it_says_what_is_missing(demo: Any, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     shown = demo(PATH=str(tmp_path / "bin"))
     _, error = shown.end()
@@ -154,7 +156,7 @@ class Telling:
 
 
 class TestTheStory:
-    def test_is_good_only_when_every_member_completed(self):
+    def test_is_good_only_when_every_member_completed(self) -> None:
         telling = Telling("a", "b")
         telling.tell("agent_started", "a")
         telling.tell("agent_exited", "a", cause="exit", exit_code=0)
@@ -163,7 +165,7 @@ class TestTheStory:
         assert telling.story.is_over
         assert telling.story.is_good
 
-    def test_is_over_and_not_good_when_one_gave_up(self):
+    def test_is_over_and_not_good_when_one_gave_up(self) -> None:
         telling = Telling("a", "b")
         telling.tell("agent_exited", "a", cause="exit", exit_code=1)
         assert not telling.story.is_over
@@ -171,7 +173,7 @@ class TestTheStory:
         assert telling.story.is_over
         assert not telling.story.is_good
 
-    def test_counts_what_a_restart_cost_from_crash_to_running(self):
+    def test_counts_what_a_restart_cost_from_crash_to_running(self) -> None:
         telling = Telling("a")
         telling.tell("agent_started", "a", process_id=1)
         assert telling.tell("agent_exited", "a", cause="signal", signal=9) == "crashed: killed by signal 9"

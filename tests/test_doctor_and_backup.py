@@ -80,57 +80,69 @@ def fill(serving: Serving, count: int = 20) -> None:
 
 
 class TestDoctor:
-    def test_finds_nothing_wrong_where_nothing_is(self, findings):
+    def test_finds_nothing_wrong_where_nothing_is(self, findings: Callable[..., dict[str, dict[str, Any]]]) -> None:
         found = findings()
         assert {finding["verdict"] for finding in found.values()} <= {"ok", "warning"}
         assert found["project default"]["found"].endswith("main, 2 files tracked")
         assert "made at the first start" in found["storage"]["found"]
 
-    def test_makes_nothing_by_looking(self, findings, tmp_path):
+    def test_makes_nothing_by_looking(self, findings: Callable[..., dict[str, dict[str, Any]]], tmp_path: Path) -> None:
         findings()
         assert not (tmp_path / "storage").exists()
 
-    def test_reads_every_record_also_while_a_server_writes(self, findings, serving):
+    def test_reads_every_record_also_while_a_server_writes(
+        self, findings: Callable[..., dict[str, dict[str, Any]]], serving: Serving
+    ) -> None:
         with serving():
             journal = findings()["journal results"]
         assert journal["verdict"] == "ok"
         assert f"written by process {os.getpid()}" in journal["found"]
 
-    def test_names_the_setting_that_is_wrong(self, findings, project):
+    def test_names_the_setting_that_is_wrong(
+        self, findings: Callable[..., dict[str, dict[str, Any]]], project: Path
+    ) -> None:
         (project / "sidecar.toml").write_text("[server]\nprot = 1\n")
         found = findings(code=1)
         assert "port" in found["configuration"]["found"]
 
-    def test_names_the_program_that_is_not_there(self, findings, project):
+    def test_names_the_program_that_is_not_there(
+        self, findings: Callable[..., dict[str, dict[str, Any]]], project: Path
+    ) -> None:
         (project / "sidecar.toml").write_text('[profiles.go-specialist]\ncommand = ["no-such-program"]\n')
         found = findings(code=1)
         assert "no-such-program" in found["profile go-specialist"]["found"]
         assert "profiles.go-specialist.command" in found["profile go-specialist"]["advice"]
 
-    def test_sees_whose_port_it_is(self, findings, serving):
+    def test_sees_whose_port_it_is(self, findings: Callable[..., dict[str, dict[str, Any]]], serving: Serving) -> None:
         with serving() as sidecar:
             port = sidecar.url.rpartition(":")[2]
             assert f"listens on {sidecar.url}" in findings(SIDECAR_PORT=port)["server"]["found"]
             assert "but not on" in findings()["server"]["found"]
 
-    def test_sees_a_stranger_on_the_port(self, findings):
+    def test_sees_a_stranger_on_the_port(self, findings: Callable[..., dict[str, dict[str, Any]]]) -> None:
         with socket.create_server(("127.0.0.1", 0)) as other:
             found = findings(SIDECAR_PORT=str(other.getsockname()[1]), code=1)
         assert "another program listens" in found["server"]["found"]
 
-    def test_sees_storage_that_others_may_read(self, findings, tmp_path, serving):
+    def test_sees_storage_that_others_may_read(
+        self, findings: Callable[..., dict[str, dict[str, Any]]], tmp_path: Path, serving: Serving
+    ) -> None:
         fill(serving, 1)
         (tmp_path / "storage").chmod(0o755)
         found = findings(code=1)
         assert "mint tokens" in found["storage"]["found"]
         assert "chmod" in found["storage"]["advice"]
 
-    def test_sees_a_project_without_git(self, findings, tmp_path, monkeypatch):
+    def test_sees_a_project_without_git(
+        self, findings: Callable[..., dict[str, dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         (tmp_path / "plain").mkdir()
         monkeypatch.chdir(tmp_path / "plain")
         assert "under no git" in findings()["project default"]["found"]
 
-    def test_repairs_only_when_told_to_and_keeps_what_it_was(self, findings, run, serving, tmp_path):
+    def test_repairs_only_when_told_to_and_keeps_what_it_was(
+        self, findings: Callable[..., dict[str, dict[str, Any]]], run: Run, serving: Serving, tmp_path: Path
+    ) -> None:
         fill(serving)
         results = tmp_path / "storage" / "results"
         victim = max(results.glob("*.jsonl"), key=lambda path: path.stat().st_size)
@@ -152,7 +164,9 @@ class TestDoctor:
 
 
 class TestBackup:
-    def test_taken_while_the_server_runs_brings_back_what_was_acknowledged(self, run, serving, tmp_path):
+    def test_taken_while_the_server_runs_brings_back_what_was_acknowledged(
+        self, run: Run, serving: Serving, tmp_path: Path
+    ) -> None:
         fill(serving)
         with serving() as sidecar, client_of(sidecar) as client:
             taken = run("backup", str(tmp_path / "it.tar.gz"))
@@ -164,7 +178,7 @@ class TestBackup:
         with serving("new") as sidecar, client_of(sidecar) as client:
             assert client.results().results == before
 
-    def test_is_for_its_owners_eyes_and_holds_no_secret(self, run, serving, tmp_path):
+    def test_is_for_its_owners_eyes_and_holds_no_secret(self, run: Run, serving: Serving, tmp_path: Path) -> None:
         fill(serving, 1)
         file = tmp_path / "it.tar.gz"
         run("backup", str(file))
@@ -172,14 +186,14 @@ class TestBackup:
         run("restore", str(file), "--storage", str(tmp_path / "new"))
         assert not (tmp_path / "new" / "secret").exists()
 
-    def test_replaces_no_file_and_no_storage(self, run, serving, tmp_path):
+    def test_replaces_no_file_and_no_storage(self, run: Run, serving: Serving, tmp_path: Path) -> None:
         fill(serving, 1)
         file = tmp_path / "it.tar.gz"
         run("backup", str(file))
         assert "is there already" in run("backup", str(file), code=1).stderr
         assert "holds journals already" in run("restore", str(file), code=1).stderr
 
-    def test_that_is_not_whole_is_not_restored(self, run, serving, tmp_path):
+    def test_that_is_not_whole_is_not_restored(self, run: Run, serving: Serving, tmp_path: Path) -> None:
         fill(serving)
         file = tmp_path / "it.tar.gz"
         run("backup", str(file))

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -38,16 +39,16 @@ def play(workflow: str, *options: str, place: Path, code: int = 0) -> str:
 
 
 class TestWorkflows:
-    def test_a_feature_is_complete_when_each_step_has_its_result(self, tmp_path):
+    def test_a_feature_is_complete_when_each_step_has_its_result(self, tmp_path: Path) -> None:
         shown = play("feature", place=tmp_path)
         assert "The feature is complete: slug() stands in linkbook/slug.py; its examples: success" in shown
 
-    def test_a_review_goes_on_until_nothing_is_found(self, tmp_path):
+    def test_a_review_goes_on_until_nothing_is_found(self, tmp_path: Path) -> None:
         shown = play("review_loop", place=tmp_path)
         assert shown.count("review_findings") == shown.count("review_addressed") == 5
         assert "The review passed after 5 rounds" in shown
 
-    def test_every_part_that_was_fanned_out_comes_in_again(self, tmp_path):
+    def test_every_part_that_was_fanned_out_comes_in_again(self, tmp_path: Path) -> None:
         shown = play("fan_out", place=tmp_path)
         parts = re.search(r"(\d+) modules, 3 at a time: (\d+) functions", shown)
         assert parts is not None
@@ -58,12 +59,12 @@ class TestWorkflows:
         ("answer", "becomes", "tags"),
         [("yes", "released v0.1.0, approved by a person", "v0.1.0"), ("no", "not released: not today", "none")],
     )
-    def test_a_release_waits_for_a_person(self, tmp_path, answer, becomes, tags):
+    def test_a_release_waits_for_a_person(self, tmp_path: Path, answer: str, becomes: str, tags: str) -> None:
         shown = play("approval", "--answer", answer, place=tmp_path)
         assert f"The agent: {becomes}" in shown
         assert f"The project's tags: {tags}" in shown
 
-    def test_no_job_is_lost_or_done_twice_whoever_is_killed(self, tmp_path):
+    def test_no_job_is_lost_or_done_twice_whoever_is_killed(self, tmp_path: Path) -> None:
         shown = play("crash_drill", place=tmp_path)
         assert shown.count("(the agent)") >= 1
         assert shown.count("(the sidecar)") == 1
@@ -79,7 +80,7 @@ RAW = {
 
 class TestAgentsWithoutTheClient:
     @pytest.mark.parametrize("language", RAW)
-    def test_hand_in_a_result_say_so_and_wait_for_a_word(self, start_sidecar, language):
+    def test_hand_in_a_result_say_so_and_wait_for_a_word(self, start_sidecar: Any, language: str) -> None:
         program, file = RAW[language]
         for needed in (program[0], *(("curl",) if language == "bash" else ())):
             if shutil.which(needed) is None:
@@ -122,7 +123,7 @@ def build(linkbook: Path, design: Design) -> None:
 
 
 class TestTheTeam:
-    def test_designs_from_the_fields_that_the_code_has(self, linkbook):
+    def test_designs_from_the_fields_that_the_code_has(self, linkbook: Path) -> None:
         (linkbook / "linkbook" / "note.py").write_text(
             "from dataclasses import dataclass\n\n\n@dataclass(frozen=True)\nclass Note:\n"
             "    number: int\n    text: str\n    weight: float\n    people: tuple[str, ...] = ()\n"
@@ -135,7 +136,7 @@ class TestTheTeam:
         assert (outcome.passed, outcome.tests) == (True, 8), outcome
         assert outcome.coverage["linkbook.store"] == 100.0
 
-    def test_refuses_to_design_what_it_does_not_understand(self, linkbook):
+    def test_refuses_to_design_what_it_does_not_understand(self, linkbook: Path) -> None:
         with pytest.raises(LookupError, match="no dataclass"):
             design_of(linkbook, "Make it faster")
 
@@ -148,7 +149,7 @@ class TestTheTeam:
             ("return None", "return Link(url, '')"),
         ],
     )
-    def test_tests_find_a_store_that_is_wrong(self, linkbook, right, wrong):
+    def test_tests_find_a_store_that_is_wrong(self, linkbook: Path, right: str, wrong: str) -> None:
         design = design_of(linkbook)
         build(linkbook, design)
         store = linkbook / design.file_of("python-specialist")
@@ -156,7 +157,7 @@ class TestTheTeam:
         store.write_text(store.read_text().replace(right, wrong, 1))
         assert not test_engineer.run_tests(linkbook, design.package).passed
 
-    def test_notices_a_module_that_a_crash_left_half_written(self, tmp_path):
+    def test_notices_a_module_that_a_crash_left_half_written(self, tmp_path: Path) -> None:
         path = tmp_path / "store.py"
         assert not python_specialist.is_half_written(path)
         path.write_text("def put")
@@ -175,12 +176,12 @@ class TestTheTeam:
             ("def broken(:\n", "no Python: invalid syntax"),
         ],
     )
-    def test_finds_what_should_not_be_there(self, tmp_path, source, rule):
+    def test_finds_what_should_not_be_there(self, tmp_path: Path, source: str, rule: str) -> None:
         (tmp_path / "code.py").write_text(source)
         findings = list(security_auditor.findings_in(tmp_path, "code.py"))
         assert [(finding.rule, finding.line) for finding in findings] == [(rule, source.count("\n"))]
 
-    def test_has_nothing_against_its_own_work(self, linkbook):
+    def test_has_nothing_against_its_own_work(self, linkbook: Path) -> None:
         build(linkbook, design_of(linkbook))
         names = security_auditor.project_files(linkbook)
         assert len(names) == 11

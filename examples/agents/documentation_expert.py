@@ -52,9 +52,10 @@ def api_page(root: Path, design: Design) -> str:
         for found in tree.body:
             if isinstance(found, ast.ClassDef):
                 lines += [f"## {found.name}", "", _summary(found), ""]
-                lines += [_method(method) for method in found.body if isinstance(method, ast.FunctionDef)]
+                methods = [_method(method) for method in found.body if isinstance(method, ast.FunctionDef)]
+                lines += [line for line in methods if line]
                 lines += [""]
-    return "\n".join(line for line in lines if line is not None).rstrip() + "\n"
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def example_of(design: Design) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sidecar.examples.workflows.stage import play, stage
 from sidecar.http.sdk import Agent, Result
+from sidecar.state.models import ResultStatus
 
 FILE = "linkbook/slug.py"
 SLUG = '''\
@@ -66,7 +67,7 @@ def tester(agent: Agent) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "doctest", FILE], cwd=root_of(agent), capture_output=True, text=True, check=False
     )
-    status = "success" if done.returncode == 0 else "failed"
+    status: ResultStatus = "success" if done.returncode == 0 else "failed"
     agent.store(status=status, decisions=[f"its examples: {status}"], errors=done.stdout.splitlines())
 
 
