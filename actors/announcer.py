@@ -69,6 +69,7 @@ class Announcer:
                 event_type=event_type,
                 topic=topic,
                 data=msgspec.Raw(msgspec.json.encode(about)),
+                traceparent=spec.traceparent,
             )
         )
 
@@ -87,6 +88,7 @@ class Announcer:
                 data=announcement.data,
                 topic=announcement.topic,
                 idempotency_key=f"{self._registry.instance_id}-{announcement.seq}",
+                traceparent=announcement.traceparent,
             )
         )
         later.add_done_callback(lambda answered: self._answered(announcement.seq, answered))  # type: ignore[arg-type]  # typeshed: callbacks take the base class

@@ -210,6 +210,7 @@ class EventBus(Owner):
                 published_at=utc_now(),
                 key=request.idempotency_key,
                 digest=digest,
+                traceparent=request.traceparent,
             )
         )
         later: Later[Published] = Later()

@@ -66,6 +66,7 @@ class SpawnAgent(Request[SpawnedAgent]):
     environment: Mapping[str, str] = field(default_factory=dict)
     priority: SpawnPriority = "normal"
     idempotency_key: str | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +181,8 @@ class PublishEvent(Request[Published]):
     """Append an event and wake whoever waits for it. Answered when it survives the death of the sidecar.
 
     data: a JSON object. topic None: the standard topic of the type. ttl_s None: the configured retention.
-    idempotency_key: a repeat by the same publisher gets the first answer. Raises StorageUnavailable.
+    idempotency_key: a repeat by the same publisher gets the first answer. traceparent: of the W3C trace that it is
+    part of. Raises StorageUnavailable.
     """
 
     project_id: str
@@ -193,6 +195,7 @@ class PublishEvent(Request[Published]):
     ttl_s: int | None = None
     priority: Priority = "normal"
     idempotency_key: str | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -331,6 +334,7 @@ class StoreResult(Request[Stored]):
     result: msgspec.Raw
     timestamp: datetime | None = None
     idempotency_key: str | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

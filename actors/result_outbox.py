@@ -108,6 +108,7 @@ class ResultOutbox:
             publisher_type=result.agent_type,
             data=msgspec.Raw(msgspec.json.encode(data)),
             idempotency_key=f"result_stored:{result.id}",
+            traceparent=result.traceparent,
         )
         self._bus.request(event).add_done_callback(_tell_announced(store, place))
 

@@ -145,6 +145,7 @@ class ResultStore(Owner):
             result=request.result,
             timestamp=request.timestamp or now,
             stored_at=now,
+            traceparent=request.traceparent,
         )
         place = self._results.put(result, answer)
         if not self._group:

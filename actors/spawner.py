@@ -27,6 +27,7 @@ from ..state.errors import (
 from ..state.identity import Revocations, Token, TokenKey
 from ..state.models import AgentId, AgentSpec, AgentState, AgentStatus, ExitCause, identifier
 from ..state.projects import Projects
+from ..state.trace import new_traceparent
 from ..supervision.agent_logs import AgentLogs
 from ..supervision.fleet import SpawnerOptions, Trigger
 from ..supervision.launch import check_environment, check_text, inherited
@@ -253,6 +254,7 @@ class Spawner(Owner):
             context_requirements=request.context_requirements,
             environment=dict(request.environment),
             priority=request.priority,
+            traceparent=request.traceparent or new_traceparent(),
         )
 
     def _spawned_before(self, request: m.SpawnAgent, digest: str) -> Agent | None:
@@ -375,6 +377,7 @@ class Spawner(Owner):
 
 
 def _digest(request: m.SpawnAgent) -> str:
-    """The same for two requests that ask for the same."""
-    body = {field.name: getattr(request, field.name) for field in fields(request) if field.name != "idempotency_key"}
+    """The same for two requests that ask for the same, in whichever trace."""
+    left_out = ("idempotency_key", "traceparent")
+    body = {field.name: getattr(request, field.name) for field in fields(request) if field.name not in left_out}
     return hashlib.sha256(msgspec.json.encode(body, order="deterministic")).hexdigest()

@@ -85,6 +85,7 @@ class Triggers:
                     project_id=event.project_id,
                     requested_by=TRIGGERS,
                     idempotency_key=trigger_key(armed.trigger_id, event.event_id),
+                    traceparent=event.traceparent,
                 )
             )
         except SidecarError as error:

@@ -41,6 +41,7 @@ def spawn_agent(call: Call[NewAgent, Nothing]) -> Pending[Any]:
         environment=body.environment or {},
         priority=body.priority or "normal",
         idempotency_key=call.idempotency_key(),
+        traceparent=call.traceparent,
     )
     later = call.actors.spawner.request(request)
     call.server.instruments.watch_spawn(later)

@@ -97,6 +97,7 @@ def _to_publish(call: Call[NewEvent, Nothing], event_type: str) -> PublishEvent:
         ttl_s=body.ttl_seconds,
         priority=body.priority or "normal",
         idempotency_key=call.idempotency_key(),
+        traceparent=call.traceparent,
     )
 
 

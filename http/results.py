@@ -54,6 +54,7 @@ def store_result(call: Call[NewResult, Nothing]) -> Pending[Any]:
         result=result,
         timestamp=body.timestamp and body.timestamp.astimezone(UTC),
         idempotency_key=call.idempotency_key(),
+        traceparent=call.traceparent,
     )
     return Pending(
         call.actors.results.request(request),

@@ -22,6 +22,7 @@ from ..actors.guardian import ActorStatus
 from ..state.durations import Durations
 from ..state.errors import BodyTooLarge, InvalidRequest, Unavailable
 from ..state.identity import Caller, Permission
+from ..state.trace import traceparent
 from ..supervision.profile import Profiles
 from .auditing import Auditor
 from .auth import Authenticator
@@ -182,6 +183,11 @@ class Call(Generic[B, Q]):
         if self.caller.is_operator and self.asked_project is None:
             return None
         return self.project_id
+
+    @property
+    def traceparent(self) -> str | None:
+        """Where the request belongs in a W3C trace, if it said so in a way that holds."""
+        return traceparent(self.header("traceparent"))
 
     def idempotency_key(self) -> str | None:
         key = self.header("Idempotency-Key")

@@ -106,6 +106,7 @@ class EventOut(Timed, frozen=True, kw_only=True, omit_defaults=True):
     project_id: str
     replayed: bool = False
     redelivered: bool = False
+    traceparent: str | None = None
 
     @classmethod
     def of(cls, event: Event, delivery: Delivery | None = None) -> EventOut:
@@ -123,6 +124,7 @@ class EventOut(Timed, frozen=True, kw_only=True, omit_defaults=True):
             timestamp=event.published_at,
             replayed=delivery.replayed if delivery else False,
             redelivered=delivery.redelivered if delivery else False,
+            traceparent=event.traceparent,
         )
 
 

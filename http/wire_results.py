@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from ..actors.replies import ResultPage, Stored
 from ..state.models import EventId, NextAgent, ResultId, ResultStatus, StoredResult
@@ -92,6 +92,7 @@ class ResultOut(Timed, frozen=True, kw_only=True):
     status: ResultStatus
     result: msgspec.Raw
     stored_at: datetime
+    traceparent: str | UnsetType = UNSET
 
     @classmethod
     def of(cls, stored: StoredResult) -> ResultOut:
@@ -105,6 +106,7 @@ class ResultOut(Timed, frozen=True, kw_only=True):
             result=stored.result,
             timestamp=stored.timestamp,
             stored_at=stored.stored_at,
+            traceparent=stored.traceparent if stored.traceparent is not None else UNSET,
         )
 
 

@@ -120,6 +120,7 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry",
     event_type: str
     topic: str
     data: msgspec.Raw
+    traceparent: str | None = None
 
 
 class Announced(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag="announced"):

@@ -36,6 +36,7 @@ class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
     place: int = 0
     key: str | None = None
     digest: str | None = None
+    traceparent: str | None = None
 
     def event(self, seq: int) -> Event:
         return Event(
@@ -50,6 +51,7 @@ class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
             priority=self.priority,
             ttl_s=self.ttl_s,
             published_at=self.published_at,
+            traceparent=self.traceparent,
         )
 
 

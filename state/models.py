@@ -76,6 +76,7 @@ class AgentSpec(msgspec.Struct, frozen=True, kw_only=True):
     context_requirements: tuple[str, ...] = ()
     environment: dict[str, str] = {}
     priority: SpawnPriority = "normal"
+    traceparent: str | None = None
 
 
 class ProcessIdentity(msgspec.Struct, frozen=True):
@@ -134,6 +135,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     priority: Priority
     ttl_s: int
     published_at: datetime
+    traceparent: str | None = None
 
 
 class StoredResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,6 +150,7 @@ class StoredResult(msgspec.Struct, frozen=True, kw_only=True):
     result: msgspec.Raw
     timestamp: datetime
     stored_at: datetime
+    traceparent: str | None = None
 
 
 class NextAgent(msgspec.Struct, frozen=True, kw_only=True):

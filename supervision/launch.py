@@ -13,6 +13,7 @@ import msgspec
 
 from ..state.errors import InvalidRequest
 from ..state.models import AgentSpec
+from ..state.trace import VARIABLE
 from .profile import Profile
 
 # The kernel refuses a single argument or variable of 128 KiB or more (MAX_ARG_STRLEN).
@@ -32,6 +33,7 @@ _OURS = frozenset(
         "CONTEXT_URL",
         "AGENT_TASK",
         "PROJECT_ROOT",
+        VARIABLE,
         INCARNATION,
         INSTANCE,
     }
@@ -133,6 +135,7 @@ def launch_of(
             "PROJECT_ROOT": str(project_root),
             INCARNATION: str(incarnation),
             INSTANCE: instance_id,
+            **({VARIABLE: spec.traceparent} if spec.traceparent is not None else {}),
         },
         cwd=fill(profile.cwd, values),
         user=profile.user,
