@@ -59,19 +59,17 @@ def test_small_budgets_are_used(shop: Path) -> None:
         assert len(Builds(shop).raw(query="invoice totals", max_bytes=max_bytes)) > 0.85 * max_bytes
 
 
-def test_where_the_budget_is_small_the_parts_go_that_fit_the_task(shop: Path) -> None:
-    files = Builds(shop).files(query="large_17 returns the wrong value", max_bytes=16_384)
-    large = files["src/large.py"]
-    assert (large["truncated"], "def large_17(" in large["content"]) == (True, True)
-    assert "def large_59(" not in large["content"]
-    all_lines = (shop / "src" / "large.py").read_text().splitlines()
-    start, end = next(
-        (span["start_line"], span["end_line"])
-        for span in large["excerpts"]
-        if "def large_17(value):" in all_lines[span["start_line"] - 1 : span["end_line"]]
-    )
-    header = f"--- lines {start}-{end} of {len(all_lines)} ---\n"
-    assert header + "\n".join(all_lines[start - 1 : end]) in large["content"]
+def test_where_the_budget_is_small_the_parts_go_that_fit_the_task(tmp_path: Path) -> None:
+    text = module("large", 60).replace("# About large 41.", "# Fills the zeppelin.")
+    root = repository(tmp_path, {"large.py": text, "other.py": module("other", 30)})
+    (large, *_) = Builds(root).files(query="The zeppelin is not filled", max_bytes=10_000).values()
+    assert (large["path"], large["truncated"]) == ("large.py", True)
+    assert "# Fills the zeppelin.\ndef large_41(value):" in large["content"]
+    assert len(large["content"]) < len(text) / 2
+    lines = lines_of(text)
+    for span in large["excerpts"]:
+        first, last = span["start_line"], span["end_line"]
+        assert f"--- lines {first}-{last} of {len(lines)} ---\n" + "".join(lines[first - 1 : last]) in large["content"]
 
 
 def test_a_part_begins_with_the_comment_of_its_first_definition(shop: Path) -> None:
