@@ -4,7 +4,7 @@ import { h, svg } from "./dom.js";
 import { duration } from "./format.js";
 import { Timescale } from "./timescale.js";
 
-const WIDTH = 900;
+const NARROWEST = 640;
 const ROW = 22;
 const TOP = 20;
 const LEFT = 46;
@@ -40,33 +40,36 @@ export class Incarnations {
   constructor() {
     this.element = h("div", { class: "drawing" });
     this.drawn = "";
+    new ResizeObserver(() => this.given && this.show(...this.given)).observe(this.element);
   }
 
   show(events, agent) {
+    this.given = [events, agent];
+    const width = Math.max(NARROWEST, this.element.clientWidth - 16);
     const lives = livesOf(events).slice(-30);
     const now = agent ? Date.parse(agent.timestamp) : 0;
-    const drawn = JSON.stringify([lives, lives.some((life) => life.to === null) ? now : 0]);
+    const drawn = JSON.stringify([lives, lives.some((life) => life.to === null) ? now : 0, width]);
     if (drawn === this.drawn) return;
     this.drawn = drawn;
-    this.element.replaceChildren(lives.length ? picture(lives, now) : h("p", { class: "empty", text: "It has not started yet, or its events are no longer kept." }));
+    this.element.replaceChildren(lives.length ? picture(lives, now, width) : h("p", { class: "empty", text: "It has not started yet, or its events are no longer kept." }));
   }
 }
 
-function picture(lives, now) {
+function picture(lives, now, width) {
   const height = TOP + lives.length * ROW + 4;
-  const scale = new Timescale(lives[0].from, Math.max(...lives.map((life) => life.to ?? now)), LEFT, WIDTH - 130);
+  const scale = new Timescale(lives[0].from, Math.max(...lives.map((life) => life.to ?? now)), LEFT, width - 130);
   const rows = lives.map((life, at) => {
     const y = TOP + at * ROW;
     const from = scale.x(life.from);
-    const width = Math.max(3, scale.x(life.to ?? now) - from);
+    const length = Math.max(3, scale.x(life.to ?? now) - from);
     const took = duration(((life.to ?? now) - life.from) / 1000);
     const said = `${life.end === "runs" ? "runs for" : `${life.end} after`} ${took}`;
     const label = svg("text", { x: 4, y: y + 14, class: "tick start" });
     label.textContent = `#${life.incarnation}`;
-    const end = svg("text", { x: Math.min(from + width + 6, WIDTH - 126), y: y + 14, class: "tick start" });
+    const end = svg("text", { x: Math.min(from + length + 6, width - 126), y: y + 14, class: "tick start" });
     end.textContent = said;
-    return svg("g", {}, label, svg("rect", { x: from.toFixed(1), y: y + 3, width: width.toFixed(1), height: ROW - 8, rx: 3, class: `life ${toneOf(life.end)}` }), end);
+    return svg("g", {}, label, svg("rect", { x: from.toFixed(1), y: y + 3, width: length.toFixed(1), height: ROW - 8, rx: 3, class: `life ${toneOf(life.end)}` }), end);
   });
   const said = lives.map((life) => `incarnation ${life.incarnation}: ${life.end}`).join("; ");
-  return svg("svg", { viewBox: `0 0 ${WIDTH} ${height}`, role: "img", "aria-label": said }, scale.marks(height), rows);
+  return svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": said }, scale.marks(height), rows);
 }

@@ -5,7 +5,7 @@ import { h, svg } from "./dom.js";
 import { livesOf, toneOf } from "./incarnations.js";
 import { Timescale } from "./timescale.js";
 
-const WIDTH = 1000;
+const NARROWEST = 640;
 const LANE = 36;
 const TOP = 22;
 const LEFT = 190;
@@ -17,11 +17,24 @@ export class IssueGraph {
     this.onResult = onResult;
     this.onAgent = onAgent;
     this.picture = h("div", { class: "drawing" });
+    this.width = NARROWEST;
+    this.shown = null;
+    new ResizeObserver(() => this.fit()).observe(this.picture);
     this.element = h("figure", { class: "graph" }, this.picture, legend());
   }
 
+  /** Drawn as wide as there is room, so that its text stays as large as all other. */
+  fit() {
+    const width = Math.max(NARROWEST, this.picture.clientWidth - 16);
+    if (width === this.width) return;
+    this.width = width;
+    if (this.shown) this.show(this.shown);
+  }
+
   /** events: oldest first. now: where what still runs ends; 0 when nothing runs. */
-  show({ agents, results, events, now }) {
+  show(shown) {
+    this.shown = shown;
+    const { agents, results, events, now } = shown;
     const lanes = lanesOf(agents, results, events);
     if (!lanes.length) {
       this.picture.replaceChildren(h("p", { class: "empty", text: "Nobody has worked on this issue yet." }));
@@ -29,9 +42,9 @@ export class IssueGraph {
     }
     const times = [...events.map((e) => Date.parse(e.timestamp)), ...results.map((r) => Date.parse(r.stored_at)), ...agents.flatMap((a) => [a.started_at, a.ended_at]).filter(Boolean).map(Date.parse)];
     const height = TOP + lanes.length * LANE + 6;
-    const scale = new Timescale(Math.min(...times), Math.max(...times, now), LEFT, WIDTH - 16);
+    const scale = new Timescale(Math.min(...times), Math.max(...times, now), LEFT, this.width - 16);
     const place = new Map(lanes.map((lane, at) => [lane.id, TOP + at * LANE + LANE / 2]));
-    this.picture.replaceChildren(svg("svg", { viewBox: `0 0 ${WIDTH} ${height}`, role: "group", "aria-label": "Agents over time" },
+    this.picture.replaceChildren(svg("svg", { viewBox: `0 0 ${this.width} ${height}`, role: "group", "aria-label": "Agents over time" },
       svg("defs", {}, svg("marker", { id: "arrow", viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto" }, svg("path", { class: "arrowhead", d: "M0 0L8 4L0 8Z" }))),
       scale.marks(height),
       lanes.map((lane) => this.lane(lane, scale, place.get(lane.id), now)),
@@ -51,7 +64,7 @@ export class IssueGraph {
       const bar = svg("rect", { x: from.toFixed(1), y: y - 7, width: width.toFixed(1), height: 14, rx: 3, class: `life ${toneOf(life.end)}` });
       return titled(bar, `${lane.id} #${life.incarnation}: ${life.end}`);
     });
-    return svg("g", {}, svg("line", { class: "lane", x1: LEFT, x2: WIDTH - 16, y1: y, y2: y }), name, bars);
+    return svg("g", {}, svg("line", { class: "lane", x1: LEFT, x2: this.width - 16, y1: y, y2: y }), name, bars);
   }
 
   mark(event, scale, place) {

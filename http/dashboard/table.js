@@ -26,13 +26,14 @@ export class Table {
   }
 
   head(column, at) {
-    if (!column.sort) return h("th", { scope: "col", class: column.class, text: column.label });
+    const className = column.number ? "number" : column.class;
+    if (!column.sort) return h("th", { scope: "col", class: className, text: column.label });
     const sort = () => {
       this.isDescending = this.by === at ? !this.isDescending : Boolean(column.number);
       this.by = at;
       this.show(this.items);
     };
-    return h("th", { scope: "col", class: column.class }, h("button", { type: "button", class: "sort", text: column.label, on: { click: sort } }));
+    return h("th", { scope: "col", class: className }, h("button", { type: "button", class: "sort", text: column.label, on: { click: sort } }));
   }
 
   show(items) {
