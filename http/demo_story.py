@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -56,6 +56,7 @@ class Story:
         self.members = {name: Member(agent_type=name) for name in team}
         self.lines: list[Line] = []
         self.restarts: list[Restart] = []
+        self._started_at: dict[str, datetime] = {}
         self._died: dict[str, tuple[datetime, str]] = {}
         self._back_off_ms: dict[str, float] = {}
 
@@ -107,7 +108,7 @@ class Story:
                 return f"completed after {data.get('uptime_seconds', 0):.2f} s"
             member.state = "crashed"
             how = _how(data)
-            self._died[who] = (event.timestamp, how)
+            self._died[who] = (self._died_at(event, who), how)
             member.did = f"crashed: {how}"
             return f"crashed: {how}"
         if kind == "agent_restarting":
@@ -117,8 +118,16 @@ class Story:
             return f"gave up: {data.get('reason') or _how(data)}"
         return kind.removeprefix("agent_").replace("_", " ")
 
+    def _died_at(self, event: Event, who: str) -> datetime:
+        """How long it ran is measured; when that is told, a busy machine decides."""
+        began, ran_for_s = self._started_at.get(who), event.data.get("uptime_seconds")
+        if began is None or ran_for_s is None:
+            return event.timestamp
+        return min(event.timestamp, began + timedelta(seconds=ran_for_s))
+
     def _started(self, event: Event, who: str) -> str:
         pid = event.data.get("process_id")
+        self._started_at[who] = event.timestamp
         died = self._died.pop(who, None)
         if died is None:
             return f"runs as process {pid}"

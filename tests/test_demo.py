@@ -176,8 +176,16 @@ class TestTheStory:
     def test_counts_what_a_restart_cost_from_crash_to_running(self) -> None:
         telling = Telling("a")
         telling.tell("agent_started", "a", process_id=1)
-        assert telling.tell("agent_exited", "a", cause="signal", signal=9) == "crashed: killed by signal 9"
+        said = telling.tell("agent_exited", "a", cause="signal", signal=9, uptime_seconds=9)
+        assert said == "crashed: killed by signal 9"
         telling.tell("agent_restarting", "a", cause="signal", signal=9, delay_ms=150)
         assert telling.tell("agent_started", "a", incarnation=2, process_id=2).startswith("runs again as process 2")
         (restart,) = telling.story.restarts
         assert (restart.agent_type, round(restart.took_ms), restart.back_off_ms) == ("a", 200, 150.0)
+
+    def test_counts_from_the_crash_also_when_that_was_told_late(self) -> None:
+        telling = Telling("a")
+        telling.tell("agent_started", "a", process_id=1)
+        telling.tell("agent_exited", "a", cause="signal", signal=9, uptime_seconds=0.03)
+        telling.tell("agent_started", "a", incarnation=2, process_id=2)
+        assert round(telling.story.restarts[0].took_ms) == 170
