@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import wait
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -27,7 +28,8 @@ from .auth import Authenticator, admit, class_of_caller, require, require_projec
 from .dashboard_sessions import session_of
 from .exchange import Exchange, Rendered
 from .limits import Limiter, headers_of, refuse
-from .routing import MIB, Answer, Call, Outcome, Pending, Route, Server, Streaming, too_large
+from .quick_routes import QuickRoutes
+from .routing import MIB, Answer, Call, Handler, Outcome, Pending, Route, Server, Streaming, too_large
 from .wire import NOTHING, read_body, read_query
 
 log = logging.getLogger(__name__)
@@ -56,6 +58,8 @@ _ANYONE = Caller(
     expires_at=utc_now(),
 )
 
+PARKED = Rendered(200, [], b"")  # what a handler returns whose request is answered later
+
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 
@@ -80,8 +84,16 @@ class Application:
         self._private_paths = private_paths
         self._bottle = bottle.Bottle()
         self._bottle.default_error_handler = self._bottle_error
+        self._quick = QuickRoutes(routes)
+        self._decoders: dict[Handler, msgspec.json.Decoder[Any]] = {}
         for route in routes:
+            if route.body is not None:
+                self._decoders[route.handler] = msgspec.json.Decoder(route.body)
             self._bottle.route(route.path, route.method, self._callback(route))
+
+    def is_quick(self, method: str, path: str) -> bool:
+        """Whether a request may be handled in the I/O thread: its route's function never waits."""
+        return self._quick.has(method, path)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         exchange = Exchange(
@@ -94,8 +106,15 @@ class Application:
             status, headers, body = exchange.render(error)
             start_response(f"{status} {bottle.HTTP_CODES[status]}", headers)
             return [] if exchange.method == "HEAD" else [body]
-        answer: Iterable[bytes] = self._bottle(environ, start_response)
-        return answer
+        # A publish or a wait goes past Bottle's router, request and response, which take longer than its handler.
+        quick = self._quick.find(exchange.method, environ["PATH_INFO"])
+        if quick is None:
+            answer: Iterable[bytes] = self._bottle(environ, start_response)
+            return answer
+        rendered = self._handle(quick[0], environ, quick[1])
+        status, headers, body = rendered or PARKED
+        start_response(f"{status} {bottle.HTTP_CODES[status]}", headers)
+        return [body] if body else []
 
     def _admit(self, environ: Environ) -> None:
         """A page in a browser can name any host, but it cannot make the browser send another Host (DNS rebinding)."""
@@ -105,25 +124,26 @@ class Application:
         _require_plain_path(environ.get("REQUEST_URI") or environ.get("PATH_INFO", ""))
 
     def _callback(self, route: Route) -> Callable[..., Any]:
-        decoder = msgspec.json.Decoder(route.body) if route.body is not None else None
-
         def answer(**parts: str) -> Any:
-            environ: Environ = bottle.request.environ
-            exchange: Exchange = environ["sidecar.exchange"]
-            exchange.route, exchange.is_wait, exchange.error_shape = route.path, route.is_wait, route.error_shape
-            try:
-                call = self._call(route, decoder, environ, exchange, parts)
-                outcome = perform(route, call, parts)
-            except Exception as error:  # noqa: BLE001  # rendered, and logged where it is not one of ours
-                return _bottle_answer(exchange.render(error))
-            return self._finish(environ, exchange, outcome)
+            rendered = self._handle(route, bottle.request.environ, parts)
+            return b"" if rendered is None else bottle.HTTPResponse(rendered.body, rendered.status, rendered.headers)
 
         return answer
+
+    def _handle(self, route: Route, environ: Environ, parts: dict[str, str]) -> Rendered | None:
+        """The answer of a route's function; None: the request is parked and answered later."""
+        exchange: Exchange = environ["sidecar.exchange"]
+        exchange.route, exchange.is_wait, exchange.error_shape = route.path, route.is_wait, route.error_shape
+        try:
+            call = self._call(route, environ, exchange, parts)
+            outcome = perform(route, call, parts)
+        except Exception as error:  # noqa: BLE001  # rendered, and logged where it is not one of ours
+            return exchange.render(error)
+        return self._finish(environ, exchange, outcome)
 
     def _call(
         self,
         route: Route,
-        decoder: msgspec.json.Decoder[Any] | None,
         environ: Environ,
         exchange: Exchange,
         parts: dict[str, str],
@@ -136,6 +156,7 @@ class Application:
         query, asked_project = read_query(environ.get("QUERY_STRING", ""), route.query)
         if asked_project is not None:
             require_project(caller, asked_project)
+        decoder = self._decoders.get(route.handler)
         body = NOTHING if decoder is None else read_body(_body(environ, route), decoder)
         return Call(
             caller=caller,
@@ -174,12 +195,13 @@ class Application:
         if not taken.allowed:
             raise refuse(taken, caller.agent_id)
 
-    def _finish(self, environ: Environ, exchange: Exchange, outcome: Outcome) -> Any:
+    def _finish(self, environ: Environ, exchange: Exchange, outcome: Outcome) -> Rendered | None:
         if isinstance(outcome, Pending):
             return answer_when(environ, exchange, outcome)
         if isinstance(outcome, Streaming):
-            return stream(environ, exchange, outcome)
-        return _bottle_answer(exchange.render(outcome))
+            stream(environ, exchange, outcome)
+            return None
+        return exchange.render(outcome)
 
     def _bottle_error(self, response: Any) -> Any:
         """Bottle's own errors: no such route, another method, a path it cannot decode, a fault inside Bottle."""
@@ -202,7 +224,7 @@ class Application:
         return rendered.body
 
 
-def answer_when(environ: Environ, exchange: Exchange, pending: Pending[Any]) -> Any:
+def answer_when(environ: Environ, exchange: Exchange, pending: Pending[Any]) -> Rendered | None:
     """Answer when an actor does: without holding a thread where the server can park a request, else by waiting."""
 
     def render(future: Any) -> Rendered:
@@ -214,15 +236,15 @@ def answer_when(environ: Environ, exchange: Exchange, pending: Pending[Any]) -> 
     park = environ.get("sidecar.park")
     if park is not None:
         park(pending.later, render=render, deadline_s=pending.deadline_s, receipt=pending.receipt)
-        return b""
+        return None
     wait((pending.later,), timeout=pending.deadline_s)
-    return _bottle_answer(render(pending.later))
+    return render(pending.later)
 
 
 MAX_UNREAD_BYTES = 8 * MIB  # of a stream: a whole log that a reader catches up with, sent faster than it reads
 
 
-def stream(environ: Environ, exchange: Exchange, streaming: Streaming) -> bytes:
+def stream(environ: Environ, exchange: Exchange, streaming: Streaming) -> None:
     """Open an answer without an end; it holds no thread."""
     rendered = exchange.render(Answer(200, b"", content_type=streaming.content_type))
     sink = environ["sidecar.stream"](
@@ -232,11 +254,6 @@ def stream(environ: Environ, exchange: Exchange, streaming: Streaming) -> bytes:
         heartbeat=streaming.heartbeat,
     )
     streaming.feed.start(sink)
-    return b""
-
-
-def _bottle_answer(rendered: Rendered) -> Any:
-    return bottle.HTTPResponse(rendered.body, rendered.status, rendered.headers)
 
 
 def header_of(environ: Environ) -> Callable[[str], str | None]:
@@ -254,6 +271,7 @@ def _is_loopback(address: str | None) -> bool:
 _NEVER_IN_A_PATH = (b"/", b"\\", b"\0")
 
 
+@lru_cache(maxsize=1024)  # agents ask for the same few paths over and over; what it raises is not kept
 def _require_plain_path(uri: str) -> None:
     """Raises InvalidRequest for a path whose parts, once decoded, hold a separator, a NUL, dots alone or no UTF-8."""
     path = uri.partition("?")[0]

@@ -7,21 +7,28 @@ threads, and would let a client's next wait overtake the news that its last one 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from .routing import Route
 
 
-def quick_routes(routes: Iterable[Route]) -> Callable[[str, str], bool]:
-    """From method and path to whether the request is for a quick route."""
-    paths: dict[str, list[str]] = {}
-    for route in routes:
-        if route.is_quick:
-            paths.setdefault(route.method, []).append(re.sub(r"<\w+>", "[^/]+", route.path))
-    patterns = {method: re.compile("|".join(of_method)) for method, of_method in paths.items()}
+class QuickRoutes:
+    """Finds the quick route that a request is for, without the router that all others take."""
 
-    def is_quick(method: str, path: str) -> bool:
-        pattern = patterns.get(method)
-        return pattern is not None and pattern.fullmatch(path) is not None
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._routes = [(route, re.compile(as_pattern(route.path))) for route in routes if route.is_quick]
 
-    return is_quick
+    def find(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
+        """The route and the named parts of the path; None if it is for another one."""
+        for route, pattern in self._routes:
+            if route.method == method and (match := pattern.fullmatch(path)) is not None:
+                return route, match.groupdict()
+        return None
+
+    def has(self, method: str, path: str) -> bool:
+        return self.find(method, path) is not None
+
+
+def as_pattern(path: str) -> str:
+    """Bottle's `/a/<b>` as a regular expression."""
+    return re.sub(r"<(\w+)>", r"(?P<\1>[^/]+)", path)

@@ -48,7 +48,6 @@ from .instruments import Instruments
 from .limits import Limiter
 from .logs import set_up_logging
 from .meter import RequestMeter
-from .quick_routes import quick_routes
 from .results import MAX_RESULT_BYTES
 from .routing import JSON, Actors, Server, too_large
 from .storage import locked, prepare, token_key
@@ -266,7 +265,7 @@ def make_server(application: Application, sock: socket.socket) -> io_loop.Server
         worker_threads=WORKER_THREADS,
         max_body_bytes=MAX_RESULT_BYTES,
         render_refusal=render_refusal,
-        is_quick=quick_routes(ROUTES),
+        is_quick=application.is_quick,
     )
     server.channel_class = limited_connection(body_limits(ROUTES))
     return server
