@@ -9,9 +9,6 @@ from typing import Any
 
 import msgspec
 import pytest
-
-pytest.importorskip("selenium")
-
 from selenium import webdriver
 from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.keys import Keys
