@@ -34,6 +34,8 @@ def body_limits(routes: Iterable[Route]) -> LimitOf:
 def limited_connection(limit_of: LimitOf) -> type[Connection]:
     """The connections of a server that refuses bodies by `limit_of`."""
 
+    adjusted: dict[int, Any] = {}  # by limit; a copy for each request would cost more than the check
+
     class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
         """Waitress's parser, which looks at its own limit once the head is read and again as chunks come in."""
 
@@ -42,9 +44,12 @@ def limited_connection(limit_of: LimitOf) -> type[Connection]:
 
         def parse_header(self, header_plus: bytes) -> None:
             super().parse_header(header_plus)
-            self.adj = copy.copy(self.adj)
-            # It refuses what is as large as its limit; ours is the largest size that is taken.
-            self.adj.max_request_body_size = limit_of(self.command, self.path) + 1
+            limit = limit_of(self.command, self.path)
+            if limit not in adjusted:
+                adjusted[limit] = copy.copy(self.adj)
+                # It refuses what is as large as its limit; ours is the largest size that is taken.
+                adjusted[limit].max_request_body_size = limit + 1
+            self.adj = adjusted[limit]
 
         def received(self, data: bytes) -> int:
             consumed: int = super().received(data)

@@ -5,6 +5,7 @@ The built-in profiles know who follows whom and which topics concern whom; none 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -94,6 +95,7 @@ _TOPICS_OF_CLASS: dict[AgentClass, tuple[str, ...]] = {
 }
 
 
+@lru_cache(maxsize=1024)  # looked up for every request of an agent
 def built_in(agent_type: str, agent_class: AgentClass | None = None) -> Profile:
     """The profile of a type that the configuration says nothing about."""
     agent_class = agent_class or class_of(agent_type)
