@@ -25,6 +25,7 @@ from ..supervision.fleet import SpawnerOptions, Trigger
 from ..supervision.profile import Profile, Profiles, built_in
 from ..supervision.strategy import Group
 from .limits import LimitOptions
+from .logs import LogFormat
 from .tables import convert, read_table, refuse_unknown, require_table
 
 CONFIG_FILE = "sidecar.toml"
@@ -41,6 +42,7 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     storage: str | None = None
     project_root: str | None = None
     log_level: LogLevel = "info"
+    log_format: LogFormat = "text"
 
 
 class Flags(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +63,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     storage: Path
     log_level: LogLevel
+    log_format: LogFormat
     projects: Projects
     limits: LimitOptions
     events: EventOptions
@@ -149,6 +152,7 @@ def _assembled(
         port=server.port,
         storage=(storage or default_storage(project_root, environ)).absolute(),
         log_level=server.log_level,
+        log_format=server.log_format,
         projects=Projects(project_root, _projects(tables.get("projects", {}), beside)),
         limits=read_table(tables.get("limits", {}), LimitOptions, "limits"),
         events=read_table(tables.get("events", {}), EventOptions, "events"),

@@ -17,6 +17,7 @@ from ..state.clock import utc_now
 from ..state.errors import SidecarError
 from ..state.identity import Caller
 from ..state.models import IDENTIFIER
+from ..state.trace import trace_id, traceparent
 from .auditing import Auditor, code_of
 from .errors import Described, ErrorBody, describe
 from .meter import RequestMeter
@@ -64,6 +65,7 @@ class Exchange:
         self.error_shape: ErrorShape | None = None
         self.caller: Caller | None = None
         self.limit_headers: list[tuple[str, str]] = []
+        self._traceparent = traceparent(environ.get("HTTP_TRACEPARENT"))
         self._address: str = environ.get("REMOTE_ADDR", "")
         self._meter = meter
         self._auditor = auditor
@@ -90,6 +92,16 @@ class Exchange:
             is_wait=self.is_wait,
             project_id=self.caller.project_id if self.caller is not None else None,
             now=now,
+        )
+        log.debug(
+            "request answered request_id=%s method=%s route=%s status=%d took_ms=%.1f agent_id=%s trace_id=%s",
+            self.request_id,
+            self.method,
+            self.route,
+            status,
+            (now - self._started_at) * 1000,
+            self.caller.agent_id if self.caller is not None else None,
+            trace_id(self._traceparent) if self._traceparent is not None else None,
         )
         return Rendered(status, headers, body)
 

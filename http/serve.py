@@ -321,7 +321,7 @@ def _served_hosts(host: str, port: int) -> frozenset[str] | None:
 
 def serve(config: Config) -> int:
     """Run until SIGTERM or SIGINT; a second one ends at once. The exit code: 0, or 1 when an actor was given up."""
-    set_up_logging(config.log_level)
+    set_up_logging(config.log_level, config.log_format)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with running(config) as sidecar:
         _on_signals(sidecar)
