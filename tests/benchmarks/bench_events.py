@@ -173,6 +173,11 @@ def show(console: Console, title: str, results: dict[str, Numbers], columns: dic
     console.print(table)
 
 
+def settle_s(crowd: int) -> float:
+    """Time enough for every server to have read so many requests, on a busy machine too."""
+    return 0.5 + crowd / 1_000
+
+
 class Trial:
     """How long and how often each thing is measured."""
 
@@ -193,7 +198,8 @@ class Trial:
         return self.load("wake", port=peer.port, requests=requests, samples=self.samples, settle_s=0.003)
 
     def fan_out(self, peer: Peer, crowd: int) -> Numbers:
-        return self.load("fan_out", port=peer.port, requests=peer.crowd(f"all-{crowd}", crowd), rounds=5, settle_s=0.5)
+        requests = peer.crowd(f"all-{crowd}", crowd)
+        return self.load("fan_out", port=peer.port, requests=requests, rounds=5, settle_s=settle_s(crowd))
 
     def park(self, crowd: int) -> dict[str, Numbers]:
         """Memory and publishing while a crowd waits. Fresh servers, so that the memory is the crowd's."""
@@ -202,7 +208,7 @@ class Trial:
             alone = in_turns(peers, partial(self.publish, connections=16), self.crowd_rounds)
             for peer in peers:  # one crowd at a time: both ends' descriptors count
                 before = peer.rss_mb()
-                self.load("park", port=peer.port, requests=peer.crowd("parked", crowd), settle_s=1.0)
+                self.load("park", port=peer.port, requests=peer.crowd("parked", crowd), settle_s=settle_s(crowd))
                 rss = peer.rss_mb()
                 while_parked = in_turns([peer], partial(self.publish, connections=16), self.crowd_rounds)
                 kept = while_parked[peer.name]["per_s"] / alone[peer.name]["per_s"]
