@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
-import msgspec
-
 from ..state.clock import utc_now
 from ..state.errors import ContextFailed, InvalidContextRequest, SidecarError
 from ..state.models import AgentSpec, Event
@@ -27,6 +25,7 @@ from .context.earlier import Earlier, earlier_outputs, last_build_status, said_o
 from .context.emit import finished
 from .context.fragments import FragmentCache
 from .context.index_client import IndexClient
+from .context.options import ContextOptions
 from .context.order import Order
 from .context.project import Project
 from .context.requirements import FilePatterns, checked_requirements, known_requirements
@@ -51,21 +50,6 @@ MIN_BYTES = 8 * 1024  # below that the sections alone do not fit
 EARLIER_RESULTS = 50
 EVENTS = 200  # the newest of the project: enough to find the last build and what was said of an issue
 MAX_QUERY_CHARS = 4000
-
-
-class ContextOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[context]` of the configuration.
-
-    max_bytes: of a whole answer. max_file_bytes: of one file in it. cache_mb: contexts and files kept ready, of all
-    projects together. exclude: `.gitignore` patterns of files that are never sent. watch: whether changes are watched
-    for; without, every request asks git and the disk.
-    """
-
-    max_bytes: int = 10 * 1024 * 1024
-    max_file_bytes: int = 1024 * 1024
-    cache_mb: int = 128
-    exclude: tuple[str, ...] = ()
-    watch: bool = True
 
 
 _Key = tuple[object, ...]

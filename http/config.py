@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from ..actors.context_builder import ContextOptions
+from ..actors.context.options import ContextOptions
 from ..actors.event_bus import EventOptions
 from ..actors.result_store import ResultOptions
 from ..state.errors import ConfigError, InvalidFilter

@@ -16,10 +16,11 @@ from sidecar.actors.context.earlier import Earlier, earlier_outputs
 from sidecar.actors.context.emit import finished
 from sidecar.actors.context.fragments import FragmentCache
 from sidecar.actors.context.index_client import IndexClient
+from sidecar.actors.context.options import ContextOptions
 from sidecar.actors.context.order import Order
 from sidecar.actors.context.project import Project
 from sidecar.actors.context.requirements import FilePatterns
-from sidecar.actors.context_builder import ContextBuilder, ContextOptions
+from sidecar.actors.context_builder import ContextBuilder
 from sidecar.actors.guardian import Guardian, Handle
 from sidecar.actors.messages import BuildContext, FindResults, FindSpec, ListEvents
 from sidecar.actors.replies import ContextBundle, EventPage, ResultPage

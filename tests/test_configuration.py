@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sidecar.actors.context_builder import ContextOptions
+from sidecar.actors.context.options import ContextOptions
 from sidecar.actors.event_bus import EventOptions
 from sidecar.actors.result_store import ResultOptions
 from sidecar.http.config import Config, Flags, ServerOptions, default_storage, load
