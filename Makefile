@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 LOCKED := $(VENV)/.locked
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo browser test check bench soak lock clean
+.PHONY: help install demo browser test check bench bench-context soak lock clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 $(LOCKED): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11; say which to use: make PYTHON=python3.11" >&2; exit 1; }
@@ -46,6 +46,9 @@ check: install  ## ruff, mypy --strict, the import contract
 
 bench: install  ## speed beside peers, in the same run
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+bench-context: install  ## how well contexts are chosen: REPOS=<dir of clones> QUERIES=<file of commits>
+	$(BIN)/python -m tests.benchmarks.bench_context $(REPOS) $(QUERIES) $(ARGS)
 
 soak: install  ## durability and supervision in the long counts (under 30 minutes)
 	$(BIN)/python -m pytest -m soak --timeout 1700 $(ARGS)
