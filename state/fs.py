@@ -151,10 +151,10 @@ class RealFs:
     def reader(self, path: Path) -> BinaryIO:
         return path.open("rb", buffering=1 << 20)
 
-    def create(self, path: Path) -> _OsFile:
+    def create(self, path: Path) -> AppendFile:
         return _OsFile(path, os.O_CREAT | os.O_EXCL)
 
-    def append_to(self, path: Path) -> _OsFile:
+    def append_to(self, path: Path) -> AppendFile:
         return _OsFile(path, 0)
 
     def reserve(self, path: Path, size: int) -> None:

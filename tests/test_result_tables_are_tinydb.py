@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tinydb
+from tinydb import version as tinydb_version
 from tinydb.queries import QueryInstance
 from tinydb.table import Table
 
@@ -33,7 +33,7 @@ def test_the_documented_way_of_using_tinydb_works_and_uses_an_index(tmp_path: Pa
 
 
 def test_the_private_names_of_tinydb_that_we_build_on_are_there() -> None:
-    assert tinydb.__version__.startswith("4.9.")
+    assert tinydb_version.__version__.startswith("4.9.")
     for name in ("_update_table", "_read_table", "_get_next_id"):
         assert inspect.isfunction(getattr(Table, name))
     assert "_next_id" in inspect.getsource(Table.__init__)

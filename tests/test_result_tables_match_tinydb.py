@@ -215,7 +215,7 @@ def _grow(document: Any) -> None:
 
 
 def check(examples: int, steps: int) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         TwoTables,
         settings=settings(
             max_examples=examples,

@@ -51,16 +51,18 @@ def found(directory: Path) -> tuple[dict[str, StoredResult], Counter[str], dict[
     guardian.start()
     try:
         page = ask(store, FindResults(project_id=None, limit=ALL), timeout_s=WITHIN_S)
-        results = {result.id: result for result in page.results}
+        results: dict[str, StoredResult] = {result.id: result for result in page.results}
         assert page.total == len(results)
         waited = threading.Event()
         for _ in range(int(WITHIN_S / 0.05)):
             events = ask(bus, ListEvents(project_id=None, event_type="result_stored", limit=ALL), timeout_s=WITHIN_S)
-            told = {msgspec.json.decode(event.data)["result_id"]: event.event_id for event in events.events}
+            told: dict[str, str] = {
+                msgspec.json.decode(event.data)["result_id"]: event.event_id for event in events.events
+            }
             if len(told) >= len(results):
                 break
             waited.wait(0.05)
-        times = Counter(msgspec.json.decode(event.data)["result_id"] for event in events.events)
+        times: Counter[str] = Counter(msgspec.json.decode(event.data)["result_id"] for event in events.events)
         return results, times, told
     finally:
         guardian.stop()

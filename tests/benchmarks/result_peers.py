@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
@@ -225,7 +226,7 @@ def peers(directory: Path, backends: dict[str, Callable[[Path], Any]], preload: 
     for name, make in backends.items():
         backend = make(directory)
         load(backend, map(result, range(preload)))
-        made.append(Peer(name, backend, guardian.handle(name, lambda backend=backend: Grouping(backend))))
+        made.append(Peer(name, backend, guardian.handle(name, partial(Grouping, backend))))
     guardian.start()
     try:
         yield made
