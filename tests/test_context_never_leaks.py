@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from sidecar.actors.context import secrets
 from sidecar.actors.context.rooted import NotReadable, Root
 from sidecar.actors.context.secrets import is_secret_path, redact, without_credentials
 from sidecar.state.models import AgentId, ResultId, StoredResult
@@ -130,6 +131,14 @@ def test_known_secrets_are_taken_out_of_every_text(tmp_path: Path, kind: str) ->
     assert omitted_of(context)["a.py"] == "redacted: 1"
     (file,) = context["relevant_files"]
     assert file["redacted"] == 1
+
+
+@pytest.mark.parametrize("text", [text for _, texts, _ in secrets._KINDS for text in texts])
+def test_no_secret_slips_past_the_quick_look(text: str) -> None:
+    # `xox` and the letters of one kind of key are only the start of what the quick look wants to see.
+    begun = {"xox": "xoxb-", "pypi-AgE": "pypi-AgEI", "_v1_": "dop_v1_"}.get(text, text)
+    for around in (f"a {begun} b", begun, f"({begun}1"):
+        assert any(may_hold.search(around) for may_hold in secrets._MAY_HOLD), text
 
 
 def test_lines_keep_their_numbers_when_a_key_is_taken_out() -> None:

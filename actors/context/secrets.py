@@ -106,6 +106,24 @@ _KINDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
 _START = r"(?<![A-Za-z0-9])"
 _PATTERNS = tuple((kind, literals, re.compile(_START + expression)) for kind, literals, expression in _KINDS)
 
+# Each begins with a rare character, which is found at memory speed; what stands before it is looked at only then. Four
+# times as fast as looking for each literal above, and that was two fifths of a first request.
+_MAY_HOLD = tuple(
+    re.compile(expression)
+    for expression in (
+        r"_(?:(?<=gh[pousr]_)|(?<=npm_)|(?<=hf_)|(?<=github_)pat_|(?<=k_)(?:live|test)_|(?<=_v1_))",
+        r"_(?:(?<=cret_)access_key|(?<=CRET_)ACCESS_KEY)",
+        r"-(?:(?<=sk-)|(?<=glpat-)|(?<=xox[abeoprs]-)|(?<=xapp-)|(?<=GOCSPX-)|(?<=pypi-)AgE)",
+        r"A(?:KIA|SIA|Iza|ccessKey)",
+        r"J(?<=eyJ)",
+        r"PRIVATE KEY",
+        r"SG\.",
+        r"9(?<=ya29)\.",
+        r"v[sb]\.(?<=hv[sb]\.)",
+        r"hooks\.slack\.com",
+    )
+)
+
 # A password in a URL: long, with a digit and a letter, so that `user:password@host` of a manual stays readable.
 _URL_PASSWORD = re.compile(
     r"(?P<before>\b[a-z][a-z0-9+.\-]{1,20}://[^/\s:@'\"<>]{0,64}:)(?=[^/\s@]*[0-9])(?=[^/\s@]*[A-Za-z])(?P<password>[^/\s:@'\"<>${}]{8,256})@"
@@ -116,10 +134,11 @@ _REMOTE_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
 def redact(text: str) -> tuple[str, int]:
     """`text` with every known secret replaced by `[REDACTED:kind]`, and how many there were."""
     count = 0
-    for kind, literals, pattern in _PATTERNS:
-        if any(literal in text for literal in literals):
-            text, found = pattern.subn(_replacement(kind), text)
-            count += found
+    if any(may_hold.search(text) for may_hold in _MAY_HOLD):
+        for kind, literals, pattern in _PATTERNS:
+            if any(literal in text for literal in literals):
+                text, found = pattern.subn(_replacement(kind), text)
+                count += found
     if "://" in text and "@" in text:
         text, found = _URL_PASSWORD.subn(r"\g<before>[REDACTED:password]@", text)
         count += found
