@@ -119,7 +119,7 @@ def test_metrics_are_what_prometheus_reads(sidecar: Any) -> None:
     labels = (("method", "POST"), ("route", "/api/events/<event_type>"), ("status", "202"))
     assert samples[("sidecar_http_requests_total", labels)] == 1
     assert samples[("sidecar_events_published_total", ())] == 1
-    assert samples[("sidecar_agents", (("state", "active"),))] == 0
+    assert samples[("sidecar_agents", (("state", "running"),))] == 0
     assert samples[("sidecar_actor_restarts_total", (("actor", "event_bus"),))] == 0
     assert "made/up" not in text.text
 
