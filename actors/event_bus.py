@@ -371,6 +371,7 @@ class EventBus(Owner):
             queue_depth=sum(lags),
             avg_delivery_time_ms=round(sum(n.wake_ms for n in numbers) / woken, 3) if woken else 0.0,
             dead_letters=len(self._mailboxes.dead_letters(project_id)),
+            durability=self._options.durability,
             mailboxes=len(lags),
             max_lag=max(lags, default=0),
         )

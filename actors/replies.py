@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Literal
 
 from ..state.event_log import Gap
 from ..state.identity import Token
@@ -132,6 +133,7 @@ class EventNumbers:
     queue_depth: int
     avg_delivery_time_ms: float
     dead_letters: int
+    durability: Literal["os", "commit"]
     mailboxes: int = 0
     max_lag: int = 0
 

@@ -88,6 +88,7 @@ def show_status(call: Call[Nothing, Nothing]) -> Answer:
         storage=StorageStatus.of(
             _known(census.results),
             _known(census.contexts),
+            _known(census.events),
             storage_path=str(server.storage) if call.caller.is_operator else None,
         ),
         events=EventsStatus.of(_known(census.events)),

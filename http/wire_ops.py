@@ -63,8 +63,9 @@ class AgentsStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StorageStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """storage_path: for operators only. durability: of events; results are always committed."""
+    """storage_path: for operators only. durability: of each kind, "commit" or "os"; only that of events is a setting."""
 
+    durability: dict[str, str]
     context_cache_entries: int
     results_stored: int
     total_size_mb: float
@@ -72,8 +73,11 @@ class StorageStatus(msgspec.Struct, frozen=True, kw_only=True):
     storage_path: str | UnsetType = UNSET
 
     @classmethod
-    def of(cls, results: ResultNumbers, contexts: ContextNumbers, *, storage_path: str | None) -> StorageStatus:
+    def of(
+        cls, results: ResultNumbers, contexts: ContextNumbers, events: EventNumbers, *, storage_path: str | None
+    ) -> StorageStatus:
         return cls(
+            durability={"results": "commit", "events": events.durability, "agents": "os"},
             context_cache_entries=contexts.cache_entries,
             results_stored=results.results_stored,
             total_size_mb=round(results.total_bytes / MB, 6),

@@ -60,6 +60,7 @@ def test_status_has_every_number_of_the_protocol(sidecar: Any) -> None:
         "total_published", "total_delivered", "active_subscriptions", "queue_depth", "avg_delivery_time_ms",
         "dead_letter_queue_size",
     }  # fmt: skip
+    assert status["storage"]["durability"] == {"results": "commit", "events": "os", "agents": "os"}
     assert set(status["performance"]) == {
         "avg_response_time_ms", "p95_response_time_ms", "p99_response_time_ms", "requests_per_second",
         "errors_per_minute",
