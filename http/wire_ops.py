@@ -63,7 +63,7 @@ class AgentsStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StorageStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """storage_path: for operators only. durability: of each kind, "commit" or "os"; only that of events is a setting."""
+    """storage_path: for operators only. durability: of each kind, "commit" or "os"; that of events is a setting."""
 
     durability: dict[str, str]
     context_cache_entries: int
