@@ -1,7 +1,6 @@
 """One client connection: Waitress's channel, with a stage for a request that waits without a thread.
 
     IDLE ──request complete──▶ SERVED (a worker runs the handler) ──parked──▶ WAITING ──answer──▶ IDLE
-      └──and quick──▶ NEXT (this thread runs it, later in this turn), then as from SERVED
                                  │  └────────────answered───────────────────────────────────────▶ IDLE
                                  └──stream opened──▶ STREAMING ──ended──▶ LINGERING ──peer closed──▶ closed
 
@@ -41,14 +40,13 @@ _DISCARD_BYTES = 1 << 16
 
 class Stage(Enum):
     IDLE = "reads requests, flushes answers"
-    NEXT = "the request is handled later in this turn"
     SERVED = "a worker runs the handler"
     WAITING = "parked"
     STREAMING = "an answer without an end"
     LINGERING = "nothing more will be sent; waits for the peer to close"
 
 
-IDLE, NEXT, SERVED, WAITING, STREAMING, LINGERING = Stage
+IDLE, SERVED, WAITING, STREAMING, LINGERING = Stage
 
 
 class Connection(WatchedChannel):
@@ -186,31 +184,28 @@ class Connection(WatchedChannel):
 
     def _begin(self, request: Any) -> None:
         if request.error is None and self.server.is_quick(request):
-            self.stage = NEXT
-            self.server.serve_next(self)
+            if request.command == "GET" and (self.has_hung_up or self._has_hung_up_unseen()):
+                # Given up before it was begun. Begun now, it would look like the newest wait of its client, which
+                # may well wait again already, on another connection.
+                self.handle_close()
+            else:
+                self._serve_here()
         else:
             self.stage = SERVED
             self.server.task_dispatcher.add_task(self)
 
-    def serve_here(self) -> None:
+    def _serve_here(self) -> None:
         """Run a handler that never waits in this thread: no hand-over, and nothing can happen in between.
 
         That is what receipts rest on: a client that gave up is noticed before its next request is looked at, so
         the two reach an actor in this order.
         """
-        if self.stage is not NEXT:
-            return
-        self.stage = IDLE
-        if self.requests[0].command == "GET" and (self.has_hung_up or self._has_hung_up_unseen()):
-            # Given up before it was begun. Begun now, it would look like the newest wait of its client, which may
-            # well wait again already, on another connection.
-            self.handle_close()
-            return
         self.slip = None
         if not self._serve_with(HandlerTask):
             slip, self.slip = self.slip, None
             self._settle_in(slip)
-        self.proceed()
+        elif self.requests:
+            self.server.post(self.proceed)  # not at once: a client that pipelines has to take turns
 
     def service(self) -> None:
         """Run the handler; called in a worker thread, which afterwards has nothing to do with the connection."""
@@ -386,7 +381,7 @@ class Connection(WatchedChannel):
 
         now: `time.time()`, as Waitress notes activity.
         """
-        if self.stage in (NEXT, SERVED, WAITING, LINGERING) or (self.stage is STREAMING and not self.total_outbufs_len):
+        if self.stage in (SERVED, WAITING, LINGERING) or (self.stage is STREAMING and not self.total_outbufs_len):
             return False
         if self._incomplete is not None and monotonic_s() - self._incomplete_since > request_s:
             return True

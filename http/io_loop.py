@@ -76,7 +76,6 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         self.has_released = False  # nothing may park any more
         self._posts: deque[Callable[[], None]] = deque()
         self._wakes: deque[Parked] = deque()
-        self._next: deque[Connection] = deque()
         self._wake_lock = threading.Lock()
         self._is_asleep = False
         self._has_ended = False
@@ -128,13 +127,6 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         """Whether the handler of a request may run in the I/O thread."""
         return request.body_bytes_received <= MAX_QUICK_BODY_BYTES and self._is_quick(request.command, request.path)
 
-    def serve_next(self, connection: Connection) -> None:
-        """Have a quick request handled when this turn's input is read.
-
-        Reading lets other threads have the interpreter; so the actor that the handlers send to is not woken before.
-        """
-        self._next.append(connection)
-
     # --- The loop -------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
@@ -163,8 +155,6 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
             self._on_events(connection, flags)
         if has_callers:  # last, because a new connection may get the descriptor of one that was closed just now
             self._accept()
-        for _ in range(len(self._next)):
-            self._act(self._next.popleft().serve_here)
         for _ in range(len(self._posts)):
             self._act(self._posts.popleft())
         for _ in range(min(len(self._wakes), WAKES_A_TURN)):
@@ -175,7 +165,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
 
     def _wait(self) -> list[tuple[int, int]]:
         self._is_asleep = True
-        if self._posts or self._wakes or self._next:
+        if self._posts or self._wakes:
             self._is_asleep = False
             return self.poller.poll(0)
         due = self.deadlines.next_due()
