@@ -54,7 +54,6 @@ from .waiting_room import WaitingRoom
 log = logging.getLogger(__name__)
 
 MAX_BATCH = 256  # publishes that one commit may hold up
-MAX_HELD = 32  # messages that an answer may wait for while the mailbox is not empty: about 2 ms
 HOUSEKEEPING_EVERY_S = 30.0
 
 
@@ -133,7 +132,6 @@ class EventBus(Owner):
         self._numbers: dict[str, _Numbers] = {}
         self._tick_at: float | None = None
         self._is_draining = False
-        self._handled = 0  # messages since answers were last given
 
     def on_start(self) -> None:
         self._keep_house()
@@ -141,7 +139,6 @@ class EventBus(Owner):
 
     def release(self) -> None:
         self._commit()
-        self._give_answers()
         self._mailboxes.close()
         self._store.close()
 
@@ -149,9 +146,7 @@ class EventBus(Owner):
         reply = self._dispatch(message)
         if self._unanswered and (self.mailbox_depth() == 0 or len(self._unanswered) >= MAX_BATCH):
             self._commit()
-        self._handled += 1
-        if self.mailbox_depth() == 0 or self._handled >= MAX_HELD:
-            self._give_answers()
+        self._give_answers()
         return reply
 
     def _dispatch(self, message: _Message) -> Any:
@@ -281,8 +276,7 @@ class EventBus(Owner):
         return later
 
     def _give_answers(self) -> None:
-        """A mailbox's move is written before the answer that moves it leaves; one write for all of them."""
-        self._handled = 0
+        """A mailbox's move is written before the answer that moves it leaves."""
         answers = self._room.answers()
         self._mailboxes.commit()
         for waiter, batch in answers:

@@ -9,7 +9,6 @@ import logging
 import secrets
 import time
 from collections.abc import Mapping
-from itertools import count
 from typing import Any, NamedTuple
 
 import msgspec
@@ -40,16 +39,11 @@ class Rendered(NamedTuple):
     body: bytes
 
 
-# Unique over restarts, and without a system call for each request.
-_RUN = secrets.token_hex(5)
-_number = count(1)
-
-
 def request_id_of(given: str | None) -> str:
     """The client's request id if it is a sane one, else a new one."""
     if given is not None and IDENTIFIER.fullmatch(given) is not None:
         return given
-    return f"req-{_RUN}{next(_number):08x}"
+    return f"req-{secrets.token_hex(8)}"
 
 
 class Exchange:
