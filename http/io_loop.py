@@ -266,6 +266,8 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         cancelled. within_s: how long requests that a worker is busy with, and clients that read, may take in all.
         Call it from another thread than `run`.
         """
+        if self._is_down.is_set():
+            return
         with self._wake_lock:
             if not self._is_running:
                 self._has_ended = True
