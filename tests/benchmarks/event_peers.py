@@ -11,7 +11,7 @@ import itertools
 import json
 import socket
 import sys
-from collections import deque
+from collections import defaultdict, deque
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,7 +27,7 @@ from starlette.routing import Route
 KEEP = 10_000
 SECRET = sys.argv[2]
 
-events: deque[dict[str, Any]] = deque(maxlen=KEEP)
+events: defaultdict[str, deque[dict[str, Any]]] = defaultdict(lambda: deque(maxlen=KEEP))  # by type
 numbers = itertools.count(1)
 cursors: dict[tuple[str, str], int] = {}
 waiting: dict[str, set[asyncio.Future[None]]] = {}
@@ -61,7 +61,7 @@ def publish(event_type: str, data: dict[str, Any], claims: dict[str, Any]) -> di
         "priority": "normal",
         "timestamp": now(),
     }
-    events.append({"number": number, **event})
+    events[event_type].append({"number": number, **event})
     woken = waiting.pop(event_type, set())
     for waiter in woken:
         if not waiter.done():
@@ -92,16 +92,15 @@ async def wait(event_type: str, timeout_ms: int, claims: dict[str, Any]) -> dict
 
 
 def take(mailbox: tuple[str, str], event_type: str) -> list[dict[str, Any]]:
-    """What the mailbox was not given yet. From the newest on: most of the log was looked at before."""
+    """What the mailbox was not given yet; from the newest on, for most was looked at before."""
     cursor = cursors.get(mailbox, 0)
     found: list[dict[str, Any]] = []
-    for event in reversed(events):
+    for event in reversed(events[event_type]):
         if event["number"] <= cursor or len(found) == 100:
             break
-        if event["event_type"] == event_type:
-            found.append(event)
-    if events:
-        cursors[mailbox] = events[-1]["number"]
+        found.append(event)
+    if found:
+        cursors[mailbox] = found[0]["number"]
     return found[::-1]
 
 
