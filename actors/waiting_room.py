@@ -19,7 +19,7 @@ from ..state.event_filter import EventFilter, compile_filter
 from ..state.event_log import EventLog
 from ..state.mailbox import Mailbox, MailboxKey, new_mailbox
 from ..state.mailboxes import Mailboxes
-from ..state.models import Event
+from ..state.models import Event, EventId
 from .asking import Later
 from .event_reading import Reading, read_since
 from .messages import AwaitEvents
@@ -27,6 +27,24 @@ from .replies import AnswerId, EventBatch
 from .waiters import Waiter, Waiters, concerns
 
 MAX_MAILBOXES_PER_AGENT = 256
+
+
+class _Verdicts:
+    """Which events pass which filters: each distinct filter looks once at an event, and each event is decoded once."""
+
+    def __init__(self) -> None:
+        self._passes: dict[tuple[EventId, str], bool] = {}
+        self._decoded: tuple[EventId | None, Any] = (None, None)
+
+    def passes(self, event: Event, event_filter: EventFilter) -> bool:
+        if not event_filter.terms:
+            return True
+        key = (event.event_id, event_filter.canonical)
+        if key not in self._passes:
+            if self._decoded[0] != event.event_id:
+                self._decoded = (event.event_id, msgspec.json.decode(event.data))
+            self._passes[key] = event_filter.matches_data(event, self._decoded[1])
+        return self._passes[key]
 
 
 class WaitingRoom:
@@ -38,6 +56,7 @@ class WaitingRoom:
         self._max_wait_s = max_wait_s
         self._waiters = Waiters()
         self._answered: list[tuple[Waiter, EventBatch]] = []
+        self._verdicts = _Verdicts()
 
     def __len__(self) -> int:
         return len(self._waiters)
@@ -85,21 +104,14 @@ class WaitingRoom:
         self._waiters.remove(number)
 
     def matching(self, event: Event) -> list[Waiter]:
-        """Waiters whose question the event answers. Each distinct filter is evaluated once."""
-        verdicts: dict[EventFilter, bool] = {}
-        data: Any = None
-        found = []
-        for waiter in self._waiters.concerned(event):
-            if waiter.is_superseded or waiter.later.cancelled():
-                continue
-            event_filter = waiter.event_filter
-            if event_filter not in verdicts:
-                if event_filter.terms and data is None:
-                    data = msgspec.json.decode(event.data)
-                verdicts[event_filter] = event_filter.matches_data(event, data)
-            if verdicts[event_filter]:
-                found.append(waiter)
-        return found
+        """Waiters whose question the event answers."""
+        return [
+            waiter
+            for waiter in self._waiters.concerned(event)
+            if not waiter.is_superseded
+            and not waiter.later.cancelled()
+            and self._verdicts.passes(event, waiter.event_filter)
+        ]
 
     def wake(self, waiter: Waiter) -> bool:
         """Look again for a waiter; whether it was answered."""
@@ -130,6 +142,7 @@ class WaitingRoom:
     def answers(self) -> list[tuple[Waiter, EventBatch]]:
         """Answers that have not left yet; whoever takes them resolves their futures."""
         answered, self._answered = self._answered, []
+        self._verdicts = _Verdicts()
         return answered
 
     def _answer(self, waiter: Waiter, batch: EventBatch) -> None:
@@ -164,7 +177,9 @@ class WaitingRoom:
         event_log = self._log_of(request.project_id)
 
         def matches(event: Event) -> bool:
-            return concerns(request.event_types, request.topics, event) and waiter.event_filter.matches(event)
+            return concerns(request.event_types, request.topics, event) and self._verdicts.passes(
+                event, waiter.event_filter
+            )
 
         if waiter.mailbox is not None:
             return self._hand_out(waiter.mailbox, event_log, matches, request.limit)
