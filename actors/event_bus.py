@@ -334,7 +334,7 @@ class EventBus(Owner):
     # Operators
 
     def _status_of(self, mailbox: Mailbox) -> MailboxStatus:
-        event_log, key = self._store.log(mailbox.key.project_id), mailbox.key
+        key = mailbox.key
         return MailboxStatus(
             project_id=key.project_id,
             agent_id=key.agent_id,
@@ -342,22 +342,21 @@ class EventBus(Owner):
             topics=key.topics,
             filter=key.filter,
             consumer=key.consumer,
-            position=event_log.id_at(mailbox.position),
-            lag=event_log.last_place - mailbox.position,
+            position=self._store.log(key.project_id).id_at(mailbox.position),
+            lag=self._lag(mailbox),
             deliveries=mailbox.deliveries,
             is_waited_on=self._room.is_waited_on(key),
             gap=mailbox.gap,
             last_used_at=mailbox.last_used_at,
         )
 
+    def _lag(self, mailbox: Mailbox) -> int:
+        return self._store.log(mailbox.key.project_id).last_place - mailbox.position
+
     def _count(self, project_id: str | None) -> EventNumbers:
         numbers = [n for project, n in self._numbers.items() if project_id in (None, project)]
         woken = sum(n.woken for n in numbers)
-        lags = [
-            self._store.log(m.key.project_id).last_place - m.position
-            for m in self._mailboxes
-            if project_id in (None, m.key.project_id)
-        ]
+        lags = [self._lag(m) for m in self._mailboxes if project_id in (None, m.key.project_id)]
         return EventNumbers(
             total_published=sum(n.published for n in numbers),
             total_delivered=sum(n.delivered for n in numbers),

@@ -103,7 +103,7 @@ class Owner(pykka.ThreadingActor):
                 _settle(later, reply)
         finally:
             if self._handle is not None:
-                self._handle.message_handled((time.perf_counter() - started) * 1000)
+                self._handle.message_handled(time.perf_counter() - started)
 
     @property
     def me(self) -> Recipient:
@@ -194,10 +194,8 @@ class Handle:
         self._message_failures: tuple[float, ...] = ()
         self._state = "starting"
         self._ended = threading.Event()
-        self._processed = 0
         self._failures = 0
         self._restarts = 0
-        self._busy_ms = 0.0
         self.handling = Durations()
         self._last_error: str | None = None
 
@@ -262,19 +260,17 @@ class Handle:
             name=self._name,
             state=self._state,
             mailbox_depth=depth,
-            processed=self._processed,
+            processed=self.handling.count,
             failures=self._failures,
             restarts=self._restarts,
             last_error=self._last_error,
-            busy_ms=round(self._busy_ms, 3),
+            busy_ms=round(self.handling.total_s * 1000, 3),
         )
 
     # What the running incarnation reports, in its own thread.
 
-    def message_handled(self, took_ms: float) -> None:
-        self._processed += 1
-        self._busy_ms += took_ms
-        self.handling.add(took_ms / 1000)
+    def message_handled(self, took_s: float) -> None:
+        self.handling.add(took_s)
 
     def message_failed(self, error: BaseException) -> bool:
         """Count a message that failed unexpectedly; True when there were so many that the state is suspect."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import secrets
@@ -11,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..state.errors import ConfigError, StorageInUse
+from ..state.errors import ConfigError
+from ..state.fs import PidLock
 from ..state.identity import MIN_SECRET_BYTES, Minted, TokenKey, new_secret
 
 log = logging.getLogger(__name__)
@@ -39,19 +39,11 @@ def prepare(storage: Path) -> None:
 @contextmanager
 def locked(storage: Path) -> Iterator[None]:
     """Hold the storage for this process. Raises StorageInUse that names the pid of who holds it."""
-    descriptor = os.open(storage / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = PidLock(storage / LOCK_FILE)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 32, 0).decode("ascii", errors="replace").strip() or "unknown"
-            raise StorageInUse(f"storage {storage} is in use by process {holder}", pid=holder) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
-        # The file stays: removing it would let two processes lock two files of the same name.
-        os.close(descriptor)
+        lock.release()
 
 
 def token_key(storage: Path, environ: Mapping[str, str], *, minted: Callable[[Minted], None] | None = None) -> TokenKey:

@@ -213,10 +213,6 @@ class AgentRegistry:
         for token_id in [n for n, entry in self.revoked.items() if entry.expires_at < expired_before]:
             del self.revoked[token_id]
 
-    @property
-    def has_pending(self) -> bool:
-        return bool(self._pending)
-
     def next_serial(self) -> int:
         """A number no agent has had; it is used up by putting a record with it."""
         return self._last_serial + 1

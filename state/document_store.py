@@ -135,10 +135,6 @@ class DocumentStore:
         elif operation == b"N":
             table.next_id = max(table.next_id, doc_id)
 
-    @property
-    def has_pending(self) -> bool:
-        return bool(self._undo)
-
     def apply(self, changes: Sequence[Change], *, frees_space: bool = False) -> None:
         """Make the changes, all or none, visible at once and durable at the next commit. Raises StorageUnavailable."""
         self._journal.append([encode_change(change) for change in changes], frees_space=frees_space)

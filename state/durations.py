@@ -20,6 +20,10 @@ class Durations:
         self._counts[bisect_left(BOUNDS_S, took_s)] += 1
         self.total_s += took_s
 
+    @property
+    def count(self) -> int:
+        return sum(self._counts)
+
     def cumulative(self) -> Iterator[tuple[float, int]]:
         """Each bound in seconds, the last infinite, with how many took no longer than it."""
         so_far = 0

@@ -98,21 +98,17 @@ class EventStore:
             return (self.log(project_id),)
         return tuple(self._logs.values())
 
-    @property
-    def has_buffered(self) -> bool:
-        return bool(self._buffered)
-
     def published_before(self, key: OnceKey) -> tuple[str, Event] | None:
         """The digest and the event that an idempotency key stands for, as long as the event is retained."""
         return self._once.get(key)
 
     def append(self, record: NewEvent) -> Event:
         """Put an event into the journal's buffer. Its time is moved up to that of its predecessor if it lies before."""
-        waiting = sum(1 for _, other in self._buffered if other.project_id == record.project_id)
+        same_project = (other.place for other, _ in reversed(self._buffered) if other.project_id == record.project_id)
         newest = self._buffered[-1][1].published_at if self._buffered else self._newest
         record = msgspec.structs.replace(
             record,
-            place=self.log(record.project_id).last_place + waiting + 1,
+            place=next(same_project, self.log(record.project_id).last_place) + 1,
             published_at=max(record.published_at, newest) if newest is not None else record.published_at,
         )
         event = record.event(self._journal.append([msgspec.json.encode(record)]))

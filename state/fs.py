@@ -121,6 +121,7 @@ class PidLock:
         os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
+        """The file stays: removing it would let two processes lock two files of the same name."""
         os.close(self._descriptor)
 
 

@@ -153,7 +153,8 @@ def test_an_agent_that_is_told_to_stop_can_still_hand_in_its_result(serve: Serve
     again.end()
 
 
-def test_an_agent_that_ignores_the_signal_does_not_hold_the_end_up(serve: Serve, tmp_path: Path) -> None:
+def with_a_deaf_agent(serve: Serve, tmp_path: Path) -> tuple[Served, int]:
+    """A server whose agent, of the process id returned, runs and ignores SIGTERM."""
     script = tmp_path / "agent.py"
     script.write_text("import signal\nsignal.signal(15, signal.SIG_IGN)\nprint('deaf', flush=True)\nsignal.pause()\n")
     served = serve(f'[profiles.python-specialist]\ncommand = ["{sys.executable}", "{script}"]\n')
@@ -161,6 +162,12 @@ def test_an_agent_that_ignores_the_signal_does_not_hold_the_end_up(serve: Serve,
     agent_id = served.client.post("/api/agents/spawn", json=body).json()["agent_id"]
     served.client.get(f"/api/agents/{agent_id}/logs", params={"offset": 0, "timeout": 10})
     pid = served.client.get(f"/api/agents/{agent_id}").json()["process_id"]
+    return served, pid
+
+
+def test_an_agent_that_ignores_the_signal_does_not_hold_the_end_up(serve: Serve, tmp_path: Path) -> None:
+    served, pid = with_a_deaf_agent(serve, tmp_path)
+    body = {"agent_type": "python-specialist", "issue_id": "issue-1"}
     with ThreadPoolExecutor(1) as pool:
         ending = pool.submit(served.end)
         health = until_draining(served)
@@ -186,13 +193,7 @@ def until_draining(served: Served) -> dict[str, Any]:
 
 
 def test_a_second_signal_ends_it_and_its_agents_at_once(serve: Serve, tmp_path: Path) -> None:
-    script = tmp_path / "agent.py"
-    script.write_text("import signal\nsignal.signal(15, signal.SIG_IGN)\nprint('deaf', flush=True)\nsignal.pause()\n")
-    served = serve(f'[profiles.python-specialist]\ncommand = ["{sys.executable}", "{script}"]\n')
-    body = {"agent_type": "python-specialist", "issue_id": "issue-1"}
-    agent_id = served.client.post("/api/agents/spawn", json=body).json()["agent_id"]
-    served.client.get(f"/api/agents/{agent_id}/logs", params={"offset": 0, "timeout": 10})
-    pid = served.client.get(f"/api/agents/{agent_id}").json()["process_id"]
+    served, pid = with_a_deaf_agent(serve, tmp_path)
     served.process.send_signal(signal.SIGTERM)
     until_draining(served)
     code, took_s = served.end()
