@@ -22,15 +22,19 @@ from ..state.clock import utc_now
 from ..state.errors import InvalidRequest, MethodNotAllowed, NotFound, NotJson, PermissionDenied
 from ..state.identity import Caller, Permission
 from ..state.models import AgentId
-from . import agents, audit, auth_routes, context, dashboard_login, dashboard_page, events, mcp, ops, results
-from .audit import perform
-from .auth import Authenticator, admit, class_of_caller, require, require_project
-from .dashboard_sessions import session_of
+from .access.auth import Authenticator, admit, class_of_caller, require, require_project
+from .access.limits import Limiter, headers_of, refuse
+from .access.sessions import session_of
 from .exchange import Exchange, Rendered
-from .limits import Limiter, headers_of, refuse
-from .quick_routes import QuickRoutes
+from .loop.quick_routes import QuickRoutes
+from .mcp import endpoint as mcp
+from .routes import agents, audit, context, events, ops, results
+from .routes import dashboard as dashboard_page
+from .routes import login as dashboard_login
+from .routes import tokens as auth_routes
+from .routes.audit import perform
 from .routing import MIB, Answer, Call, Handler, Outcome, Pending, Route, Server, Streaming, too_large
-from .wire import NOTHING, read_body, read_query
+from .wire.codec import NOTHING, read_body, read_query
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from ..state.projects import Projects
 from ..supervision.fleet import SpawnerOptions, Trigger
 from ..supervision.profile import Profile, Profiles, built_in
 from ..supervision.strategy import Group
-from .limits import LimitOptions
+from .access.limits import LimitOptions
 from .logs import LogFormat
 from .tables import convert, read_table, refuse_unknown, require_table
 

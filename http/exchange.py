@@ -18,11 +18,11 @@ from ..state.errors import SidecarError
 from ..state.identity import Caller
 from ..state.models import IDENTIFIER
 from ..state.trace import trace_id, traceparent
-from .auditing import Auditor, code_of
+from .access.auditing import Auditor, code_of
 from .errors import Described, ErrorBody, describe
-from .meter import RequestMeter
+from .measure.meter import RequestMeter
 from .routing import JSON, Answer, ErrorShape, Refused
-from .wire import encode
+from .wire.codec import encode
 
 log = logging.getLogger(__name__)
 

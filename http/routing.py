@@ -24,13 +24,13 @@ from ..state.errors import BodyTooLarge, InvalidRequest, Unavailable
 from ..state.identity import Caller, Permission
 from ..state.trace import traceparent
 from ..supervision.profile import Profiles
-from .auditing import Auditor
-from .auth import Authenticator
-from .dashboard_sessions import Sessions
+from .access.auditing import Auditor
+from .access.auth import Authenticator
+from .access.sessions import Sessions
 from .errors import ErrorBody
-from .instruments import Instruments
-from .meter import RequestMeter
-from .wire import Nothing
+from .measure.instruments import Instruments
+from .measure.meter import RequestMeter
+from .wire.codec import Nothing
 
 B = TypeVar("B", bound=msgspec.Struct)
 Q = TypeVar("Q", bound=msgspec.Struct)

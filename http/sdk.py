@@ -19,12 +19,12 @@ from typing import Any
 
 from ..state.errors import ConfigError
 from ..state.models import AgentId, AgentStatus, EventId, Priority, ResultStatus, SpawnPriority
-from .sdk_client import MAX_WAIT_S, Client
-from .sdk_errors import NoServer, Superseded, UnexpectedAnswer
-from .sdk_records import Batch, Context, Event, File, Gap, Published, Result, ResultPage, Spawned, Stored
-from .sdk_retry import ONE_ATTEMPT, RetryPolicy
-from .sdk_subscription import Subscription
-from .sdk_upkeep import Upkeep
+from .client.client import MAX_WAIT_S, Client
+from .client.errors import NoServer, Superseded, UnexpectedAnswer
+from .client.records import Batch, Context, Event, File, Gap, Published, Result, ResultPage, Spawned, Stored
+from .client.retry import ONE_ATTEMPT, RetryPolicy
+from .client.subscription import Subscription
+from .client.upkeep import Upkeep
 
 __all__ = [
     "ONE_ATTEMPT",

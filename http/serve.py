@@ -33,25 +33,26 @@ from ..actors.timers import Timers
 from ..state.clock import utc_now
 from ..state.errors import ConfigError, InvalidRequest, SidecarError
 from ..state.identity import Revocations, TokenKey
-from . import io_loop, openapi
+from .access.auditing import SIDECAR, Auditor, LifecycleWitness, auditing
+from .access.auth import Authenticator
+from .access.limits import Limiter
+from .access.sessions import Sessions
 from .address import url_of
 from .app import ROUTES, Application
-from .auditing import SIDECAR, Auditor, LifecycleWitness, auditing
-from .auth import Authenticator
-from .body_limits import body_limits, limited_connection
-from .census import FleetCollector
 from .config import Config
-from .dashboard_sessions import Sessions
 from .errors import describe
 from .exchange import request_id_of
-from .instruments import Instruments
-from .limits import Limiter
 from .logs import set_up_logging
-from .meter import RequestMeter
-from .results import MAX_RESULT_BYTES
+from .loop import io_loop
+from .loop.body_limits import body_limits, limited_connection
+from .measure.census import FleetCollector
+from .measure.instruments import Instruments
+from .measure.meter import RequestMeter
+from .routes import openapi
+from .routes.results import MAX_RESULT_BYTES
 from .routing import JSON, Actors, Server, too_large
 from .storage import locked, prepare, token_key
-from .wire import encode
+from .wire.codec import encode
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
+from sidecar.http.access.minting import mint_agent_token, mint_operator_token
 from sidecar.http.config import Flags, load
-from sidecar.http.minting import mint_agent_token, mint_operator_token
 from sidecar.http.serve import Sidecar, running
 from sidecar.state.identity import AgentClass
 

@@ -303,7 +303,7 @@ def test_a_fault_nobody_expected_shows_nothing_of_the_inside(sidecar: Any, monke
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a secret of the inside")
 
-    monkeypatch.setattr("sidecar.http.ops.disk_free_bytes", fail)
+    monkeypatch.setattr("sidecar.http.routes.ops.disk_free_bytes", fail)
     answer = sidecar.client().get("/health")
     refused(answer, 500, "SRV_001")
     assert "ZeroDivision" not in answer.text

@@ -20,11 +20,11 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from sidecar.http import cli_output
-from sidecar.http.cli import main
+from sidecar.http.cli import output as cli_output
+from sidecar.http.cli.main import main
 from tests.output_lines import OutputLines
 
-SIDECAR = [sys.executable, "-m", "sidecar.http.cli"]
+SIDECAR = [sys.executable, "-m", "sidecar.http.cli.main"]
 DEADLINE_S = 20.0
 
 Run = Callable[..., Result]
@@ -106,7 +106,7 @@ class TestHelp:
     def test_is_quick_because_nothing_heavy_is_imported_for_it(self) -> None:
         heavy = "rich, pykka, git, tinydb, waitress, bottle, jwt, psutil, httpx"
         code = (
-            "import sys\nfrom sidecar.http.cli import main\n"
+            "import sys\nfrom sidecar.http.cli.main import main\n"
             "try: main(['--help'])\nexcept SystemExit: pass\n"
             f"print('loaded', [m for m in '{heavy}'.split(', ') if m in sys.modules])"
         )
@@ -115,7 +115,7 @@ class TestHelp:
 
     def test_completion_is_offered_to_shells(self) -> None:
         env = os.environ | {"_SIDECAR_COMPLETE": "bash_complete", "COMP_WORDS": "sidecar agent ", "COMP_CWORD": "2"}
-        code = "from sidecar.http.cli import main; main(prog_name='sidecar')"
+        code = "from sidecar.http.cli.main import main; main(prog_name='sidecar')"
         shown = subprocess.run(
             [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=30, check=False
         )

@@ -17,10 +17,10 @@ import pytest
 from sidecar.actors.context.options import ContextOptions
 from sidecar.actors.event_bus import EventOptions
 from sidecar.actors.result_store import ResultOptions
+from sidecar.http.access.limits import LimitOptions
+from sidecar.http.access.minting import mint_agent_token, mint_operator_token
 from sidecar.http.config import Config, Flags, ServerOptions, default_storage, load
 from sidecar.http.errors import ROWS
-from sidecar.http.limits import LimitOptions
-from sidecar.http.minting import mint_agent_token, mint_operator_token
 from sidecar.http.serve import running
 from sidecar.http.storage import locked, prepare, token_key
 from sidecar.state import errors
@@ -320,7 +320,7 @@ def test_a_user_sees_one_line_and_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "sidecar.toml").write_text("[agents]\nmax_concurent = 5\n")
     environ = {**os.environ, "PYTHONPATH": str(Path(sys.modules["sidecar"].__file__ or "").parent.parent)}
     done = subprocess.run(
-        [sys.executable, "-m", "sidecar.http.cli", "serve", "--port", "0"],
+        [sys.executable, "-m", "sidecar.http.cli.main", "serve", "--port", "0"],
         cwd=tmp_path,
         env=environ,
         capture_output=True,

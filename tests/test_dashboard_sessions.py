@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from sidecar.http import dashboard_page
-from sidecar.http.dashboard_sessions import CODE_S, IDLE_S, MAX_SESSIONS, SESSION_S, Sessions
+from sidecar.http.access.sessions import CODE_S, IDLE_S, MAX_SESSIONS, SESSION_S, Sessions
+from sidecar.http.routes import dashboard as dashboard_page
 from sidecar.state.clock import utc_now
 from sidecar.state.errors import Unauthorized
 from sidecar.state.identity import PERMISSIONS, AgentClass, Caller
@@ -182,11 +182,11 @@ class TestThePage:
 
     def test_asks_nothing_of_any_other_place(self) -> None:
         own = re.compile(r"https?://(?!www\.w3\.org/)")
-        for path in Path(dashboard_page.__file__).with_name("dashboard").iterdir():
+        for path in Path(dashboard_page.__file__).parent.with_name("dashboard").iterdir():
             assert own.search(path.read_text()) is None, path.name
 
     def test_sets_text_from_agents_as_text_only(self) -> None:
-        for path in Path(dashboard_page.__file__).with_name("dashboard").glob("*.js"):
+        for path in Path(dashboard_page.__file__).parent.with_name("dashboard").glob("*.js"):
             assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", path.read_text())
 
     def test_is_sent_again_only_when_it_has_changed(self, sidecar: LiveSidecar) -> None:

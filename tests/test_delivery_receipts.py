@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.http.delivery import Delivery, Evidence
-from sidecar.http.io_loop import Server, make_server
+from sidecar.http.loop.delivery import Delivery, Evidence
+from sidecar.http.loop.io_loop import Server, make_server
 
 WITHIN_S = 10.0
 BODY = b"an event"

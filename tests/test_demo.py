@@ -15,13 +15,13 @@ from typing import Any
 import psutil
 import pytest
 
-from sidecar.http.demo_project import TEAM
-from sidecar.http.demo_story import Story
+from sidecar.http.demo.project import TEAM
+from sidecar.http.demo.story import Story
 from sidecar.http.sdk import Event
 from sidecar.state.models import EventId
 from tests.output_lines import OutputLines
 
-DEMO = [sys.executable, "-m", "sidecar.http.cli", "demo"]
+DEMO = [sys.executable, "-m", "sidecar.http.cli.main", "demo"]
 DEADLINE_S = 60.0
 
 
@@ -115,7 +115,7 @@ def test_kept_it_leaves_a_server_that_the_printed_commands_reach(demo: Any) -> N
     exported = re.search(r"export SIDECAR_URL=(\S+) SIDECAR_STORAGE=(\S+)", output)
     assert exported is not None
     env = os.environ | {"SIDECAR_URL": exported.group(1), "SIDECAR_STORAGE": exported.group(2)}
-    command = [sys.executable, "-m", "sidecar.http.cli"]
+    command = [sys.executable, "-m", "sidecar.http.cli.main"]
     listed = subprocess.run(
         [*command, "agent", "list", "--format", "csv"], env=env, capture_output=True, text=True, timeout=30, check=True
     )

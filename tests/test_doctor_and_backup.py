@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from sidecar.http.cli import main
+from sidecar.http.access.minting import mint_operator_token
+from sidecar.http.cli.main import main
 from sidecar.http.config import Flags, load
-from sidecar.http.minting import mint_operator_token
 from sidecar.http.sdk import Client
 from sidecar.http.serve import Sidecar, running
 

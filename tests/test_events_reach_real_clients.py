@@ -22,8 +22,8 @@ from pathlib import Path
 import pytest
 import requests
 
+from sidecar.http.access.minting import mint_operator_token
 from sidecar.http.config import Flags, load
-from sidecar.http.minting import mint_operator_token
 from sidecar.http.serve import running
 
 CLIENTS = 3

@@ -15,10 +15,10 @@ import pytest
 
 from sidecar.examples.agents import chief_architect, python_specialist, security_auditor, sql_specialist, test_engineer
 from sidecar.examples.agents.workbench import Design
-from sidecar.http import demo_project
+from sidecar.http.demo import project as demo_project
 from sidecar.http.sdk import File
 
-EXAMPLES = Path(demo_project.__file__).parent.parent / "examples"
+EXAMPLES = Path(demo_project.__file__).parents[2] / "examples"
 WORKFLOW_WITHIN_S = 90.0
 
 

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.http.app import ROUTES
-from sidecar.http.meter import MAX_SAMPLES, RequestMeter, percentile
+from sidecar.http.measure.meter import MAX_SAMPLES, RequestMeter, percentile
 
 RESULT = {"agent_id": "ada", "agent_type": "python-specialist", "issue_id": "i", "project_id": "default"}
 

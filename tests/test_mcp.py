@@ -15,8 +15,8 @@ import anyio
 import httpx
 import pytest
 
-from sidecar.http.mcp_rpc import SELF_CONTAINED, WITH_HANDSHAKE
-from sidecar.http.mcp_tools import TOOLS
+from sidecar.http.mcp.rpc import SELF_CONTAINED, WITH_HANDSHAKE
+from sidecar.http.mcp.tools import TOOLS
 from sidecar.http.serve import WORKER_THREADS
 from sidecar.state.identity import AgentClass
 

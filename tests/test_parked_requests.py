@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.http.io_loop import Server, make_server
-from sidecar.http.poller import Poller, SelectorPoller, make_poller
-from sidecar.http.streaming import Stream
+from sidecar.http.loop.io_loop import Server, make_server
+from sidecar.http.loop.poller import Poller, SelectorPoller, make_poller
+from sidecar.http.loop.streaming import Stream
 
 WITHIN_S = 10.0  # far more than anything here takes; a test that fails waits this long
 

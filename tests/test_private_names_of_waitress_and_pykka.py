@@ -1,6 +1,6 @@
 """What we build on that Waitress and Pykka do not promise. A new version that changes any of it fails here first.
 
-Waitress: http/parking.py, watched_channel.py, connection.py, io_loop.py. Pykka: actors/guardian.py.
+Waitress: http/loop: parking.py, watched_channel.py, connection.py, io_loop.py. Pykka: actors/guardian.py.
 """
 
 from __future__ import annotations
@@ -79,10 +79,10 @@ PYKKA_HAS = {"_start_actor_loop", "_actor_loop", "_actor_loop_teardown", "_handl
 @pytest.mark.parametrize(
     ("path", "allowed"),
     [
-        ("http/parking.py", WAITRESS_HAS),
-        ("http/watched_channel.py", WAITRESS_HAS),
-        ("http/connection.py", WAITRESS_HAS),
-        ("http/io_loop.py", WAITRESS_HAS),
+        ("http/loop/parking.py", WAITRESS_HAS),
+        ("http/loop/watched_channel.py", WAITRESS_HAS),
+        ("http/loop/connection.py", WAITRESS_HAS),
+        ("http/loop/io_loop.py", WAITRESS_HAS),
         ("actors/guardian.py", PYKKA_HAS),
     ],
 )

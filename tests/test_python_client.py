@@ -21,11 +21,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.http import sdk
+from sidecar.http.access.minting import mint_agent_token
+from sidecar.http.client.asynchronous import AsyncAgent
+from sidecar.http.client.retry import Failure
 from sidecar.http.config import Flags, load
-from sidecar.http.minting import mint_agent_token
 from sidecar.http.sdk import ONE_ATTEMPT, Agent, Client, NoServer, RetryPolicy, UnexpectedAnswer
-from sidecar.http.sdk_async import AsyncAgent
-from sidecar.http.sdk_retry import Failure
 from sidecar.http.serve import running
 from sidecar.state.errors import (
     ConfigError,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.http.limits import MAX_BUCKETS, Bucket, ClassLimit, Limiter, LimitOptions, take
+from sidecar.http.access.limits import MAX_BUCKETS, Bucket, ClassLimit, Limiter, LimitOptions, take
 from sidecar.state.identity import AgentClass
 
 LIMIT = ClassLimit(per_minute=60, burst=10)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click import Group
 
-from sidecar.http.cli import main
+from sidecar.http.cli.main import main
 from sidecar.http.config import Flags, load
 
 ROOT = Path(__file__).parent.parent

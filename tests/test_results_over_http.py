@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from sidecar.http.access.minting import mint_agent_token
 from sidecar.http.config import Flags, load
-from sidecar.http.minting import mint_agent_token
 from sidecar.http.serve import running
 
 # The guide's result schema, and keys of an agent's own.

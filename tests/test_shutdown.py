@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sidecar.http.minting import mint_operator_token
+from sidecar.http.access.minting import mint_operator_token
 
 WITHIN_S = 10.0
 

@@ -11,7 +11,7 @@ import jwt
 import pytest
 from freezegun import freeze_time
 
-from sidecar.http.auth import Authenticator
+from sidecar.http.access.auth import Authenticator
 from sidecar.http.storage import SECRET_FILE
 from sidecar.state.errors import TokenExpired, Unauthorized
 from sidecar.state.identity import PERMISSIONS, AgentClass, Revocations, TokenKey

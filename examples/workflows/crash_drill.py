@@ -13,7 +13,7 @@ import signal
 import time
 
 from sidecar.examples.workflows.stage import ISSUE_ID, Stage, play, stage
-from sidecar.http.demo_project import PROJECT_ID
+from sidecar.http.demo.project import PROJECT_ID
 from sidecar.http.sdk import Agent
 
 JOBS = 12

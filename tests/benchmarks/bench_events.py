@@ -26,7 +26,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from sidecar.http.minting import mint_agent_token
+from sidecar.http.access.minting import mint_agent_token
 from sidecar.http.storage import prepare
 
 HERE = Path(__file__).parent
@@ -131,7 +131,7 @@ def sidecar(agents: int) -> Iterator[Peer]:
             mint_agent_token(storage, environ, agent_id=f"agent-{n}", agent_type="chief-architect").text
             for n in range(agents)
         ]
-        argv = [sys.executable, "-c", "from sidecar.http.cli import main; main()", "serve", "--port", "0"]
+        argv = [sys.executable, "-c", "from sidecar.http.cli.main import main; main()", "serve", "--port", "0"]
         argv += ["--storage", str(storage), "--project-root", str(project), "--log-level", "error"]
         with started("sidecar", argv, tokens, **environ) as peer:
             yield peer

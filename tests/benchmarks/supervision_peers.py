@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from sidecar.http.minting import mint_operator_token
+from sidecar.http.access.minting import mint_operator_token
 
 VENV = Path("build/bench-venv")
 FOREVER = {"max_restarts": 1_000_000, "restart_window_seconds": 1}
@@ -85,7 +85,7 @@ class Ours(Peer):
         )
 
     def argv(self) -> list[str]:
-        code = "from sidecar.http.cli import main; main()"
+        code = "from sidecar.http.cli.main import main; main()"
         where = ["--storage", "storage", "--project-root", ".", "--config", "sidecar.toml", "--port", "0"]
         return [sys.executable, "-c", code, "serve", *where]
 

@@ -1,0 +1,146 @@
+"""How often a caller may ask: a token bucket an agent id. Pure: every decision takes `now`.
+
+A bucket holds per_minute + burst requests and refills at the per-minute rate.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Mapping
+
+import msgspec
+
+from ...state.errors import RateLimited
+from ...state.identity import AgentClass
+
+
+class ClassLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """per_minute 0: unlimited."""
+
+    per_minute: int
+    burst: int = 0
+
+    @property
+    def capacity(self) -> int:
+        return self.per_minute + self.burst
+
+
+_WORKER = ClassLimit(per_minute=60, burst=10)
+_READER = ClassLimit(per_minute=30, burst=5)
+_UNLIMITED = ClassLimit(per_minute=0)
+
+# Source: the protocol, "Tokens", last column.
+BUILT_IN: Mapping[AgentClass, ClassLimit] = {
+    AgentClass.ARCHITECT: _UNLIMITED,
+    AgentClass.CODING: _WORKER,
+    AgentClass.QA: _WORKER,
+    AgentClass.DEVOPS: _WORKER,
+    AgentClass.DOCUMENTATION: _READER,
+    AgentClass.SUPPORT: _READER,
+    AgentClass.OPERATOR: _UNLIMITED,
+}
+
+
+class LimitOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[limits]`. classes: overrides of the built-in limits, by agent class."""
+
+    enabled: bool = True
+    classes: dict[AgentClass, ClassLimit] = {}
+
+    def of(self, agent_class: AgentClass) -> ClassLimit | None:
+        """The limit of a class; None: unlimited."""
+        if not self.enabled:
+            return None
+        limit = self.classes.get(agent_class) or BUILT_IN[agent_class]
+        return limit if limit.per_minute > 0 else None
+
+
+class Bucket(msgspec.Struct, frozen=True):
+    """level: requests left at the time `at` (seconds, any clock that only goes forward)."""
+
+    level: float
+    at: float
+
+    def refilled(self, limit: ClassLimit, *, now: float) -> Bucket:
+        level = min(float(limit.capacity), self.level + (now - self.at) * limit.per_minute / 60)
+        return Bucket(level, now)
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """allowed: whether the request may go on. reset_s: until the bucket is full. retry_after_s: 0 when allowed."""
+
+    allowed: bool
+    limit: int
+    remaining: int
+    reset_s: float
+    retry_after_s: int
+
+
+def take(bucket: Bucket, limit: ClassLimit, *, now: float) -> tuple[Bucket, Taken]:
+    """Take one request out of the bucket if there is one. A refused request costs nothing."""
+    full = bucket.refilled(limit, now=now)
+    # A request that comes exactly when Retry-After said must not be refused by a rounding error.
+    allowed = full.level >= 1.0 - 1e-9
+    left = Bucket(max(0.0, full.level - 1.0), now) if allowed else full
+    per_s = limit.per_minute / 60
+    return left, Taken(
+        allowed=allowed,
+        limit=limit.capacity,
+        remaining=math.floor(left.level + 1e-9),
+        reset_s=(limit.capacity - left.level) / per_s,
+        retry_after_s=0 if allowed else max(1, math.ceil((1.0 - left.level) / per_s - 1e-9)),
+    )
+
+
+MAX_BUCKETS = 10_000
+
+
+class Limiter:
+    """The buckets of all agents; used by every request thread."""
+
+    def __init__(self, options: LimitOptions) -> None:
+        self._options = options
+        self._buckets: dict[str, tuple[Bucket, ClassLimit]] = {}
+        self._lock = threading.Lock()
+
+    def take(self, agent_id: str, agent_class: AgentClass, *, now: float) -> Taken | None:
+        """Count one request at monotonic time `now`; None for a class without a limit."""
+        limit = self._options.of(agent_class)
+        if limit is None:
+            return None
+        with self._lock:
+            known = self._buckets.get(agent_id)
+            bucket = known[0] if known is not None else Bucket(float(limit.capacity), now)
+            left, taken = take(bucket, limit, now=now)
+            if known is None and len(self._buckets) >= MAX_BUCKETS:
+                self._forget_full(now)
+            self._buckets[agent_id] = (left, limit)
+        return taken
+
+    def _forget_full(self, now: float) -> None:
+        """A full bucket is the same as none. If all are in use, the fullest goes: its owner loses the least."""
+        levels = {
+            agent_id: bucket.refilled(limit, now=now).level / limit.capacity
+            for agent_id, (bucket, limit) in self._buckets.items()
+        }
+        full = [agent_id for agent_id, level in levels.items() if level >= 1.0]
+        for agent_id in full or [max(levels, key=levels.__getitem__)]:
+            del self._buckets[agent_id]
+
+
+def headers_of(taken: Taken, *, wall_now: float) -> list[tuple[str, str]]:
+    """X-RateLimit-*. Reset is the Unix time, in whole seconds, at which the bucket is full again."""
+    return [
+        ("X-RateLimit-Limit", str(taken.limit)),
+        ("X-RateLimit-Remaining", str(taken.remaining)),
+        ("X-RateLimit-Reset", str(math.ceil(wall_now + taken.reset_s))),
+    ]
+
+
+def refuse(taken: Taken, agent_id: str) -> RateLimited:
+    return RateLimited(
+        f"agent {agent_id} has asked more often than its limit allows",
+        limit=taken.limit,
+        retry_after_s=taken.retry_after_s,
+    )

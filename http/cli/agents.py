@@ -1,0 +1,221 @@
+"""`sidecar agent …`: spawn, look at, stop and restart agents, and read what they print."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import click
+import msgspec
+
+from ...state.models import AgentState
+from ..client.calls import segment
+from ..client.client import Client
+from .connection import REFUSED, Commands, format_option, project_option, with_client
+from .output import Column, Format, as_it_is, clock, number, seconds, show_fields, show_rows, state, text
+
+AGENT_COLUMNS = (
+    Column("AGENT", "agent_id"),
+    Column("ISSUE", "issue_id", may_shrink=True),
+    Column("STATE", "state", state),
+    Column("PID", "process_id", as_it_is, right=True),
+    Column("RESTARTS", "restarts", number(0), right=True),
+    Column("UP", "uptime_seconds", seconds, right=True),
+    Column("CPU", "cpu_percent", number(0, " %"), right=True),
+    Column("MEMORY", "memory_mb", number(0, " MB"), right=True),
+    Column("LAST ERROR", "last_error", may_shrink=True),
+)
+
+LOG_POLL_S = 25.0  # one long poll of `logs --follow`; shorter than what proxies in between allow
+
+
+@click.group(cls=Commands)
+def agent() -> None:
+    """Spawn agents, look at them, stop and restart them.
+
+    \b
+    Example: sidecar agent spawn python-specialist issue-7 --task "Add tags" --wait
+    """
+
+
+@agent.command()
+@click.argument("agent_type")
+@click.argument("issue_id")
+@click.option("--task", default="", help="What to do; the agent finds it in AGENT_TASK.")
+@click.option("--requirement", "requirements", multiple=True, help="A section its context needs; may be repeated.")
+@click.option("--env", "environment", multiple=True, metavar="NAME=VALUE", help="For its process; may be repeated.")
+@click.option("--priority", type=click.Choice(["low", "normal", "high"]), default="normal", show_default=True)
+@click.option("--wait", is_flag=True, help="Wait until it has ended; exit code 1 unless it completed.")
+@project_option
+@format_option
+@with_client
+def spawn(
+    client: Client,
+    agent_type: str,
+    issue_id: str,
+    task: str,
+    requirements: tuple[str, ...],
+    environment: tuple[str, ...],
+    priority: Any,
+    wait: bool,
+    project: str | None,
+    format_: Format,
+) -> None:
+    """Start an agent of AGENT_TYPE for ISSUE_ID.
+
+    What runs is the command of the type's profile in sidecar.toml.
+
+    \b
+    Example: sidecar agent spawn test-engineer issue-7 --env SUITE=fast --priority high
+    """
+    spawned = client.spawn(
+        agent_type,
+        issue_id,
+        task=task,
+        project_id=project,
+        environment=_variables(environment),
+        priority=priority,
+        context_requirements=requirements,
+    )
+    if not wait:
+        _show(client.call("GET", f"/api/agents/{segment(spawned.agent_id)}"), format_)
+        return
+    status = _until_ended(client, spawned.agent_id)
+    _show(status, format_)
+    if status["state"] != AgentState.COMPLETED:
+        raise SystemExit(REFUSED)
+
+
+@agent.command("list")
+@click.option(
+    "--state", "states", multiple=True, type=click.Choice([str(known) for known in AgentState]), help="May be repeated."
+)
+@click.option("--type", "agent_type", help="Only agents of this type.")
+@click.option("--issue", "issue_id", help="Only agents of this issue.")
+@project_option
+@format_option
+@with_client
+def list_(
+    client: Client,
+    states: tuple[str, ...],
+    agent_type: str | None,
+    issue_id: str | None,
+    project: str | None,
+    format_: Format,
+) -> None:
+    """Agents, newest first.
+
+    \b
+    Example: sidecar agent list --state running --format csv
+    """
+    answer = client.call("GET", "/api/agents", query={"project_id": project})
+    wanted = [
+        row
+        for row in answer["agents"]
+        if (not states or row["state"] in states)
+        and (agent_type is None or row["agent_type"] == agent_type)
+        and (issue_id is None or row["issue_id"] == issue_id)
+    ]
+    answer["agents"] = wanted
+    show_rows(answer, wanted, AGENT_COLUMNS, format_, nothing="no agents")
+
+
+@agent.command()
+@click.argument("agent_id")
+@format_option
+@with_client
+def show(client: Client, agent_id: str, format_: Format) -> None:
+    """One agent: its state, process, restarts and last error."""
+    _show(client.call("GET", f"/api/agents/{segment(agent_id)}"), format_)
+
+
+@agent.command()
+@click.argument("agent_id")
+@click.option("--timeout", type=click.FloatRange(min=0), help="Seconds from SIGTERM to SIGKILL.  [default: profile's]")
+@click.option("--force", is_flag=True, help="SIGKILL at once.")
+@format_option
+@with_client
+def kill(client: Client, agent_id: str, timeout: float | None, force: bool, format_: Format) -> None:
+    """Stop an agent and every process it has started; returns when they have ended.
+
+    \b
+    Example: sidecar agent kill python-specialist-1f0c --timeout 30
+    """
+    status = client.stop(agent_id, timeout_s=timeout, force=force)
+    _show(msgspec.to_builtins(status), format_)
+
+
+@agent.command()
+@click.argument("agent_id")
+@format_option
+@with_client
+def restart(client: Client, agent_id: str, format_: Format) -> None:
+    """Stop an agent if it runs, and start its next incarnation."""
+    _show(msgspec.to_builtins(client.restart(agent_id)), format_)
+
+
+@agent.command()
+@click.argument("agent_id")
+@click.option("--stream", type=click.Choice(["stdout", "stderr"]), default="stdout", show_default=True)
+@click.option("--tail", type=click.IntRange(min=0), default=200, show_default=True, help="Lines to begin with.")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the agent has ended, through its restarts.")
+@with_client
+def logs(client: Client, agent_id: str, stream: Any, tail: int, follow: bool) -> None:
+    """What an agent printed.
+
+    \b
+    Example: sidecar agent logs python-specialist-1f0c --stream stderr -f
+    """
+    with suppress(KeyboardInterrupt):
+        part = client.logs(agent_id, stream=stream, tail=tail)
+        click.echo(part.data, nl=False)
+        while follow and not part.ended:
+            part = client.logs(agent_id, stream=stream, offset=part.next_offset, timeout_s=LOG_POLL_S)
+            click.echo(part.data, nl=False)
+
+
+def _variables(pairs: tuple[str, ...]) -> dict[str, str]:
+    variables = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--env")
+        variables[name] = value
+    return variables
+
+
+def _until_ended(client: Client, agent_id: str) -> dict[str, Any]:
+    """Follow the agent's own events; each one says that looking again is worth it."""
+    of_agent = f"agent_id:{agent_id}"
+    cursor = "earliest"
+    while True:
+        status: dict[str, Any] = client.call("GET", f"/api/agents/{segment(agent_id)}")
+        if AgentState(status["state"]).has_ended:
+            return status
+        batch = client.wait(
+            topics=("system", "error"),
+            filter=of_agent,
+            since=cursor,
+            timeout_s=LOG_POLL_S,
+            project_id=status["project_id"],
+        )
+        cursor = batch.next_cursor or cursor
+
+
+def _show(status: dict[str, Any], format_: Format) -> None:
+    fields = [
+        ("agent", text(status["agent_id"])),
+        ("type", text(status["agent_type"])),
+        ("issue", text(status["issue_id"])),
+        ("project", text(status["project_id"])),
+        ("state", state(status["state"])),
+        ("process", as_it_is(status["process_id"])),
+        ("incarnation", f"{status['incarnation']}, {status['restarts']} restarts"),
+        ("started", clock(status["started_at"])),
+        ("ended", clock(status["ended_at"])),
+        ("up", seconds(status["uptime_seconds"])),
+        ("exit", " ".join(str(part) for part in (status["exit_code"], status["cause"]) if part is not None)),
+        ("task", text(status["task"])),
+        ("last error", text(status["last_error"])),
+    ]
+    show_fields(status, [(name, shown) for name, shown in fields if shown], format_)

@@ -1,0 +1,88 @@
+"""`sidecar audit …`: who did what, and whether anybody has tampered with the record of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ...state.audit import Head
+from ..client.client import Client
+from .connection import REFUSED, Commands, format_option, project_option, storage_of, storage_option, with_client
+from .output import Column, Format, clock, number, show_rows, state, text
+
+AUDIT_COLUMNS = (
+    Column("SEQ", "seq", number(0), right=True),
+    Column("TIME", "at", clock),
+    Column("BY", "by"),
+    Column("ACT", "act"),
+    Column("SUBJECT", "subject", may_shrink=True),
+    Column("OUTCOME", "outcome", state),
+    Column("DETAILS", "details", text, may_shrink=True),
+)
+
+
+@click.group(cls=Commands)
+def audit() -> None:
+    """See who did what, and verify that the record of it is whole.
+
+    \b
+    Example: sidecar audit list --act denied
+    """
+
+
+@audit.command("list")
+@click.option("--act", help="Only these, such as spawn_agent, stop_agent, token_minted, denied.")
+@click.option("--by", metavar="AGENT_ID", help="Only what this token's holder did.")
+@click.option("--subject", metavar="ID", help="Only what was done to this agent, actor or path.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
+@project_option
+@format_option
+@with_client
+def list_records(
+    client: Client,
+    act: str | None,
+    by: str | None,
+    subject: str | None,
+    limit: int,
+    project: str | None,
+    format_: Format,
+) -> None:
+    """List what was done, newest first.
+
+    \b
+    Example: sidecar audit list --subject python-specialist-3f2a --format json
+    """
+    asked = {"act": act, "by": by, "subject": subject, "limit": limit, "project_id": project}
+    answer = client.call("GET", "/api/audit", query=asked)
+    show_rows(answer, answer["records"], AUDIT_COLUMNS, format_, nothing="nothing is on record")
+
+
+def _head(_: click.Context, __: click.Parameter, value: str | None) -> Head | None:
+    if value is None:
+        return None
+    seq, digest = value.split(":", 1) if ":" in value else (value, "")
+    if not seq.isdigit() or len(digest) != len(Head().digest):
+        raise click.BadParameter("expected SEQ:DIGEST, as an earlier `sidecar audit verify` printed it")
+    return Head(int(seq), digest.lower())
+
+
+@audit.command()
+@storage_option
+@click.option("--noted", metavar="SEQ:DIGEST", callback=_head, help="A head printed earlier, which must be in it.")
+def verify(storage: Path | None, noted: Head | None) -> None:
+    """Verify the whole trail on the disk; no server is needed, and one may run.
+
+    Prints the head, SEQ:DIGEST. Kept where nobody can change it, it later shows with --noted that nothing before it
+    was cut off or written anew. Exit code 1 when the trail was tampered with, and where.
+
+    \b
+    Example: sidecar audit verify --noted 1520:9f86d081884c7d65…
+    """
+    from ...state.audit_log import verify_files
+
+    verdict = verify_files(storage_of(storage), noted=noted)
+    click.echo(f"{verdict.head.seq}:{verdict.head.digest}")
+    if verdict.fault is not None:
+        click.echo(f"Error: the audit trail is not whole: {verdict.fault}", err=True)
+        raise SystemExit(REFUSED)

@@ -1,0 +1,109 @@
+"""How commands find the server and a token, and what their exit codes mean."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ...state.errors import SidecarError
+from ..address import url_of
+
+if TYPE_CHECKING:
+    from ..client.client import Client
+    from ..config import Config
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+REFUSED, USAGE, NO_SERVER = 1, 2, 3
+
+TOKEN_TTL_S = 86_400  # `events subscribe --continuous` and `top` outlive an hour
+
+
+class Commands(click.Group):
+    """Commands that may raise the sidecar's errors: the text goes to standard error, the kind to the exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SidecarError as error:
+            named = [str(error.details[name]) for name in ("wire_code", "request_id") if error.details.get(name)]
+            click.echo(f"Error: {error.message}" + (f" ({', request '.join(named)})" if named else ""), err=True)
+            ctx.exit({"no_server": NO_SERVER, "config": USAGE}.get(error.code, REFUSED))
+
+
+storage_option = click.option(
+    "--storage",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="SIDECAR_STORAGE",
+    show_envvar=True,
+    help="Storage directory of the sidecar.  [default: the one of the project here]",
+)
+project_option = click.option("--project", metavar="ID", help="Act in this project.  [default: the token's]")
+format_option = click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["table", "json", "csv"]),
+    default="table",
+    show_default=True,
+    help="json: the server's whole answer; csv: exact values, for other programs.",
+)
+
+
+def with_client(command: F) -> F:
+    """Give a command `--url`, `--token` and `--storage`, and a Client made of them as its first argument."""
+
+    @click.option("--url", envvar="SIDECAR_URL", show_envvar=True, help="Where the sidecar listens.")
+    @click.option("--token", envvar="JWT_TOKEN", show_envvar=True, help="[default: an operator's, from --storage]")
+    @storage_option
+    @functools.wraps(command)
+    def run(*args: Any, url: str | None, token: str | None, storage: Path | None, **options: Any) -> Any:
+        with connect(url, token, storage) as client:
+            return command(client, *args, **options)
+
+    return run  # type: ignore[return-value]
+
+
+def connect(url: str | None, token: str | None, storage: Path | None) -> Client:
+    """A client for the server and the token named, else for those of the project in the working directory.
+
+    Raises NoServer when no sidecar has ever run there.
+    """
+    from ..client.client import Client
+    from ..client.retry import ONE_ATTEMPT
+
+    if url is None:
+        here = configuration()
+        url = url_of(here.host, here.port)
+    return Client(url, token or operator_token(storage_of(storage)), retries=ONE_ATTEMPT)
+
+
+def configuration() -> Config:
+    """The settings of the sidecar of the working directory. Takes a while to import: every option type is in it."""
+    from ..config import Flags, load
+
+    return load(Flags(), os.environ, working_dir=Path.cwd())
+
+
+def storage_of(named: Path | None) -> Path:
+    """The storage directory that was named, else that of the sidecar of the working directory."""
+    return configuration().storage if named is None else named.absolute()
+
+
+def operator_token(storage: Path) -> str:
+    """A short-lived operator's token, signed with the storage's secret."""
+    from ..access.minting import mint_operator_token
+    from ..client.errors import NoServer
+    from ..storage import SECRET_FILE, SECRET_VARIABLE
+
+    if SECRET_VARIABLE not in os.environ and not (storage / SECRET_FILE).exists():
+        # Asking a question must not make a storage directory.
+        raise NoServer(
+            f"no sidecar has run with storage {storage}: start one with `sidecar serve`, or name --url and --token"
+        )
+    return mint_operator_token(storage, os.environ, ttl_s=TOKEN_TTL_S).text

@@ -1,0 +1,263 @@
+"""What may keep a sidecar from working here: configuration, storage, port, projects, git, commands, the machine.
+
+Each check looks and says what it found and what to do; none changes anything.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from ...actors.context.git import GitDoor, GitUnavailable, find_toplevel
+from ...state.errors import SidecarError
+from ...state.fs import is_private
+from ...state.inspection import JournalReport, inspect
+from ...supervision.process import HAS_PIDFD
+from ..address import url_of
+from ..client.client import Client
+from ..client.errors import NoServer, UnexpectedAnswer
+from ..client.retry import ONE_ATTEMPT
+from ..config import Config
+from ..storage import SECRET_FILE, SECRET_VARIABLE, token_key
+
+Verdict = Literal["ok", "warning", "wrong"]
+
+LITTLE_DISK_BYTES = 500_000_000
+HEALTH_WITHIN_S = 2.0  # a program that listens and says nothing is none of ours
+FEW_FILES = 1024  # a waiting client, an agent's log and a journal's segment are a descriptor each
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that was looked at. advice: what to do, where it is not as it should be."""
+
+    check: str
+    verdict: Verdict
+    found: str
+    advice: str | None = None
+
+
+def examine(config: Config, *, holder: int | None) -> Iterator[Finding]:
+    """Every check for this configuration. holder: the process that serves the storage, or None."""
+    source = config.source or "none: the defaults hold"
+    yield Finding(check="configuration", verdict="ok", found=str(source))
+    yield from _machine()
+    yield from _storage(config)
+    yield from _server(config, holder)
+    yield from _projects(config)
+    yield from _commands(config)
+
+
+def damaged(config: Config) -> tuple[JournalReport, ...]:
+    """The journals that only a repair, or a backup, brings back."""
+    return tuple(report for report in inspect(config.storage) if report.health == "damaged")
+
+
+def _machine() -> Iterator[Finding]:
+    yield Finding(
+        check="python", verdict="ok", found=f"{platform.python_version()} on {platform.system()} {platform.release()}"
+    )
+    if not HAS_PIDFD:
+        yield Finding(
+            check="kernel",
+            verdict="warning",
+            found="it has no pidfd: the end of an agent is looked for, not told",
+            advice="Linux 5.3 or newer notices it at once",
+        )
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft <= FEW_FILES:
+        yield Finding(
+            check="open files",
+            verdict="warning",
+            found=f"at most {soft}: fewer clients can wait at once",
+            advice="raise it before the start: ulimit -n 65536",
+        )
+    git = shutil.which("git")
+    yield (
+        Finding(check="git", verdict="ok", found=git)
+        if git is not None
+        else Finding(
+            check="git", verdict="warning", found="there is none: contexts have no history", advice="install git"
+        )
+    )
+
+
+def _storage(config: Config) -> Iterator[Finding]:
+    storage = config.storage
+    if not storage.exists():
+        yield Finding(check="storage", verdict="ok", found=f"{storage} will be made at the first start")
+        return
+    if not os.access(storage, os.R_OK | os.W_OK | os.X_OK):
+        yield Finding(
+            check="storage",
+            verdict="wrong",
+            found=f"{storage} cannot be written by this user",
+            advice="run as its owner, or name another with --storage",
+        )
+        return
+    yield from _modes(storage)
+    free = shutil.disk_usage(storage).free
+    yield Finding(
+        check="disk",
+        verdict="ok" if free >= LITTLE_DISK_BYTES else "warning",
+        found=f"{free / 1e6:,.0f} MB free under {storage}",
+        advice=None if free >= LITTLE_DISK_BYTES else "make room: nothing can be stored on a full disk",
+    )
+    yield from _secret(config)
+    for report in inspect(storage):
+        yield _journal(report, storage)
+
+
+def _modes(storage: Path) -> Iterator[Finding]:
+    if is_private(storage):
+        yield Finding(check="storage", verdict="ok", found=str(storage))
+        return
+    yield Finding(
+        check="storage",
+        verdict="wrong",
+        found=f"{storage} is open to other users, and whoever can read it can mint tokens",
+        advice=f"chmod -R go= {storage}",
+    )
+
+
+def _secret(config: Config) -> Iterator[Finding]:
+    if SECRET_VARIABLE not in config.environ and not (config.storage / SECRET_FILE).exists():
+        yield Finding(check="secret", verdict="ok", found="none yet: it is made at the first start")
+        return
+    try:
+        token_key(config.storage, config.environ)
+    except SidecarError as error:
+        yield Finding(
+            check="secret",
+            verdict="wrong",
+            found=error.message,
+            advice="remove it: the next start makes a new one, and tokens of before are good no longer",
+        )
+    else:
+        where = SECRET_VARIABLE if SECRET_VARIABLE in config.environ else "the storage's"
+        yield Finding(check="secret", verdict="ok", found=where)
+
+
+def _journal(report: JournalReport, storage: Path) -> Finding:
+    name = Path(report.directory).relative_to(storage).as_posix()
+    held = f", written by process {report.in_use_by}" if report.in_use_by is not None else ""
+    kept = f", {len(report.quarantined)} .bad files kept" if report.quarantined else ""
+    whole = f"{report.records:,} records, {report.size_bytes / 1e6:,.1f} MB{held}{kept}"
+    if report.health == "sound" and report.open_to_others:
+        return Finding(
+            check=f"journal {name}",
+            verdict="warning",
+            found=f"{whole}, open to other users: {', '.join(report.open_to_others)}",
+            advice=f"chmod -R go= {report.directory}",
+        )
+    verdicts: dict[str, Verdict] = {"sound": "ok", "torn": "warning"}
+    return Finding(
+        check=f"journal {name}",
+        verdict=verdicts.get(report.health, "wrong"),
+        found=whole if report.problem is None else f"{report.problem} ({whole})",
+        advice=report.advice,
+    )
+
+
+def _server(config: Config, holder: int | None) -> Iterator[Finding]:
+    url = url_of(config.host, config.port)
+    answering = _who_answers(url) if config.port else None
+    if holder is not None and answering == "sidecar":
+        yield Finding(check="server", verdict="ok", found=f"process {holder} listens on {url}")
+    elif holder is not None:
+        yield Finding(
+            check="server",
+            verdict="warning",
+            found=f"process {holder} serves the storage, but not on {url}",
+            advice="it was started with another port: name it with --url or SIDECAR_URL",
+        )
+    elif answering is not None:
+        other = "another sidecar" if answering == "sidecar" else "another program"
+        yield Finding(
+            check="server",
+            verdict="wrong",
+            found=f"{other} listens on {url}",
+            advice="stop it, or choose another port: [server] port, SIDECAR_PORT or --port",
+        )
+    else:
+        yield Finding(check="server", verdict="ok", found=f"none runs; {url} is free")
+
+
+def _who_answers(url: str) -> Literal["sidecar", "other"] | None:
+    try:
+        with Client(url, retries=ONE_ATTEMPT) as client:
+            return (
+                "sidecar"
+                if client.health(timeout_s=HEALTH_WITHIN_S).get("service") == "orchestration-sidecar"
+                else "other"
+            )
+    except (UnexpectedAnswer, msgspec.DecodeError):
+        return "other"
+    except NoServer:
+        host, _, port = url.removeprefix("http://").rpartition(":")
+        with socket.socket(socket.AF_INET6 if "[" in host else socket.AF_INET) as probe:
+            probe.settimeout(1.0)
+            return "other" if probe.connect_ex((host.strip("[]"), int(port))) == 0 else None
+
+
+def _projects(config: Config) -> Iterator[Finding]:
+    roots = config.projects.configured or {"default": config.projects.default}
+    for name, root in roots.items():
+        yield _project(name, root)
+
+
+def _project(name: str, root: Path) -> Finding:
+    check = f"project {name}"
+    if not os.access(root, os.R_OK | os.X_OK):
+        return Finding(
+            check=check, verdict="wrong", found=f"{root} cannot be read by this user", advice="give it access"
+        )
+    top = find_toplevel(root)
+    if top is None:
+        return Finding(
+            check=check,
+            verdict="warning",
+            found=f"{root} is under no git: contexts have no history, and every file counts as the project's",
+            advice="git init",
+        )
+    if shutil.which("git") is None:
+        return Finding(check=check, verdict="ok", found=str(root))
+    door = GitDoor(root, top)
+    try:
+        files = door.tracked().count(b"\0")
+        branch = door.branch() or "no branch"
+    except GitUnavailable as error:
+        return Finding(check=check, verdict="warning", found=f"{root}: {error}", advice="git fsck")
+    return Finding(check=check, verdict="ok", found=f"{root}, {branch}, {files:,} files tracked")
+
+
+def _commands(config: Config) -> Iterator[Finding]:
+    profiles = [profile for profile in config.profiles.configured() if profile.command]
+    if not profiles:
+        yield Finding(
+            check="profiles",
+            verdict="warning",
+            found="no agent type has a command: none can be spawned, agents started by hand can work",
+            advice='give one in sidecar.toml: [profiles.python-specialist] command = ["…"]',
+        )
+    for profile in profiles:
+        program = profile.command[0]
+        # A name with a slash is looked for in the agent's own folder, which may be the project's.
+        folder = config.projects.default if profile.cwd == "{project_root}" else Path(profile.cwd)
+        found = shutil.which(str(folder / program)) if "/" in program else shutil.which(program)
+        if found is not None or "{" in program:
+            yield Finding(check=f"profile {profile.agent_type}", verdict="ok", found=found or program)
+        else:
+            yield Finding(
+                check=f"profile {profile.agent_type}",
+                verdict="wrong",
+                found=f"its program {program} is not there, or cannot be run",
+                advice=f"install it, or correct profiles.{profile.agent_type}.command",
+            )

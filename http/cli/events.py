@@ -1,0 +1,265 @@
+"""`sidecar events …`: publish, follow and list events."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from ..client.calls import segment
+from ..client.client import MAX_WAIT_S, Client
+from ..client.errors import Superseded
+from ..client.records import Event
+from .connection import REFUSED, Commands, format_option, project_option, with_client
+from .output import (
+    Column,
+    Format,
+    clock,
+    csv_line,
+    number,
+    printable,
+    say_there_is_more,
+    show_fields,
+    show_rows,
+    text,
+)
+
+
+def _listed(value: Any) -> str:
+    return text(", ".join(value or ()))
+
+
+EVENT_COLUMNS = (
+    Column("EVENT", "event_id"),
+    Column("TIME", "timestamp", clock),
+    Column("TYPE", "event_type"),
+    Column("TOPIC", "topic"),
+    Column("PUBLISHER", "publisher"),
+    Column("DATA", "data", may_shrink=True),
+)
+
+MAILBOX_COLUMNS = (
+    Column("AGENT", "agent_id"),
+    Column("TYPES", "event_types", _listed, may_shrink=True),
+    Column("TOPICS", "topics", _listed, may_shrink=True),
+    Column("FILTER", "filter", may_shrink=True),
+    Column("CONSUMER", "consumer", may_shrink=True),
+    Column("PLACE", "position"),
+    Column("LAG", "lag", number(0), right=True),
+    Column("DELIVERIES", "deliveries", number(0), right=True),
+    Column("WAITED ON", "waited_on", lambda value: "yes" if value else ""),
+    Column("GAP", "gap", may_shrink=True),
+    Column("LAST USED", "last_used_at", clock),
+)
+
+DEAD_LETTER_COLUMNS = (
+    Column("EVENT", "event.event_id"),
+    Column("TYPE", "event.event_type"),
+    Column("PUBLISHER", "event.publisher"),
+    Column("GIVEN UP BY", "agent_id"),
+    Column("AT", "given_up_at", clock),
+    Column("REPLAYED", "replayed_at", clock, may_shrink=True),
+    Column("DATA", "event.data", may_shrink=True),
+)
+
+
+@click.group(cls=Commands)
+def events() -> None:
+    """Publish, follow and list events.
+
+    \b
+    Filters are FIELD:VALUE terms joined by commas, all of which hold. A field is one of the
+    event's data (a.b goes deeper) or of the event itself. Also a:1|2 (either), !a:1 (not),
+    a:issue-* (glob), a:>90 and a:<=1 (numbers).
+
+    \b
+    Example: sidecar events subscribe implementation_complete --filter "issue_id:issue-7,status:success"
+    """
+
+
+@events.command()
+@click.argument("event_type")
+@click.option("--data", default="{}", show_default=True, help="A JSON object, @FILE to read one, or - for stdin.")
+@click.option("--topic", help="[default: the standard topic of the type]")
+@click.option("--correlation-id", help="Ties events of one conversation together.")
+@click.option("--priority", type=click.Choice(["low", "normal", "high"]), default="normal", show_default=True)
+@click.option("--ttl", type=click.IntRange(1, 86400), metavar="SECONDS", help="How long it is kept at most.")
+@project_option
+@format_option
+@with_client
+def publish(
+    client: Client,
+    event_type: str,
+    data: str,
+    topic: str | None,
+    correlation_id: str | None,
+    priority: Any,
+    ttl: int | None,
+    project: str | None,
+    format_: Format,
+) -> None:
+    """Publish an event; when this returns it survives the death of the sidecar.
+
+    \b
+    Example: sidecar events publish release_approved --data '{"issue_id": "issue-7", "by": "ada"}'
+    """
+    published = client.publish(
+        event_type,
+        read_object(data, "--data"),
+        topic=topic,
+        correlation_id=correlation_id,
+        priority=priority,
+        ttl_s=ttl,
+        project_id=project,
+    )
+    answer = msgspec.to_builtins(published)
+    waiting = ", ".join(published.subscribers_notified) or "nobody yet"
+    fields = [("event", published.event_id), ("topic", text(published.topic)), ("told", text(waiting))]
+    show_fields(answer, fields, format_)
+
+
+@events.command()
+@click.argument("event_types", nargs=-1)
+@click.option("--topic", "topics", multiple=True, help="Only of this topic; may be repeated.")
+@click.option("--filter", default="", help='Such as "issue_id:issue-7,status:success".')
+@click.option("--timeout", type=click.FloatRange(min=0), default=30.0, show_default=True, metavar="SECONDS")
+@click.option("--continuous", is_flag=True, help="Go on until interrupted.")
+@click.option("--since", help="earliest, latest, an event id or an RFC 3339 time.  [default: where you left off]")
+@click.option("--consumer", default="", help="A name for this place in the log, when you follow it twice.")
+@click.option("--project", "project_id", metavar="ID", help="Of this project.  [default: the token's]")
+@format_option
+@with_client
+def subscribe(
+    client: Client,
+    event_types: tuple[str, ...],
+    timeout: float,
+    continuous: bool,
+    since: str | None,
+    format_: Format,
+    **question: Any,
+) -> None:
+    """Wait for events of EVENT_TYPES (default: every type) and print one line for each.
+
+    The sidecar remembers what you were given: run it again and it goes on from there. Exit code 1 when nothing
+    came in time.
+
+    \b
+    Example: sidecar events subscribe --continuous --since latest --format json | jq .data
+    """
+    timeout_s = MAX_WAIT_S if continuous else timeout
+    with suppress(KeyboardInterrupt):
+        while True:
+            # No acknowledgement: what this process has read was printed, or will never be.
+            batch = client.wait(*event_types, since=since, timeout_s=timeout_s, **question)
+            if batch.gap is not None:
+                click.echo(f"at most {batch.gap.dropped_at_most} events were dropped before you read them", err=True)
+            for event in batch.events:
+                click.echo(_line(event, format_))
+            if batch.superseded:
+                raise Superseded("another subscriber took this place in the log over; name yours with --consumer")
+            if not continuous:
+                raise SystemExit(0 if batch.events else REFUSED)
+            since = batch.next_cursor if since is not None else None
+
+
+@events.command("list")
+@click.option("--topic", help="Only of this topic.")
+@click.option("--type", "event_type", help="Only of this type.")
+@click.option("--filter", "filter_", default="", help='Such as "issue_id:issue-7".')
+@click.option("--since", help="Only after this event id or RFC 3339 time.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
+@click.option("--cursor", help="next_cursor of the page before.")
+@project_option
+@format_option
+@with_client
+def list_(
+    client: Client,
+    topic: str | None,
+    event_type: str | None,
+    filter_: str,
+    since: str | None,
+    limit: int,
+    cursor: str | None,
+    project: str | None,
+    format_: Format,
+) -> None:
+    """Events, newest first; nobody's place in the log moves.
+
+    \b
+    Example: sidecar events list --type agent_failed --format json
+    """
+    query = {
+        "topic": topic,
+        "type": event_type,
+        "filter": filter_ or None,
+        "since": since,
+        "limit": limit,
+        "cursor": cursor,
+        "project_id": project,
+    }
+    answer = client.call("GET", "/api/events", query=query)
+    show_rows(answer, answer["events"], EVENT_COLUMNS, format_, nothing="no events")
+    say_there_is_more(answer, answer["events"], format_)
+
+
+@events.command()
+@project_option
+@format_option
+@with_client
+def mailboxes(client: Client, project: str | None, format_: Format) -> None:
+    """Who reads what: each mailbox's place in the log, and how far behind it is.
+
+    \b
+    Example: sidecar events mailboxes --format json | jq '.mailboxes[] | select(.lag > 100)'
+    """
+    answer = client.call("GET", "/api/mailboxes", query={"project_id": project})
+    show_rows(answer, answer["mailboxes"], MAILBOX_COLUMNS, format_, nothing="no mailboxes")
+
+
+@events.command("dead-letters")
+@click.option("--replay", metavar="EVENT_ID", help="Give this event again to everyone who gave up on it.")
+@project_option
+@format_option
+@with_client
+def dead_letters(client: Client, replay: str | None, project: str | None, format_: Format) -> None:
+    """Events given up on, because every agent that took them died of it.
+
+    \b
+    Example: sidecar events dead-letters --replay evt-0000000000000042
+    """
+    if replay is not None:
+        path = f"/api/events/dead-letters/{segment(replay)}/replay"
+        answer = client.call("POST", path, query={"project_id": project}, body={})
+        show_fields(answer, [("event", replay), ("given again to", f"{answer['mailboxes']} mailboxes")], format_)
+        return
+    answer = client.call("GET", "/api/events/dead-letters", query={"project_id": project})
+    show_rows(answer, answer["dead_letters"], DEAD_LETTER_COLUMNS, format_, nothing="no dead letters")
+
+
+def read_object(source: str, option: str) -> dict[str, Any]:
+    """A JSON object given as itself, as @FILE, or as - for standard input."""
+    try:
+        raw = sys.stdin.buffer.read() if source == "-" else source.encode()
+        if source.startswith("@"):
+            raw = Path(source[1:]).read_bytes()
+        return msgspec.json.decode(raw, type=dict[str, Any])
+    except OSError as error:
+        raise click.BadParameter(f"cannot be read: {error}", param_hint=option) from error
+    except msgspec.DecodeError as error:
+        raise click.BadParameter(f"is no JSON object: {error}", param_hint=option) from error
+
+
+def _line(event: Event, format_: Format) -> str:
+    match format_:
+        case "json":  # one a line, so that other programs can read them as they come
+            return msgspec.json.encode(event).decode()
+        case "csv":
+            at = event.timestamp.isoformat()
+            return csv_line((event.event_id, at, event.event_type, event.topic, event.publisher, event.data))
+        case "table":
+            at = f"{event.timestamp.astimezone():%H:%M:%S}"
+            return f"{at}  {event.event_type:<26} {event.publisher:<28} {printable(event.data)}"

@@ -1,0 +1,119 @@
+"""`sidecar doctor|backup|restore`: whether all is well, and a way back for when it was not."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from ...state.clock import utc_now
+from ...state.errors import ConfigError
+from .connection import REFUSED, format_option, storage_of, storage_option
+from .output import Column, Format, console, show_rows
+from .server import holder_of_lock
+
+if TYPE_CHECKING:
+    from ..config import Config
+
+_STYLES = {"ok": "green", "warning": "yellow", "wrong": "bold red"}
+
+FINDING_COLUMNS = (
+    Column("CHECK", "check"),
+    Column("", "verdict", lambda value: f"[{_STYLES[value]}]{value}[/]"),
+    Column("FOUND", "found", may_shrink=True, wraps=True),
+    Column("WHAT TO DO", "advice", may_shrink=True, wraps=True),
+)
+
+
+@click.command()
+@storage_option
+@click.option("--repair", is_flag=True, help="Cut what is damaged out of the storage; a copy of it is kept.")
+@format_option
+def doctor(storage: Path | None, repair: bool, format_: Format) -> None:
+    """Look for what may keep the sidecar here from working.
+
+    Reads every record of the storage, the configuration, the port, the projects, git and the agents' commands, and
+    says what to do. Nothing is changed, but with --repair. Exit code 1 when something is wrong.
+
+    \b
+    Example: sidecar doctor --format json | jq '.findings[] | select(.verdict != "ok")'
+    """
+    from ..config import Flags, load
+    from .doctor import Finding, examine
+
+    try:
+        config = load(Flags(storage=storage), os.environ, working_dir=Path.cwd())
+    except ConfigError as error:
+        findings = [Finding(check="configuration", verdict="wrong", found=error.message, advice="correct the setting")]
+    else:
+        with _busy("reading every record"):
+            if repair:
+                _repair(config)
+            findings = list(examine(config, holder=holder_of_lock(config.storage)))
+    rows = [msgspec.to_builtins(finding) for finding in findings]
+    show_rows({"findings": rows}, rows, FINDING_COLUMNS, format_, nothing="nothing to look at")
+    if any(finding.verdict == "wrong" for finding in findings):
+        raise SystemExit(REFUSED)
+
+
+def _repair(config: Config) -> None:
+    from ...state.journal_repair import repair_journal
+    from .doctor import damaged
+
+    for report in damaged(config):
+        repaired = repair_journal(Path(report.directory), now=utc_now())
+        lost = ", ".join(f"{first} to {last}" for first, last in repaired.lost) or "none with a number"
+        click.echo(
+            f"{report.directory}: {repaired.kept:,} records kept; lost: {lost}; as it was: {repaired.copy}", err=True
+        )
+
+
+@click.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@storage_option
+def backup(file: Path, storage: Path | None) -> None:
+    """Copy the storage into the new FILE, also while the server runs.
+
+    In it: events, results, agents, mailboxes. Not in it: the signing secret, and the logs of agents.
+
+    \b
+    Example: sidecar backup /backups/shop-$(date +%F).tar.gz
+    """
+    from ...state.backup import back_up
+
+    with _busy("copying"):
+        manifest = back_up(storage_of(storage), file.absolute(), now=utc_now())
+    size = sum(copied.size for copied in manifest.files)
+    click.echo(f"{file}: {len(manifest.files)} files, {size:,} bytes, {file.stat().st_size:,} packed")
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@storage_option
+def restore(file: Path, storage: Path | None) -> None:
+    """Put the backup FILE into a storage that is empty or new.
+
+    Everything in it is checked before anything is put in place. No server may run there.
+
+    \b
+    Example: sidecar restore /backups/shop-2026-01-31.tar.gz --storage /srv/sidecar/shop
+    """
+    from ...state.backup import restore as put_back
+
+    target = storage_of(storage)
+    with _busy("checking and copying"):
+        manifest = put_back(file.absolute(), target)
+    size = sum(copied.size for copied in manifest.files)
+    click.echo(
+        f"{target}: {len(manifest.files)} files, {size:,} bytes, as of {manifest.created_at:%Y-%m-%d %H:%M:%S} UTC"
+    )
+
+
+def _busy(what: str) -> AbstractContextManager[object]:
+    """Something moves on a terminal while we read gigabytes."""
+    return console(stderr=True).status(f"{what} …") if sys.stderr.isatty() else nullcontext()

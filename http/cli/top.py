@@ -1,0 +1,104 @@
+"""`sidecar top`: the fleet as it is, again and again, until interrupted."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..client.client import Client
+from .agents import AGENT_COLUMNS
+from .connection import project_option, with_client
+from .output import Row, clock, console, printable, seconds, show, state, table_of, text
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+# What runs stands above what waits, and that above what has ended.
+_ORDER = ("running", "starting", "stopping", "backing_off", "queued", "failed", "stopped", "completed")
+_MIN_EVENTS = 5
+
+
+@click.command()
+@click.option("--interval", type=click.FloatRange(min=0.2), default=1.0, show_default=True, metavar="SECONDS")
+@project_option
+@with_client
+def top(client: Client, interval: float, project: str | None) -> None:
+    """Watch agents, actors, numbers and events, live.
+
+    Ctrl-C ends it. Not on a terminal it prints one look.
+
+    \b
+    Example: sidecar top --interval 0.5
+    """
+    events: deque[Row] = deque(maxlen=50)
+    listed = client.call("GET", "/api/events", query={"limit": events.maxlen, "project_id": project})["events"]
+    events.extend(reversed(listed))
+    if not sys.stdout.isatty():
+        show(_look(client, events, project, lines=10_000))
+        return
+    from rich.live import Live
+
+    cursor = events[-1]["event_id"] if events else "earliest"
+    out = console()
+    with suppress(KeyboardInterrupt), Live(console=out, screen=True, auto_refresh=False) as live:
+        while True:
+            live.update(_look(client, events, project, lines=out.height), refresh=True)
+            query = {"since": cursor, "timeout": round(interval * 1000), "project_id": project}
+            batch = client.call("GET", "/api/events/wait", query=query)
+            events.extend(batch["events"])
+            cursor = batch["next_cursor"]
+
+
+def _look(client: Client, events: deque[Row], project: str | None, *, lines: int) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    health, numbers = client.health(), client.status()
+    agents = client.call("GET", "/api/agents", query={"project_id": project})["agents"]
+    actors = client.call("GET", "/api/actors")["actors"]
+    agents.sort(key=lambda row: (_ORDER.index(row["state"]), -row["cpu_percent"]))
+    room = max(_MIN_EVENTS, lines - 8)
+    shown = agents[: max(1, room - _MIN_EVENTS)]
+    hidden = f"\n[dim]and {len(agents) - len(shown)} more[/]" if len(shown) < len(agents) else ""
+    latest = list(events)[-max(_MIN_EVENTS, room - len(shown)) :]
+    return Group(
+        Text.from_markup(_headline(client.url, health, numbers)),
+        Text.from_markup(_actors_line(actors)),
+        Text(),
+        table_of(shown, AGENT_COLUMNS) if shown else Text("no agents"),
+        Text.from_markup(hidden),
+        *(Text.from_markup(_event_line(event), overflow="ellipsis") for event in latest),
+    )
+
+
+def _headline(url: str, health: dict[str, Any], numbers: dict[str, Any]) -> str:
+    checks, speed = health["checks"], numbers["performance"]
+    return (
+        f"[bold]sidecar[/] {url}  {state(health['status'])}  up {seconds(health['uptime_seconds'])}  "
+        f"{checks['memory_usage_mb']:.0f} MB  {checks['cpu_usage_percent']:.0f} % CPU  "
+        f"{speed['requests_per_second']:.1f} requests/s  p99 {speed['p99_response_time_ms']:.1f} ms  "
+        f"{numbers['agents']['active']} agents active  {numbers['events']['total_published']:,} events  "
+        f"{numbers['storage']['results_stored']:,} results"
+    )
+
+
+def _actors_line(actors: list[dict[str, Any]]) -> str:
+    """restarts and mailbox only where they say something."""
+    told = []
+    for actor in actors:
+        remarks = [f"{actor[name]} {name}" for name in ("restarts", "failures") if actor.get(name)]
+        if actor.get("mailbox_depth"):
+            remarks.append(f"{actor['mailbox_depth']} waiting")
+        told.append(f"{actor['name']} {state(actor['state'])}" + (f" ({', '.join(remarks)})" if remarks else ""))
+    return "[dim]actors[/] " + "  ".join(told)
+
+
+def _event_line(event: Row) -> str:
+    about = event["data"].get("agent_id", event["publisher"]) if event["topic"] == "system" else event["publisher"]
+    return (
+        f"[dim]{clock(event['timestamp'])}[/]  {event['event_type']:<26} {printable(about):<30} {text(event['data'])}"
+    )

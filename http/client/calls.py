@@ -1,0 +1,204 @@
+"""One request to the sidecar: with its token, asked again where that is safe, refused as the error it is."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Self, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from ...state.errors import SidecarError, TokenExpired
+from .cancellation import sleep
+from .errors import NoServer, UnexpectedAnswer, error_of
+from .retry import Failure, RetryPolicy, failure_of
+from .transport import Answer, AnswerLost, Connections, NotConnected
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+DEFAULT_URL = "http://127.0.0.1:3001"
+ANSWER_WITHIN_S = 30.0  # the server answers or refuses within 10 s, whatever happens inside it
+
+Query = Mapping[str, object]
+
+
+def segment(text: str) -> str:
+    """Text as one segment of a path."""
+    return quote(text, safe="")
+
+
+def new_key() -> str:
+    """An idempotency key for one call and its repeats."""
+    return uuid.uuid4().hex
+
+
+class Calls:
+    """Requests to one sidecar; every method may be called from any thread.
+
+    url: with or without `/api` at its end. retries: how failed requests are repeated; the default is for agents that
+    outlive a restart of the sidecar. headers: sent with every request. Raises the sidecar's errors (`state.errors`),
+    NoServer and UnexpectedAnswer.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        token: str | None = None,
+        *,
+        retries: RetryPolicy | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.url = url.rstrip("/").removesuffix("/api")
+        self.token = token
+        self._retries = retries or RetryPolicy()
+        self._connections = Connections(self.url)
+        self._rng = random.Random()
+        self._fixed_headers = {"Accept": "application/json", **(headers or {})}
+
+    def close(self) -> None:
+        self._connections.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        body: object = None,
+        key: str | None = None,
+        timeout_s: float = ANSWER_WITHIN_S,
+    ) -> Any:
+        """One request, its answer as decoded JSON. key: an Idempotency-Key, which makes repeating a POST safe.
+
+        query: values of None are left out, sequences are joined by commas.
+        """
+        return self.read(Any, method, path, query=query, body=body, key=key, timeout_s=timeout_s)
+
+    def read(
+        self,
+        type_: type[T],
+        method: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        body: object = None,
+        key: str | None = None,
+        timeout_s: float = ANSWER_WITHIN_S,
+    ) -> T:
+        answer = self._answer(method, path + _query_string(query), body=body, key=key, timeout_s=timeout_s)
+        try:
+            return msgspec.json.decode(answer.body, type=type_)
+        except msgspec.DecodeError as error:
+            raise UnexpectedAnswer(f"{method} {path}: {error}", status=answer.status) from error
+
+    def _answer(self, method: str, target: str, *, body: object, key: str | None, timeout_s: float) -> Answer:
+        """The first answer that is not an error, asking again as the policy allows and once with a fresh token."""
+        content = None if body is None else msgspec.json.encode(body)
+        repeatable = method in ("GET", "HEAD") or key is not None
+        started = time.monotonic()
+        attempt, may_refresh = 0, self.token is not None
+        while True:
+            attempt += 1
+            retry_after_s: float | None = None
+            try:
+                answer = self._connections.exchange(
+                    method, target, headers=self._headers(content, key), body=content, timeout_s=timeout_s
+                )
+            except NotConnected as error:
+                failure = Failure.NOT_CONNECTED
+                refusal: SidecarError = NoServer(f"no sidecar answers at {self.url} ({error})")
+            except AnswerLost as error:
+                failure, refusal = Failure.ANSWER_LOST, NoServer(str(error), url=self.url)
+            else:
+                if answer.status < 400:
+                    return answer
+                refused = error_of(answer)
+                if isinstance(refused, TokenExpired) and may_refresh:
+                    may_refresh = False
+                    self.refresh_token()
+                    continue
+                found = failure_of(answer.status, refused.code)
+                if found is None:
+                    raise refused
+                failure, refusal = found, refused
+                retry_after_s = _seconds(answer.headers.get("retry-after"))
+            pause_s = self._retries.pause_s(
+                failure,
+                attempt=attempt,
+                elapsed_s=time.monotonic() - started,
+                repeatable=repeatable,
+                retry_after_s=retry_after_s,
+                rng=self._rng,
+            )
+            if pause_s is None:
+                raise refusal
+            log.info("asking again in %.2f s method=%s target=%s failure=%s", pause_s, method, target, failure.value)
+            sleep(pause_s)
+
+    def _headers(self, content: bytes | None, key: str | None) -> dict[str, str]:
+        headers = dict(self._fixed_headers)
+        if self.token is not None:
+            headers["Authorization"] = f"Bearer {self.token}"
+        if content is not None:
+            headers["Content-Type"] = "application/json"
+        if key is not None:
+            headers["Idempotency-Key"] = key
+        return headers
+
+    def refresh_token(self) -> datetime:
+        """Exchange the token for a new one; the old stays good for a minute. Returns when the new one expires."""
+        answer = self.once("POST", "/api/auth/refresh", b"{}")
+        if answer.status != 200:
+            raise error_of(answer)
+        fresh = msgspec.json.decode(answer.body, type=_FreshToken)
+        self.token = fresh.token
+        return fresh.expires_at
+
+    def once(
+        self, method: str, path: str, content: bytes | None = None, *, timeout_s: float = ANSWER_WITHIN_S
+    ) -> Answer:
+        """One attempt, whatever its answer."""
+        headers = self._headers(content, None)
+        try:
+            return self._connections.exchange(method, path, headers=headers, body=content, timeout_s=timeout_s)
+        except (NotConnected, AnswerLost) as error:
+            raise NoServer(f"no sidecar answers at {self.url} ({error})") from error
+
+
+class _FreshToken(msgspec.Struct):
+    token: str
+    expires_at: datetime
+
+
+def _query_string(query: Query | None) -> str:
+    pairs = [(name, _text(value)) for name, value in (query or {}).items() if value is not None]
+    return "?" + urlencode(pairs) if pairs else ""
+
+
+def _text(value: object) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case datetime():
+            return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        case list() | tuple():
+            return ",".join(map(str, value))
+        case _:
+            return str(value)
+
+
+def _seconds(header: str | None) -> float | None:
+    return float(header) if header is not None and header.isdecimal() else None

@@ -1,0 +1,63 @@
+"""Errors of the API as the exceptions they were raised as: `NotFound` there is `NotFound` here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ...state.errors import SidecarError
+from .transport import Answer
+
+
+class NoServer(SidecarError):
+    """Nothing answers at the URL, or the connection broke before the answer came."""
+
+    code = "no_server"
+
+
+class UnexpectedAnswer(SidecarError):
+    """Something answers that is no sidecar, or one of another version."""
+
+    code = "unexpected_answer"
+
+
+class Superseded(SidecarError):
+    """Another wait on the same mailbox took over; a second reader of the same events names a `consumer`."""
+
+    code = "superseded"
+
+
+class _Refusal(msgspec.Struct):
+    error: str
+    message: str
+    code: str = ""
+    details: dict[str, Any] = {}
+    request_id: str = ""
+
+
+def _family(kind: type[SidecarError]) -> dict[str, type[SidecarError]]:
+    classes = {kind.code: kind}
+    for child in kind.__subclasses__():
+        classes |= _family(child)
+    return classes
+
+
+def error_of(answer: Answer) -> SidecarError:
+    """The error that an answer stands for.
+
+    `details` holds what the server sent, and `status`, `wire_code` (such as REQ_404) and `request_id`.
+    """
+    try:
+        refusal = msgspec.json.decode(answer.body, type=_Refusal)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # Not a sidecar's own answer: a proxy in between, or another program on that port.
+        return UnexpectedAnswer(f"status {answer.status} without the error object of a sidecar", status=answer.status)
+    error = _family(SidecarError).get(refusal.error, SidecarError)(refusal.message)
+    error.details = {
+        **refusal.details,
+        "status": answer.status,
+        "wire_code": refusal.code,
+        "request_id": refusal.request_id,
+    }
+    return error

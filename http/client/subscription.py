@@ -1,0 +1,64 @@
+"""Endless reading of a mailbox: each event is acknowledged when the next one is asked for."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterator
+from typing import Protocol
+
+from ...state.models import EventId, event_id
+from .errors import Superseded
+from .records import Batch, Event, Gap
+
+log = logging.getLogger(__name__)
+
+
+class Wait(Protocol):
+    """One wait on the mailbox, with everything up to `ack` done."""
+
+    def __call__(self, *, ack: EventId | None, timeout_s: float) -> Batch: ...
+
+
+class Subscription(Iterator[Event]):
+    """`for event in agent.events(…)`: at least once, in the order of the log, for as long as one likes.
+
+    An event counts as done when the next one is asked for, so one whose handling killed the process is given to the
+    next incarnation again. Leaving the loop leaves the last event undone; `ack()` says that it is done.
+    gap: what retention dropped before it could be read, the last such gap; None as long as nothing was lost.
+    """
+
+    def __init__(self, wait: Wait, *, poll_s: float) -> None:
+        self._wait = wait
+        self._poll_s = poll_s
+        self._waiting: deque[Event] = deque()
+        # Acknowledging nothing says from the first wait on that nothing less than an acknowledgement counts.
+        self._done: EventId | None = event_id(0)
+        self._given: Event | None = None
+        self.gap: Gap | None = None
+
+    def __next__(self) -> Event:
+        """The next event, however long it takes. Raises Superseded when another reader took the mailbox over."""
+        while not self._waiting:
+            self._acknowledge(self._poll_s)
+        self._given = self._waiting.popleft()
+        return self._given
+
+    def ack(self) -> None:
+        """The event given last is done, although the next one is not asked for yet."""
+        if self._given is not None:
+            self._acknowledge(0.0)
+
+    def _acknowledge(self, timeout_s: float) -> None:
+        if self._given is not None:
+            self._done, self._given = self._given.event_id, None
+        batch = self._wait(ack=self._done, timeout_s=timeout_s)
+        self._done = None
+        if batch.superseded:
+            raise Superseded("another wait on this mailbox took over; name a consumer to read the same events twice")
+        if batch.gap is not None:
+            self.gap = batch.gap
+            log.warning("events were dropped before they were read at_most=%d", batch.gap.dropped_at_most)
+        # After an acknowledgement in the middle of a batch, the rest of it comes again.
+        merged = {event.event_id: event for event in (*self._waiting, *batch.events)}
+        self._waiting = deque(merged[event_id] for event_id in sorted(merged))

@@ -1,0 +1,45 @@
+"""What a token says of itself. Nothing is verified here: that is the server's part, and only it has the key."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from datetime import UTC, datetime
+
+import msgspec
+
+from ...state.errors import ConfigError
+
+
+class Holder(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose token it is and how long it is good."""
+
+    agent_id: str
+    agent_type: str
+    project_id: str
+    issued_at: datetime
+    expires_at: datetime
+
+
+class _Claims(msgspec.Struct):
+    sub: str
+    agent_type: str
+    project_id: str
+    iat: int
+    exp: int
+
+
+def holder_of(token: str) -> Holder:
+    """Raises ConfigError for what is no token of a sidecar."""
+    try:
+        payload = token.split(".")[1]
+        claims = msgspec.json.decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)), type=_Claims)
+    except (IndexError, binascii.Error, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError("the token is no token of a sidecar", field="token", expected="a JWT") from error
+    return Holder(
+        agent_id=claims.sub,
+        agent_type=claims.agent_type,
+        project_id=claims.project_id,
+        issued_at=datetime.fromtimestamp(claims.iat, UTC),
+        expires_at=datetime.fromtimestamp(claims.exp, UTC),
+    )

@@ -1,0 +1,172 @@
+"""What happens in the demo, told from the events: who is in which state, and one line for each event."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from ..client.records import Event
+
+# What a lifecycle event says of its agent's state.
+_STATES = {
+    "agent_spawned": "starting",
+    "agent_started": "running",
+    "agent_restarting": "restarting",
+    "agent_stopped": "stopped",
+    "agent_failed": "failed",
+}
+
+
+class Member(msgspec.Struct, kw_only=True):
+    """One agent of the team. did: what it said or what befell it last."""
+
+    agent_type: str
+    state: str = "awaited"
+    agent_id: str = ""
+    process_id: int | None = None
+    incarnation: int = 0
+    did: str = ""
+
+
+class Restart(msgspec.Struct, frozen=True, kw_only=True):
+    """From the death of one incarnation to the start of the next, in ms; back_off_ms of it was waited on purpose."""
+
+    agent_type: str
+    why: str
+    took_ms: float
+    back_off_ms: float
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """One event for people. at_s: seconds since the first one."""
+
+    event: Event
+    at_s: float
+    who: str
+    what: str
+    is_bad: bool = False
+
+
+class Story:
+    """Fed with events in their order; pure, so that it can be told on a screen, line by line, or afterwards."""
+
+    def __init__(self, team: tuple[str, ...]) -> None:
+        self.members = {name: Member(agent_type=name) for name in team}
+        self.lines: list[Line] = []
+        self.restarts: list[Restart] = []
+        self._started_at: dict[str, datetime] = {}
+        self._died: dict[str, tuple[datetime, str]] = {}
+        self._back_off_ms: dict[str, float] = {}
+
+    @property
+    def is_over(self) -> bool:
+        """Every member has ended, or one has ended so that the others wait for nothing."""
+        states = [member.state for member in self.members.values()]
+        return "failed" in states or "stopped" in states or all(state == "completed" for state in states)
+
+    @property
+    def is_good(self) -> bool:
+        return all(member.state == "completed" for member in self.members.values())
+
+    @property
+    def took_s(self) -> float:
+        return self.lines[-1].at_s if self.lines else 0.0
+
+    def see(self, event: Event) -> Line:
+        """Take in the next event; returns the line that tells of it."""
+        is_lifecycle = event.topic in ("system", "error") and "incarnation" in event.data
+        who = str(event.data.get("agent_type") or event.publisher_type)
+        what = self._befell(event, who) if is_lifecycle else _said(event)
+        member = self.members.get(who)
+        if member is not None and not is_lifecycle and event.event_type != "result_stored":
+            member.did = what
+        first = self.lines[0].event.timestamp if self.lines else event.timestamp
+        line = Line(
+            event=event,
+            at_s=(event.timestamp - first).total_seconds(),
+            who=who,
+            what=what,
+            is_bad=is_lifecycle and (event.event_type == "agent_failed" or _was_bad(event.data)),
+        )
+        self.lines.append(line)
+        return line
+
+    def _befell(self, event: Event, who: str) -> str:
+        data, kind = event.data, event.event_type
+        member = self.members.setdefault(who, Member(agent_type=who))
+        member.agent_id = str(data.get("agent_id", ""))
+        member.incarnation = data["incarnation"]
+        member.process_id = data.get("process_id") if kind == "agent_started" else None
+        member.state = _STATES.get(kind, member.state)
+        if kind == "agent_started":
+            return self._started(event, who)
+        if kind == "agent_exited":
+            if not _was_bad(data):
+                member.state = "completed"
+                return f"completed after {data.get('uptime_seconds', 0):.2f} s"
+            member.state = "crashed"
+            how = _how(data)
+            self._died[who] = (self._died_at(event, who), how)
+            member.did = f"crashed: {how}"
+            return f"crashed: {how}"
+        if kind == "agent_restarting":
+            self._back_off_ms[who] = float(data.get("delay_ms") or 0)
+            return f"is restarted in {self._back_off_ms[who]:.0f} ms"
+        if kind == "agent_failed":
+            return f"gave up: {data.get('reason') or _how(data)}"
+        return kind.removeprefix("agent_").replace("_", " ")
+
+    def _died_at(self, event: Event, who: str) -> datetime:
+        """How long it ran is measured; when that is told, a busy machine decides."""
+        began, ran_for_s = self._started_at.get(who), event.data.get("uptime_seconds")
+        if began is None or ran_for_s is None:
+            return event.timestamp
+        return min(event.timestamp, began + timedelta(seconds=ran_for_s))
+
+    def _started(self, event: Event, who: str) -> str:
+        pid = event.data.get("process_id")
+        self._started_at[who] = event.timestamp
+        died = self._died.pop(who, None)
+        if died is None:
+            return f"runs as process {pid}"
+        at, how = died
+        took_ms = (event.timestamp - at).total_seconds() * 1000
+        back_off_ms = self._back_off_ms.pop(who, 0.0)
+        self.restarts.append(Restart(agent_type=who, why=how, took_ms=took_ms, back_off_ms=back_off_ms))
+        self.members[who].did = f"was restarted {took_ms:.0f} ms after its crash"
+        return f"runs again as process {pid}, {took_ms:.0f} ms after its crash"
+
+
+def _was_bad(data: dict[str, Any]) -> bool:
+    return data.get("cause") is not None and (data.get("cause") != "exit" or bool(data.get("exit_code")))
+
+
+def _how(data: dict[str, Any]) -> str:
+    if data.get("signal") is not None:
+        return f"killed by signal {data['signal']}"
+    if data.get("exit_code") is not None:
+        return f"exit code {data['exit_code']}"
+    return str(data.get("cause") or "unknown cause")
+
+
+def _said(event: Event) -> str:
+    data = event.data
+    match event.event_type:
+        case "architecture_defined":
+            return str(data.get("decision", ""))
+        case "implementation_complete":
+            return f"wrote {', '.join(map(str, data.get('files', [])))}"
+        case "testing_complete":
+            return f"{data.get('tests')} tests: {data.get('status')}, {data.get('coverage')} % of the lines executed"
+        case "security_audit_complete":
+            return f"{data.get('files_scanned')} files scanned, {data.get('findings')} findings"
+        case "documentation_complete":
+            return f"documented and committed as {data.get('commit')}"
+        case "result_stored":
+            return f"result {data.get('result_id')}"
+        case "error_encountered":
+            return str(data.get("error", ""))
+        case other:
+            return other.replace("_", " ")

@@ -1,0 +1,116 @@
+"""Routes of agents: spawn, look, stop, restart, heartbeat, logs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...actors.asking import ask
+from ...actors.messages import GetAgent, ListAgents, ReadLogs, RecordHeartbeat, RestartAgent, SpawnAgent, StopAgent
+from ...actors.replies import LogChunk
+from ...state.clock import utc_now
+from ...state.errors import WrongIdentity
+from ...state.identity import Permission
+from ...state.models import AgentId, AgentStatus, identifier
+from ..access.auth import require_project
+from ..routing import ASK_S, Answer, Call, Pending, Routes
+from ..wire import codec as wire
+from ..wire.agents import AgentOut, AgentsListed, AgentSpawned, LogOut, LogQuery, NewAgent, StopQuery
+from ..wire.codec import Nothing
+
+routes = Routes()
+
+SPAWN_S = 30.0  # its context is built first
+STOP_MAX_S = 300.0
+FOLLOW_MAX_S = 60.0
+AFTER_KILL_S = 15.0  # a process in the kernel's hands may outlive SIGKILL for a while
+
+
+@routes.add("POST", "/api/agents/spawn", needs=Permission.SPAWN_AGENTS, body=NewAgent, status=201, answers=AgentSpawned)
+def spawn_agent(call: Call[NewAgent, Nothing]) -> Pending[Any]:
+    """Spawn an agent of a type whose profile has a command, or queue it."""
+    body = call.body
+    project_id = identifier(body.project_id, "project_id") if body.project_id is not None else call.project_id
+    require_project(call.caller, project_id)
+    request = SpawnAgent(
+        agent_type=identifier(body.agent_type, "agent_type"),
+        issue_id=identifier(body.issue_id, "issue_id"),
+        project_id=project_id,
+        requested_by=call.caller.agent_id,
+        task=body.task or "",
+        context_requirements=body.context_requirements or (),
+        environment=body.environment or {},
+        priority=body.priority or "normal",
+        idempotency_key=call.idempotency_key(),
+        traceparent=call.traceparent,
+    )
+    later = call.actors.spawner.request(request)
+    call.server.instruments.watch_spawn(later)
+    return Pending(later, lambda spawned: Answer(201, AgentSpawned.of(spawned, now=utc_now())), deadline_s=SPAWN_S)
+
+
+@routes.add("GET", "/api/agents", answers=AgentsListed)
+def list_agents(call: Call[Nothing, Nothing]) -> Answer:
+    """List agents, newest first."""
+    statuses = ask(call.actors.spawner, ListAgents(project_id=call.scope), timeout_s=ASK_S)
+    listed = [AgentOut.of(status, now=call.now) for status in statuses]
+    return Answer(200, AgentsListed(agents=listed, total=len(listed), timestamp=call.now))
+
+
+@routes.add("GET", "/api/agents/<agent_id>", answers=AgentOut)
+def get_agent(call: Call[Nothing, Nothing], agent_id: str) -> Answer:
+    """One agent, as it is now."""
+    status = ask(call.actors.spawner, GetAgent(agent_id=AgentId(agent_id), project_id=call.scope), timeout_s=ASK_S)
+    return _shown(status)
+
+
+routes.add("GET", "/api/agents/<agent_id>/status", answers=AgentOut)(get_agent)
+
+
+@routes.add("DELETE", "/api/agents/<agent_id>", needs=Permission.ADMIN, query=StopQuery, answers=AgentOut, is_wait=True)
+def stop_agent(call: Call[Nothing, StopQuery], agent_id: str) -> Pending[Any]:
+    """Stop the agent's whole process tree; answered when it has ended."""
+    timeout_s = call.query.timeout
+    if timeout_s is not None:
+        wire.between(timeout_s, "timeout", 0, STOP_MAX_S)
+    request = StopAgent(agent_id=AgentId(agent_id), project_id=call.scope, timeout_s=timeout_s, force=call.query.force)
+    wait_s = STOP_MAX_S if timeout_s is None else timeout_s
+    return Pending(call.actors.spawner.request(request), _shown, deadline_s=wait_s + AFTER_KILL_S)
+
+
+@routes.add("POST", "/api/agents/<agent_id>/restart", needs=Permission.ADMIN, answers=AgentOut, is_wait=True)
+def restart_agent(call: Call[Nothing, Nothing], agent_id: str) -> Pending[Any]:
+    """Stop the agent if it runs and start its next incarnation."""
+    request = RestartAgent(agent_id=AgentId(agent_id), project_id=call.scope)
+    return Pending(call.actors.spawner.request(request), _shown, deadline_s=STOP_MAX_S + AFTER_KILL_S)
+
+
+@routes.add("POST", "/api/agents/<agent_id>/heartbeat", answers=AgentOut)
+def record_heartbeat(call: Call[Nothing, Nothing], agent_id: str) -> Answer:
+    """Say that the agent is alive; only its own token may."""
+    if agent_id != call.caller.agent_id and not call.caller.is_operator:
+        raise WrongIdentity("the heartbeat is not the token's agent's", field="agent_id", expected=call.caller.agent_id)
+    return _shown(ask(call.actors.spawner, RecordHeartbeat(agent_id=AgentId(agent_id)), timeout_s=ASK_S))
+
+
+@routes.add("GET", "/api/agents/<agent_id>/logs", query=LogQuery, answers=LogOut, is_wait=True)
+def read_logs(call: Call[Nothing, LogQuery], agent_id: str) -> Pending[Any]:
+    """Read the end of an agent's log, or follow it from an offset."""
+    query = call.query
+    wire.between(query.timeout, "timeout", 0, FOLLOW_MAX_S)
+    request = ReadLogs(
+        agent_id=AgentId(agent_id),
+        project_id=call.scope,
+        stream=query.stream,
+        tail=query.tail,
+        offset=query.offset,
+        timeout_s=query.timeout,
+    )
+
+    def render(chunk: LogChunk) -> Answer:
+        return Answer(200, LogOut.of(chunk, agent_id=AgentId(agent_id), stream=query.stream, now=utc_now()))
+
+    return Pending(call.actors.spawner.request(request), render, deadline_s=query.timeout + ASK_S)
+
+
+def _shown(status: AgentStatus) -> Answer:
+    return Answer(200, AgentOut.of(status, now=utc_now()))

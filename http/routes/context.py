@@ -1,0 +1,72 @@
+"""Routes of contexts: build one, forget cached ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...actors.asking import ask
+from ...actors.messages import BuildContext, ClearContext
+from ...actors.replies import ContextBundle
+from ...state.errors import WrongIdentity
+from ...state.identity import Permission
+from ..routing import ASK_S, Answer, Call, Pending, Routes
+from ..wire import codec as wire
+from ..wire.codec import Nothing
+from ..wire.context import CacheCleared, ContextAnswer, ContextQuery
+
+routes = Routes()
+
+BUILD_S = 60.0  # the first read of a large repository
+
+
+@routes.add(
+    "GET",
+    "/api/context/<issue_id>/<agent_type>",
+    needs=Permission.READ_CONTEXT,
+    query=ContextQuery,
+    answers=ContextAnswer,
+)
+def get_context(call: Call[Nothing, ContextQuery], issue_id: str, agent_type: str) -> Pending[Any]:
+    """What an agent of this type should see of the project for this issue."""
+    caller, query = call.caller, call.query
+    if agent_type != caller.agent_type and not caller.may(Permission.SPAWN_AGENTS):
+        raise WrongIdentity("agent_type is not the token's", field="agent_type", expected=caller.agent_type)
+    request = BuildContext(
+        issue_id=issue_id,
+        agent_type=agent_type,
+        agent_id=caller.agent_id,
+        project_id=call.project_id,
+        requirements=wire.names(query.requirements),
+        files=wire.names(query.files),
+        query=query.q,
+        max_bytes=query.max_bytes,
+        refresh=query.refresh,
+        if_none_match=call.header("If-None-Match"),
+    )
+    later = call.actors.contexts.request(request)
+    call.server.instruments.watch_context(later)
+    return Pending(later, _sent, deadline_s=BUILD_S)
+
+
+def _sent(bundle: ContextBundle) -> Answer:
+    headers = (("ETag", bundle.etag), ("Cache-Control", "private, no-cache"))
+    if bundle.body is None:
+        return Answer(304, b"", headers)
+    return Answer(200, bundle.body, headers)
+
+
+@routes.add("DELETE", "/api/cache/context/<issue_id>", needs=Permission.READ_CONTEXT, answers=CacheCleared)
+def clear_context(call: Call[Nothing, Nothing], issue_id: str) -> Answer:
+    """Forget the cached contexts of an issue."""
+    return _cleared(call, issue_id)
+
+
+@routes.add("DELETE", "/api/cache/all", needs=Permission.ADMIN, answers=CacheCleared)
+def clear_all_contexts(call: Call[Nothing, Nothing]) -> Answer:
+    """Forget every cached context."""
+    return _cleared(call, None)
+
+
+def _cleared(call: Call[Nothing, Nothing], issue_id: str | None) -> Answer:
+    request = ClearContext(project_id=call.scope, issue_id=issue_id)
+    return Answer(200, CacheCleared.of(ask(call.actors.contexts, request, timeout_s=ASK_S), now=call.now))

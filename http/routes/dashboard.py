@@ -1,0 +1,71 @@
+"""Routes of the operators' dashboard: one page and its parts, static files. What it shows, it asks the public API for.
+
+The page may load nothing but its own parts, run no inline script and be framed by nobody; text from agents reaches it
+as text only (Trusted Types refuse anything else where the browser knows them).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from ...state.errors import NotFound
+from ..routing import Answer, Call, Routes
+from ..wire.codec import Nothing
+from ..wire.sessions import LoginQuery
+
+routes = Routes()
+
+HTML = "text/html; charset=utf-8"
+_DIRECTORY = Path(__file__).parent.parent / "dashboard"
+_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": HTML,
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+_FILES = {path.name: path for path in _DIRECTORY.iterdir() if path.suffix in _TYPES}
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
+)
+_HEADERS = (
+    ("Content-Security-Policy", _POLICY),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Permissions-Policy", "camera=(), geolocation=(), microphone=()"),
+    ("Cache-Control", "no-cache"),  # asked for again each time, sent again when it has changed
+)
+
+
+@routes.add("GET", "/", access="open", answers=None, content_type=HTML)
+def show_dashboard(call: Call[Nothing, Nothing]) -> Answer:
+    """The dashboard, a page for browsers. It asks for an operator's token unless there is a session."""
+    return _file("index.html", call)
+
+
+@routes.add("GET", "/login", access="open", answers=None, content_type=HTML, query=LoginQuery)
+def show_login(call: Call[Nothing, LoginQuery]) -> Answer:
+    """The same page; it trades the one-time code in its address for a session. Asking for it uses nothing up."""
+    return _file("index.html", call)
+
+
+@routes.add("GET", "/dashboard/<asset>", access="open", answers=None, content_type=_TYPES[".js"])
+def show_asset(call: Call[Nothing, Nothing], asset: str) -> Answer:
+    """A part of the page: a script, the stylesheet, the icon."""
+    return _file(asset, call)
+
+
+def _file(name: str, call: Call[Nothing, Nothing] | Call[Nothing, LoginQuery]) -> Answer:
+    path = _FILES.get(name)
+    if path is None:
+        raise NotFound(f"the dashboard has no part {name}", field="asset")
+    body = path.read_bytes()
+    tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    headers = (*_HEADERS, ("ETag", tag))
+    if call.header("If-None-Match") == tag:
+        return Answer(304, b"", headers)
+    return Answer(200, body, headers, content_type=_TYPES[path.suffix])

@@ -1,0 +1,224 @@
+"""Routes of events: publish, wait, list, and the mailboxes that operators look into."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...actors.asking import ask
+from ...actors.messages import (
+    AnswerSettled,
+    AwaitEvents,
+    ListDeadLetters,
+    ListEvents,
+    ListMailboxes,
+    PublishEvent,
+    ReplayDeadLetter,
+)
+from ...actors.replies import EventBatch
+from ...state.clock import utc_now
+from ...state.errors import InvalidEvent, WrongIdentity
+from ...state.identity import Permission
+from ...state.models import EventId, identifier
+from ...state.topics import standard_topic
+from ..access.auth import require_topic
+from ..routing import ASK_S, KIB, Answer, Call, Pending, Routes, Streaming
+from ..wire import codec as wire
+from ..wire.codec import Nothing
+from ..wire.events import (
+    TTL_MAX_S,
+    TTL_MIN_S,
+    DeadLetterOut,
+    DeadLettersListed,
+    EventPublished,
+    EventsAwaited,
+    EventsListed,
+    ListQuery,
+    MailboxesListed,
+    MailboxOut,
+    NewEvent,
+    Replayed,
+    StreamQuery,
+    WaitManyQuery,
+    WaitQuery,
+)
+from .event_stream import BATCH, EventStream
+
+routes = Routes()
+
+MAX_EVENT_BYTES = 256 * KIB
+AFTER_TIME_OUT_S = 5.0  # the bus ends a wait itself; only when it does not, the request is given up
+_PROXY_HEADERS = ("Via", "Forwarded", "X-Forwarded-For")
+
+
+@routes.add(
+    "POST",
+    "/api/events/<event_type>",
+    needs=Permission.PUBLISH_EVENTS,
+    body=NewEvent,
+    max_body_bytes=MAX_EVENT_BYTES,
+    status=202,
+    answers=EventPublished,
+    is_quick=True,
+)
+def publish_event(call: Call[NewEvent, Nothing], event_type: str) -> Pending[Any]:
+    """Publish an event. Answered when it survives the death of the sidecar."""
+    request = _to_publish(call, event_type)
+    return Pending(
+        call.actors.bus.request(request),
+        lambda published: Answer(202, EventPublished.of(published)),
+        deadline_s=ASK_S,
+    )
+
+
+def _to_publish(call: Call[NewEvent, Nothing], event_type: str) -> PublishEvent:
+    body, caller = call.body, call.caller
+    if body.event_type is not None and body.event_type != event_type:
+        raise InvalidEvent("event_type of body and path differ", field="event_type", expected=event_type)
+    if body.publisher not in (None, caller.agent_id, caller.agent_type):
+        raise WrongIdentity(
+            "publisher is neither the token's agent id nor its agent type",
+            field="publisher",
+            expected=[caller.agent_id, caller.agent_type],
+        )
+    if body.ttl_seconds is not None and not TTL_MIN_S <= body.ttl_seconds <= TTL_MAX_S:
+        raise InvalidEvent(
+            "ttl_seconds is out of range", field="ttl_seconds", expected=f"{TTL_MIN_S} to {TTL_MAX_S} seconds"
+        )
+    topic = identifier(body.topic, "topic") if body.topic is not None else standard_topic(event_type)
+    require_topic(caller, call.server.profiles, topic)
+    return PublishEvent(
+        project_id=call.project_id,
+        event_type=event_type,
+        publisher=body.publisher or caller.agent_id,
+        publisher_type=caller.agent_type,
+        data=wire.require_object(body.data, "data"),
+        topic=topic,
+        correlation_id=body.correlation_id,
+        ttl_s=body.ttl_seconds,
+        priority=body.priority or "normal",
+        idempotency_key=call.idempotency_key(),
+        traceparent=call.traceparent,
+    )
+
+
+@routes.add("GET", "/api/events/wait/<event_type>", query=WaitQuery, answers=EventsAwaited, is_wait=True, is_quick=True)
+def wait_for_event(call: Call[Nothing, WaitQuery], event_type: str) -> Pending[Any]:
+    """Wait for events of one type, from where this mailbox stands."""
+    return _wait(call, call.query, event_types=frozenset({event_type}), topics=frozenset())
+
+
+@routes.add("GET", "/api/events/wait", query=WaitManyQuery, answers=EventsAwaited, is_wait=True, is_quick=True)
+def wait_for_events(call: Call[Nothing, WaitManyQuery]) -> Pending[Any]:
+    """Wait for events of several types or topics; with neither, for any event."""
+    return _wait(
+        call,
+        call.query,
+        event_types=frozenset(wire.identifiers(call.query.types, "types")),
+        topics=frozenset(wire.identifiers(call.query.topics, "topics")),
+    )
+
+
+def _wait(
+    call: Call[Any, Any], query: WaitQuery, *, event_types: frozenset[str], topics: frozenset[str]
+) -> Pending[Any]:
+    timeout_s = min(query.timeout / 1000, call.server.max_wait_s)
+    bus, instruments = call.actors.bus, call.server.instruments  # not the call: its headers would wait with it
+    later = bus.request(
+        AwaitEvents(
+            project_id=call.project_id,
+            agent_id=call.caller.agent_id,
+            event_types=event_types,
+            topics=topics,
+            filter=query.filter,
+            consumer=identifier(query.consumer, "consumer") if query.consumer else "",
+            timeout_s=timeout_s,
+            limit=query.limit,
+            ack=EventId(identifier(query.ack, "ack")) if query.ack else None,
+            since=query.since,
+            strict=query.strict,
+            is_proxied=any(call.header(name) is not None for name in _PROXY_HEADERS),
+            agent_since=call.caller.issued_at,
+        )
+    )
+
+    def render(batch: EventBatch) -> Answer:
+        instruments.handed_out(batch)
+        return Answer(200, EventsAwaited.of(batch, now=utc_now()))
+
+    def settle(taken: bool) -> None:
+        answer = later.result(timeout=0).answer
+        if answer is not None:
+            bus.tell(AnswerSettled(answer=answer, taken=taken))
+
+    return Pending(later, render, deadline_s=timeout_s + AFTER_TIME_OUT_S, receipt=settle)
+
+
+@routes.add(
+    "GET",
+    "/api/events/stream",
+    query=StreamQuery,
+    answers=None,
+    content_type="text/event-stream",
+    is_wait=True,
+)
+def stream_events(call: Call[Nothing, StreamQuery]) -> Streaming:
+    """The log as Server-Sent Events, from `Last-Event-ID` or `since` on, else from now."""
+    query = call.query
+    read = AwaitEvents(
+        project_id=call.project_id,
+        agent_id=call.caller.agent_id,
+        event_types=frozenset(wire.identifiers(query.types, "types")),
+        topics=frozenset(wire.identifiers(query.topics, "topics")),
+        filter=query.filter,
+        timeout_s=0.0,
+        limit=BATCH,
+        since=call.header("Last-Event-ID") or query.since,
+        agent_since=call.caller.issued_at,
+    )
+    # A fault in the filter or in `since` is an answer of its own, not the end of a stream.
+    first = ask(call.actors.bus, read, timeout_s=ASK_S)
+    feed = EventStream(call.actors.bus, read, first, draining=call.server.draining)
+    return Streaming(feed, content_type="text/event-stream", heartbeat=b": nothing new\n\n")
+
+
+@routes.add("GET", "/api/events", query=ListQuery, answers=EventsListed)
+def list_events(call: Call[Nothing, ListQuery]) -> Answer:
+    """List events, newest first, without touching any mailbox."""
+    query = call.query
+    page = ask(
+        call.actors.bus,
+        ListEvents(
+            project_id=call.scope,
+            topic=identifier(query.topic, "topic") if query.topic is not None else None,
+            event_type=identifier(query.type, "type") if query.type is not None else None,
+            since=query.since,
+            before=EventId(identifier(query.cursor, "cursor")) if query.cursor is not None else None,
+            filter=query.filter,
+            limit=query.limit,
+        ),
+        timeout_s=ASK_S,
+    )
+    return Answer(200, EventsListed.of(page, now=call.now))
+
+
+@routes.add("GET", "/api/mailboxes", needs=Permission.ADMIN, answers=MailboxesListed)
+def list_mailboxes(call: Call[Nothing, Nothing]) -> Answer:
+    """Every mailbox: its place in the log, its lag, its deliveries, its gap."""
+    mailboxes = ask(call.actors.bus, ListMailboxes(project_id=call.scope), timeout_s=ASK_S)
+    return Answer(200, MailboxesListed(mailboxes=[MailboxOut.of(each) for each in mailboxes], timestamp=call.now))
+
+
+@routes.add("GET", "/api/events/dead-letters", needs=Permission.ADMIN, answers=DeadLettersListed)
+def list_dead_letters(call: Call[Nothing, Nothing]) -> Answer:
+    """Events that a mailbox gave up on, newest first."""
+    letters = ask(call.actors.bus, ListDeadLetters(project_id=call.scope), timeout_s=ASK_S)
+    listed = [DeadLetterOut.of(letter) for letter in letters]
+    return Answer(200, DeadLettersListed(dead_letters=listed, total=len(listed), timestamp=call.now))
+
+
+@routes.add("POST", "/api/events/dead-letters/<event_id>/replay", needs=Permission.ADMIN, answers=Replayed)
+def replay_dead_letter(call: Call[Nothing, Nothing], event_id: str) -> Answer:
+    """Give an event again to every mailbox that gave up on it."""
+    request = ReplayDeadLetter(event_id=EventId(event_id), project_id=call.scope)
+    mailboxes = ask(call.actors.bus, request, timeout_s=ASK_S)
+    return Answer(200, Replayed(event_id=event_id, mailboxes=mailboxes, timestamp=call.now))

@@ -1,0 +1,132 @@
+"""Routes of operation: health, status, metrics, the actor tree, the description of the API."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TypeVar
+
+from prometheus_client import generate_latest
+
+from ... import __version__
+from ...actors.replies import ResultNumbers
+from ...state.errors import NotFound, SidecarError
+from ...state.identity import Permission
+from ..measure.census import take_census
+from ..measure.vitals import MB, CpuGauge, disk_free_bytes, memory_bytes
+from ..routing import Answer, Call, Routes, Server
+from ..wire.codec import Nothing
+from ..wire.ops import (
+    HEALTHY,
+    ActorOut,
+    ActorRestarting,
+    ActorsListed,
+    AgentsStatus,
+    Checks,
+    EventsStatus,
+    Health,
+    Status,
+    StorageStatus,
+    health_of,
+)
+
+R = TypeVar("R")
+
+routes = Routes()
+
+HEALTH_S = 2.0  # an actor that is busy for longer is not healthy
+STATUS_S = 5.0
+LEAST_DISK_MB = 50.0  # with less, the next large result may not fit
+
+_cpu = CpuGauge()
+
+
+@routes.add("GET", "/health", access="open", answers=Health)
+def show_health(call: Call[Nothing, Nothing]) -> Answer:
+    """Whether the sidecar can do its work: 200, or 503 when a check is not healthy."""
+    server = call.server
+    census = take_census(server.actors, project_id=None, timeout_s=HEALTH_S)
+    agents, events = census.agents, census.events
+    disk_mb = disk_free_bytes(server.storage) / MB
+    health = health_of(
+        checks=Checks(
+            storage=_storage_health(server, census.results, disk_mb),
+            event_bus=HEALTHY if not isinstance(events, SidecarError) else "does not answer",
+            memory_usage_mb=round(memory_bytes() / MB, 3),
+            cpu_usage_percent=round(_cpu.percent(), 2),
+            active_agents=0 if isinstance(agents, SidecarError) else agents.active,
+            event_queue_size=0 if isinstance(events, SidecarError) else events.queue_depth,
+            disk_space_available_mb=round(disk_mb, 3),
+        ),
+        is_draining=server.draining.is_set(),
+        version=__version__,
+        uptime_s=time.monotonic() - server.started_at_s,
+        now=call.now,
+    )
+    if health.status == HEALTHY:
+        return Answer(200, health)
+    return Answer(503, health, (("Retry-After", "1"),))
+
+
+def _storage_health(server: Server, results: ResultNumbers | SidecarError, disk_mb: float) -> str:
+    if isinstance(results, SidecarError):
+        return "does not answer"
+    if results.problem is not None:
+        return "cannot store results"
+    if not os.access(server.storage, os.W_OK):
+        return "is not writable"
+    return HEALTHY if disk_mb >= LEAST_DISK_MB else "is almost full"
+
+
+@routes.add("GET", "/status", answers=Status)
+def show_status(call: Call[Nothing, Nothing]) -> Answer:
+    """Numbers of the fleet, all measured: of the caller's project, or of everything for operators."""
+    server, scope = call.server, call.scope
+    census = take_census(server.actors, project_id=scope, timeout_s=STATUS_S)
+    status = Status(
+        agents=AgentsStatus.of(_known(census.agents)),
+        storage=StorageStatus.of(
+            _known(census.results),
+            _known(census.contexts),
+            _known(census.events),
+            storage_path=str(server.storage) if call.caller.is_operator else None,
+        ),
+        events=EventsStatus.of(_known(census.events)),
+        performance=server.meter.performance(project_id=scope, now=time.monotonic()),
+        timestamp=call.now,
+    )
+    return Answer(200, status)
+
+
+def _known(counted: R | SidecarError) -> R:
+    if isinstance(counted, SidecarError):
+        raise counted
+    return counted
+
+
+@routes.add("GET", "/metrics", access="loopback", answers=None, content_type="text/plain; version=0.0.4; charset=utf-8")
+def show_metrics(call: Call[Nothing, Nothing]) -> Answer:
+    """Numbers for Prometheus. Open to this machine, to operators from elsewhere."""
+    return Answer(200, generate_latest(call.server.registry), content_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@routes.add("GET", "/api/actors", answers=ActorsListed)
+def list_actors(call: Call[Nothing, Nothing]) -> Answer:
+    """The actor tree: names and states; to operators everything that is measured."""
+    in_full = call.caller.is_operator
+    actors = [ActorOut.of(status, in_full=in_full) for status in call.server.actor_statuses()]
+    return Answer(200, ActorsListed(actors=actors, timestamp=call.now))
+
+
+@routes.add("POST", "/api/actors/<actor_name>/restart", needs=Permission.ADMIN, status=202, answers=ActorRestarting)
+def restart_actor(call: Call[Nothing, Nothing], actor_name: str) -> Answer:
+    """End an actor's loop; the next incarnation rebuilds its state from the disk. Requests it holds get a 503."""
+    if not call.server.restart_actor(actor_name, f"asked for by {call.caller.agent_id}"):
+        raise NotFound(f"there is no actor {actor_name}", field="actor_name")
+    return Answer(202, ActorRestarting(name=actor_name, restarting=True, timestamp=call.now))
+
+
+@routes.add("GET", "/openapi.json", access="open", answers=None)
+def describe_api(call: Call[Nothing, Nothing]) -> Answer:
+    """This description: OpenAPI 3.1, made from the routes and the types of what they read and answer."""
+    return Answer(200, call.server.api_description())

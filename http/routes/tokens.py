@@ -1,0 +1,18 @@
+"""Route of tokens: refresh. Tokens are minted by the Spawner, and by `sidecar token` on the machine itself."""
+
+from __future__ import annotations
+
+from ...actors.asking import ask
+from ...actors.messages import RefreshToken
+from ..routing import ASK_S, Answer, Call, Routes
+from ..wire.agents import TokenRefreshed
+from ..wire.codec import Nothing
+
+routes = Routes()
+
+
+@routes.add("POST", "/api/auth/refresh", access="refresh", answers=TokenRefreshed)
+def refresh_token(call: Call[Nothing, Nothing]) -> Answer:
+    """A new token for the holder of one that is valid, or that expired a moment ago and whose agent still runs."""
+    token = ask(call.actors.spawner, RefreshToken(caller=call.caller), timeout_s=ASK_S)
+    return Answer(200, TokenRefreshed(token=token.text, expires_at=token.expires_at, timestamp=call.now))

@@ -1,0 +1,129 @@
+"""Wire names of agents, their logs and their tokens."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from ...actors.replies import LogChunk, SpawnedAgent
+from ...state.models import AgentId, AgentState, AgentStatus, EventId, ExitCause, SpawnPriority
+from .codec import Body, Nothing, Timed
+
+MAX_TASK_CHARS = 30_000  # it becomes one environment variable; Linux allows 128 KiB of UTF-8
+MAX_TAIL = 10_000
+
+
+class NewAgent(Body, frozen=True, kw_only=True):
+    """What to spawn. What runs is the profile's command, never one from here."""
+
+    agent_type: str
+    issue_id: str
+    task: Annotated[str, Meta(max_length=MAX_TASK_CHARS)] | None = None
+    context_requirements: tuple[str, ...] | None = None
+    environment: dict[str, str] | None = None
+    priority: SpawnPriority | None = None
+    project_id: str | None = None
+
+
+class AgentSpawned(Timed, frozen=True, kw_only=True):
+    agent_id: AgentId
+    spawned: bool
+    process_id: int | None
+    context_injected: bool
+    jwt_token: str | None
+    webhook_url: str
+    state: AgentState
+
+    @classmethod
+    def of(cls, spawned: SpawnedAgent, *, now: datetime) -> AgentSpawned:
+        status = spawned.status
+        return cls(
+            agent_id=status.agent_id,
+            spawned=status.state is not AgentState.QUEUED,
+            process_id=status.process_id,
+            context_injected=spawned.context_injected,
+            jwt_token=spawned.token.text if spawned.token is not None else None,
+            webhook_url=f"/api/agents/{status.agent_id}/status",
+            state=status.state,
+            timestamp=now,
+        )
+
+
+class AgentOut(Timed, frozen=True, kw_only=True):
+    agent_id: AgentId
+    agent_type: str
+    issue_id: str
+    project_id: str
+    state: AgentState
+    process_id: int | None
+    exit_code: int | None
+    incarnation: int
+    restarts: int
+    cause: ExitCause | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    uptime_seconds: float
+    cpu_percent: float
+    memory_mb: float
+    task: str
+    last_error: str | None
+    requested_by: AgentId
+    triggered_by: EventId | None
+
+    @classmethod
+    def of(cls, status: AgentStatus, *, now: datetime) -> AgentOut:
+        return cls(**msgspec.structs.asdict(status), timestamp=now)
+
+
+class AgentsListed(Timed, frozen=True, kw_only=True):
+    """Newest first."""
+
+    agents: list[AgentOut]
+    total: int
+
+
+class StopQuery(Nothing, frozen=True, kw_only=True):
+    """timeout: seconds from SIGTERM to SIGKILL; left out: the profile's. force: SIGKILL at once."""
+
+    timeout: float | None = None
+    force: bool = False
+
+
+class LogQuery(Nothing, frozen=True, kw_only=True):
+    """offset: bytes from the start, instead of `tail` lines. timeout: seconds to wait for more."""
+
+    stream: Literal["stdout", "stderr"] = "stdout"
+    tail: Annotated[int, Meta(ge=0, le=MAX_TAIL)] = 200
+    offset: Annotated[int, Meta(ge=0)] | None = None
+    timeout: float = 0.0
+
+
+class LogOut(Timed, frozen=True, kw_only=True):
+    """data: the log's text; bytes that are no UTF-8 are replaced. next_offset: where to read on, in bytes."""
+
+    agent_id: AgentId
+    stream: str
+    data: str
+    offset: int
+    next_offset: int
+    ended: bool
+
+    @classmethod
+    def of(cls, chunk: LogChunk, *, agent_id: AgentId, stream: str, now: datetime) -> LogOut:
+        return cls(
+            agent_id=agent_id,
+            stream=stream,
+            data=chunk.data.decode("utf-8", errors="replace"),
+            offset=chunk.offset,
+            next_offset=chunk.next_offset,
+            ended=chunk.ended,
+            timestamp=now,
+        )
+
+
+class TokenRefreshed(Timed, frozen=True, kw_only=True):
+    token: str
+    expires_at: datetime

@@ -1,0 +1,190 @@
+"""JSON in and out. Wire names live here and in its neighbours only; a misspelt field of ours is refused by name.
+
+Payloads that belong to agents (`data` of an event, `result` of a result) pass through as the bytes they came as,
+after a check that every reader behind us can decode them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from datetime import UTC, datetime
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from ...state.errors import InvalidRequest
+from ...state.models import identifier
+
+T = TypeVar("T")
+
+MAX_QUERY_FIELDS = 64
+
+
+class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of what clients send."""
+
+
+class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """No query fields, or no body."""
+
+
+NOTHING = Nothing()
+
+
+class Timed(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of what the sidecar answers: everything carries the time of the answer."""
+
+    timestamp: datetime
+
+
+def read_body(raw: bytes, decoder: msgspec.json.Decoder[T], *, place: str = "body") -> T:
+    """A body as the decoder's type. Raises InvalidRequest that names the field and what was expected.
+
+    place: what the client calls what it sent.
+    """
+    try:
+        return decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        _refuse(error, decoder.type, place)
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"the body is not JSON: {error}", field="body", expected="one JSON object") from None
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(
+            f"the body is not UTF-8: byte {error.start} of a string", field="body", expected="UTF-8"
+        ) from None
+    except RecursionError:
+        raise InvalidRequest("the body is nested too deeply", field="body", expected="fewer levels") from None
+
+
+def read_query(text: str, type_: type[T]) -> tuple[T, str | None]:
+    """The query string as a struct, and its `project_id`, which every route takes from operators.
+
+    text: as WSGI has it, bytes in Latin-1 disguise.
+    """
+    try:
+        pairs = parse_qsl(
+            text.encode("latin-1").decode("utf-8"),
+            keep_blank_values=True,
+            errors="strict",
+            max_num_fields=MAX_QUERY_FIELDS,
+        )
+    except UnicodeError:
+        raise InvalidRequest("the query is not UTF-8", field="query", expected="UTF-8, percent-encoded") from None
+    except ValueError:
+        raise InvalidRequest(
+            f"the query has more than {MAX_QUERY_FIELDS} fields", field="query", expected=f"at most {MAX_QUERY_FIELDS}"
+        ) from None
+    fields: dict[str, str] = {}
+    for name, value in pairs:
+        if name in fields:
+            raise InvalidRequest(f"{name} is given twice in the query", field=name, expected="one value")
+        fields[name] = value
+    project_id = fields.pop("project_id", None)
+    if project_id is not None:
+        identifier(project_id, "project_id")
+    try:
+        return msgspec.convert(fields, type_, strict=False), project_id
+    except msgspec.ValidationError as error:
+        _refuse(error, type_, "query")
+
+
+_AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
+_NAMED = re.compile(r"Object (?P<fault>contains unknown|missing required) field `(?P<name>.*)`", re.DOTALL)
+
+
+def _refuse(error: msgspec.ValidationError, type_: Any, place: str, *, under: str = "") -> NoReturn:
+    match = _AT.match(str(error))
+    what = match["what"] if match else str(error)
+    path = under + ((match["path"] if match else None) or "$").removeprefix("$")
+    path = path.removeprefix(".")
+    named = _NAMED.fullmatch(what)
+    if named is None:
+        raise InvalidRequest(
+            f"{path or place}: {what[0].lower()}{what[1:]}", field=path or place, expected=_expected(what)
+        )
+    field = f"{path}.{named['name']}" if path else named["name"]
+    if named["fault"].startswith("missing"):
+        raise InvalidRequest(f"{field} is missing from the {place}", field=field, expected="a value")
+    # Only our own structs forbid unknown fields, and only the outermost has fields that are worth naming.
+    known = [f.encode_name for f in msgspec.structs.fields(type_)] if not path else []
+    if place == "query":
+        known.append("project_id")
+    nearest = difflib.get_close_matches(named["name"], known, n=1, cutoff=0.5)
+    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    raise InvalidRequest(
+        f"{field} is not a field of the {place}{hint}",
+        field=field,
+        expected=nearest[0] if nearest else sorted(known),
+    )
+
+
+_EXPECTED = re.compile(r"Expected (.*?)(?:, got .*)?$", re.DOTALL)
+
+
+def _expected(what: str) -> str:
+    match = _EXPECTED.match(what)
+    return match[1].replace("`", "") if match else what
+
+
+def require_object(raw: msgspec.Raw, field: str) -> msgspec.Raw:
+    """`raw` if it is a JSON object that any reader can decode, without the body around it.
+
+    A Raw field was only skipped over: bad UTF-8 inside a string and numbers out of range show up here, not at whoever
+    reads it later.
+    """
+    try:
+        value = msgspec.json.decode(raw)
+    except UnicodeDecodeError:
+        raise InvalidRequest(f"{field} is not UTF-8", field=field, expected="UTF-8") from None
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"{field} cannot be read: {error}", field=field, expected="a JSON object") from None
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"{field} is not an object", field=field, expected="a JSON object")
+    return raw.copy()
+
+
+def read_part(raw: msgspec.Raw, decoder: msgspec.json.Decoder[T], field: str) -> T:
+    """Part of a body as the decoder's type; faults are named with `field` in front."""
+    try:
+        return decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        _refuse(error, decoder.type, "body", under=field)
+
+
+def identifiers(text: str, field: str) -> tuple[str, ...]:
+    """A comma list of identifiers; empty for an empty text."""
+    return tuple(identifier(part.strip(), field) for part in text.split(",")) if text else ()
+
+
+def names(text: str) -> tuple[str, ...]:
+    """A comma list of any texts; blanks around them and empty parts are dropped."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def moment(text: str | None, field: str) -> datetime | None:
+    """An RFC 3339 time, as aware UTC. A `+` that a client did not encode came as a blank."""
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None:
+        raise InvalidRequest(f"{field} is not a time", field=field, expected="RFC 3339, such as 2026-01-31T09:00:00Z")
+    return at.astimezone(UTC)
+
+
+def between(value: float, field: str, low: float, high: float) -> None:
+    """Raises InvalidRequest unless low <= value <= high; NaN is not."""
+    if not low <= value <= high:
+        raise InvalidRequest(f"{field} is out of range", field=field, expected=f"{low:g} to {high:g}")
+
+
+_ENCODER = msgspec.json.Encoder(enc_hook=str)
+
+
+def encode(value: object) -> bytes:
+    """JSON bytes; times become RFC 3339 with Z, sets are not ordered and so have no place here."""
+    return _ENCODER.encode(value)

@@ -1,0 +1,159 @@
+"""Wire names of health, status and the actor tree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from ...actors.guardian import ActorStatus
+from ...actors.replies import AgentNumbers, ContextNumbers, EventNumbers, ResultNumbers
+from ..measure.meter import Performance
+from .codec import Timed
+
+MB = 1_000_000
+
+
+class Checks(msgspec.Struct, frozen=True, kw_only=True):
+    """storage, event_bus: "healthy", or what is wrong. disk_space_available_mb: where the storage lies."""
+
+    storage: str
+    event_bus: str
+    memory_usage_mb: float
+    cpu_usage_percent: float
+    active_agents: int
+    event_queue_size: int
+    disk_space_available_mb: float
+
+
+class Health(Timed, frozen=True, kw_only=True):
+    """status: "healthy", "unhealthy", or "draining" on the way to the end."""
+
+    status: str
+    service: str
+    version: str
+    uptime_seconds: float
+    checks: Checks
+
+
+class AgentsStatus(msgspec.Struct, frozen=True, kw_only=True):
+    active: int
+    completed: int
+    failed: int
+    queued: int
+    spawned_total: int
+    restarts_total: int
+    by_type: Mapping[str, int]
+    avg_execution_time_ms: float
+
+    @classmethod
+    def of(cls, numbers: AgentNumbers) -> AgentsStatus:
+        return cls(
+            active=numbers.active,
+            completed=numbers.completed,
+            failed=numbers.failed,
+            queued=numbers.queued,
+            spawned_total=numbers.spawned_total,
+            restarts_total=numbers.restarts_total,
+            by_type=numbers.by_type,
+            avg_execution_time_ms=numbers.avg_execution_time_ms,
+        )
+
+
+class StorageStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """storage_path: for operators only. durability: of each kind, "commit" or "os"; that of events is a setting."""
+
+    durability: dict[str, str]
+    context_cache_entries: int
+    results_stored: int
+    total_size_mb: float
+    cache_hit_rate: float
+    storage_path: str | UnsetType = UNSET
+
+    @classmethod
+    def of(
+        cls, results: ResultNumbers, contexts: ContextNumbers, events: EventNumbers, *, storage_path: str | None
+    ) -> StorageStatus:
+        return cls(
+            durability={"results": "commit", "events": events.durability, "agents": "os"},
+            context_cache_entries=contexts.cache_entries,
+            results_stored=results.results_stored,
+            total_size_mb=round(results.total_bytes / MB, 6),
+            cache_hit_rate=contexts.cache_hit_rate,
+            storage_path=storage_path if storage_path is not None else UNSET,
+        )
+
+
+class EventsStatus(msgspec.Struct, frozen=True, kw_only=True):
+    total_published: int
+    total_delivered: int
+    active_subscriptions: int
+    queue_depth: int
+    avg_delivery_time_ms: float
+    dead_letter_queue_size: int
+
+    @classmethod
+    def of(cls, numbers: EventNumbers) -> EventsStatus:
+        return cls(
+            total_published=numbers.total_published,
+            total_delivered=numbers.total_delivered,
+            active_subscriptions=numbers.active_subscriptions,
+            queue_depth=numbers.queue_depth,
+            avg_delivery_time_ms=round(numbers.avg_delivery_time_ms, 3),
+            dead_letter_queue_size=numbers.dead_letters,
+        )
+
+
+class Status(Timed, frozen=True, kw_only=True):
+    """Measured numbers; of the caller's project, or of everything for operators."""
+
+    agents: AgentsStatus
+    storage: StorageStatus
+    events: EventsStatus
+    performance: Performance
+
+
+class ActorOut(msgspec.Struct, frozen=True, kw_only=True):
+    """One actor; everything but name and state is for operators."""
+
+    name: str
+    state: str
+    mailbox_depth: int | UnsetType = UNSET
+    processed: int | UnsetType = UNSET
+    failures: int | UnsetType = UNSET
+    restarts: int | UnsetType = UNSET
+    last_error: str | UnsetType | None = UNSET
+    busy_ms: float | UnsetType = UNSET
+
+    @classmethod
+    def of(cls, status: ActorStatus, *, in_full: bool) -> ActorOut:
+        return cls(**msgspec.structs.asdict(status)) if in_full else cls(name=status.name, state=status.state)
+
+
+class ActorsListed(Timed, frozen=True, kw_only=True):
+    """In the order in which they are started."""
+
+    actors: list[ActorOut]
+
+
+class ActorRestarting(Timed, frozen=True, kw_only=True):
+    name: str
+    restarting: bool
+
+
+def health_of(*, checks: Checks, is_draining: bool, version: str, uptime_s: float, now: datetime) -> Health:
+    """Unhealthy when one check is; draining counts before that."""
+    is_healthy = checks.storage == checks.event_bus == HEALTHY
+    return Health(
+        status="draining" if is_draining else HEALTHY if is_healthy else "unhealthy",
+        service="orchestration-sidecar",
+        version=version,
+        uptime_seconds=round(uptime_s, 3),
+        checks=checks,
+        timestamp=now,
+    )
+
+
+HEALTHY = "healthy"

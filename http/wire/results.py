@@ -1,0 +1,127 @@
+"""Wire names of results."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from ...actors.replies import ResultPage, Stored
+from ...state.models import EventId, NextAgent, ResultId, ResultStatus, StoredResult
+from .codec import Body, Nothing, Timed
+
+MAX_PAGE = 500
+
+
+class NewResult(Body, frozen=True, kw_only=True):
+    """What an agent hands in. `result` takes any further key; all of it comes back as it was sent."""
+
+    agent_id: str
+    agent_type: str
+    issue_id: str
+    project_id: str
+    result: msgspec.Raw
+    timestamp: datetime | None = None
+
+
+class File(msgspec.Struct, frozen=True):
+    """A file as an object; further keys are the agent's own."""
+
+    path: str
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """The keys of `result` that have a meaning here; read to check them, never written back."""
+
+    status: ResultStatus
+    files_created: list[str | File] = []
+    files_modified: list[str | File] = []
+    files_deleted: list[str | File] = []
+    decisions: list[Any] = []
+    errors: list[Any] = []
+    warnings: list[Any] = []
+    next_steps: list[Any] = []
+    metrics: dict[str, Any] = {}
+    artifacts: dict[str, Any] | list[Any] = {}
+
+
+class ResultAccepted(Timed, frozen=True, kw_only=True):
+    """storage_path: where it lies, relative to the storage directory."""
+
+    id: ResultId
+    stored: bool
+    storage_path: str
+    next_agents: tuple[NextAgent, ...]
+    event_published: bool
+    event_id: EventId
+
+    @classmethod
+    def of(cls, stored: Stored) -> ResultAccepted:
+        return cls(
+            id=stored.result_id,
+            stored=True,
+            storage_path=stored.storage_path,
+            next_agents=stored.next_agents,
+            event_published=True,
+            event_id=stored.event_id,
+            timestamp=stored.stored_at,
+        )
+
+
+class ResultQuery(Nothing, frozen=True, kw_only=True):
+    issue_id: str | None = None
+    agent_type: str | None = None
+    agent_id: str | None = None
+    status: ResultStatus | None = None
+    since: str | None = None
+    until: str | None = None
+    limit: Annotated[int, Meta(ge=1, le=MAX_PAGE)] = 50
+    cursor: str | None = None
+
+
+class ResultOut(Timed, frozen=True, kw_only=True):
+    """timestamp: when the agent says it was made; stored_at: when it was kept."""
+
+    id: ResultId
+    project_id: str
+    issue_id: str
+    agent_id: str
+    agent_type: str
+    status: ResultStatus
+    result: msgspec.Raw
+    stored_at: datetime
+    traceparent: str | UnsetType = UNSET
+
+    @classmethod
+    def of(cls, stored: StoredResult) -> ResultOut:
+        return cls(
+            id=stored.id,
+            project_id=stored.project_id,
+            issue_id=stored.issue_id,
+            agent_id=stored.agent_id,
+            agent_type=stored.agent_type,
+            status=stored.status,
+            result=stored.result,
+            timestamp=stored.timestamp,
+            stored_at=stored.stored_at,
+            traceparent=stored.traceparent if stored.traceparent is not None else UNSET,
+        )
+
+
+class ResultsFound(Timed, frozen=True, kw_only=True):
+    """Newest first. total: how many match, over all pages."""
+
+    results: list[ResultOut]
+    next_cursor: str | None
+    total: int
+
+    @classmethod
+    def of(cls, page: ResultPage, *, now: datetime) -> ResultsFound:
+        return cls(
+            results=[ResultOut.of(stored) for stored in page.results],
+            next_cursor=page.next_cursor,
+            total=page.total,
+            timestamp=now,
+        )

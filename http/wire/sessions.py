@@ -1,0 +1,50 @@
+"""Wire names of browser sessions: how an operator logs in to the dashboard."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from .codec import Body, Nothing, Timed
+
+
+class LoginQuery(Nothing, frozen=True, kw_only=True):
+    """code: read by the page, not by the server."""
+
+    code: str = ""
+
+
+class LogIn(Body, frozen=True, kw_only=True):
+    """One of the two: an operator's token, or a one-time code."""
+
+    token: str | None = None
+    code: str | None = None
+
+
+class SessionOut(msgspec.Struct, frozen=True, kw_only=True):
+    """csrf_token: what a write from the browser must carry as X-CSRF-Token."""
+
+    agent_id: str
+    agent_type: str
+    project_id: str
+    expires_at: datetime
+    csrf_token: str
+
+
+class SessionShown(Timed, frozen=True, kw_only=True):
+    """session: null where nobody is logged in."""
+
+    session: SessionOut | None
+
+
+class LoginCodeOut(Timed, frozen=True, kw_only=True):
+    """code: good once, until expires_at. path: what to open in a browser, after the server's address."""
+
+    code: str
+    path: str
+    expires_at: datetime
+
+
+class SessionEnded(Timed, frozen=True, kw_only=True):
+    ended: bool
