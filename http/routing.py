@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar
 
 import msgspec
@@ -20,7 +21,7 @@ from prometheus_client import CollectorRegistry
 from ..actors.asking import Recipient
 from ..actors.guardian import ActorStatus
 from ..state.durations import Durations
-from ..state.errors import BodyTooLarge, InvalidRequest, Unavailable
+from ..state.errors import BodyTooLarge, InvalidRequest, SidecarError, Unavailable
 from ..state.identity import Caller, Permission
 from ..state.trace import traceparent
 from ..supervision.profile import Profiles
@@ -211,7 +212,8 @@ class Route:
     "refresh": also for a token that expired within the refresh grace. needs: a permission beyond having a token.
     is_wait: how long it takes is the client's wish, so its time is no response time. is_quick: the function never
     waits for anything, so it runs in the I/O thread. error_shape: what an error looks like here, where another
-    protocol says so.
+    protocol says so. errors: what the function and who it asks may raise, beyond what may befall any such route.
+    also: further statuses that the function answers with, each with its struct; None: without a body.
     """
 
     method: str
@@ -228,6 +230,8 @@ class Route:
     is_wait: bool
     is_quick: bool
     error_shape: ErrorShape | None
+    errors: tuple[type[SidecarError], ...]
+    also: Mapping[int, type[msgspec.Struct] | None]
 
     @property
     def name(self) -> str:
@@ -271,6 +275,8 @@ class Routes:
         is_wait: bool = False,
         is_quick: bool = False,
         error_shape: ErrorShape | None = None,
+        errors: tuple[type[SidecarError], ...] = (),
+        also: Mapping[int, type[msgspec.Struct] | None] = MappingProxyType({}),
     ) -> Callable[[Callable[Concatenate[Call[B, Q], P], Outcome]], Callable[Concatenate[Call[B, Q], P], Outcome]]:
         """Add a route. body: left out, no body is read. answers: the struct of the answer of `status`."""
 
@@ -293,6 +299,8 @@ class Routes:
                     is_wait=is_wait,
                     is_quick=is_quick,
                     error_shape=error_shape,
+                    errors=errors,
+                    also=also,
                 )
             )
             return handler
