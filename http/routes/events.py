@@ -16,7 +16,17 @@ from ...actors.messages import (
 )
 from ...actors.replies import EventBatch
 from ...state.clock import utc_now
-from ...state.errors import InvalidEvent, WrongIdentity
+from ...state.errors import (
+    BusUnavailable,
+    EventsGone,
+    IdempotencyConflict,
+    InvalidEvent,
+    InvalidFilter,
+    NotFound,
+    StorageUnavailable,
+    Unavailable,
+    WrongIdentity,
+)
 from ...state.identity import Permission
 from ...state.models import EventId, identifier
 from ...state.topics import standard_topic
@@ -48,6 +58,8 @@ routes = Routes()
 MAX_EVENT_BYTES = 256 * KIB
 AFTER_TIME_OUT_S = 5.0  # the bus ends a wait itself; only when it does not, the request is given up
 _PROXY_HEADERS = ("Via", "Forwarded", "X-Forwarded-For")
+_ASKED = (BusUnavailable, Unavailable)
+_AWAITED = (*_ASKED, EventsGone, InvalidFilter, StorageUnavailable)
 
 
 @routes.add(
@@ -59,6 +71,7 @@ _PROXY_HEADERS = ("Via", "Forwarded", "X-Forwarded-For")
     status=202,
     answers=EventPublished,
     is_quick=True,
+    errors=(*_ASKED, IdempotencyConflict, InvalidEvent, StorageUnavailable, WrongIdentity),
 )
 def publish_event(call: Call[NewEvent, Nothing], event_type: str) -> Pending[Any]:
     """Publish an event. Answered when it survives the death of the sidecar."""
@@ -101,13 +114,29 @@ def _to_publish(call: Call[NewEvent, Nothing], event_type: str) -> PublishEvent:
     )
 
 
-@routes.add("GET", "/api/events/wait/<event_type>", query=WaitQuery, answers=EventsAwaited, is_wait=True, is_quick=True)
+@routes.add(
+    "GET",
+    "/api/events/wait/<event_type>",
+    query=WaitQuery,
+    answers=EventsAwaited,
+    is_wait=True,
+    is_quick=True,
+    errors=_AWAITED,
+)
 def wait_for_event(call: Call[Nothing, WaitQuery], event_type: str) -> Pending[Any]:
     """Wait for events of one type, from where this mailbox stands."""
     return _wait(call, call.query, event_types=frozenset({event_type}), topics=frozenset())
 
 
-@routes.add("GET", "/api/events/wait", query=WaitManyQuery, answers=EventsAwaited, is_wait=True, is_quick=True)
+@routes.add(
+    "GET",
+    "/api/events/wait",
+    query=WaitManyQuery,
+    answers=EventsAwaited,
+    is_wait=True,
+    is_quick=True,
+    errors=_AWAITED,
+)
 def wait_for_events(call: Call[Nothing, WaitManyQuery]) -> Pending[Any]:
     """Wait for events of several types or topics; with neither, for any event."""
     return _wait(
@@ -160,6 +189,7 @@ def _wait(
     answers=None,
     content_type="text/event-stream",
     is_wait=True,
+    errors=(*_ASKED, InvalidFilter),
 )
 def stream_events(call: Call[Nothing, StreamQuery]) -> Streaming:
     """The log as Server-Sent Events, from `Last-Event-ID` or `since` on, else from now."""
@@ -181,7 +211,7 @@ def stream_events(call: Call[Nothing, StreamQuery]) -> Streaming:
     return Streaming(feed, content_type="text/event-stream", heartbeat=b": nothing new\n\n")
 
 
-@routes.add("GET", "/api/events", query=ListQuery, answers=EventsListed)
+@routes.add("GET", "/api/events", query=ListQuery, answers=EventsListed, errors=(*_ASKED, InvalidFilter))
 def list_events(call: Call[Nothing, ListQuery]) -> Answer:
     """List events, newest first, without touching any mailbox."""
     query = call.query
@@ -201,14 +231,14 @@ def list_events(call: Call[Nothing, ListQuery]) -> Answer:
     return Answer(200, EventsListed.of(page, now=call.now))
 
 
-@routes.add("GET", "/api/mailboxes", needs=Permission.ADMIN, answers=MailboxesListed)
+@routes.add("GET", "/api/mailboxes", needs=Permission.ADMIN, answers=MailboxesListed, errors=_ASKED)
 def list_mailboxes(call: Call[Nothing, Nothing]) -> Answer:
     """Every mailbox: its place in the log, its lag, its deliveries, its gap."""
     mailboxes = ask(call.actors.bus, ListMailboxes(project_id=call.scope), timeout_s=ASK_S)
     return Answer(200, MailboxesListed(mailboxes=[MailboxOut.of(each) for each in mailboxes], timestamp=call.now))
 
 
-@routes.add("GET", "/api/events/dead-letters", needs=Permission.ADMIN, answers=DeadLettersListed)
+@routes.add("GET", "/api/events/dead-letters", needs=Permission.ADMIN, answers=DeadLettersListed, errors=_ASKED)
 def list_dead_letters(call: Call[Nothing, Nothing]) -> Answer:
     """Events that a mailbox gave up on, newest first."""
     letters = ask(call.actors.bus, ListDeadLetters(project_id=call.scope), timeout_s=ASK_S)
@@ -216,7 +246,13 @@ def list_dead_letters(call: Call[Nothing, Nothing]) -> Answer:
     return Answer(200, DeadLettersListed(dead_letters=listed, total=len(listed), timestamp=call.now))
 
 
-@routes.add("POST", "/api/events/dead-letters/<event_id>/replay", needs=Permission.ADMIN, answers=Replayed)
+@routes.add(
+    "POST",
+    "/api/events/dead-letters/<event_id>/replay",
+    needs=Permission.ADMIN,
+    answers=Replayed,
+    errors=(*_ASKED, NotFound, StorageUnavailable),
+)
 def replay_dead_letter(call: Call[Nothing, Nothing], event_id: str) -> Answer:
     """Give an event again to every mailbox that gave up on it."""
     request = ReplayDeadLetter(event_id=EventId(event_id), project_id=call.scope)
