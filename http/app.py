@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import wait
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -27,6 +27,7 @@ from .access.limits import Limiter, headers_of, refuse
 from .access.sessions import session_of
 from .exchange import Exchange, Rendered
 from .loop.quick_routes import QuickRoutes
+from .loop.request_parser import Quick
 from .mcp import endpoint as mcp
 from .routes import agents, audit, context, events, ops, results
 from .routes import dashboard as dashboard_page
@@ -62,8 +63,6 @@ _ANYONE = Caller(
     expires_at=utc_now(),
 )
 
-PARKED = Rendered(200, [], b"")  # what a handler returns whose request is answered later
-
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 
@@ -95,30 +94,37 @@ class Application:
                 self._decoders[route.handler] = msgspec.json.Decoder(route.body)
             self._bottle.route(route.path, route.method, self._callback(route))
 
-    def is_quick(self, method: str, path: str) -> bool:
-        """Whether a request may be handled in the I/O thread: its route's function never waits."""
-        return self._quick.has(method, path)
+    def find_quick(self, method: str, path: str) -> Quick | None:
+        """What answers a publish or a wait in the I/O thread: past Bottle, which takes longer than the handler."""
+        found = self._quick.find(method, path)
+        return None if found is None else partial(self._answer_quickly, *found)
+
+    def _answer_quickly(self, route: Route, parts: dict[str, str], environ: Environ) -> Rendered | None:
+        """The answer; None: the request is parked and answered later."""
+        exchange = self._exchange(environ)
+        try:
+            self._admit(environ)
+        except (PermissionDenied, InvalidRequest) as error:
+            return exchange.render(error)
+        return self._handle(route, environ, parts)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        exchange = Exchange(
-            environ, meter=self._server.meter, auditor=self._server.auditor, private_paths=self._private_paths
-        )
-        environ["sidecar.exchange"] = exchange
+        exchange = self._exchange(environ)
         try:
             self._admit(environ)
         except (PermissionDenied, InvalidRequest) as error:
             status, headers, body = exchange.render(error)
             start_response(f"{status} {bottle.HTTP_CODES[status]}", headers)
             return [] if exchange.method == "HEAD" else [body]
-        # A publish or a wait goes past Bottle's router, request and response, which take longer than its handler.
-        quick = self._quick.find(exchange.method, environ["PATH_INFO"])
-        if quick is None:
-            answer: Iterable[bytes] = self._bottle(environ, start_response)
-            return answer
-        rendered = self._handle(quick[0], environ, quick[1])
-        status, headers, body = rendered or PARKED
-        start_response(f"{status} {bottle.HTTP_CODES[status]}", headers)
-        return [body] if body else []
+        answer: Iterable[bytes] = self._bottle(environ, start_response)
+        return answer
+
+    def _exchange(self, environ: Environ) -> Exchange:
+        exchange = Exchange(
+            environ, meter=self._server.meter, auditor=self._server.auditor, private_paths=self._private_paths
+        )
+        environ["sidecar.exchange"] = exchange
+        return exchange
 
     def _admit(self, environ: Environ) -> None:
         """A page in a browser can name any host, but it cannot make the browser send another Host (DNS rebinding)."""

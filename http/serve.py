@@ -44,7 +44,7 @@ from .errors import describe
 from .exchange import request_id_of
 from .logs import set_up_logging
 from .loop import io_loop
-from .loop.body_limits import body_limits, limited_connection
+from .loop.request_parser import body_limits
 from .measure.census import FleetCollector
 from .measure.instruments import Instruments
 from .measure.meter import RequestMeter
@@ -260,16 +260,15 @@ def _serving(application: Application, sock: socket.socket, server: Server) -> I
 
 def make_server(application: Application, sock: socket.socket) -> io_loop.Server:
     """The HTTP server over a socket that listens. It parks requests that wait: see parking.py."""
-    server = io_loop.make_server(
+    return io_loop.make_server(
         application,
         sock=sock,
         worker_threads=WORKER_THREADS,
         max_body_bytes=MAX_RESULT_BYTES,
         render_refusal=render_refusal,
-        is_quick=application.is_quick,
+        limit_of=body_limits(ROUTES),
+        find_quick=application.find_quick,
     )
-    server.channel_class = limited_connection(body_limits(ROUTES))
-    return server
 
 
 def _answer_waiters(server: Server) -> None:

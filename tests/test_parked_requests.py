@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from sidecar.http.loop.io_loop import Server, make_server
+from sidecar.http.loop.parking import Reply
 from sidecar.http.loop.poller import Poller, SelectorPoller, make_poller
+from sidecar.http.loop.request_parser import Quick
 from sidecar.http.loop.streaming import Stream
 
 WITHIN_S = 10.0  # far more than anything here takes; a test that fails waits this long
@@ -109,6 +111,20 @@ class Site:
         start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
         return [body] if body and environ["REQUEST_METHOD"] != "HEAD" else []
 
+    def answer_quickly(self, environ: dict[str, Any]) -> Reply | None:
+        """The same in the I/O thread, without WSGI; None: parked."""
+        said: list[tuple[int, list[tuple[str, str]]]] = []
+        body = b"".join(
+            self({**environ, "REQUEST_METHOD": "GET"}, lambda status, headers: said.append((int(status[:3]), headers)))
+        )
+        status, headers = said[0]
+        parks = environ["PATH_INFO"].startswith(("/wait/", "/bad-", "/no-content", "/stream"))
+        return None if parks and status == 200 else (status, headers, body)
+
+    def find_quick(self, method: str, path: str) -> Quick | None:
+        is_quick = method != "PUT" and not path.startswith(("/hold", "/big", "/slow"))
+        return self.answer_quickly if is_quick else None
+
 
 @dataclass
 class Answer:
@@ -170,8 +186,10 @@ def post(path: str, body: str, *headers: str) -> str:
 
 
 @contextmanager
-def serving(**options: Any) -> Iterator[Site]:
+def serving(*, quick: bool = False, **options: Any) -> Iterator[Site]:
     site = Site()
+    if quick:
+        options["find_quick"] = site.find_quick
     site.server = make_server(site, worker_threads=2, **options)
     thread = threading.Thread(target=site.server.run, name="io")
     thread.start()
@@ -188,21 +206,13 @@ def poll_selector() -> Poller:
     return SelectorPoller(selectors.PollSelector())
 
 
-def is_quick(method: str, path: str) -> bool:
-    return method != "PUT" and not path.startswith(("/hold", "/big", "/slow"))
-
-
-def nothing_is_quick(_: str, __: str) -> bool:
-    return False
-
-
 @pytest.fixture(
-    params=[(make_poller, nothing_is_quick), (make_poller, is_quick), (poll_selector, is_quick)],
+    params=[(make_poller, False), (make_poller, True), (poll_selector, True)],
     ids=["workers", "quick", "selectors"],
 )
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     poller, quick = request.param
-    with serving(poller=poller(), is_quick=quick) as site:
+    with serving(poller=poller(), quick=quick) as site:
         yield site
 
 
@@ -302,7 +312,7 @@ def test_request_that_does_not_wait_is_answered_on_a_half_closed_connection(site
 @pytest.mark.parametrize("poller", [make_poller, poll_selector], ids=["epoll", "selectors"])
 def test_wait_that_was_given_up_before_it_was_looked_at_is_not_begun(poller: Callable[[], Poller]) -> None:
     """Begun late, it would pass for its client's newest wait."""
-    with serving(poller=poller(), is_quick=is_quick) as site:
+    with serving(poller=poller(), quick=True) as site:
         client = site.client()
         assert client.send(get("/hello")).read().body == b"hello"
         sent = threading.Event()

@@ -17,11 +17,14 @@ import time
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from waitress.utilities import InternalServerError
+
 from .deadlines import monotonic_s
 from .delivery import Evidence, unread_bytes
 from .parking import HandlerTask, Park, Parked, RefusalTask, ReplyTask, Slip, StreamTask, forget_details
 from .plain_reply import answer_plainly
 from .poller import BROKEN, HANGUP, READ, WRITE
+from .request_parser import MAX_QUICK_BODY_BYTES, Quick, RequestParser
 from .watched_channel import WatchedChannel
 
 if TYPE_CHECKING:
@@ -66,6 +69,11 @@ class Connection(WatchedChannel):
     has_hung_up = False
     _incomplete: Any = None  # the request that is half received, and since when
     _incomplete_since = 0.0
+
+    @property
+    def parser_class(self) -> type[RequestParser]:
+        """What reads the requests; Waitress makes one for each."""
+        return self.server.parser_class
 
     # --- Life with the poller -------------------------------------------------------------------------------------
 
@@ -183,28 +191,41 @@ class Connection(WatchedChannel):
     # --- Requests -------------------------------------------------------------------------------------------------
 
     def _begin(self, request: Any) -> None:
-        if request.error is None and self.server.is_quick(request):
-            if request.command == "GET" and (self.has_hung_up or self._has_hung_up_unseen()):
-                # Given up before it was begun. Begun now, it would look like the newest wait of its client, which
-                # may well wait again already, on another connection.
-                self.handle_close()
-            else:
-                self._serve_here()
-        else:
+        quick = request.quick if request.error is None else None
+        if quick is None or request.body_bytes_received > MAX_QUICK_BODY_BYTES:
             self.stage = SERVED
             self.server.task_dispatcher.add_task(self)
+        elif request.command == "GET" and (self.has_hung_up or self._has_hung_up_unseen()):
+            # Given up before it was begun. Begun now, it would look like the newest wait of its client, which
+            # may well wait again already, on another connection.
+            self.handle_close()
+        else:
+            self._answer_quickly(quick, request)
 
-    def _serve_here(self) -> None:
-        """Run a handler that never waits in this thread: no hand-over, and nothing can happen in between.
+    def _answer_quickly(self, quick: Quick, request: Any) -> None:
+        """Have a request that never waits answered in this thread: no hand-over, and nothing can happen in between.
 
         That is what receipts rest on: a client that gave up is noticed before its next request is looked at, so
         the two reach an actor in this order.
         """
-        self.slip = None
-        if not self._serve_with(HandlerTask):
-            slip, self.slip = self.slip, None
+        slip = Slip()
+        environ = request.environ(self)
+        environ["sidecar.park"] = slip.park
+        environ["sidecar.stream"] = slip.open_stream
+        try:
+            reply = quick(environ)
+        except Exception:
+            log.exception("handler failed path=%s", request.path)
+            slip.withdraw()
+            request.error = InternalServerError("The server encountered an unexpected internal server error")
+            self._serve_with(HandlerTask)
+            return
+        if reply is None:
             self._settle_in(slip)
-        elif self.requests:
+            return
+        slip.withdraw()
+        self._write(Parked.answered(reply))
+        if self.requests:
             self.server.post(self.proceed)  # not at once: a client that pipelines has to take turns
 
     def service(self) -> None:
@@ -253,12 +274,15 @@ class Connection(WatchedChannel):
             return
         self._forget(parked)
         self.stage = IDLE
+        self._write(parked)
+        parked.detach()
+        self.proceed()
+
+    def _write(self, parked: Parked) -> None:
         if not answer_plainly(self, parked):
             self.answering = parked
             self._serve_with(ReplyTask)
             self.answering = None
-        parked.detach()
-        self.proceed()
 
     def _serve_with(self, task_class: Callable[[Connection, Any], Any]) -> bool:
         """Let Waitress serve the request at the head of the queue with another task; False if it parked again."""

@@ -27,13 +27,13 @@ from .connection import STREAMING, WAITING, Connection
 from .deadlines import Deadlines, monotonic_s
 from .parking import Headers, Parked
 from .poller import BROKEN, HANGUP, READ, Poller, make_poller
+from .request_parser import FindQuick, LimitOf, RequestParser, parser_of
 
 log = logging.getLogger(__name__)
 
 WAKES_A_TURN = 128  # about 3 ms of answers, then sockets are looked at again: a fan-out must not hold up publishes
 ACCEPTS_A_TURN = 128
 ACCEPT_AGAIN_S = 1.0  # after the system ran out of file descriptors or memory
-MAX_QUICK_BODY_BYTES = 32 << 10  # about 0.2 ms to decode; more of it would hold up others
 CLEANUP_EVERY_S = 5
 RESERVED_FILES = 256  # journals, agents' pipes, sources being read
 MAX_ANSWER_BYTES = 1 << 40  # no limit: Waitress would make a worker wait for a client that does not read
@@ -46,7 +46,6 @@ _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 App = Callable[[dict[str, Any], Callable[..., Any]], Any]
 RenderRefusal = Callable[[int, str], tuple[Headers, bytes]]
-IsQuick = Callable[[str, str], bool]
 
 
 class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
@@ -65,10 +64,10 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         dispatcher: ThreadedTaskDispatcher,
         poller: Poller,
         render_refusal: RenderRefusal | None,
-        is_quick: IsQuick,
+        parser_class: type[RequestParser],
     ) -> None:
         self.poller = poller
-        self._is_quick = is_quick
+        self.parser_class = parser_class
         self.sees_hangup = hasattr(select, "epoll") and isinstance(poller, select.epoll)
         self.render_refusal = render_refusal
         self.deadlines = Deadlines()
@@ -122,10 +121,6 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
 
     def add_task(self, task: Connection) -> None:
         """Waitress's way to say that a request is complete; `Connection.proceed` looks for itself."""
-
-    def is_quick(self, request: Any) -> bool:
-        """Whether the handler of a request may run in the I/O thread."""
-        return request.body_bytes_received <= MAX_QUICK_BODY_BYTES and self._is_quick(request.command, request.path)
 
     # --- The loop -------------------------------------------------------------------------------------------------
 
@@ -333,15 +328,16 @@ def make_server(
     connection_limit: int = 16_384,
     max_body_bytes: int = 16 << 20,
     render_refusal: RenderRefusal | None = None,
-    is_quick: IsQuick = lambda method, path: False,  # noqa: ARG005
+    limit_of: LimitOf | None = None,
+    find_quick: FindQuick = lambda method, path: None,  # noqa: ARG005
     poller: Poller | None = None,
 ) -> Server:
     """A server that listens from now on; `port` 0 picks a free one, `sock` is one that is bound already.
 
-    connection_limit: cut to what the process may have open, see fit_connection_limit. max_body_bytes: larger request
-    bodies are refused before they reach the application. render_refusal: headers and body, from status and reason,
-    for what never reaches the application (malformed requests) or what it let fail. is_quick: by method and path,
-    whether a handler never waits for anything and so may run in the I/O thread.
+    connection_limit: cut to what the process may have open, see fit_connection_limit. max_body_bytes, limit_of: larger
+    request bodies are refused before they reach the application. render_refusal: headers and body, from status and
+    reason, for what never reaches the application (malformed requests) or what it let fail. find_quick: by method and
+    path, a function that never waits for anything and so may answer in the I/O thread.
     """
     if sock is None:
         sock = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -371,7 +367,7 @@ def make_server(
         dispatcher=dispatcher,
         poller=poller or make_poller(),
         render_refusal=render_refusal,
-        is_quick=is_quick,
+        parser_class=parser_of(limit_of or (lambda method, path: max_body_bytes), find_quick),  # noqa: ARG005
     )
 
 

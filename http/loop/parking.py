@@ -52,6 +52,13 @@ class Parked:
         self.deadline: Deadline | None = None
         self._reply: Reply | None = None
 
+    @classmethod
+    def answered(cls, reply: Reply) -> Parked:
+        """A request that did not have to wait after all."""
+        parked = cls(Future(), lambda _: reply, due=0.0)
+        parked._reply = reply
+        return parked
+
     def woken(self, _: Future[Any]) -> None:
         """The answer is known; called in whichever thread found it."""
         connection = self.connection

@@ -25,9 +25,6 @@ class QuickRoutes:
                 return route, match.groupdict()
         return None
 
-    def has(self, method: str, path: str) -> bool:
-        return self.find(method, path) is not None
-
 
 def as_pattern(path: str) -> str:
     """Bottle's `/a/<b>` as a regular expression."""

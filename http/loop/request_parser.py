@@ -1,0 +1,166 @@
+"""Waitress's parser, with a limit for each route's bodies, and a memory for heads that come again and again.
+
+An agent that polls sends the same head each time, to the byte. To parse it takes a fifth of what a publish costs, so
+what came out of it is remembered by its bytes; whatever is not remembered, Waitress parses, and what it refuses is
+never remembered.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Iterable, Mapping
+from io import BytesIO
+from typing import Any
+
+from waitress.buffers import OverflowableBuffer
+from waitress.parser import HTTPRequestParser
+from waitress.receiver import FixedStreamReceiver
+from waitress.task import WSGITask
+from waitress.utilities import RequestEntityTooLarge
+
+from ..routing import NO_BODY_BYTES, Route
+from .parking import Reply
+
+LimitOf = Callable[[str, str], int]
+Quick = Callable[[dict[str, Any]], Reply | None]
+FindQuick = Callable[[str, str], Quick | None]
+
+REMEMBERED_HEADS = 1024  # about 4 KiB each
+MAX_REMEMBERED_BYTES = 4096
+MAX_QUICK_BODY_BYTES = 32 << 10  # about 0.2 ms to decode; more of it would hold up others
+_END_OF_HEAD = b"\r\n\r\n"
+
+
+class Head:
+    """What a parser knows when it has read a head.
+
+    fields: of the parser. environ: the part of a request's environ that is the head's, once it was asked for.
+    """
+
+    __slots__ = ("environ", "fields")
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        self.fields = fields
+        self.environ: Mapping[str, Any] | None = None
+
+
+class Heads:
+    """The heads that a server remembers, and what is decided by a head alone. For its I/O thread.
+
+    limit_of: from method and path to the most bytes a body may have. find_quick: from method and path to the
+    function that answers in the I/O thread, if it is one that never waits.
+    """
+
+    def __init__(self, limit_of: LimitOf, find_quick: FindQuick) -> None:
+        self._limit_of = limit_of
+        self._find_quick = find_quick
+        self._known: dict[bytes, Head] = {}
+        self._adjusted: dict[int, Any] = {}  # by limit; a copy for each request would cost more than the check
+
+    def get(self, head: bytes) -> Head | None:
+        return self._known.get(head)
+
+    def read(self, parser: RequestParser, head: bytes) -> None:
+        """Waitress has parsed `head`: decide what a head decides, and remember it if nothing is special about it."""
+        limit = self._limit_of(parser.command, parser.path)
+        if limit not in self._adjusted:
+            self._adjusted[limit] = copy.copy(parser.adj)
+            # It refuses what is as large as its limit; ours is the largest size that is taken.
+            self._adjusted[limit].max_request_body_size = limit + 1
+        parser.adj = self._adjusted[limit]
+        parser.quick = self._find_quick(parser.command, parser.path)
+        is_plain = not parser.chunked and not parser.expect_continue and parser.content_length <= limit
+        if is_plain and head.endswith(_END_OF_HEAD) and len(head) <= MAX_REMEMBERED_BYTES:
+            while len(self._known) >= REMEMBERED_HEADS:
+                del self._known[next(iter(self._known))]
+            fields = {name: value for name, value in vars(parser).items() if name not in _OF_ONE_REQUEST}
+            parser.head = self._known[head] = Head(fields)
+
+
+_OF_ONE_REQUEST = frozenset({"header_plus", "body_rcv", "completed", "headers_finished", "body_bytes_received"})
+# In an environ, what is the connection's or the body's.
+_NOT_OF_HEAD = frozenset({"REMOTE_ADDR", "REMOTE_HOST", "REMOTE_PORT", "waitress.client_disconnected", "wsgi.input"})
+
+
+class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
+    """One request as it arrives. See Heads; a subclass says which."""
+
+    heads: Heads
+    adj: Any
+    error: Any
+    command: str
+    path: str
+    head: Head | None = None  # if it is remembered
+    quick: Quick | None = None
+    whole_body: bytes | None = None  # a body that came with its head, in one piece
+
+    def received(self, data: bytes) -> int:
+        if not self.header_plus and not self.headers_finished:
+            end = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
+            known = self.heads.get(data[:end]) if end >= len(_END_OF_HEAD) else None
+            if known is not None:
+                return self._take(known, data, end)
+        consumed: int = super().received(data)
+        if isinstance(self.error, RequestEntityTooLarge):
+            self.error = RequestEntityTooLarge(str(self.adj.max_request_body_size - 1))
+        return consumed
+
+    def _take(self, known: Head, data: bytes, end: int) -> int:
+        """Begin as Waitress would with this head; returns how much of `data` is consumed."""
+        self.__dict__.update(known.fields)
+        self.head = known
+        self.headers_finished = True
+        length: int = self.content_length
+        if not length:
+            self.completed = True
+            return end
+        if len(data) < end + length:
+            self.body_rcv = FixedStreamReceiver(length, OverflowableBuffer(self.adj.inbuf_overflow))
+            return end
+        self.whole_body = data[end : end + length]
+        self.body_bytes_received = length
+        self.completed = True
+        return end + length
+
+    def parse_header(self, header_plus: bytes) -> None:
+        super().parse_header(header_plus)
+        self.heads.read(self, header_plus)
+
+    def get_body_stream(self) -> Any:
+        return super().get_body_stream() if self.whole_body is None else BytesIO(self.whole_body)
+
+    def environ(self, channel: Any) -> dict[str, Any]:
+        """What Waitress's task would hand to the application, for a request on `channel`."""
+        head = self.head
+        if head is None:
+            environ: dict[str, Any] = WSGITask(channel, self).get_environment()
+            return environ
+        if head.environ is None:
+            of_all = WSGITask(channel, self).get_environment()
+            head.environ = {name: value for name, value in of_all.items() if name not in _NOT_OF_HEAD}
+        return {**head.environ, "REMOTE_ADDR": channel.addr[0], "wsgi.input": self.get_body_stream()}
+
+
+def parser_of(limit_of: LimitOf, find_quick: FindQuick) -> type[RequestParser]:
+    """The parser of a server."""
+
+    class Parser(RequestParser):
+        heads = Heads(limit_of, find_quick)
+
+    return Parser
+
+
+def body_limits(routes: Iterable[Route]) -> LimitOf:
+    """From method and path to the most bytes a body may have; where no body is read, to NO_BODY_BYTES."""
+    limits = [
+        (route.method, re.compile(re.sub(r"<\w+>", "[^/]+", route.path)), route.max_body_bytes)
+        for route in routes
+        if route.body is not None
+    ]
+
+    def limit_of(method: str, path: str) -> int:
+        fitting = (limit for of, pattern, limit in limits if of == method and pattern.fullmatch(path))
+        return next(fitting, NO_BODY_BYTES)
+
+    return limit_of
