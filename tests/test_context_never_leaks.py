@@ -9,6 +9,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sidecar.actors.context import secrets
 from sidecar.actors.context.rooted import NotReadable, Root
@@ -133,12 +135,30 @@ def test_known_secrets_are_taken_out_of_every_text(tmp_path: Path, kind: str) ->
     assert file["redacted"] == 1
 
 
-@pytest.mark.parametrize("text", [text for _, texts, _ in secrets._KINDS for text in texts])
-def test_no_secret_slips_past_the_quick_look(text: str) -> None:
-    # `xox` and the letters of one kind of key are only the start of what the quick look wants to see.
-    begun = {"xox": "xoxb-", "pypi-AgE": "pypi-AgEI", "_v1_": "dop_v1_"}.get(text, text)
-    for around in (f"a {begun} b", begun, f"({begun}1"):
-        assert any(may_hold.search(around) for may_hold in secrets._MAY_HOLD), text
+_AROUND = st.lists(
+    st.sampled_from(
+        (
+            *IN_TEXT.values(),
+            *(text for _, texts, _ in secrets._KINDS for text in texts),
+            "://",
+            "é",
+            "\ud800",
+            " ",
+            "a",
+            "@",
+        )
+    ),
+    max_size=6,
+).map("".join)
+
+
+@given(_AROUND, st.sampled_from(sorted(IN_TEXT.values())), _AROUND)
+def test_the_quick_look_finds_what_reading_with_every_expression_does(before: str, secret: str, after: str) -> None:
+    text = before + secret + after
+    clean = text
+    for kind, _, pattern in secrets._PATTERNS:
+        clean = pattern.sub(secrets._replacement(kind), clean)
+    assert redact(text)[0] == secrets._URL_PASSWORD.sub(r"\g<before>[REDACTED:password]@", clean)
 
 
 def test_lines_keep_their_numbers_when_a_key_is_taken_out() -> None:

@@ -12,6 +12,8 @@ from fnmatch import translate
 from functools import lru_cache
 from typing import Any
 
+from ahocorasick_rs import BytesAhoCorasick, MatchKind
+
 _SECRET_NAMES = (
     ".env",
     ".env.*",
@@ -80,7 +82,10 @@ _KINDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("aws-key", ("AKIA", "ASIA"), r"(?:AKIA|ASIA)[A-Z0-9]{16}"),
     (
         "aws-secret",
-        ("ecret_access_key", "SECRET_ACCESS_KEY", "ecretAccessKey"),
+        (
+            *("ecret_access_key", "SECRET_ACCESS_KEY", "ecretAccessKey"),
+            *("ecretaccesskey", "SECRETACCESSKEY", "ecret_Access_Key"),
+        ),
         r"(?i:secret_?access_?key)[\"']?\s{0,4}[:=]\s{0,4}[\"']?[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+])",
     ),
     (
@@ -106,42 +111,35 @@ _KINDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
 _START = r"(?<![A-Za-z0-9])"
 _PATTERNS = tuple((kind, literals, re.compile(_START + expression)) for kind, literals, expression in _KINDS)
 
-# Each begins with a rare character, which is found at memory speed; what stands before it is looked at only then. Four
-# times as fast as looking for each literal above, and that was two fifths of a first request.
-_MAY_HOLD = tuple(
-    re.compile(expression)
-    for expression in (
-        r"_(?:(?<=gh[pousr]_)|(?<=npm_)|(?<=hf_)|(?<=github_)pat_|(?<=k_)(?:live|test)_|(?<=_v1_))",
-        r"_(?:(?<=cret_)access_key|(?<=CRET_)ACCESS_KEY)",
-        r"-(?:(?<=sk-)|(?<=glpat-)|(?<=xox[abeoprs]-)|(?<=xapp-)|(?<=GOCSPX-)|(?<=pypi-)AgE)",
-        r"A(?:KIA|SIA|Iza|ccessKey)",
-        r"J(?<=eyJ)",
-        r"PRIVATE KEY",
-        r"SG\.",
-        r"9(?<=ya29)\.",
-        r"v[sb]\.(?<=hv[sb]\.)",
-        r"hooks\.slack\.com",
-    )
-)
+# Looking for each literal in turn would read every text thirty times; this reads it once, at memory speed.
+_SCHEME_END = b"://"
+_LITERALS = [literal.encode() for _, literals, _ in _KINDS for literal in literals]
+_MAY_HOLD = BytesAhoCorasick([_SCHEME_END, *_LITERALS], matchkind=MatchKind.LeftmostFirst)
 
 # A password in a URL: long, with a digit and a letter, so that `user:password@host` of a manual stays readable.
 _URL_PASSWORD = re.compile(
     r"(?P<before>\b[a-z][a-z0-9+.\-]{1,20}://[^/\s:@'\"<>]{0,64}:)(?=[^/\s@]*[0-9])(?=[^/\s@]*[A-Za-z])(?P<password>[^/\s:@'\"<>${}]{8,256})@"
 )
+# What has to follow `://` for that, on bytes and a little wider: it is asked of every URL.
+_MAY_BE_PASSWORD = re.compile(rb"[^/\s:@'\"<>]{0,256}:[^/\s:@'\"<>${}]{8,1024}@")
 _REMOTE_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
 
 
 def redact(text: str) -> tuple[str, int]:
     """`text` with every known secret replaced by `[REDACTED:kind]`, and how many there were."""
+    data = text.encode("utf-8", "surrogatepass")
+    found = _MAY_HOLD.find_matches_as_indexes(data)
+    if not found:
+        return text, 0
     count = 0
-    if any(may_hold.search(text) for may_hold in _MAY_HOLD):
+    if any(which for which, _, _ in found):
         for kind, literals, pattern in _PATTERNS:
             if any(literal in text for literal in literals):
-                text, found = pattern.subn(_replacement(kind), text)
-                count += found
-    if "://" in text and "@" in text:
-        text, found = _URL_PASSWORD.subn(r"\g<before>[REDACTED:password]@", text)
-        count += found
+                text, times = pattern.subn(_replacement(kind), text)
+                count += times
+    if any(_MAY_BE_PASSWORD.match(data, end) for which, _, end in found if not which):
+        text, times = _URL_PASSWORD.subn(r"\g<before>[REDACTED:password]@", text)
+        count += times
     return text, count
 
 
