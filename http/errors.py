@@ -15,7 +15,7 @@ from ..state.errors import SidecarError
 
 
 class Row(NamedTuple):
-    """status: HTTP. wire_code: `code` of the answer. word: `error` of the answer.
+    """status: HTTP. wire_code: `code` of the answer. word: `error` of the answer. when: for the documentation.
 
     public_text: what everybody but operators is told, for errors whose own text may name a path of this machine.
     """
@@ -23,42 +23,63 @@ class Row(NamedTuple):
     status: int
     wire_code: str
     word: str
+    when: str
     public_text: str | None = None
 
 
 _STORAGE = "the sidecar cannot write its storage; nothing of the request was kept"
 _INTERNAL = "the sidecar failed in a way nobody expected; its log has the request id"
+_WHEN_STORAGE = "Storage cannot be written; nothing of the request was kept."
+_WHEN_INTERNAL = "Nobody expected this; the log has the request id."
 
 # Source: the protocol, "Errors".
 ROWS: Mapping[str, Row] = {
-    "invalid_request": Row(400, "REQ_001", "invalid_request"),
-    "invalid_event": Row(400, "EVT_002", "invalid_event"),
-    "invalid_filter": Row(400, "EVT_003", "invalid_filter"),
-    "invalid_context_request": Row(400, "CTX_003", "invalid_context_request"),
-    "unauthorized": Row(401, "AUTH_001", "unauthorized"),
-    "token_expired": Row(401, "AUTH_002", "token_expired"),
-    "forbidden": Row(403, "AUTH_003", "forbidden"),
-    "wrong_project": Row(403, "AUTH_004", "wrong_project"),
-    "wrong_identity": Row(403, "AUTH_005", "wrong_identity"),
-    "not_found": Row(404, "REQ_404", "not_found"),
-    "method_not_allowed": Row(405, "REQ_405", "method_not_allowed"),
-    "idempotency_conflict": Row(409, "REQ_409", "idempotency_conflict"),
-    "wrong_state": Row(409, "AGT_003", "wrong_state"),
-    "events_gone": Row(410, "EVT_004", "events_gone"),
-    "body_too_large": Row(413, "REQ_413", "body_too_large"),
-    "not_json": Row(415, "REQ_415", "not_json"),
-    "no_command": Row(422, "AGT_002", "no_command"),
-    "rate_limited": Row(429, "RATE_001", "rate_limited"),
-    "internal": Row(500, "SRV_001", "internal", _INTERNAL),
-    "config": Row(500, "SRV_001", "internal", _INTERNAL),
-    "storage_unavailable": Row(503, "STR_001", "storage_unavailable", _STORAGE),
-    "storage_damaged": Row(503, "STR_001", "storage_unavailable", _STORAGE),
-    "storage_in_use": Row(503, "STR_001", "storage_unavailable", _STORAGE),
-    "storage_too_new": Row(503, "STR_001", "storage_unavailable", _STORAGE),
-    "event_bus_unavailable": Row(503, "EVT_001", "event_bus_unavailable"),
-    "context_failed": Row(503, "CTX_001", "context_failed"),
-    "spawn_failed": Row(503, "AGT_001", "spawn_failed"),
-    "unavailable": Row(503, "SRV_503", "unavailable"),
+    "invalid_request": Row(
+        400,
+        "REQ_001",
+        "invalid_request",
+        "Malformed JSON, a wrong, missing or misspelt field, a bad identifier, an unreadable request.",
+    ),
+    "invalid_event": Row(
+        400,
+        "EVT_002",
+        "invalid_event",
+        "The event cannot be: its types in path and body differ, or its `ttl_seconds` is out of range.",
+    ),
+    "invalid_filter": Row(
+        400, "EVT_003", "invalid_filter", "The filter cannot be read; `details.position` says where."
+    ),
+    "invalid_context_request": Row(
+        400, "CTX_003", "invalid_context_request", "A requirement, path or glob that no context has."
+    ),
+    "unauthorized": Row(401, "AUTH_001", "unauthorized", "No token, not one of this sidecar's, or revoked."),
+    "token_expired": Row(401, "AUTH_002", "token_expired", "Refresh it: `POST /api/auth/refresh`."),
+    "forbidden": Row(403, "AUTH_003", "forbidden", "The agent's class may not do that, or the Host is not ours."),
+    "wrong_project": Row(403, "AUTH_004", "wrong_project", "The token acts in another project."),
+    "wrong_identity": Row(403, "AUTH_005", "wrong_identity", "Publisher, agent id or agent type is not the token's."),
+    "not_found": Row(404, "REQ_404", "not_found", "Unknown path or id, also one of another project."),
+    "method_not_allowed": Row(405, "REQ_405", "method_not_allowed", "See `Allow`."),
+    "idempotency_conflict": Row(
+        409, "REQ_409", "idempotency_conflict", "The Idempotency-Key was used with another body."
+    ),
+    "wrong_state": Row(409, "AGT_003", "wrong_state", "The agent is not in a state for that."),
+    "events_gone": Row(
+        410, "EVT_004", "events_gone", "With `strict=1`: `since` is older than what is retained; `details.oldest`."
+    ),
+    "body_too_large": Row(413, "REQ_413", "body_too_large", "Results 10 MiB, events 256 KiB, anything else 1 MiB."),
+    "not_json": Row(415, "REQ_415", "not_json", "The body is not declared as JSON."),
+    "no_command": Row(422, "AGT_002", "no_command", "The agent type's profile has no command to run."),
+    "rate_limited": Row(429, "RATE_001", "rate_limited", "Over the limit of requests, or of mailboxes."),
+    "internal": Row(500, "SRV_001", "internal", _WHEN_INTERNAL, _INTERNAL),
+    "config": Row(500, "SRV_001", "internal", _WHEN_INTERNAL, _INTERNAL),
+    "storage_unavailable": Row(503, "STR_001", "storage_unavailable", _WHEN_STORAGE, _STORAGE),
+    "storage_damaged": Row(503, "STR_001", "storage_unavailable", _WHEN_STORAGE, _STORAGE),
+    "storage_in_use": Row(503, "STR_001", "storage_unavailable", _WHEN_STORAGE, _STORAGE),
+    "storage_too_new": Row(503, "STR_001", "storage_unavailable", _WHEN_STORAGE, _STORAGE),
+    "event_bus_unavailable": Row(503, "EVT_001", "event_bus_unavailable", "The event bus cannot take events just now."),
+    "context_failed": Row(503, "CTX_001", "context_failed", "The context could not be built."),
+    "spawn_failed": Row(503, "AGT_001", "spawn_failed", "The process could not be started."),
+    "unavailable": Row(503, "SRV_503", "unavailable", "Shutting down, or an actor did not answer in time."),
 }
 
 RETRY_AFTER_S = 1  # a restarted actor answers again within this; a longer pause would only idle the agents

@@ -1,4 +1,7 @@
-"""The `sidecar` fixture: a whole sidecar as production runs it, on a free port, over a scratch git project."""
+"""The `sidecar` fixture: a whole sidecar as production runs it, on a free port, over a scratch git project.
+
+Every answer that a test's client gets must be one that `/openapi.json` documents, whatever the test is about.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from sidecar.http.access.minting import mint_agent_token, mint_operator_token
 from sidecar.http.config import Flags, load
 from sidecar.http.serve import Sidecar, running
 from sidecar.state.identity import AgentClass
+from tests.documented import must_be_documented
 
 PYTHON = sys.executable
 
@@ -76,7 +80,9 @@ class LiveSidecar:
     def client(self, token: str | None = None, **headers: str) -> httpx.Client:
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
-        return self._stack.enter_context(httpx.Client(base_url=self.url, headers=headers, timeout=30.0))
+        hooks = {"response": [must_be_documented]}
+        client = httpx.Client(base_url=self.url, headers=headers, timeout=30.0, event_hooks=hooks)
+        return self._stack.enter_context(client)
 
     def agent(self, agent_type: str = "python-specialist", agent_id: str = "agent-1", **claims: Any) -> httpx.Client:
         """A client with the token of an agent that was minted by hand."""

@@ -27,6 +27,7 @@ from .rpc import (
     SERVER_INFO,
     UNKNOWN_METHOD,
     WITH_HANDSHAKE,
+    Failure,
     Id,
     Message,
     Reply,
@@ -50,9 +51,10 @@ def _door(path: str) -> Callable[[Handler], Handler]:
         path,
         body=Message,
         max_body_bytes=MAX_RESULT_BYTES,
-        answers=None,
+        answers=Reply,
         is_wait=True,
         error_shape=failure_of,
+        also={202: None, 400: Failure, 404: Failure},
     )
 
 

@@ -17,10 +17,10 @@ from ...state.errors import InvalidRequest
 from ..access.auth import admit
 from ..routes import agents, context, events, results
 from ..routes.audit import perform
-from ..routes.openapi import IDENTIFIER_SCHEMA, payload_schema
 from ..routing import MAX_IDEMPOTENCY_KEY_CHARS, Call, Outcome, Route, too_large
 from ..wire.codec import NOTHING, encode, read_body, read_part
 from ..wire.results import Outcome as ResultOutcome
+from ..wire.shapes import IDENTIFIER_SCHEMA, payload_schema
 
 _PART = re.compile(r"<(\w+)>")
 _REF = "#/$defs/"

@@ -8,24 +8,53 @@ from ...actors.asking import ask
 from ...actors.messages import GetAgent, ListAgents, ReadLogs, RecordHeartbeat, RestartAgent, SpawnAgent, StopAgent
 from ...actors.replies import LogChunk
 from ...state.clock import utc_now
-from ...state.errors import WrongIdentity
+from ...state.errors import (
+    IdempotencyConflict,
+    NoCommand,
+    NotFound,
+    SpawnFailed,
+    StorageUnavailable,
+    Unavailable,
+    WrongIdentity,
+    WrongState,
+)
 from ...state.identity import Permission
 from ...state.models import AgentId, AgentStatus, identifier
 from ..access.auth import require_project
 from ..routing import ASK_S, Answer, Call, Pending, Routes
 from ..wire import codec as wire
-from ..wire.agents import AgentOut, AgentsListed, AgentSpawned, LogOut, LogQuery, NewAgent, StopQuery
+from ..wire.agents import (
+    FOLLOW_MAX_S,
+    STOP_MAX_S,
+    AgentOut,
+    AgentsListed,
+    AgentSpawned,
+    LogOut,
+    LogQuery,
+    NewAgent,
+    StopQuery,
+)
 from ..wire.codec import Nothing
 
 routes = Routes()
 
 SPAWN_S = 30.0  # its context is built first
-STOP_MAX_S = 300.0
-FOLLOW_MAX_S = 60.0
 AFTER_KILL_S = 15.0  # a process in the kernel's hands may outlive SIGKILL for a while
 
 
-@routes.add("POST", "/api/agents/spawn", needs=Permission.SPAWN_AGENTS, body=NewAgent, status=201, answers=AgentSpawned)
+_KNOWN = (NotFound, Unavailable)
+_CHANGED = (*_KNOWN, StorageUnavailable)
+
+
+@routes.add(
+    "POST",
+    "/api/agents/spawn",
+    needs=Permission.SPAWN_AGENTS,
+    body=NewAgent,
+    status=201,
+    answers=AgentSpawned,
+    errors=(*_CHANGED, IdempotencyConflict, NoCommand, SpawnFailed),
+)
 def spawn_agent(call: Call[NewAgent, Nothing]) -> Pending[Any]:
     """Spawn an agent of a type whose profile has a command, or queue it."""
     body = call.body
@@ -48,7 +77,7 @@ def spawn_agent(call: Call[NewAgent, Nothing]) -> Pending[Any]:
     return Pending(later, lambda spawned: Answer(201, AgentSpawned.of(spawned, now=utc_now())), deadline_s=SPAWN_S)
 
 
-@routes.add("GET", "/api/agents", answers=AgentsListed)
+@routes.add("GET", "/api/agents", answers=AgentsListed, errors=(Unavailable,))
 def list_agents(call: Call[Nothing, Nothing]) -> Answer:
     """List agents, newest first."""
     statuses = ask(call.actors.spawner, ListAgents(project_id=call.scope), timeout_s=ASK_S)
@@ -56,17 +85,25 @@ def list_agents(call: Call[Nothing, Nothing]) -> Answer:
     return Answer(200, AgentsListed(agents=listed, total=len(listed), timestamp=call.now))
 
 
-@routes.add("GET", "/api/agents/<agent_id>", answers=AgentOut)
+@routes.add("GET", "/api/agents/<agent_id>", answers=AgentOut, errors=_KNOWN)
 def get_agent(call: Call[Nothing, Nothing], agent_id: str) -> Answer:
     """One agent, as it is now."""
     status = ask(call.actors.spawner, GetAgent(agent_id=AgentId(agent_id), project_id=call.scope), timeout_s=ASK_S)
     return _shown(status)
 
 
-routes.add("GET", "/api/agents/<agent_id>/status", answers=AgentOut)(get_agent)
+routes.add("GET", "/api/agents/<agent_id>/status", answers=AgentOut, errors=_KNOWN)(get_agent)
 
 
-@routes.add("DELETE", "/api/agents/<agent_id>", needs=Permission.ADMIN, query=StopQuery, answers=AgentOut, is_wait=True)
+@routes.add(
+    "DELETE",
+    "/api/agents/<agent_id>",
+    needs=Permission.ADMIN,
+    query=StopQuery,
+    answers=AgentOut,
+    is_wait=True,
+    errors=(*_CHANGED, WrongState),
+)
 def stop_agent(call: Call[Nothing, StopQuery], agent_id: str) -> Pending[Any]:
     """Stop the agent's whole process tree; answered when it has ended."""
     timeout_s = call.query.timeout
@@ -77,14 +114,21 @@ def stop_agent(call: Call[Nothing, StopQuery], agent_id: str) -> Pending[Any]:
     return Pending(call.actors.spawner.request(request), _shown, deadline_s=wait_s + AFTER_KILL_S)
 
 
-@routes.add("POST", "/api/agents/<agent_id>/restart", needs=Permission.ADMIN, answers=AgentOut, is_wait=True)
+@routes.add(
+    "POST",
+    "/api/agents/<agent_id>/restart",
+    needs=Permission.ADMIN,
+    answers=AgentOut,
+    is_wait=True,
+    errors=(*_CHANGED, WrongState, SpawnFailed),
+)
 def restart_agent(call: Call[Nothing, Nothing], agent_id: str) -> Pending[Any]:
     """Stop the agent if it runs and start its next incarnation."""
     request = RestartAgent(agent_id=AgentId(agent_id), project_id=call.scope)
     return Pending(call.actors.spawner.request(request), _shown, deadline_s=STOP_MAX_S + AFTER_KILL_S)
 
 
-@routes.add("POST", "/api/agents/<agent_id>/heartbeat", answers=AgentOut)
+@routes.add("POST", "/api/agents/<agent_id>/heartbeat", answers=AgentOut, errors=(*_KNOWN, WrongIdentity))
 def record_heartbeat(call: Call[Nothing, Nothing], agent_id: str) -> Answer:
     """Say that the agent is alive; only its own token may."""
     if agent_id != call.caller.agent_id and not call.caller.is_operator:
@@ -92,7 +136,7 @@ def record_heartbeat(call: Call[Nothing, Nothing], agent_id: str) -> Answer:
     return _shown(ask(call.actors.spawner, RecordHeartbeat(agent_id=AgentId(agent_id)), timeout_s=ASK_S))
 
 
-@routes.add("GET", "/api/agents/<agent_id>/logs", query=LogQuery, answers=LogOut, is_wait=True)
+@routes.add("GET", "/api/agents/<agent_id>/logs", query=LogQuery, answers=LogOut, is_wait=True, errors=_KNOWN)
 def read_logs(call: Call[Nothing, LogQuery], agent_id: str) -> Pending[Any]:
     """Read the end of an agent's log, or follow it from an offset."""
     query = call.query

@@ -7,7 +7,7 @@ from typing import Any
 from ...actors.asking import ask
 from ...actors.messages import BuildContext, ClearContext
 from ...actors.replies import ContextBundle
-from ...state.errors import WrongIdentity
+from ...state.errors import ContextFailed, InvalidContextRequest, NotFound, Unavailable, WrongIdentity
 from ...state.identity import Permission
 from ..routing import ASK_S, Answer, Call, Pending, Routes
 from ..wire import codec as wire
@@ -25,6 +25,8 @@ BUILD_S = 60.0  # the first read of a large repository
     needs=Permission.READ_CONTEXT,
     query=ContextQuery,
     answers=ContextAnswer,
+    errors=(ContextFailed, InvalidContextRequest, NotFound, Unavailable, WrongIdentity),
+    also={304: None},
 )
 def get_context(call: Call[Nothing, ContextQuery], issue_id: str, agent_type: str) -> Pending[Any]:
     """What an agent of this type should see of the project for this issue."""
@@ -55,13 +57,19 @@ def _sent(bundle: ContextBundle) -> Answer:
     return Answer(200, bundle.body, headers)
 
 
-@routes.add("DELETE", "/api/cache/context/<issue_id>", needs=Permission.READ_CONTEXT, answers=CacheCleared)
+@routes.add(
+    "DELETE",
+    "/api/cache/context/<issue_id>",
+    needs=Permission.READ_CONTEXT,
+    answers=CacheCleared,
+    errors=(Unavailable,),
+)
 def clear_context(call: Call[Nothing, Nothing], issue_id: str) -> Answer:
     """Forget the cached contexts of an issue."""
     return _cleared(call, issue_id)
 
 
-@routes.add("DELETE", "/api/cache/all", needs=Permission.ADMIN, answers=CacheCleared)
+@routes.add("DELETE", "/api/cache/all", needs=Permission.ADMIN, answers=CacheCleared, errors=(Unavailable,))
 def clear_all_contexts(call: Call[Nothing, Nothing]) -> Answer:
     """Forget every cached context."""
     return _cleared(call, None)

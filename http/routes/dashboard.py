@@ -40,20 +40,30 @@ _HEADERS = (
     ("Cache-Control", "no-cache"),  # asked for again each time, sent again when it has changed
 )
 
+_UNCHANGED = {304: None}  # If-None-Match named what there is
 
-@routes.add("GET", "/", access="open", answers=None, content_type=HTML)
+
+@routes.add("GET", "/", access="open", answers=None, content_type=HTML, also=_UNCHANGED)
 def show_dashboard(call: Call[Nothing, Nothing]) -> Answer:
     """The dashboard, a page for browsers. It asks for an operator's token unless there is a session."""
     return _file("index.html", call)
 
 
-@routes.add("GET", "/login", access="open", answers=None, content_type=HTML, query=LoginQuery)
+@routes.add("GET", "/login", access="open", answers=None, content_type=HTML, query=LoginQuery, also=_UNCHANGED)
 def show_login(call: Call[Nothing, LoginQuery]) -> Answer:
     """The same page; it trades the one-time code in its address for a session. Asking for it uses nothing up."""
     return _file("index.html", call)
 
 
-@routes.add("GET", "/dashboard/<asset>", access="open", answers=None, content_type=_TYPES[".js"])
+@routes.add(
+    "GET",
+    "/dashboard/<asset>",
+    access="open",
+    answers=None,
+    content_type=", ".join(_TYPES.values()),
+    errors=(NotFound,),
+    also=_UNCHANGED,
+)
 def show_asset(call: Call[Nothing, Nothing], asset: str) -> Answer:
     """A part of the page: a script, the stylesheet, the icon."""
     return _file(asset, call)

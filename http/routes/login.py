@@ -16,7 +16,14 @@ _ATTRIBUTES = "Path=/; HttpOnly; SameSite=Strict"
 
 
 @routes.add(
-    "POST", "/api/auth/login", access="open", body=LogIn, max_body_bytes=16 * KIB, status=201, answers=SessionShown
+    "POST",
+    "/api/auth/login",
+    access="open",
+    body=LogIn,
+    max_body_bytes=16 * KIB,
+    status=201,
+    answers=SessionShown,
+    errors=(Unauthorized, TokenExpired),
 )
 def log_in(call: Call[LogIn, Nothing]) -> Answer:
     """Open a browser session with an operator's token or a one-time code; the answer sets its cookie."""

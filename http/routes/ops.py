@@ -10,7 +10,7 @@ from prometheus_client import generate_latest
 
 from ... import __version__
 from ...actors.replies import ResultNumbers
-from ...state.errors import NotFound, SidecarError
+from ...state.errors import NotFound, SidecarError, Unavailable
 from ...state.identity import Permission
 from ..measure.census import take_census
 from ..measure.vitals import MB, CpuGauge, disk_free_bytes, memory_bytes
@@ -41,7 +41,7 @@ LEAST_DISK_MB = 50.0  # with less, the next large result may not fit
 _cpu = CpuGauge()
 
 
-@routes.add("GET", "/health", access="open", answers=Health)
+@routes.add("GET", "/health", access="open", answers=Health, also={503: Health})
 def show_health(call: Call[Nothing, Nothing]) -> Answer:
     """Whether the sidecar can do its work: 200, or 503 when a check is not healthy."""
     server = call.server
@@ -78,7 +78,7 @@ def _storage_health(server: Server, results: ResultNumbers | SidecarError, disk_
     return HEALTHY if disk_mb >= LEAST_DISK_MB else "is almost full"
 
 
-@routes.add("GET", "/status", answers=Status)
+@routes.add("GET", "/status", answers=Status, errors=(Unavailable,))
 def show_status(call: Call[Nothing, Nothing]) -> Answer:
     """Numbers of the fleet, all measured: of the caller's project, or of everything for operators."""
     server, scope = call.server, call.scope
@@ -118,7 +118,14 @@ def list_actors(call: Call[Nothing, Nothing]) -> Answer:
     return Answer(200, ActorsListed(actors=actors, timestamp=call.now))
 
 
-@routes.add("POST", "/api/actors/<actor_name>/restart", needs=Permission.ADMIN, status=202, answers=ActorRestarting)
+@routes.add(
+    "POST",
+    "/api/actors/<actor_name>/restart",
+    needs=Permission.ADMIN,
+    status=202,
+    answers=ActorRestarting,
+    errors=(NotFound,),
+)
 def restart_actor(call: Call[Nothing, Nothing], actor_name: str) -> Answer:
     """End an actor's loop; the next incarnation rebuilds its state from the disk. Requests it holds get a 503."""
     if not call.server.restart_actor(actor_name, f"asked for by {call.caller.agent_id}"):

@@ -9,7 +9,14 @@ import msgspec
 
 from ...actors.asking import ask
 from ...actors.messages import FindResults, GetResult, StoreResult
-from ...state.errors import InvalidRequest
+from ...state.errors import (
+    IdempotencyConflict,
+    InvalidRequest,
+    NotFound,
+    StorageUnavailable,
+    Unavailable,
+    WrongIdentity,
+)
 from ...state.identity import Permission
 from ...state.models import AgentId, ResultId, identifier
 from ..access.auth import require_own, require_project
@@ -34,6 +41,7 @@ _OUTCOME = msgspec.json.Decoder(Outcome)
     max_body_bytes=MAX_RESULT_BYTES,
     status=201,
     answers=ResultAccepted,
+    errors=(IdempotencyConflict, StorageUnavailable, Unavailable, WrongIdentity),
 )
 def store_result(call: Call[NewResult, Nothing]) -> Pending[Any]:
     """Store a result. When this is answered, the result is on the disk and its event is published."""
@@ -63,14 +71,14 @@ def store_result(call: Call[NewResult, Nothing]) -> Pending[Any]:
     )
 
 
-@routes.add("GET", "/api/results/<result_id>", answers=ResultOut)
+@routes.add("GET", "/api/results/<result_id>", answers=ResultOut, errors=(NotFound, Unavailable))
 def get_result(call: Call[Nothing, Nothing], result_id: str) -> Answer:
     """One result, every field as it was sent."""
     request = GetResult(result_id=ResultId(result_id), project_id=call.scope)
     return Answer(200, ResultOut.of(ask(call.actors.results, request, timeout_s=ASK_S)))
 
 
-@routes.add("GET", "/api/results", query=ResultQuery, answers=ResultsFound)
+@routes.add("GET", "/api/results", query=ResultQuery, answers=ResultsFound, errors=(Unavailable,))
 def find_results(call: Call[Nothing, ResultQuery]) -> Answer:
     """Find results, newest first."""
     query = call.query

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...actors.asking import ask
 from ...actors.messages import RefreshToken
+from ...state.errors import StorageUnavailable, Unavailable
 from ..routing import ASK_S, Answer, Call, Routes
 from ..wire.agents import TokenRefreshed
 from ..wire.codec import Nothing
@@ -11,7 +12,13 @@ from ..wire.codec import Nothing
 routes = Routes()
 
 
-@routes.add("POST", "/api/auth/refresh", access="refresh", answers=TokenRefreshed)
+@routes.add(
+    "POST",
+    "/api/auth/refresh",
+    access="refresh",
+    answers=TokenRefreshed,
+    errors=(StorageUnavailable, Unavailable),
+)
 def refresh_token(call: Call[Nothing, Nothing]) -> Answer:
     """A new token for the holder of one that is valid, or that expired a moment ago and whose agent still runs."""
     token = ask(call.actors.spawner, RefreshToken(caller=call.caller), timeout_s=ASK_S)

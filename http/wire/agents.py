@@ -11,21 +11,24 @@ from msgspec import Meta
 from ...actors.replies import LogChunk, SpawnedAgent
 from ...state.models import AgentId, AgentState, AgentStatus, EventId, ExitCause, SpawnPriority
 from .codec import Body, Nothing, Timed
+from .shapes import Identifier
 
 MAX_TASK_CHARS = 30_000  # it becomes one environment variable; Linux allows 128 KiB of UTF-8
 MAX_TAIL = 10_000
+STOP_MAX_S = 300.0
+FOLLOW_MAX_S = 60.0
 
 
 class NewAgent(Body, frozen=True, kw_only=True):
     """What to spawn. What runs is the profile's command, never one from here."""
 
-    agent_type: str
-    issue_id: str
+    agent_type: Identifier
+    issue_id: Identifier
     task: Annotated[str, Meta(max_length=MAX_TASK_CHARS)] | None = None
     context_requirements: tuple[str, ...] | None = None
     environment: dict[str, str] | None = None
     priority: SpawnPriority | None = None
-    project_id: str | None = None
+    project_id: Identifier | None = None
 
 
 class AgentSpawned(Timed, frozen=True, kw_only=True):
@@ -88,7 +91,7 @@ class AgentsListed(Timed, frozen=True, kw_only=True):
 class StopQuery(Nothing, frozen=True, kw_only=True):
     """timeout: seconds from SIGTERM to SIGKILL; left out: the profile's. force: SIGKILL at once."""
 
-    timeout: float | None = None
+    timeout: Annotated[float, Meta(extra_json_schema={"minimum": 0, "maximum": STOP_MAX_S})] | None = None
     force: bool = False
 
 
@@ -98,7 +101,7 @@ class LogQuery(Nothing, frozen=True, kw_only=True):
     stream: Literal["stdout", "stderr"] = "stdout"
     tail: Annotated[int, Meta(ge=0, le=MAX_TAIL)] = 200
     offset: Annotated[int, Meta(ge=0)] | None = None
-    timeout: float = 0.0
+    timeout: Annotated[float, Meta(extra_json_schema={"minimum": 0, "maximum": FOLLOW_MAX_S})] = 0.0
 
 
 class LogOut(Timed, frozen=True, kw_only=True):

@@ -7,15 +7,20 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
+from ...actors.context.requirements import REQUIREMENTS
 from ...actors.replies import ContextCleared
 from .codec import Nothing, Timed
+from .shapes import Globs
+
+_ONE = "|".join(REQUIREMENTS)
+Requirements = Annotated[str, Meta(extra_json_schema={"pattern": f"^(({_ONE})(,({_ONE}))*)?$"})]
 
 
 class ContextQuery(Nothing, frozen=True, kw_only=True):
     """requirements, files: comma lists. q: what the work is about."""
 
-    requirements: str = ""
-    files: str = ""
+    requirements: Requirements = ""
+    files: Globs = ""
     q: str = ""
     max_bytes: Annotated[int, Meta(ge=1)] | None = None
     refresh: bool = False

@@ -14,6 +14,7 @@ from ...state.mailbox import Delivery
 from ...state.mailboxes import DeadLetter
 from ...state.models import Event, EventId, Priority
 from .codec import Body, Nothing, Timed
+from .shapes import Filter, Identifier, Identifiers, MaybeIdentifier, Place
 
 MAX_BATCH = 1000
 TTL_MIN_S, TTL_MAX_S = 1, 86400
@@ -23,11 +24,11 @@ class NewEvent(Body, frozen=True, kw_only=True):
     """`event_type` repeats the path; `publisher` is the token's agent id or agent type."""
 
     data: msgspec.Raw
-    event_type: str | None = None
-    publisher: str | None = None
-    topic: str | None = None
+    event_type: Identifier | None = None
+    publisher: Identifier | None = None
+    topic: Identifier | None = None
     correlation_id: Annotated[str, Meta(max_length=256)] | None = None
-    ttl_seconds: int | None = None
+    ttl_seconds: Annotated[int, Meta(extra_json_schema={"minimum": TTL_MIN_S, "maximum": TTL_MAX_S})] | None = None
     priority: Priority | None = None
 
 
@@ -56,38 +57,38 @@ class WaitQuery(Nothing, frozen=True, kw_only=True):
     """timeout: milliseconds."""
 
     timeout: Annotated[int, Meta(ge=0)] = 30_000
-    filter: str = ""
+    filter: Filter = ""
     limit: Annotated[int, Meta(ge=1, le=MAX_BATCH)] = 100
-    ack: str | None = None
-    since: str | None = None
-    consumer: str = ""
+    ack: Identifier | None = None
+    since: Place | None = None
+    consumer: MaybeIdentifier = ""
     strict: bool = False
 
 
 class WaitManyQuery(WaitQuery, frozen=True, kw_only=True):
     """types, topics: comma lists; left out means every one."""
 
-    types: str = ""
-    topics: str = ""
+    types: Identifiers = ""
+    topics: Identifiers = ""
 
 
 class StreamQuery(Nothing, frozen=True, kw_only=True):
     """types, topics: comma lists; left out means every one. since: as for a wait; left out: from now."""
 
-    types: str = ""
-    topics: str = ""
-    filter: str = ""
-    since: str = "latest"
+    types: Identifiers = ""
+    topics: Identifiers = ""
+    filter: Filter = ""
+    since: Place = "latest"
 
 
 class ListQuery(Nothing, frozen=True, kw_only=True):
     """since, cursor: only events after the one, before the other; `cursor` is the last page's next_cursor."""
 
-    topic: str | None = None
-    type: str | None = None
-    since: str | None = None
-    cursor: str | None = None
-    filter: str = ""
+    topic: Identifier | None = None
+    type: Identifier | None = None
+    since: Place | None = None
+    cursor: Identifier | None = None
+    filter: Filter = ""
     limit: Annotated[int, Meta(ge=1, le=MAX_BATCH)] = 100
 
 

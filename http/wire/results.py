@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, UnsetType
 from ...actors.replies import ResultPage, Stored
 from ...state.models import EventId, NextAgent, ResultId, ResultStatus, StoredResult
 from .codec import Body, Nothing, Timed
+from .shapes import Identifier, MaybeIdentifier, Time
 
 MAX_PAGE = 500
 
@@ -18,10 +19,10 @@ MAX_PAGE = 500
 class NewResult(Body, frozen=True, kw_only=True):
     """What an agent hands in. `result` takes any further key; all of it comes back as it was sent."""
 
-    agent_id: str
-    agent_type: str
-    issue_id: str
-    project_id: str
+    agent_id: Identifier
+    agent_type: Identifier
+    issue_id: Identifier
+    project_id: Identifier
     result: msgspec.Raw
     timestamp: datetime | None = None
 
@@ -71,12 +72,12 @@ class ResultAccepted(Timed, frozen=True, kw_only=True):
 
 
 class ResultQuery(Nothing, frozen=True, kw_only=True):
-    issue_id: str | None = None
-    agent_type: str | None = None
-    agent_id: str | None = None
+    issue_id: MaybeIdentifier | None = None
+    agent_type: MaybeIdentifier | None = None
+    agent_id: MaybeIdentifier | None = None
     status: ResultStatus | None = None
-    since: str | None = None
-    until: str | None = None
+    since: Time | None = None
+    until: Time | None = None
     limit: Annotated[int, Meta(ge=1, le=MAX_PAGE)] = 50
     cursor: str | None = None
 

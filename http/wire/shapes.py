@@ -1,0 +1,44 @@
+"""What texts on the wire look like, for the API's description alone: nothing is checked by these annotations.
+
+The checks are where the texts are read, since their errors name the field; a test holds the two to each other.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from ...state.models import IDENTIFIER
+
+Schema = dict[str, Any]
+
+_ID = IDENTIFIER.pattern
+IDENTIFIER_SCHEMA: Schema = {"type": "string", "pattern": f"^{_ID}$"}
+
+Identifier = Annotated[str, Meta(extra_json_schema={"pattern": f"^{_ID}$"})]
+MaybeIdentifier = Annotated[str, Meta(extra_json_schema={"pattern": f"^({_ID})?$"})]
+Identifiers = Annotated[str, Meta(extra_json_schema={"pattern": f"^({_ID}(,{_ID})*)?$"})]
+Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+Filter = Annotated[str, Meta(extra_json_schema={"format": "event-filter"})]
+Globs = Annotated[str, Meta(extra_json_schema={"format": "path-globs"})]
+Place = Annotated[
+    str,
+    Meta(
+        extra_json_schema={
+            "anyOf": [
+                {"enum": ["earliest", "latest"]},
+                {"pattern": "^evt-[0-9]{16}$"},
+                {"format": "date-time"},
+            ]
+        }
+    ),
+]
+
+
+def payload_schema(type_: type) -> Schema:
+    """A Raw field holds a JSON object of the client's own."""
+    if type_ is msgspec.Raw:
+        return {"type": "object"}
+    raise TypeError(f"{type_} has no place on the wire")
