@@ -57,8 +57,13 @@ def _touched(parts: list[bytes], prefix: str) -> tuple[str, ...]:
 
 
 class Status(NamedTuple):
-    """changed: path -> status word. untracked, deleted: paths. All relative to the root, those outside it left out."""
+    """changed: path -> status word. untracked, deleted: paths. All relative to the root, those outside it left out.
 
+    head: the commit that is checked out, None before the first. branch: None when HEAD is detached.
+    """
+
+    head: str | None
+    branch: str | None
     changed: dict[str, str]
     untracked: tuple[str, ...]
     deleted: tuple[str, ...]
@@ -68,7 +73,8 @@ _WORDS = {"A": "added", "D": "deleted", "M": "modified", "T": "modified", "R": "
 
 
 def read_status(output: bytes, prefix: str) -> Status:
-    """What `git status --porcelain=v2 -z --no-renames` says."""
+    """What `git status --porcelain=v2 --branch -z --no-renames` says."""
+    about: dict[str, str] = {}
     changed: dict[str, str] = {}
     untracked: list[str] = []
     deleted: list[str] = []
@@ -83,8 +89,11 @@ def read_status(output: bytes, prefix: str) -> Status:
         elif kind == "?":
             path, word = text[2:], "untracked"
         else:
+            if kind == "#":
+                _, name, value = text.split(" ", 2)
+                about[name] = value
             continue
-        if not path.startswith(prefix) or not _is_utf8(path):
+        if not path.startswith(prefix) or not is_utf8(path):
             continue
         path = path.removeprefix(prefix)
         changed[path] = word
@@ -92,14 +101,22 @@ def read_status(output: bytes, prefix: str) -> Status:
             untracked.append(path)
         elif word == "deleted":
             deleted.append(path)
-    return Status(changed, tuple(untracked), tuple(deleted))
+    head, branch = about.get("branch.oid", "(initial)"), about.get("branch.head", "(detached)")
+    return Status(
+        None if head == "(initial)" else head,
+        None if branch == "(detached)" else branch,
+        changed,
+        tuple(untracked),
+        tuple(deleted),
+    )
 
 
 def _word(marks: str) -> str:
     return _WORDS.get(marks[0]) or _WORDS.get(marks[1]) or "modified"
 
 
-def _is_utf8(path: str) -> bool:
+def is_utf8(path: str) -> bool:
+    """Whether a name that git or the disk told can be written as JSON."""
     try:
         path.encode("utf-8")
     except UnicodeEncodeError:

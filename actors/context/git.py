@@ -11,7 +11,9 @@ import logging
 import os
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 # Without this, importing GitPython fails where there is no git; we want to say so in the answer instead.
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
@@ -55,6 +57,10 @@ _DISARMED_CONFIG = (
 )
 
 
+_CONFIG_THAT_MATTERS = r"^(filter|include|includeif)\.|^remote\..*\.url$"
+_NAMED_PATHS = 100  # more than so many are not worth their words on a command line
+
+
 class GitUnavailable(Exception):
     """There is no git binary, or a command of it failed or took too long. The text has no path in it."""
 
@@ -65,6 +71,13 @@ def find_toplevel(root: Path) -> Path | None:
         if (folder / ".git").exists():
             return folder
     return None
+
+
+class _Config(NamedTuple):
+    """options: those that turn off what the config could run. remotes: name -> URL."""
+
+    options: tuple[str, ...]
+    remotes: dict[str, str]
 
 
 class GitDoor:
@@ -83,8 +96,8 @@ class GitDoor:
         self._git.update_environment(
             **_DISARMED_ENV, GIT_DIR=str(toplevel / ".git"), GIT_WORK_TREE=str(toplevel), GIT_COMMON_DIR=None
         )
-        self._options: tuple[str, ...] | None = None
-        self._options_stamp: object = None
+        self._config: _Config | None = None
+        self._config_stamp: object = None
 
     def git_dir(self) -> Path:
         """The repository's own folder: `.git`, or where a worktree's or submodule's `.git` file points."""
@@ -121,10 +134,12 @@ class GitDoor:
         return self._run("ls-files", "-s", "-z", "--", self.prefix or ".")
 
     def status(self) -> bytes:
-        """Porcelain v2 with NUL ends, untracked files one by one, paths relative to the toplevel."""
+        """Porcelain v2 with NUL ends, HEAD and branch first, each untracked file; paths relative to the toplevel."""
         return self._run(
             "status",
             "--porcelain=v2",
+            "--branch",
+            "--no-ahead-behind",
             "-z",
             "--untracked-files=all",
             "--ignore-submodules=all",
@@ -133,10 +148,11 @@ class GitDoor:
             self.prefix or ".",
         )
 
-    def numstat(self) -> bytes:
-        """`added TAB removed TAB path NUL` of the tracked files that differ from HEAD."""
+    def numstat(self, paths: Sequence[str]) -> bytes:
+        """`added TAB removed TAB path NUL` of those tracked files (relative to the root) that differ from HEAD."""
         flags = ("--no-ext-diff", "--no-textconv", "--no-renames", "--ignore-submodules=all")
-        return self._run("diff", "--numstat", "-z", *flags, "HEAD", "--", self.prefix or ".")
+        named = [self.prefix + path for path in paths] if len(paths) <= _NAMED_PATHS else [self.prefix or "."]
+        return self._run("diff", "--numstat", "-z", *flags, "HEAD", "--", *named)
 
     def log(self, revisions: str, *, limit: int, skip_merges: bool = False) -> bytes:
         """Commits, newest first: `%H NUL author NUL seconds NUL message NUL`, then the raw list of changed files."""
@@ -158,13 +174,6 @@ class GitDoor:
             self.prefix or ".",
         )
 
-    def head(self) -> str | None:
-        """The commit that HEAD names, or None before the first commit."""
-        try:
-            return self._run("rev-parse", "--verify", "--quiet", "HEAD^{commit}").decode("ascii").strip() or None
-        except GitUnavailable:
-            return None
-
     def branch(self) -> str | None:
         """The branch that is checked out, or None when HEAD is detached."""
         try:
@@ -175,46 +184,46 @@ class GitDoor:
 
     def remotes(self) -> dict[str, str]:
         """Names of the remotes and their URLs, as configured: credentials are still in them."""
-        try:
-            text = self._run("config", "-z", "--get-regexp", r"^remote\..*\.url$")
-        except GitUnavailable:
-            return {}  # git exits with 1 when nothing matches
-        found: dict[str, str] = {}
-        for entry in text.decode("utf-8", "replace").split("\0"):
-            key, _, url = entry.partition("\n")
-            if url:
-                found.setdefault(key.removeprefix("remote.").removesuffix(".url"), url)
-        return found
+        return self._read_config().remotes
 
     def _run(self, *arguments: str) -> bytes:
         return self._execute(*self.disarmed(), *arguments)
 
     def disarmed(self) -> tuple[str, ...]:
-        """`-c` options that turn off what the config could run, its filters too; looked up anew when it changes.
+        """`-c` options that turn off what the config could run, its filters too.
 
         Called once before commands are run side by side, so that only one of them has to look.
         """
+        return self._read_config().options
+
+    def _read_config(self) -> _Config:
+        """What matters of the repository's config; read anew when it changes."""
         stamp = tuple(_stamp(path) for path in (self.git_dir() / "config", self.git_dir() / "config.worktree"))
-        # A config that includes others can change without its own stamp changing.
-        if self._options is not None and stamp == self._options_stamp:
-            return self._options
+        if self._config is not None and stamp == self._config_stamp:
+            return self._config
         base = tuple(word for setting in _DISARMED_CONFIG for word in ("-c", setting))
         try:
-            text = self._execute(*base, "config", "-z", "--name-only", "--get-regexp", r"^(filter|include|includeif)\.")
+            text = self._execute(*base, "config", "-z", "--get-regexp", _CONFIG_THAT_MATTERS)
         except GitUnavailable as error:
             if isinstance(error.__cause__, GitCommandNotFound):
                 raise
             text = b""  # exit 1: no such key
-        names = text.decode("utf-8", "surrogateescape").split("\0")
-        drivers = sorted({name.split(".", 1)[1].rsplit(".", 1)[0] for name in names if name.startswith("filter.")})
+        entries = [entry.partition("\n")[::2] for entry in text.decode("utf-8", "surrogateescape").split("\0") if entry]
+        drivers = sorted({key.split(".", 1)[1].rsplit(".", 1)[0] for key, _ in entries if key.startswith("filter.")})
         off: list[str] = []
         for driver in drivers:
             for key, value in (("clean", ""), ("smudge", ""), ("process", ""), ("required", "false")):
                 off += ("-c", f"filter.{driver}.{key}={value}")
-        options = (*base, *off)
-        if not any(name.startswith("include") for name in names):
-            self._options, self._options_stamp = options, stamp
-        return options
+        remotes: dict[str, str] = {}
+        for key, url in entries:
+            if key.startswith("remote.") and url:
+                name = key.removeprefix("remote.").removesuffix(".url")
+                remotes.setdefault(name, url.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+        found = _Config((*base, *off), remotes)
+        # A config that includes others can change without its own stamp changing.
+        if not any(key.startswith("include") for key, _ in entries):
+            self._config, self._config_stamp = found, stamp
+        return found
 
     def _execute(self, *words: str) -> bytes:
         started = time.monotonic()

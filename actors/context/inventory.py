@@ -5,6 +5,7 @@ The list comes from the index, not from the disk: what `.gitignore` leaves out i
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,8 +14,8 @@ from typing import NamedTuple
 import pathspec
 
 _MAX_FILES = 200_000
-_SYMLINK_MODE = "120000"
-_SUBMODULE_MODE = "160000"
+_SYMLINK_MODE = b"120000"
+_SUBMODULE_MODE = b"160000"
 # Folders that a walk without git does not enter: none of them is written by people.
 _SKIPPED = frozenset(
     (
@@ -40,39 +41,48 @@ class Listing(NamedTuple):
     cut: bool
 
 
-def from_git(tracked: bytes, untracked: Iterable[str], deleted: Iterable[str], prefix: str) -> Listing:
-    """The listing from `git ls-files -s -z` and what `git status` said. prefix: the root below the toplevel."""
+class Tracked(NamedTuple):
+    """What git's index holds below the root; fields as in `Listing`. version: the same for the same index."""
+
+    blobs: dict[str, str]
+    unread: dict[str, str]
+    undecodable: int
+    version: bytes
+
+
+def read_index(tracked: bytes, prefix: str) -> Tracked:
+    """What `git ls-files -s -z` says. prefix: the root below the toplevel."""
     unread: dict[str, str] = {}
     blobs: dict[str, str] = {}
     undecodable = 0
-    gone = frozenset(deleted)
+    start = len(prefix.encode())
     for entry in tracked.split(b"\0"):
         head, tab, raw = entry.partition(b"\t")
         if not tab:
             continue
-        path = _inside(raw, prefix)
-        if path is None:
+        try:
+            path = raw[start:].decode("utf-8")
+        except UnicodeDecodeError:
             undecodable += 1
             continue
-        mode, blob, _stage = head.decode("ascii").split(" ")
-        if path in gone:
-            continue
-        blobs[path] = blob
+        mode = head[:6]
+        blobs[path] = head[7:-2].decode("ascii")
         if mode == _SYMLINK_MODE:
             unread[path] = "symlink"
         elif mode == _SUBMODULE_MODE:
             unread[path] = "submodule"
-    new = frozenset(path for path in untracked if path not in blobs and not path.endswith("/"))
+    return Tracked(blobs, unread, undecodable, hashlib.blake2b(tracked, digest_size=16).digest())
+
+
+def from_git(tracked: Tracked, untracked: Iterable[str], deleted: Iterable[str]) -> Listing:
+    """The listing from git's index and what `git status` said."""
+    blobs = tracked.blobs.copy()
+    for path in deleted:
+        blobs.pop(path, None)
+    unread = {path: why for path, why in tracked.unread.items() if path in blobs}
+    new = frozenset(path for path in untracked if path not in tracked.blobs and not path.endswith("/"))
     paths = sorted({*blobs, *new})
-    return Listing(tuple(paths[:_MAX_FILES]), unread, new, blobs, undecodable, len(paths) > _MAX_FILES)
-
-
-def _inside(raw: bytes, prefix: str) -> str | None:
-    try:
-        path = raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
-    return path.removeprefix(prefix)
+    return Listing(tuple(paths[:_MAX_FILES]), unread, new, blobs, tracked.undecodable, len(paths) > _MAX_FILES)
 
 
 def from_walk(root: Path) -> Listing:

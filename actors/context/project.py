@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -19,7 +19,7 @@ from .changes import Commit, Status, last_touched, read_log, read_numstat, read_
 from .fragments import FragmentCache
 from .git import GitDoor, GitUnavailable, find_toplevel
 from .index_client import NearIndex
-from .inventory import Listing, from_git, from_walk
+from .inventory import Listing, Tracked, from_git, from_walk, read_index
 from .metadata import main_languages
 from .reader import Reader
 from .rooted import NotReadable, Root
@@ -61,9 +61,7 @@ class Snapshot(NamedTuple):
 class _Known(NamedTuple):
     """What git said that stays true until its own files change."""
 
-    head: str | None
-    tracked: bytes
-    branch: str | None
+    tracked: Tracked
     remotes: dict[str, str]
     log: tuple[Commit, ...]
 
@@ -86,6 +84,7 @@ class Project:
         self._watches = watches
         self._near_index: NearIndex | None = None
         self._changed: frozenset[str] | None = None
+        self._looked: dict[str, int | str] = {}  # what is known of the size of each file, or why it is not read
         self.watcher: Watcher | None = None
 
     def snapshot(self, *, anew: bool = False) -> Snapshot:
@@ -102,18 +101,18 @@ class Project:
         try:
             state = self._door.state() if self._door is not None else None
         except GitUnavailable as error:
-            return self._without_git(str(error))
+            return self._without_git(str(error), changed)
         is_same = state == self._git_state and not anew
         if is_same and changed is not None and not changed and self._snapshot is not None:
             return self._snapshot
         self._git_state = state
         if self._door is None:
-            return self._without_git(None)
+            return self._without_git(None, changed)
         try:
-            return self._with_git(self._door, anew=not is_same)
+            return self._with_git(self._door, None if anew else changed, anew=not is_same)
         except GitUnavailable as error:
             self._git_state = None
-            return self._without_git(str(error))
+            return self._without_git(str(error), changed)
 
     def take_changed(self) -> frozenset[str] | None:
         """Files seen to change since the last call; None: any may have."""
@@ -132,31 +131,48 @@ class Project:
         if self.watcher is not None:
             self.watcher.stop()
 
-    def _with_git(self, door: GitDoor, *, anew: bool) -> Snapshot:
+    def _with_git(self, door: GitDoor, changed: frozenset[str] | None, *, anew: bool) -> Snapshot:
         known = None if anew else self._known
+        self._forget(changed)
         door.disarmed()
-        # Side by side: each is a process that mostly waits, and a request waits for all of them.
-        with ThreadPoolExecutor(max_workers=3, thread_name_prefix="context-git") as beside:
+        # Side by side: each is a process that mostly waits, and `status` alone takes as long as all that is done here.
+        with ThreadPoolExecutor(max_workers=2, thread_name_prefix="context-git") as beside:
             asked_status = beside.submit(door.status)
             if known is None:
-                asked = beside.submit(door.tracked), beside.submit(door.branch), beside.submit(door.remotes)
-                head = door.head()
-                log = read_log(door.log(head, limit=HISTORY_COMMITS), door.prefix) if head is not None else ()
-                known = _Known(head, asked[0].result(), asked[1].result(), asked[2].result(), log)
-            counted = door.numstat() if known.head is not None else b""
+                asked_log = beside.submit(door.log, "HEAD", limit=HISTORY_COMMITS)
+                tracked = read_index(door.tracked(), door.prefix)
+                self._look_at(tracked.blobs)
+                known = _Known(tracked, door.remotes(), _log_of(asked_log, asked_status, door.prefix))
             said = asked_status.result()
         self._known = known
-        version = _digest(said, counted, known.tracked, repr((known.head, known.branch, known.remotes)).encode())
+        status = read_status(said, door.prefix)
+        differing = [path for path, word in status.changed.items() if word != "untracked"]
+        counted = door.numstat(differing) if differing and status.head is not None else b""
+        version = _digest(said, counted, known.tracked.version, repr(known.remotes).encode())
         if self._snapshot is not None and self._snapshot.version == version:
             return self._snapshot
-        status = read_status(said, door.prefix)
-        listing = from_git(known.tracked, status.untracked, status.deleted, door.prefix)
+        listing = from_git(known.tracked, status.untracked, status.deleted)
         counts = read_numstat(counted, door.prefix) | self._lines_of(status)
         remote = "origin" if "origin" in known.remotes else next(iter(sorted(known.remotes)), None)
         url = known.remotes[remote] if remote else None
         changes = uncommitted(status, counts)
-        facts = GitFacts(known.branch, known.head, known.log, changes, remote, url, None)
+        facts = GitFacts(status.branch, status.head, known.log, changes, remote, url, None)
         return self._keep(listing, facts, version)
+
+    def _forget(self, changed: frozenset[str] | None) -> None:
+        """What was learned of these files does not hold any more; None: of any file."""
+        if changed is None:
+            self._looked.clear()
+        else:
+            for path in changed:
+                self._looked.pop(path, None)
+
+    def _look_at(self, paths: Iterable[str]) -> None:
+        """Learn the size of each file that is not known."""
+        unknown = [path for path in paths if path not in self._looked]
+        with Root(self.root) as root:
+            for path, found in zip(unknown, root.states(unknown), strict=True):
+                self._looked[path] = found if isinstance(found, str) else found.size
 
     def _lines_of(self, status: Status) -> dict[str, tuple[int | None, int | None]]:
         """Lines of new files: git counts none for what it does not track."""
@@ -173,7 +189,8 @@ class Project:
                     counts[path] = (data.count(b"\n") + (not data.endswith(b"\n") and bool(data)), 0)
         return counts
 
-    def _without_git(self, problem: str | None) -> Snapshot:
+    def _without_git(self, problem: str | None, changed: frozenset[str] | None) -> Snapshot:
+        self._forget(changed)
         listing = from_walk(self.root)
         version = _digest(repr((problem, listing.paths)).encode("utf-8", "surrogateescape"))
         if self._snapshot is not None and self._snapshot.version == version:
@@ -181,16 +198,17 @@ class Project:
         return self._keep(listing, _NO_GIT._replace(problem=problem), version)
 
     def _keep(self, listing: Listing, facts: GitFacts, version: str) -> Snapshot:
-        listing.unread.update(dict.fromkeys(self._exclude.match_files(listing.paths), "excluded"))
+        if self._exclude:
+            listing.unread.update(dict.fromkeys(self._exclude.match_files(listing.paths), "excluded"))
+        self._look_at(listing.paths)
         sizes = {}
-        with Root(self.root) as root:
-            for path in listing.paths:
-                if path in listing.unread:
-                    continue
-                try:
-                    sizes[path] = root.stamp(path).size
-                except NotReadable as error:
-                    listing.unread[path] = str(error)
+        for path in listing.paths:
+            if path not in listing.unread:
+                found = self._looked[path]
+                if isinstance(found, int):
+                    sizes[path] = found
+                else:
+                    listing.unread[path] = found
         languages = main_languages(listing.paths)
         self._snapshot = Snapshot(listing, sizes, facts, last_touched(facts.commits), languages, version, {})
         return self._snapshot
@@ -200,6 +218,16 @@ class Project:
         """Read the project's files. Raises OSError when its folder cannot be opened."""
         with Root(self.root) as root:
             yield Reader(root, str(self.root), self._fragments, self.max_file_bytes)
+
+
+def _log_of(asked_log: Future[bytes], asked_status: Future[bytes], prefix: str) -> tuple[Commit, ...]:
+    """The commits; none where there is no commit yet, which git calls an error."""
+    try:
+        return read_log(asked_log.result(), prefix)
+    except GitUnavailable:
+        if read_status(asked_status.result(), prefix).head is None:
+            return ()
+        raise
 
 
 def _digest(*parts: bytes) -> str:

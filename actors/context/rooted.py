@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -17,6 +18,9 @@ from typing import NamedTuple, Self
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _KEEP_OPEN = 64  # directories of one walk
+_KIND = 0o170000  # the bits of a mode that say what a file is
+_NO_NAMES = ("", ".", "..")
+_NO_PATH = "not a path inside the project"
 
 
 class Stamp(NamedTuple):
@@ -65,6 +69,35 @@ class Root:
             raise NotReadable(_why(error)) from error
         return self._checked(found)
 
+    def states(self, paths: Iterable[str]) -> Iterator[Stamp | str]:
+        """The state of each file, or why it is not one we read. Quickest when files of one folder follow each other."""
+        at, fd, why = None, self._fd, ""
+        for path in paths:
+            folder, _, name = path.rpartition("/")
+            if folder != at:
+                at, why = folder, ""
+                try:
+                    fd = self._directory(folder)
+                except OSError as error:
+                    why = _why(error)
+                except NotReadable as error:
+                    why = str(error)
+            if why or name in _NO_NAMES:
+                yield why or _NO_PATH
+                continue
+            try:
+                found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            except OSError as error:
+                yield _why(error)
+                continue
+            if found.st_mode & _KIND == stat.S_IFREG and found.st_dev == self._device:
+                yield Stamp(found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+                continue
+            try:
+                yield self._checked(found)
+            except NotReadable as error:
+                yield str(error)
+
     def read(self, path: str, max_bytes: int) -> tuple[bytes, Stamp]:
         """Up to `max_bytes` of a regular file and its state when it was read. Raises NotReadable."""
         folder, name = _split(path)
@@ -111,8 +144,8 @@ class Root:
 
 def _split(path: str) -> tuple[str, str]:
     folder, _, name = path.rpartition("/")
-    if name in ("", ".", "..") or "\0" in path:
-        raise NotReadable("not a path inside the project")
+    if name in _NO_NAMES or "\0" in path:
+        raise NotReadable(_NO_PATH)
     return folder, name
 
 
