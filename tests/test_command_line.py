@@ -208,6 +208,12 @@ class TestAgents:
         assert "failed" in done.stdout
         assert "broken" in done.stdout
 
+    def test_spawned_quietly_print_their_id_alone(self, run: Run, sidecar: Any) -> None:
+        agent_id = run("agent", "spawn", "go-specialist", "issue-1", "--quiet").stdout.strip()
+        assert sidecar.operator.get(f"/api/agents/{agent_id}").json()["issue_id"] == "issue-1"
+        failed = run("agent", "spawn", "rust-specialist", "issue-1", "-q", "--wait", code=1).stdout.strip()
+        assert sidecar.operator.get(f"/api/agents/{failed}").json()["state"] == "failed"
+
     def test_are_listed_as_the_api_lists_them(self, run: Run, sidecar: Any) -> None:
         sidecar.spawn("go-specialist", "issue-7")
         sidecar.spawn("python-specialist", "issue-8")

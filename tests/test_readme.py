@@ -34,7 +34,9 @@ def test_its_table_of_settings_is_that_of_the_reference() -> None:
     assert shown == documented
 
 
-@pytest.mark.parametrize("page", ["README.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
+@pytest.mark.parametrize(
+    "page", ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
+)
 def test_every_link_leads_to_a_file_of_the_repository(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text)
@@ -57,7 +59,7 @@ def test_every_make_target_it_names_exists() -> None:
 
 def test_its_configuration_is_one(tmp_path: Path) -> None:
     (toml,) = blocks("toml")
-    (tmp_path / "sidecar.toml").write_text(toml + '[profiles.test-engineer]\ncommand = ["true"]\n', encoding="utf-8")
+    (tmp_path / "sidecar.toml").write_text(toml, encoding="utf-8")
     config = load(Flags(), {"XDG_STATE_HOME": str(tmp_path)}, working_dir=tmp_path)
     assert config.profiles.of("python-specialist").command == ("python", "agents/specialist.py")
     assert [trigger.on for trigger in config.triggers] == ["implementation_complete"]

@@ -46,6 +46,7 @@ def agent() -> None:
 @click.option("--env", "environment", multiple=True, metavar="NAME=VALUE", help="For its process; may be repeated.")
 @click.option("--priority", type=click.Choice(["low", "normal", "high"]), default="normal", show_default=True)
 @click.option("--wait", is_flag=True, help="Wait until it has ended; exit code 1 unless it completed.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the agent's id and nothing else.")
 @project_option
 @format_option
 @with_client
@@ -58,6 +59,7 @@ def spawn(
     environment: tuple[str, ...],
     priority: Any,
     wait: bool,
+    quiet: bool,
     project: str | None,
     format_: Format,
 ) -> None:
@@ -67,6 +69,7 @@ def spawn(
 
     \b
     Example: sidecar agent spawn test-engineer issue-7 --env SUITE=fast --priority high
+    Example: sidecar agent spawn test-engineer issue-7 --quiet | xargs sidecar agent logs -f
     """
     spawned = client.spawn(
         agent_type,
@@ -77,12 +80,15 @@ def spawn(
         priority=priority,
         context_requirements=requirements,
     )
-    if not wait:
-        _show(client.call("GET", f"/api/agents/{segment(spawned.agent_id)}"), format_)
-        return
-    status = _until_ended(client, spawned.agent_id)
-    _show(status, format_)
-    if status["state"] != AgentState.COMPLETED:
+    if quiet:
+        click.echo(spawned.agent_id)
+        if not wait:
+            return
+    path = f"/api/agents/{segment(spawned.agent_id)}"
+    status = _until_ended(client, spawned.agent_id) if wait else client.call("GET", path)
+    if not quiet:
+        _show(status, format_)
+    if wait and status["state"] != AgentState.COMPLETED:
         raise SystemExit(REFUSED)
 
 
@@ -210,7 +216,7 @@ def _show(status: dict[str, Any], format_: Format) -> None:
         ("project", text(status["project_id"])),
         ("state", state(status["state"])),
         ("process", as_it_is(status["process_id"])),
-        ("incarnation", f"{status['incarnation']}, {status['restarts']} restarts"),
+        ("incarnation", f"{status['incarnation']}, {_restarts(status['restarts'])}"),
         ("started", clock(status["started_at"])),
         ("ended", clock(status["ended_at"])),
         ("up", seconds(status["uptime_seconds"])),
@@ -219,3 +225,7 @@ def _show(status: dict[str, Any], format_: Format) -> None:
         ("last error", text(status["last_error"])),
     ]
     show_fields(status, [(name, shown) for name, shown in fields if shown], format_)
+
+
+def _restarts(count: int) -> str:
+    return "1 restart" if count == 1 else f"{count} restarts"
