@@ -29,7 +29,6 @@ from .context.options import ContextOptions
 from .context.order import Order
 from .context.project import Project
 from .context.requirements import FilePatterns, checked_requirements, known_requirements
-from .guardian import Owner
 from .messages import (
     BuildContext,
     ClearContext,
@@ -39,6 +38,7 @@ from .messages import (
     FindSpec,
     ListEvents,
 )
+from .owner import Owner
 from .replies import ContextBundle, ContextCleared, ContextNumbers
 from .timers import Timers
 

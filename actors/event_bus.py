@@ -29,7 +29,6 @@ from ..state.models import AgentId, Event, EventId
 from ..state.topics import standard_topic
 from .asking import Fact, Later, Recipient
 from .event_reading import list_events
-from .guardian import Owner
 from .messages import (
     AgentEnded,
     AgentSubscribed,
@@ -46,6 +45,7 @@ from .messages import (
     ReplayDeadLetter,
     TellTriggered,
 )
+from .owner import Owner
 from .replies import EventNumbers, MailboxStatus, Published
 from .timers import Timers
 from .waiters import Waiter
@@ -213,7 +213,7 @@ class EventBus(Owner):
                 traceparent=request.traceparent,
             )
         )
-        later: Later[Published] = Later()
+        later = self.later()
         self._unanswered.append(_Unanswered(later, time.perf_counter()))
         return later
 
@@ -269,8 +269,9 @@ class EventBus(Owner):
 
     def _await(self, request: AwaitEvents) -> Later[Any]:
         me = self.me
-        later = self._room.enter(
-            request, gone=lambda number: me.tell(_WaiterGone(number)), may_wait=not self._is_draining
+        later = self.later()
+        self._room.enter(
+            request, later, gone=lambda number: me.tell(_WaiterGone(number)), may_wait=not self._is_draining
         )
         self._arm()
         return later

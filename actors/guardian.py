@@ -1,27 +1,22 @@
-"""The supervisor of the actors: starts them, starts them again behind the same handle, gives up when they keep dying.
-
-Two kinds of failure, as Pykka 4.5 makes them (its loop stops all actors on a SystemExit, and drops queued messages
-of an actor that dies): a message that cannot be handled costs only that message; a loop that ends costs the requests
-it held, which are answered with Unavailable, and the next incarnation takes over the mailbox.
-"""
+"""The supervisor of the actors: starts them, starts them again behind the same handle, gives up in the end."""
 
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import pykka
 
 from ..state.durations import Durations
-from ..state.errors import SidecarError, Unavailable
+from ..state.errors import Unavailable
 from ..supervision.restart import RestartIntensity, Verdict
-from .asking import Fact, Later, R, Recipient, Request
+from .asking import Fact, Later, R, Request
+from .owner import EndLoop, Envelope, Owner
 
 log = logging.getLogger(__name__)
 
@@ -39,131 +34,6 @@ class ActorStatus(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int
     last_error: str | None
     busy_ms: float
-
-
-class _Envelope(NamedTuple):
-    message: Request[Any] | Fact
-    later: Later[Any] | None
-
-
-class _EndLoop(Fact):
-    """Ends the loop of the incarnation that reads it."""
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-
-
-class LoopEnded(Exception):
-    """Raised in an actor's thread to end its loop."""
-
-
-class Owner(pykka.ThreadingActor):
-    """An actor that owns a piece of state. Subclasses write `handle`, and `on_start`, `release` where they need them.
-
-    `handle` returns the reply, a Later for a reply that comes later, or None for a fact; it may be called in a test
-    without any thread. State is rebuilt in `__init__` or `on_start` of the next incarnation, from the disk.
-    """
-
-    use_daemon_thread = True  # a stuck actor must not keep the process from ending
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._handle: Handle | None = None
-        self._death: str | None = None
-
-    def handle(self, message: Any) -> Any:
-        raise TypeError(f"{type(self).__name__} does not handle {type(message).__name__}")
-
-    def release(self) -> None:
-        """Let go of files and threads; called in the actor's thread when its loop has ended, whatever ended it."""
-
-    def on_receive(self, message: _Envelope) -> None:
-        request, later = message
-        if isinstance(request, _EndLoop):
-            raise LoopEnded(request.reason)
-        started = time.perf_counter()
-        try:
-            reply = self.handle(request)
-        except SidecarError as error:
-            if later is None:
-                log.warning("fact refused actor=%s fact=%s: %s", self._name, type(request).__name__, error)
-            else:
-                later.refuse(error)
-        except Exception as error:
-            log.exception("message failed actor=%s message=%s", self._name, type(request).__name__)
-            if later is not None:
-                later.refuse(error)
-            if self._handle is not None and self._handle.message_failed(error):
-                raise LoopEnded(f"too many messages failed, the last with {error!r}") from error
-        except BaseException as error:
-            # SystemExit from a library would make Pykka stop every actor.
-            raise LoopEnded(f"{error!r} while handling {type(request).__name__}") from error
-        else:
-            if later is not None:
-                _settle(later, reply)
-        finally:
-            if self._handle is not None:
-                self._handle.message_handled(time.perf_counter() - started)
-
-    @property
-    def me(self) -> Recipient:
-        """Where this actor gets its messages, for timers and callbacks that must come back to it."""
-        if self._handle is None:
-            raise RuntimeError(f"{type(self).__name__} runs without a handle")
-        return self._handle
-
-    @property
-    def _name(self) -> str:
-        return self._handle.name if self._handle is not None else type(self).__name__
-
-    def _actor_loop(self) -> None:
-        try:
-            super()._actor_loop()
-        finally:
-            try:
-                self.release()
-            except Exception as error:
-                log.exception("actor could not release what it held actor=%s", self._name)
-                self._death = self._death or repr(error)
-            if self._handle is not None:
-                self._handle.loop_ended(self, self._death)
-
-    def _actor_loop_teardown(self) -> None:
-        """Pykka would drop the mailbox here; the handle keeps it for the next incarnation instead."""
-
-    def _handle_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:
-        self._death = str(exception_value) or repr(exception_value)
-        super()._handle_failure(exception_type, exception_value, traceback)
-
-    def mailbox_depth(self) -> int:
-        return self.actor_inbox.qsize() if isinstance(self.actor_inbox, queue.Queue) else 0
-
-    def left_in_mailbox(self) -> list[_Envelope]:
-        """Messages that this incarnation never looked at, oldest first."""
-        left = []
-        while not self.actor_inbox.empty():
-            message = self.actor_inbox.get().message
-            if isinstance(message, _Envelope) and not isinstance(message.message, _EndLoop):
-                left.append(message)
-        return left
-
-
-def _settle(later: Later[Any], reply: Any) -> None:
-    if not isinstance(reply, Later):
-        later.answer(reply)
-        return
-
-    def pass_on(answered: Later[Any]) -> None:
-        if answered.cancelled():
-            later.refuse(Unavailable("the actor withdrew the request"))
-        elif (error := answered.exception()) is not None:
-            later.refuse(error)
-        elif not later.answer(answered.result()):
-            answered.was_unclaimed()
-
-    reply.add_done_callback(pass_on)  # type: ignore[arg-type]  # typeshed: callbacks take the base class
-    # An asker who gave up lets the actor see it, so that it drops the waiter.
-    later.add_done_callback(lambda asked: asked.cancelled() and reply.cancel())
 
 
 class Handle:
@@ -188,7 +58,7 @@ class Handle:
         self._restarted = restarted
         self._lock = threading.Lock()
         self._running: Owner | None = None
-        self._waiting: deque[_Envelope] = deque()
+        self._waiting: deque[Envelope] = deque()
         self._in_flight: set[Later[Any]] = set()
         self._deaths: tuple[float, ...] = ()
         self._message_failures: tuple[float, ...] = ()
@@ -205,32 +75,36 @@ class Handle:
 
     def tell(self, fact: Fact) -> None:
         """Send a fact. Kept for the next incarnation if none runs just now; dropped once the actor is stopped."""
-        self._send(_Envelope(fact, None))
+        self.send((Envelope(fact, None),))
 
     def request(self, request: Request[R]) -> Later[R]:
         later: Later[R] = Later()
-        with self._lock:
-            if self._state in ("stopped", "failed"):
-                later.refuse(Unavailable(f"{self._name} is not running"))
-                return later
-            self._in_flight.add(later)
-        later.add_done_callback(self._in_flight.discard)
-        self._send(_Envelope(request, later))
+        self.send((Envelope(request, later),))
         return later
 
-    def _send(self, envelope: _Envelope) -> None:
-        # Under the lock, so that no message slips into the mailbox of an incarnation that has just ended.
+    def send(self, envelopes: tuple[Envelope, ...]) -> None:
+        """Send messages that are handled one after the other, without any other in between. See tell and request."""
         with self._lock:
-            if self._running is not None:
-                try:
-                    self._running.actor_ref.tell(envelope)
-                except pykka.ActorDeadError:
-                    # Its loop has ended and is about to say so: a fact goes on to the next incarnation, and a
-                    # request is refused with all the others that were in flight.
-                    if envelope.later is None:
-                        self._waiting.append(envelope)
-            elif self._state not in ("stopped", "failed"):
-                self._waiting.append(envelope)
+            is_over = self._state in ("stopped", "failed")
+            for _, later in envelopes:
+                if later is not None and not is_over:
+                    self._in_flight.add(later)
+                    later.add_done_callback(self._in_flight.discard)
+            self._post(envelopes)
+        if is_over:
+            self._refuse(tuple(later for _, later in envelopes if later is not None), "is not running")
+
+    def _post(self, envelopes: tuple[Envelope, ...]) -> None:
+        # Under the lock, so that no message slips into the mailbox of an incarnation that has just ended.
+        if self._running is not None:
+            try:
+                self._running.actor_ref.tell(envelopes)
+            except pykka.ActorDeadError:
+                # Its loop has ended and is about to say so: a fact goes on to the next incarnation, and a
+                # request is refused with all the others that were in flight.
+                self._waiting.extend(envelope for envelope in envelopes if envelope.later is None)
+        elif self._state not in ("stopped", "failed"):
+            self._waiting.extend(envelopes)
 
     def start(self) -> None:
         """Start the first incarnation. Raises what the actor's constructor raises."""
@@ -240,7 +114,7 @@ class Handle:
 
     def restart(self, reason: str) -> None:
         """End the running incarnation and start the next; requests it holds are answered with Unavailable."""
-        self.tell(_EndLoop(reason))
+        self.tell(EndLoop(reason))
 
     def stop(self) -> None:
         """Stop after what is in the mailbox now; waits up to STOP_WITHIN_S. Nothing is started again."""
@@ -251,7 +125,7 @@ class Handle:
             running.actor_ref.stop(block=False)
             if not self._ended.wait(STOP_WITHIN_S):
                 log.error("actor did not stop actor=%s within_s=%g", self._name, STOP_WITHIN_S)
-        self._refuse(tuple(self._in_flight), "has stopped")
+        self._refuse(tuple(self._in_flight), "has stopped before it could answer")
 
     def status(self) -> ActorStatus:
         running = self._running
@@ -296,7 +170,7 @@ class Handle:
             return
         reason = death or "its loop ended"
         self._last_error = reason
-        self._refuse(held, "was restarted")
+        self._refuse(held, "was restarted before it could answer")
         self._restart_or_give_up(reason)
 
     def _restart_or_give_up(self, reason: str) -> None:
@@ -318,7 +192,7 @@ class Handle:
         with self._lock:
             self._state = "failed"
             self._waiting.clear()
-        self._refuse(tuple(self._in_flight), "has failed")
+        self._refuse(tuple(self._in_flight), "has failed before it could answer")
         log.critical("actor given up actor=%s restarts=%d reason=%s", self._name, self._restarts, reason)
         self._gave_up(self._name, reason)
 
@@ -332,14 +206,14 @@ class Handle:
             self._running = owner
             self._message_failures = ()
             while self._waiting:
-                owner.actor_ref.tell(self._waiting.popleft())
+                owner.actor_ref.tell((self._waiting.popleft(),))
             self._state = "running"
         pykka.ActorRegistry.register(owner.actor_ref)
         owner._start_actor_loop()
 
     def _refuse(self, held: tuple[Later[Any], ...], what: str) -> None:
         for later in held:
-            later.refuse(Unavailable(f"{self._name} {what} before it could answer"))
+            later.refuse(Unavailable(f"{self._name} {what}"))
 
 
 class Guardian:

@@ -23,7 +23,6 @@ from ..state.models import ResultId, StoredResult
 from ..state.stored_results import Answer, StoredResults, digest_of
 from ..supervision.profile import Profiles
 from .asking import Later, Recipient
-from .guardian import Owner
 from .messages import (
     CountResults,
     FindResults,
@@ -36,6 +35,7 @@ from .messages import (
     TimeToForget,
     TimeToSettle,
 )
+from .owner import Owner
 from .replies import ResultNumbers, ResultPage, Stored
 from .result_compaction import ResultCompaction
 from .result_outbox import ResultOutbox, next_agents, stored

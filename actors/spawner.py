@@ -34,15 +34,15 @@ from ..supervision.launch import check_environment, check_text, inherited
 from ..supervision.profile import Profiles
 from . import messages as m
 from .adoption import adopt
-from .agent import RUNS, Agent, AgentDue, CensusDue, CensusTaken, LogsDue, ProcessExited, QueueDue, SaveDue, Then
+from .agent import ENDED, RUNS, Agent, AgentDue, CensusDue, CensusTaken, LogsDue, ProcessExited, QueueDue, SaveDue, Then
 from .agent_book import AgentBook
 from .agent_numbers import count, with_one_more
 from .agent_tokens import AgentTokens
 from .announcer import AnnouncementAnswered, AnnouncementDue, Announcer
 from .asking import Later, Recipient
-from .guardian import Owner
 from .keeper import Keeper
 from .log_following import LogFollowing
+from .owner import Owner
 from .replies import SpawnedAgent
 from .starting import Starting
 from .timers import Timers
@@ -51,6 +51,7 @@ from .triggers import Triggers
 log = logging.getLogger(__name__)
 
 _SAVE_AGAIN_S = 1.0
+_FORGET_TOKENS_EVERY_S = 60.0  # there may be thousands to go through
 _DRAIN_MARGIN = 0.7  # of the time to drain, before SIGKILL: the rest is for what comes after it
 
 SpawnerFact = (
@@ -97,6 +98,7 @@ class Spawner(Owner):
         self._logs = AgentLogs(storage / "logs", max_bytes=int(options.log_max_mb * 2**20))
         self._drained: list[tuple[Later[int], int]] = []
         self._is_saving_later = False
+        self._forget_tokens_at = 0.0
 
     def on_start(self) -> None:
         self._announcer = Announcer(self._registry, self._bus, self._timers, self.me)
@@ -125,7 +127,7 @@ class Spawner(Owner):
         )
         self._agents = book.agents
         for record in self._registry.agents.values():
-            self._agents[record.spec.agent_id] = Agent(record, self._profiles.of(record.spec.agent_type))
+            book.add(Agent(record, self._profiles.of(record.spec.agent_type)))
         self._keeper.open()
         adopt(self._keeper)
         self._keeper.sweep()  # for what belongs to nobody any more
@@ -232,7 +234,8 @@ class Spawner(Owner):
             created_at=utc_now(),
         )
         self._registry.put_now(record)
-        agent = self._agents[spec.agent_id] = Agent(record, profile)
+        agent = Agent(record, profile)
+        self._keeper.book.add(agent)
         self._keeper.run_queue()
         return self._first_answer(agent)
 
@@ -362,18 +365,24 @@ class Spawner(Owner):
 
     def _forget_the_oldest(self) -> None:
         """Those that ended long ago leave the list, and their logs the disk; the totals keep counting them."""
-        ended = sorted(
-            (a for a in self._agents.values() if a.record.state.has_ended), key=lambda a: a.record.ended_at or utc_now()
-        )
-        for agent in ended[: max(0, len(ended) - self._options.keep_ended)]:
-            record = agent.record
-            where = (record.spec.project_id, record.spec.agent_type)
-            tally = self._registry.tallies.get(where) or Tally(project_id=where[0], agent_type=where[1])
-            self._registry.put(with_one_more(tally, record))
-            self._registry.put(Forgotten(agent_id=agent.id))
-            self._logs.remove(record.serial)
-            del self._agents[agent.id]
-        self._tokens.forget_expired(now=utc_now())
+        book = self._keeper.book
+        too_many = book.count(*ENDED) - self._options.keep_ended
+        if too_many > 0:
+            ended = sorted(book.in_state(*ENDED), key=lambda a: a.record.ended_at or utc_now())
+            for agent in ended[:too_many]:
+                self._forget(agent)
+        if (now := time.monotonic()) >= self._forget_tokens_at:
+            self._forget_tokens_at = now + _FORGET_TOKENS_EVERY_S
+            self._tokens.forget_expired(now=utc_now())
+
+    def _forget(self, agent: Agent) -> None:
+        record = agent.record
+        where = (record.spec.project_id, record.spec.agent_type)
+        tally = self._registry.tallies.get(where) or Tally(project_id=where[0], agent_type=where[1])
+        self._registry.put(with_one_more(tally, record))
+        self._registry.put(Forgotten(agent_id=agent.id))
+        self._logs.remove(record.serial)
+        self._keeper.book.forget(agent)
 
 
 def _digest(request: m.SpawnAgent) -> str:

@@ -25,6 +25,7 @@ class Waiter:
         self,
         number: int,
         request: AwaitEvents,
+        later: Later[EventBatch],
         event_filter: EventFilter,
         mailbox: Mailbox | None,
         place: int,
@@ -36,7 +37,7 @@ class Waiter:
         self.mailbox = mailbox
         self.place = place
         self.deadline = deadline
-        self.later: Later[EventBatch] = Later()
+        self.later = later
         self.is_superseded = False
 
 
@@ -62,10 +63,16 @@ class Waiters:
         return iter(tuple(self._all.values()))
 
     def add(
-        self, request: AwaitEvents, event_filter: EventFilter, mailbox: Mailbox | None, place: int, deadline: float
+        self,
+        request: AwaitEvents,
+        later: Later[EventBatch],
+        event_filter: EventFilter,
+        mailbox: Mailbox | None,
+        place: int,
+        deadline: float,
     ) -> Waiter:
         """Let `request` wait. An older waiter on the same mailbox is superseded: it gets nothing any more."""
-        waiter = Waiter(next(self._numbers), request, event_filter, mailbox, place, deadline)
+        waiter = Waiter(next(self._numbers), request, later, event_filter, mailbox, place, deadline)
         self._all[waiter.number] = waiter
         for event_type in request.event_types or (_EVERY_TYPE,):
             self._by_type.setdefault((request.project_id, event_type), {})[waiter.number] = waiter

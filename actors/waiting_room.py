@@ -71,10 +71,13 @@ class WaitingRoom:
     def is_waited_on(self, key: MailboxKey) -> bool:
         return self._waiters.is_waited_on(key)
 
-    def enter(self, request: AwaitEvents, *, gone: Callable[[int], None], may_wait: bool) -> Later[EventBatch]:
+    def enter(
+        self, request: AwaitEvents, later: Later[EventBatch], *, gone: Callable[[int], None], may_wait: bool
+    ) -> None:
         """Look at the log for `request`; what is not there now is waited for, if it `may_wait`.
 
-        gone: called with the waiter's number, from any thread, when its client has gone away.
+        later: answered when `answers` are given. gone: called with the waiter's number, from any thread, when its
+        client has gone away.
         """
         event_filter = compile_filter(request.filter)
         event_log = self._log_of(request.project_id)
@@ -88,7 +91,7 @@ class WaitingRoom:
             mailbox.begin_wait(event_log, ack=request.ack, is_proxied=request.is_proxied, now=now)
             self._mailboxes.changed(mailbox)
         timeout_s = min(request.timeout_s, self._max_wait_s) if may_wait else 0.0
-        waiter = self._waiters.add(request, event_filter, mailbox, reading.place, time.monotonic() + timeout_s)
+        waiter = self._waiters.add(request, later, event_filter, mailbox, reading.place, time.monotonic() + timeout_s)
         batch = self._look(waiter, reading)
         if batch is None and timeout_s <= 0:
             batch = self._timed_out(waiter, reading)
@@ -96,8 +99,7 @@ class WaitingRoom:
             self._answer(waiter, batch)
         else:
             number = waiter.number
-            waiter.later.add_done_callback(lambda later: gone(number) if later.cancelled() else None)
-        return waiter.later
+            later.add_done_callback(lambda later: gone(number) if later.cancelled() else None)
 
     def leave(self, number: int) -> None:
         """The client has gone; nothing will be handed to it."""

@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from ..actors.asking import Recipient
 from ..actors.guardian import ActorStatus
+from ..actors.turns import TurnByTurn
 from ..state.durations import Durations
 from ..state.errors import BodyTooLarge, InvalidRequest, SidecarError, Unavailable
 from ..state.identity import Caller, Permission
@@ -130,7 +131,7 @@ class Actors:
     """The four owners of state, by the names that routes send to."""
 
     spawner: Recipient
-    bus: Recipient
+    bus: TurnByTurn  # it gets what the I/O loop reads in a turn as one message
     results: Recipient
     contexts: Recipient
 

@@ -30,6 +30,7 @@ from ..actors.messages import AnswerWaiters, Drain
 from ..actors.result_store import ResultStore
 from ..actors.spawner import Spawner
 from ..actors.timers import Timers
+from ..actors.turns import TurnByTurn
 from ..state.clock import utc_now
 from ..state.errors import ConfigError, InvalidRequest, SidecarError
 from ..state.identity import Revocations, TokenKey
@@ -204,7 +205,7 @@ def _actors(
             timers=timers,
         ),
     )
-    return Actors(spawner=spawner, bus=bus, results=results, contexts=contexts)
+    return Actors(spawner=spawner, bus=TurnByTurn(bus), results=results, contexts=contexts)
 
 
 def _server(
@@ -244,7 +245,7 @@ def _serving(application: Application, sock: socket.socket, server: Server) -> I
 
     Agents that are told to stop still hand in what they have, so the port closes only when they have ended.
     """
-    http = make_server(application, sock)
+    http = make_server(application, sock, after_input=server.actors.bus.flush)
     loop = threading.Thread(target=http.run, name="http", daemon=True)
     loop.start()
     try:
@@ -258,7 +259,7 @@ def _serving(application: Application, sock: socket.socket, server: Server) -> I
         loop.join(timeout=CLOSE_S)
 
 
-def make_server(application: Application, sock: socket.socket) -> io_loop.Server:
+def make_server(application: Application, sock: socket.socket, *, after_input: Callable[[], None]) -> io_loop.Server:
     """The HTTP server over a socket that listens. It parks requests that wait: see parking.py."""
     return io_loop.make_server(
         application,
@@ -268,6 +269,7 @@ def make_server(application: Application, sock: socket.socket) -> io_loop.Server
         render_refusal=render_refusal,
         limit_of=body_limits(ROUTES),
         find_quick=application.find_quick,
+        after_input=after_input,
     )
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from sidecar.actors.asking import Fact, Later, Request, ask
-from sidecar.actors.guardian import Guardian, Handle, Owner
+from sidecar.actors.guardian import Guardian, Handle
+from sidecar.actors.owner import Owner
 from sidecar.actors.timers import Timers
 from sidecar.state.errors import NotFound, Unavailable
 from sidecar.supervision.restart import RestartIntensity

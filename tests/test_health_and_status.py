@@ -41,7 +41,7 @@ def test_health_counts_the_agents_that_run(sidecar: Any) -> None:
 @pytest.mark.parametrize(("actor", "check"), [("event_bus", "event_bus"), ("result_store", "storage")])
 def test_health_is_503_while_an_actor_does_not_answer(sidecar: Any, actor: str, check: str) -> None:
     actors = sidecar.sidecar.server.actors
-    {"event_bus": actors.bus, "result_store": actors.results}[actor].stop()
+    {"event_bus": actors.bus.handle, "result_store": actors.results}[actor].stop()
     answer = sidecar.client().get("/health")
     assert (answer.status_code, answer.json()["status"]) == (503, "unhealthy")
     assert answer.json()["checks"][check] == "does not answer"

@@ -1,6 +1,6 @@
 """What we build on that Waitress and Pykka do not promise. A new version that changes any of it fails here first.
 
-Waitress: http/loop: parking.py, watched_channel.py, connection.py, io_loop.py. Pykka: actors/guardian.py.
+Waitress: http/loop: parking.py, watched_channel.py, connection.py, io_loop.py. Pykka: actors/owner.py.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TASK = (
     "service finish write build_response_header set_close_on_finish has_body complete wrote_header status "
     "content_length chunked_response close_on_finish"
 )
-PARSER = "received close completed error version"
+PARSER = "received parse_header get_body_stream close completed error version"
 DISPATCHER = "add_task set_thread_count shutdown queue_logger"
 
 
@@ -83,7 +83,9 @@ PYKKA_HAS = {"_start_actor_loop", "_actor_loop", "_actor_loop_teardown", "_handl
         ("http/loop/watched_channel.py", WAITRESS_HAS),
         ("http/loop/connection.py", WAITRESS_HAS),
         ("http/loop/io_loop.py", WAITRESS_HAS),
+        ("http/loop/request_parser.py", WAITRESS_HAS),
         ("actors/guardian.py", PYKKA_HAS),
+        ("actors/owner.py", PYKKA_HAS),
     ],
 )
 def test_no_other_private_name_is_used(path: str, allowed: set[str]) -> None:

@@ -205,7 +205,7 @@ def test_a_second_signal_ends_it_and_its_agents_at_once(serve: Serve, tmp_path: 
 
 def test_an_actor_that_keeps_dying_ends_the_server_with_an_error(start_sidecar: Any) -> None:
     sidecar = start_sidecar()
-    bus = sidecar.sidecar.server.actors.bus
+    bus = sidecar.sidecar.server.actors.bus.handle
     directory = sidecar.storage / "events"
     directory.rename(sidecar.storage / "gone")
     directory.write_text("no directory")

@@ -65,8 +65,10 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         poller: Poller,
         render_refusal: RenderRefusal | None,
         parser_class: type[RequestParser],
+        after_input: Callable[[], None],
     ) -> None:
         self.poller = poller
+        self._after_input = after_input
         self.parser_class = parser_class
         self.sees_hangup = hasattr(select, "epoll") and isinstance(poller, select.epoll)
         self.render_refusal = render_refusal
@@ -131,10 +133,12 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
             self._is_running = True
         self._clean_up()
         try:
+            self._after_input()
             while not self._stops:
                 self._turn()
         finally:
             self._shut()
+            self._after_input()
 
     def _turn(self) -> None:
         ready, has_callers = [], False
@@ -148,6 +152,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
                     connection.notice_end()
         for connection, flags in ready:
             self._on_events(connection, flags)
+        self._after_input()
         if has_callers:  # last, because a new connection may get the descriptor of one that was closed just now
             self._accept()
         for _ in range(len(self._posts)):
@@ -157,6 +162,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         for act in self.deadlines.pop_due(monotonic_s()):
             self._act(act)
         self._look_after_connections()
+        self._after_input()
 
     def _wait(self) -> list[tuple[int, int]]:
         self._is_asleep = True
@@ -330,6 +336,7 @@ def make_server(
     render_refusal: RenderRefusal | None = None,
     limit_of: LimitOf | None = None,
     find_quick: FindQuick = lambda method, path: None,  # noqa: ARG005
+    after_input: Callable[[], None] = lambda: None,
     poller: Poller | None = None,
 ) -> Server:
     """A server that listens from now on; `port` 0 picks a free one, `sock` is one that is bound already.
@@ -337,7 +344,8 @@ def make_server(
     connection_limit: cut to what the process may have open, see fit_connection_limit. max_body_bytes, limit_of: larger
     request bodies are refused before they reach the application. render_refusal: headers and body, from status and
     reason, for what never reaches the application (malformed requests) or what it let fail. find_quick: by method and
-    path, a function that never waits for anything and so may answer in the I/O thread.
+    path, a function that never waits for anything and so may answer in the I/O thread. after_input: called in the
+    I/O thread when it begins, and whenever it has read what there was to read.
     """
     if sock is None:
         sock = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -368,6 +376,7 @@ def make_server(
         poller=poller or make_poller(),
         render_refusal=render_refusal,
         parser_class=parser_of(limit_of or (lambda method, path: max_body_bytes), find_quick),  # noqa: ARG005
+        after_input=after_input,
     )
 
 

@@ -17,7 +17,8 @@ import msgspec
 from tinydb import TinyDB
 
 from sidecar.actors.asking import Later, Request
-from sidecar.actors.guardian import Guardian, Handle, Owner
+from sidecar.actors.guardian import Guardian, Handle
+from sidecar.actors.owner import Owner
 from sidecar.state.models import AgentId, ResultId, StoredResult
 from sidecar.state.stored_results import StoredResults
 

@@ -1,0 +1,50 @@
+"""An actor as a loop sees it: what the loop sends in one turn reaches the actor together, as one message.
+
+To hand a message to another thread and wake it costs as much as to handle it. A loop that reads sixteen publishes in
+a turn wakes the actor once, and the actor commits them once.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from .asking import Fact, Later, R, Request
+from .guardian import Handle
+from .owner import Envelope
+
+
+class TurnByTurn:
+    """Implements `asking.Recipient` for the thread that calls `flush` after each of its turns, and for all others.
+
+    What other threads send goes at once.
+    """
+
+    def __init__(self, handle: Handle) -> None:
+        self.handle = handle
+        self._loop: int | None = None
+        self._sent: list[Envelope] = []
+
+    @property
+    def name(self) -> str:
+        return self.handle.name
+
+    def tell(self, fact: Fact) -> None:
+        self._send(Envelope(fact, None))
+
+    def request(self, request: Request[R]) -> Later[R]:
+        later: Later[R] = Later()
+        self._send(Envelope(request, later))
+        return later
+
+    def _send(self, envelope: Envelope) -> None:
+        if threading.get_ident() == self._loop:
+            self._sent.append(envelope)
+        else:
+            self.handle.send((envelope,))
+
+    def flush(self) -> None:
+        """Send what this turn has brought. Called by one thread only, the loop's."""
+        self._loop = threading.get_ident()
+        if self._sent:
+            sent, self._sent = self._sent, []
+            self.handle.send(tuple(sent))
