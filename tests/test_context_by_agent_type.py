@@ -230,14 +230,18 @@ def test_coverage_is_a_share_of_lines_or_unknown(path: str, text: str, percent: 
     assert coverage.percent(path, text) == percent
 
 
+def _types(paths: tuple[str, ...]) -> tuple[str, ...]:
+    return metadata.project_types(paths, metadata.main_languages(paths))
+
+
 def test_the_largest_part_of_a_project_is_its_type() -> None:
-    assert metadata.project_types(("src/a.rs", "src/b.rs", "Cargo.toml", "package.json", "x.js")) == (
+    assert _types(("src/a.rs", "src/b.rs", "Cargo.toml", "package.json", "x.js")) == (
         "rust",
         "javascript",
     )
-    assert metadata.project_types(("a.ts", "package.json")) == ("typescript",)
-    assert metadata.project_types(("a.py",)) == ("python",)
-    assert metadata.project_types(()) == ()
+    assert _types(("a.ts", "package.json")) == ("typescript",)
+    assert _types(("a.py",)) == ("python",)
+    assert _types(()) == ()
     assert metadata.main_languages(("main.go", *(f"testdata/{n}.tf" for n in range(9)))) == ("go", "terraform")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import eq
 from typing import Any, NamedTuple
 
 from ...state.errors import ContextFailed
@@ -58,7 +59,7 @@ def _is_still_true(kept: Built, order: Order, snapshot: Snapshot, reader: Reader
     """Whether nothing has changed since; every file that was sent is looked at."""
     if kept.index_state != "ready" or kept.project_version != snapshot.version or kept.order_version != order.version:
         return False
-    return all(reader.stamp(path) == stamp for path, stamp in kept.stamps)
+    return all(map(eq, reader.states(path for path, _ in kept.stamps), (stamp for _, stamp in kept.stamps)))
 
 
 def _tell(index: Index, project: Project, snapshot: Snapshot) -> None:
@@ -112,12 +113,15 @@ class _Build:
         left_out += packed.omitted
         left_out += [Omission(path, reason, None) for path, reason in sorted(snapshot.listing.unread.items())]
         rest = omitted(left_out, max_bytes=self._shares[Share.OMITTED])
-        context = front + b',"relevant_files":' + joined(packed.files) + b"," + rest.data + b"}"
+        files = (b',"relevant_files":', *(packed.parts or (b"[",)), b"],")
         strategy = packed.strategy if packed.truncated else "none" if sections_whole else "sections_only"
-        after = self._after(len(context), len(packed.files), strategy, selection.index_state)
-        core = head + b',"context":' + context + b"," + after[1:]
-        stamps = (*packed.stamps, *self._stamps)
-        return Built(core, etag_of(core), snapshot.version, order.version, selection.index_state, stamps)
+        size = len(front) + sum(map(len, files)) + len(rest.data) + 1
+        after = self._after(size, packed.file_count, strategy, selection.index_state)
+        # One join: every copy of ten megabytes costs as much as to read a hundred files.
+        core = b"".join((head, b',"context":', front, *files, rest.data, b"},", after[1:]))
+        etag = etag_of((head, front, *packed.tags, rest.data, after))
+        stamps = sorted((*packed.stamps, *self._stamps))  # by path, so that each folder is opened once
+        return Built(core, etag, snapshot.version, order.version, selection.index_state, tuple(stamps))
 
     def _front(self, left_out: list[Omission]) -> tuple[bytes, bool]:
         """The sections before the files, and whether nothing of them was cut."""
@@ -183,7 +187,7 @@ class _Build:
             packed = pack_excerpts(chosen, cut, self._reader, sizes, max_bytes=room)
         else:
             packed = pack(chosen, self._reader, sizes, max_bytes=room)
-        if not packed.files:  # nothing of the agent's own kind can be sent
+        if not packed.file_count:  # nothing of the agent's own kind can be sent
             packed = pack(anything(self._snapshot), self._reader, sizes, max_bytes=room)
         return packed
 
@@ -197,7 +201,7 @@ class _Build:
                 self._stamps.append((path, found[1]))
         depends_on, warnings = metadata.dependencies(texts)
         report, covered = self._coverage()
-        types = self._snapshot.once("types", lambda: metadata.project_types(paths))
+        types = self._snapshot.once("types", lambda: metadata.project_types(paths, self._snapshot.languages))
         pairs: list[tuple[str, bytes]] = [
             ("project_type", encode(types[0] if types else "unknown")),
             ("project_types", encode(types[:10])),

@@ -6,8 +6,9 @@ The only place with the wire names of a context; the caps are counted on what is
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,17 +24,23 @@ def encode(value: Any) -> bytes:
     return _ENCODER.encode(value)
 
 
+@lru_cache(maxsize=4096)
+def _told_at(seconds: int) -> bytes:
+    """A checkout writes thousands of files in a few seconds."""
+    return rfc3339(datetime.fromtimestamp(seconds, UTC)).encode()
+
+
 def rfc3339(when: datetime) -> str:
     """Whole seconds and `Z`."""
     return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Fragment(NamedTuple):
-    """One file ready to send, without its closing brace. is_whole: nothing of it was cut. size: of the file."""
+    """One file ready to send, without its closing brace. tag: changes when data does. is_whole: nothing was cut."""
 
     data: bytes
+    tag: bytes
     is_whole: bool
-    size: int
     redacted: int
 
 
@@ -46,17 +53,14 @@ def fragment(path: str, language: str, stamp: Stamp, text: Text, *, max_bytes: i
     is_whole = not cut and len(body) <= max_bytes
     if not is_whole:
         body = encode(head_that_fits(text.text, max_bytes))
-    return Fragment(
-        _described(path, language, stamp, text, body, truncated=not is_whole), is_whole, stamp.size, text.redacted
-    )
+    return _described(path, language, stamp, text, body, is_whole=is_whole)
 
 
 def excerpt_fragment(path: str, language: str, stamp: Stamp, text: Text, spans: list[tuple[int, int]]) -> Fragment:
     """Some lines of the file. spans: start and end from 0, end excluded; told from 1, end included."""
     content = encode(excerpt(text.text, spans))
-    data = _described(path, language, stamp, text, content, truncated=True)
-    told = [{"start_line": start + 1, "end_line": end} for start, end in spans]
-    return Fragment(data + b',"excerpts":' + encode(told), False, stamp.size, text.redacted)
+    told = encode([{"start_line": start + 1, "end_line": end} for start, end in spans])
+    return _described(path, language, stamp, text, content, is_whole=False, more=b',"excerpts":' + told)
 
 
 def excerpt(text: str, spans: list[tuple[int, int]]) -> str:
@@ -71,20 +75,28 @@ def excerpt(text: str, spans: list[tuple[int, int]]) -> str:
     return "".join(parts)
 
 
-def _described(path: str, language: str, stamp: Stamp, text: Text, content: bytes, *, truncated: bool) -> bytes:
-    modified = datetime.fromtimestamp(stamp.mtime_ns // 1_000_000_000, UTC)
-    about: dict[str, Any] = {
-        "last_modified": rfc3339(modified),
-        "size": stamp.size,
-        "language": language,
-        "checksum": text.checksum or None,
-        "truncated": truncated,
-    }
+def _described(
+    path: str, language: str, stamp: Stamp, text: Text, content: bytes, *, is_whole: bool, more: bytes = b""
+) -> Fragment:
+    about = b'"last_modified":"%b","size":%d,"language":%b,"checksum":%b,"truncated":%b' % (
+        _told_at(stamp.mtime_ns // 1_000_000_000),
+        stamp.size,
+        encode(language),
+        encode(text.checksum or None),
+        b"false" if is_whole else b"true",
+    )
     if text.encoding != "utf-8":
-        about["encoding"] = text.encoding
+        about += b',"encoding":' + encode(text.encoding)
     if text.redacted:
-        about["redacted"] = text.redacted
-    return b'{"path":' + encode(path) + b',"content":' + content + b"," + encode(about)[1:-1]
+        about += b',"redacted":%d' % text.redacted
+    about += more
+    name = encode(path)
+    # The checksum stands for the content: to digest every byte once more would take as long as to join them.
+    tag = b"%b %d " % (name, len(content)) + about
+    if not text.checksum:
+        tag += hashlib.blake2b(content, digest_size=16).digest()
+    data = b"".join((b'{"path":', name, b',"content":', content, b",", about))
+    return Fragment(data, tag, is_whole, text.redacted)
 
 
 def head_that_fits(text: str, max_bytes: int) -> str:
@@ -108,9 +120,13 @@ def members(pairs: Sequence[tuple[str, bytes]]) -> bytes:
     return b"{" + b",".join(b'"' + name.encode() + b'":' + value for name, value in pairs)
 
 
-def etag_of(core: bytes) -> str:
-    """Weak: two answers of one tag differ in when they were given."""
-    return f'W/"{hashlib.blake2b(core, digest_size=16).hexdigest()}"'
+def etag_of(parts: Iterable[bytes]) -> str:
+    """Weak: two answers of one tag differ in when they were given. parts: what changes when the answer does."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(b"%d " % len(part))
+        digest.update(part)
+    return f'W/"{digest.hexdigest()}"'
 
 
 def finished(core: bytes, *, cache_hit: bool, at: datetime) -> bytes:

@@ -18,6 +18,9 @@ class FragmentCache:
         self._kept: OrderedDict[tuple[str, ...], tuple[Stamp, Fragment]] = OrderedDict()
         self._lock = threading.Lock()
 
+    def __contains__(self, key: tuple[str, ...]) -> bool:
+        return key in self._kept
+
     def get(self, key: tuple[str, ...], stamp: Stamp) -> Fragment | None:
         with self._lock:
             found = self._kept.get(key)

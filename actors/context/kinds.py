@@ -140,7 +140,7 @@ _MANIFEST = re.compile(
 )
 _TEST = re.compile(
     r"(?:^|/)(?:tests?|testing|__tests__|spec|specs|e2e|testdata|__snapshots__|fixtures)/|(?:^|/)(?:test_|tests?\.)[^/]*$|(?:^|/)conftest\.py$"
-    r"|[^/]*(?:_test|_tests|_spec|\.test|\.spec|-test|-spec)\.[A-Za-z0-9]+$|(?:^|/)[^/]*(?:Tests?|Spec|IT)\.(?:java|kt|scala|cs|swift|groovy)$"
+    r"|(?:_test|_tests|_spec|\.test|\.spec|-test|-spec)\.[A-Za-z0-9]+$|(?:^|/)[^/]*(?:Tests?|Spec|IT)\.(?:java|kt|scala|cs|swift|groovy)$"
 )
 _DESIGN = re.compile(
     r"(?:^|/)(?:adrs?|rfcs?|design|architecture|decisions)/|(?:^|/)(?:ARCHITECTURE|DESIGN|ROADMAP)[^/]*$", re.IGNORECASE
@@ -169,8 +169,11 @@ def language_of(path: str) -> str:
 @lru_cache(maxsize=65536)
 def role_of(path: str) -> Role:
     """The role of a file by its path."""
-    if language_of(path) in _ORDINARY and not _SPECIAL.search(path):  # most files, and most expressions below
-        return Role.TEST if _TEST.search(path) else Role.SOURCE
+    if language_of(path) in _ORDINARY:  # most files, and none of most expressions below
+        folder, _, name = path.rpartition("/")
+        is_special, holds_tests = _signs_of(folder)
+        if not is_special and not _SPECIAL.search(name):
+            return Role.TEST if holds_tests or _TEST.search(name) else Role.SOURCE
     for role, pattern in (
         (Role.LOCK, _LOCKS),
         (Role.COVERAGE, _COVERAGE),
@@ -190,6 +193,12 @@ def role_of(path: str) -> Role:
     if _DOC.search(path) and language in ("html", "css", "yaml", "json"):
         return Role.DOC
     return _other(language)
+
+
+@lru_cache(maxsize=16384)
+def _signs_of(folder: str) -> tuple[bool, bool]:
+    """Whether a folder makes its files special, and whether it makes them tests."""
+    return _SPECIAL.search(folder + "/") is not None, _TEST.search(folder + "/") is not None
 
 
 def _other(language: str) -> Role:

@@ -37,18 +37,19 @@ _TYPE_OF_MANIFEST = {
 def main_languages(paths: Iterable[str]) -> tuple[str, ...]:
     """The programming languages of a project by number of source files, most first; page and style files last."""
     counts: Counter[str] = Counter()
-    for path in paths:
-        language, role = language_of(path), role_of(path)
+    for (language, role), times in Counter((language_of(path), role_of(path)) for path in paths).items():
         if is_code(language) and role in (Role.SOURCE, Role.TEST):
             # Fixtures outnumber the sources of many a project.
-            counts[language] += 10 if role is Role.SOURCE else 1
+            counts[language] += 10 * times if role is Role.SOURCE else times
     beside = {"html", "css", "make", "docker", "cmake", "jinja", "shell"}
     return tuple(sorted(counts, key=lambda language: (language in beside, -counts[language], language)))
 
 
-def project_types(paths: tuple[str, ...]) -> tuple[str, ...]:
-    """What the project is, the largest part first: a Rust crate that has a package.json is rust, then javascript."""
-    languages = main_languages(paths)
+def project_types(paths: tuple[str, ...], languages: tuple[str, ...]) -> tuple[str, ...]:
+    """What the project is, the largest part first: a Rust crate that has a package.json is rust, then javascript.
+
+    languages: see `main_languages`.
+    """
     named = {_TYPE_OF_MANIFEST[path] for path in paths if path in _TYPE_OF_MANIFEST}
     if "typescript" in languages and "javascript" in named:
         named = named - {"javascript"} | {"typescript"}

@@ -22,6 +22,7 @@ from .sections import Omission
 _MIN_ENTRY_BYTES = 250  # names and numbers around a file's content
 _EXCERPT_ENTRY_BYTES = 275  # the same where excerpts go, without path and reason
 _SPAN_BYTES = 68  # the line above an excerpt and its numbers in `excerpts`
+_OVER, _RANKED = "over budget", "most_relevant_first"  # reason and rung of what is left out for size
 EXCERPT_BELOW = 512 * 1024  # with more room than that whole files show as much of what matters, and read better
 # A block is worth its file's score to this power, times what the file alone is worth and its own fit (half beside all
 # blocks, half beside those of its file), a little less for its length. Found on the commits of docs/context.md.
@@ -88,17 +89,23 @@ class Files(Protocol):
 class Packed:
     """Entries of `relevant_files`, most relevant first, in at most `max_bytes`.
 
-    files: the entries; stamps: the state each was sent in; omitted: what was left out, cut or redacted, and why.
+    parts: the array of them, to be joined; tags: what changes when they do; stamps: the state each was sent in;
+    omitted: what was left out, cut or redacted, and why.
     """
 
     def __init__(self, files: Files, sizes: Mapping[str, int], max_bytes: int) -> None:
         self._from = files
         self._sizes = sizes
         self._max_bytes = self.room = max_bytes
-        self.files: list[bytes] = []
+        self.parts: list[bytes] = []
+        self.tags: list[bytes] = []
         self.stamps: list[tuple[str, Stamp]] = []
         self.omitted: list[Omission] = []
         self._ladder: dict[str, None] = {}
+
+    @property
+    def file_count(self) -> int:
+        return len(self.stamps)
 
     @property
     def truncated(self) -> bool:
@@ -115,15 +122,21 @@ class Packed:
             self.leave_out(wanted.path, found.reason)
             return True
         made, stamp = found
-        entry = made.data + b',"score":' + encode(round(wanted.score, 3)) + b',"why":' + encode(wanted.why) + b"}"
-        if len(entry) + 1 > self.room:
+        end = b',"score":' + encode(round(wanted.score, 3)) + b',"why":' + encode(wanted.why) + b"}"
+        size = len(made.data) + len(end) + 1
+        if size > self.room:
             return False
         if made.redacted:
             self.leave_out(wanted.path, f"redacted: {made.redacted}")
-        self.files.append(entry)
+        self.parts += (b"," if self.parts else b"[", made.data, end)
+        self.tags += (made.tag, end)
         self.stamps.append((wanted.path, stamp))
-        self.room -= len(entry) + 1
+        self.room -= size
         return True
+
+    @property
+    def has_room(self) -> bool:
+        return self.room >= _MIN_ENTRY_BYTES
 
     def send_whole(self, wanted: Chosen) -> bool:
         """Add a whole file (or as much of it as a file may have) if it fits; False if it does not."""
@@ -159,12 +172,21 @@ class Packed:
 def pack(chosen: Sequence[Chosen], files: Files, sizes: Mapping[str, int], *, max_bytes: int) -> Packed:
     """The first of the chosen files that fit whole; one that does not is passed over, not the end."""
     packed = Packed(files, sizes, max_bytes)
-    for wanted in chosen:
-        if not packed.send_whole(wanted):
-            packed.leave_out(wanted.path, "over budget", rung="most_relevant_first")
-    if not packed.files:
+    _send_whole(packed, chosen)
+    if not packed.file_count:
         packed.send_start_of_one(chosen)
     return packed
+
+
+def _send_whole(packed: Packed, chosen: Iterable[Chosen]) -> None:
+    rest = iter(chosen)
+    for wanted in rest:
+        if not packed.send_whole(wanted):
+            packed.leave_out(wanted.path, _OVER, rung=_RANKED)
+        if not packed.has_room:
+            break
+    for wanted in rest:
+        packed.leave_out(wanted.path, _OVER, rung=_RANKED)
 
 
 def pack_excerpts(
@@ -178,16 +200,14 @@ def pack_excerpts(
     """The parts of the chosen files that are worth most; named files whole before that. cut: path -> its blocks."""
     packed = Packed(files, sizes, max_bytes)
     named = [wanted for wanted in chosen if wanted.named]
-    for wanted in named:
-        if not packed.send_whole(wanted):
-            packed.leave_out(wanted.path, "over budget", rung="most_relevant_first")
+    _send_whole(packed, named)
     others = [wanted for wanted in chosen if not wanted.named]
     parts = _worthiest(others, cut, packed.room)
     for wanted in others:
         blocks = parts.get(wanted.path)
         if blocks is None or not _send_part(packed, wanted, blocks, cut[wanted.path]):
-            packed.leave_out(wanted.path, "over budget", rung="most_relevant_first")
-    if not packed.files:
+            packed.leave_out(wanted.path, _OVER, rung=_RANKED)
+    if not packed.file_count:
         packed.send_start_of_one(chosen)
     return packed
 

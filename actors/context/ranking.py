@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import log
 from typing import NamedTuple
 
 from .kinds import Role, role_of
 from .lexicon import Lexicon
-from .words import count_terms, names_in, path_terms
+from .words import count_terms, name_terms, names_in, path_terms
 
 _TEXT, _PATH, _PATH_SHARE, _DEFINED = 1.0, 0.5, 0.08, 0.6
 _SIMILAR, _SIMILAR_NARROW, _RECENT, _PAIRED = 0.36, 0.18, 0.12, 0.09
@@ -219,32 +219,51 @@ def _bare_name(path: str) -> str:
 
 
 def by_path(
-    paths: Iterable[str], query: str, *, touched: Mapping[str, int], dirty: Iterable[str], seeds: Iterable[str]
+    paths: Iterable[str], query: str, *, touched: Mapping[str, int], dirty: Collection[str], seeds: Collection[str]
 ) -> dict[str, float]:
     """Scores from names alone, 0 to about 3: what there is while no index is ready.
 
     touched: commits since each file was last touched. seeds: paths the issue's earlier results name.
     """
-    listed = list(paths)
-    words = {path: path_terms(path) for path in listed} if query else {}
-    asked = count_terms(query)
-    spread = Counter(word for found in words.values() for word in found if word in asked)
-    weight = {word: log(1 + len(listed) / spread[word]) for word in asked if word in spread}
-    total = sum(weight.values()) or 1.0
-    changed, named = frozenset(dirty), frozenset(seeds)
-    scores = {}
-    for path in listed:
-        score = sum(worth for word, worth in weight.items() if word in words[path]) / total if weight else 0.0
-        if path in named or path in query:
-            score += 1.5
-        if path in changed:
-            score += 0.5
-        if path in touched:
-            score += 0.3 / (1 + touched[path] / 5)
-        scores[path] = score
+    scores = dict.fromkeys(paths, 0.0)
+    asked = frozenset(count_terms(query))
+    said = _said_by(scores, asked) if asked else {}
+    spread = Counter(word for words in said.values() for word in words)
+    weight = {word: log(1 + len(scores) / times) for word, times in spread.items()}
+    total = sum(sorted(weight.values())) or 1.0  # sorted: sums of floats depend on their order
+    for path, words in said.items():
+        scores[path] = sum(sorted(weight[word] for word in words)) / total
+    for path in seeds:
+        if path in scores:
+            scores[path] += 1.5
+    if query:
+        named = frozenset(seeds)
+        for path in scores:
+            if path in query and path not in named:
+                scores[path] += 1.5
+    for path in dirty:
+        if path in scores:
+            scores[path] += 0.5
+    for path, place in touched.items():
+        if path in scores:
+            scores[path] += 0.3 / (1 + place / 5)
     return scores
+
+
+def _said_by(paths: Iterable[str], asked: frozenset[str]) -> dict[str, frozenset[str]]:
+    """path -> which of the asked terms it says, if any."""
+    of_folder: dict[str, frozenset[str]] = {}
+    said = {}
+    for path in paths:
+        folder, _, name = path.rpartition("/")
+        if (above := of_folder.get(folder)) is None:
+            above = of_folder[folder] = path_terms(folder) & asked
+        words = name_terms(name)
+        if above or not asked.isdisjoint(words):
+            said[path] = above | (words & asked)
+    return said
 
 
 def ordered(scores: Mapping[str, float]) -> list[str]:
     """Best first, ties by depth, then path."""
-    return sorted(scores, key=lambda path: (-scores[path], path.count("/"), path))
+    return [path for _, _, path in sorted([(-score, path.count("/"), path) for path, score in scores.items()])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 
 from .emit import Fragment, excerpt_fragment, fragment
 from .facts import Text, Unsent, read_text
@@ -29,6 +30,10 @@ class Reader:
         except NotReadable as error:
             return Unsent(str(error))
 
+    def states(self, paths: Iterable[str]) -> Iterator[Stamp | str]:
+        """See `Root.states`."""
+        return self._root.states(paths)
+
     def text(self, path: str, *, named: bool = False) -> tuple[Text, Stamp] | Unsent:
         """The text of a file, of at most its first `max_file_bytes`.
 
@@ -50,11 +55,12 @@ class Reader:
     def fragment(self, path: str, *, named: bool = False) -> tuple[Fragment, Stamp] | Unsent:
         """The file ready to send; a kept piece is used only if the file's stamp is still the same."""
         key = (self._name, path, "named" if named else "")
-        before = self.stamp(path)
-        if isinstance(before, Unsent):
-            return before
-        if (kept := self._fragments.get(key, before)) is not None:
-            return kept, before
+        if key in self._fragments:
+            before = self.stamp(path)
+            if isinstance(before, Unsent):
+                return before
+            if (kept := self._fragments.get(key, before)) is not None:
+                return kept, before
         found = self.text(path, named=named)
         if isinstance(found, Unsent):
             return found

@@ -40,21 +40,19 @@ def project_structure(name: str, paths: Sequence[str], total_bytes: int, *, max_
     totals = members(
         (("root", encode(name)), ("total_files", encode(len(paths))), ("total_size_bytes", encode(total_bytes)))
     )
-    room = max_bytes - len(totals) - 80
-    files, all_files = fitting(map(encode, paths), room)
     folders = directories_of(paths)
-    room -= sum(map(len, files)) + len(files)
-    kept, all_folders = fitting(map(encode, folders), room)
-    if all_files and all_folders:
-        pairs = ((b"files", joined(files)), (b"directories", joined(kept)))
+    pairs = ((b"files", encode(paths)), (b"directories", encode(folders)))
+    if len(totals) + sum(len(value) for _, value in pairs) + 80 <= max_bytes:
         return Section(_with(totals, pairs), True)
     return _collapsed(totals, paths, folders, max_bytes)
 
 
 def _collapsed(totals: bytes, paths: Sequence[str], folders: Sequence[str], max_bytes: int) -> Section:
-    held = Counter(part for path in paths for part in _ancestors(path))
-    near = sorted(paths, key=lambda path: (path.count("/"), path))
-    near_folders = sorted(folders, key=lambda path: (path.count("/"), path))
+    held: Counter[str] = Counter()
+    for folder, times in Counter(path.rpartition("/")[0] for path in paths).items():
+        for part in _with_ancestors(folder):
+            held[part] += times
+    near, near_folders = _nearest_first(paths), _nearest_first(folders)
     room = max_bytes - len(totals) - 100
     files, _ = fitting(map(encode, near), room // 2)
     room -= sum(map(len, files)) + len(files)
@@ -72,8 +70,11 @@ def _collapsed(totals: bytes, paths: Sequence[str], folders: Sequence[str], max_
     return Section(_with(totals, pairs), False)
 
 
-def _ancestors(path: str) -> Iterable[str]:
-    folder = path.rpartition("/")[0]
+def _nearest_first(paths: Iterable[str]) -> list[str]:
+    return [path for _, path in sorted([(path.count("/"), path) for path in paths])]
+
+
+def _with_ancestors(folder: str) -> Iterable[str]:
     while folder:
         yield folder
         folder = folder.rpartition("/")[0]

@@ -18,7 +18,7 @@ _STOP = frozenset(
         *("their", "its", "use", "used", "using", "also", "all", "any", "only", "one", "no"),
     ]
 )
-_PATH_MARKS = str.maketrans("/.-", "   ")
+_PATH_MARKS = str.maketrans(".-", "  ")
 _KEEP_S = ("ss", "us", "is")
 
 
@@ -73,7 +73,15 @@ def count_some(text: str, wanted: dict[str, tuple[str, ...]], terms: Container[s
 @lru_cache(maxsize=65_536)
 def path_terms(path: str) -> frozenset[str]:
     """The terms of a path, its folders included."""
-    return frozenset(count_terms(path.translate(_PATH_MARKS)))
+    folder, slash, name = path.rpartition("/")
+    own = name_terms(name)
+    return own | path_terms(folder) if slash else own
+
+
+@lru_cache(maxsize=65_536)
+def name_terms(name: str) -> frozenset[str]:
+    """The terms of one name in a path."""
+    return frozenset(term for run in _RUN.findall(name.translate(_PATH_MARKS)) for term in terms_of(run))
 
 
 def names_in(text: str) -> set[str]:
