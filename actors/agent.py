@@ -19,6 +19,7 @@ from ..supervision.profile import Profile
 from .asking import Fact, Later
 
 RUNS = frozenset({AgentState.STARTING, AgentState.RUNNING, AgentState.STOPPING})  # there may be a process
+ENDED = frozenset(state for state in AgentState if state.has_ended)
 HOLDS_SLOT = RUNS | {AgentState.BACKING_OFF}
 
 
@@ -139,7 +140,7 @@ class CensusDue(Fact):
     """Look again at those that are ending."""
 
 
-DueWhat = Literal["backed_off", "stop_deadline", "run_timeout", "heartbeat"]
+DueWhat = Literal["backed_off", "prepare", "stop_deadline", "run_timeout", "heartbeat"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,16 +52,32 @@ class AgentBook:
         self._tokens = tokens
         self._logs = logs
         self._bus = bus
+        self._by_state: dict[AgentState, dict[AgentId, Agent]] = {state: {} for state in AgentState}
+
+    def add(self, agent: Agent) -> None:
+        self.agents[agent.id] = agent
+        self._by_state[agent.record.state][agent.id] = agent
+
+    def forget(self, agent: Agent) -> None:
+        del self.agents[agent.id]
+        del self._by_state[agent.record.state][agent.id]
 
     def in_state(self, *states: AgentState) -> Iterator[Agent]:
-        return (agent for agent in tuple(self.agents.values()) if agent.record.state in states)
+        """As they are now; the agents may change while one goes through them."""
+        return iter([agent for state in states for agent in self._by_state[state].values()])
+
+    def count(self, *states: AgentState) -> int:
+        return sum(len(self._by_state[state]) for state in states)
 
     def change(self, agent: Agent, occurrence: Occurrence, **changes: Any) -> None:
         """What the lifecycle table says, and the rest of the record with it. Raises WrongState."""
         self.remember(agent, state=after(agent.record.state, occurrence), **changes)
 
     def remember(self, agent: Agent, **changes: Any) -> None:
-        agent.record = msgspec.structs.replace(agent.record, **changes)
+        before, agent.record = agent.record, msgspec.structs.replace(agent.record, **changes)
+        if before.state is not agent.record.state:
+            del self._by_state[before.state][agent.id]
+            self._by_state[agent.record.state][agent.id] = agent
         self._registry.put(agent.record)
 
     def starts(self, agent: Agent, occurrence: Occurrence, token: Token) -> None:

@@ -74,11 +74,16 @@ class Ending:
         self._watcher.stop()
         self._census.stop()
 
-    def watch(self, agent: Agent, process: StartedProcess, succeed: Succession | None) -> None:
-        """It is the agent's process now; succeed: see ExitWatcher.watch."""
+    def watch(self, agent: Agent, process: StartedProcess) -> None:
+        """It is the agent's process now."""
         agent.process = process
         self._census.lead(process.identity, Owned(agent.id, agent.record.incarnation))
-        self._watcher.watch(agent.id, agent.record.incarnation, process, succeed)
+        self._watcher.watch(agent.id, agent.record.incarnation, process)
+
+    def prepare(self, agent: Agent, succeed: Succession) -> None:
+        """See ExitWatcher.prepare."""
+        if agent.process is not None:
+            self._watcher.prepare(agent.process, succeed)
 
     def end(self, agent: Agent, *, grace_s: float) -> None:
         """End the tree of an agent that is `stopping`: SIGTERM, and SIGKILL after `grace_s`; at once if that is 0.

@@ -17,7 +17,7 @@ from ..supervision.limits import Broken
 from ..supervision.process import ExitStatus, StartedProcess, oom_kills
 from ..supervision.process_exits import Exited
 from ..supervision.process_tree import Trees
-from ..supervision.restart import Decision, History, Verdict
+from ..supervision.restart import SETTLED_AFTER_S, Decision, History, Verdict
 from ..supervision.strategy import may_start
 from .agent import HOLDS_SLOT, RUNS, Agent, AgentDue, CensusTaken, DueWhat, QueueDue, Then
 from .agent_book import AgentBook, token_ref
@@ -27,6 +27,7 @@ from .group_restarts import GroupRestarts
 from .starting import Begun, Starting, Successor
 from .timers import Timers
 
+PREPARED_AFTER_S = SETTLED_AFTER_S - 0.2  # for a restart at once, which only a settled agent gets
 _PRIORITY = {"high": 0, "normal": 1, "low": 2}
 
 
@@ -50,6 +51,7 @@ class Keeper:
         self._timers = timers
         self._me = me
         self._oom_kills = oom_kills()
+        self._is_queue_due = False
         self._bucket = SpawnBucket(
             per_second=options.spawns_per_second, burst=options.spawn_burst, now=time.monotonic()
         )
@@ -84,15 +86,16 @@ class Keeper:
 
     @property
     def has_slot(self) -> bool:
-        return sum(1 for _ in self.book.in_state(*HOLDS_SLOT)) < self._options.max_concurrent
+        return self.book.count(*HOLDS_SLOT) < self._options.max_concurrent
 
     @property
     def is_quiet(self) -> bool:
         """No agent's process runs, nor anything that one left behind."""
-        return self._ending.is_settled and next(self.book.in_state(*RUNS), None) is None
+        return self._ending.is_settled and self.book.count(*RUNS) == 0
 
     def run_queue(self) -> None:
         """Start who is next, as long as there are slots: by priority, then age."""
+        self._is_queue_due = False
         while not self.is_draining and self.has_slot:
             queued = [agent for agent in self.book.in_state(AgentState.QUEUED) if self._may_start(agent)]
             if not queued:
@@ -102,6 +105,12 @@ class Keeper:
                 self._timers.tell_after(wait_s, self._me, QueueDue())
                 return
             self._start(agent, Occurrence.TURN_CAME)
+
+    def _look_at_queue(self) -> None:
+        """Soon, not now: what has just changed may change again."""
+        if not self._is_queue_due:
+            self._is_queue_due = True
+            self._me.tell(QueueDue())
 
     def _may_start(self, agent: Agent) -> bool:
         spec, depends_on = agent.record.spec, agent.profile.depends_on
@@ -135,14 +144,16 @@ class Keeper:
     def _started(self, agent: Agent, begun: Begun) -> None:
         self.book.started(agent, begun)
         self.watch(agent, begun.process)
-        self._me.tell(QueueDue())  # others may depend on it
+        self._look_at_queue()  # others may depend on it
 
     def watch(self, agent: Agent, process: StartedProcess) -> None:
         """Its process runs: see it end, measure it, and see to its limits."""
         record, profile = agent.record, agent.profile
         agent.last_heard = time.monotonic()
-        succession = self._starting.succession(record, profile) if self._groups.restarts_alone(agent) else None
-        self._ending.watch(agent, process, succession)
+        self._ending.watch(agent, process)
+        if profile.restart != "never" and self._groups.restarts_alone(agent):
+            # It dies of its start before that, and then its restart has to wait anyhow.
+            self.tell_after(record.started_monotonic + PREPARED_AFTER_S - time.monotonic(), agent, "prepare")
         if profile.run_timeout_seconds > 0:
             left_s = record.started_monotonic + profile.run_timeout_seconds - time.monotonic()
             self.tell_after(left_s, agent, "run_timeout")
@@ -161,7 +172,7 @@ class Keeper:
             self.book.given_up(agent, Occurrence.GIVEN_UP, decision.reason)
         else:
             self._back_off(agent, decision, now)
-        self._me.tell(QueueDue())
+        self._look_at_queue()
 
     # --- ending --------------------------------------------------------------------------------------------
 
@@ -195,7 +206,7 @@ class Keeper:
         """End an agent that has no process: it is queued, or waits for its restart."""
         self.book.stopped(agent, Occurrence.STOP_ASKED)
         self._groups.advance()
-        self._me.tell(QueueDue())
+        self._look_at_queue()
 
     def exited(self, exited: Exited) -> None:
         agent = self.book.agents.get(AgentId(exited.agent_id))
@@ -230,6 +241,9 @@ class Keeper:
                     self._start(agent, Occurrence.BACKED_OFF)
             case "stop_deadline" if state is AgentState.STOPPING and now >= agent.stop_at:
                 self._ending.kill(agent)
+            case "prepare" if state is AgentState.RUNNING:
+                if (succession := self._starting.succession(agent.record, profile)) is not None:
+                    self._ending.prepare(agent, succession)
             case "run_timeout" if state is AgentState.RUNNING:
                 note = f"it ran longer than {profile.run_timeout_seconds:g} s"
                 self.end(agent, Then.JUDGED, cause=ExitCause.TIMEOUT, note=note)
@@ -259,7 +273,7 @@ class Keeper:
             log_starts=begun.log_starts,
             tokens=(*agent.record.tokens, token_ref(begun.token)),
         )
-        self._ending.watch(agent, begun.process, None)
+        self._ending.watch(agent, begun.process)
         self._ending.kill(agent)
 
     def gone(self, agent: Agent, exited: Exited) -> None:
@@ -285,7 +299,7 @@ class Keeper:
             case _:
                 assert_never(then)
         self._groups.advance()
-        self._me.tell(QueueDue())
+        self._look_at_queue()
 
     def died(self, agent: Agent, exited: Exited, successor: Successor | None) -> None:
         """It ended by itself, or for breaking a limit: the policy says what follows."""
@@ -305,7 +319,7 @@ class Keeper:
             case Verdict.RESTART:
                 self._back_off(agent, decision, exited.at, successor)
         self._groups.advance()
-        self._me.tell(QueueDue())
+        self._look_at_queue()
 
     def _back_off(self, agent: Agent, decision: Decision, at: float, successor: Successor | None = None) -> None:
         """Restart after the delay; at once if there is none, unless the exit watcher has done that already."""

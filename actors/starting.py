@@ -16,7 +16,7 @@ from ..state.identity import Token
 from ..state.projects import Projects
 from ..supervision.agent_logs import AgentLogs
 from ..supervision.launch import launch_of
-from ..supervision.process import ExitStatus, LogFiles, StartedProcess, start
+from ..supervision.process import ExitStatus, LogFiles, Prepared, StartedProcess
 from ..supervision.profile import Profile
 from ..supervision.restart import Death, Decision, History, Verdict
 from .agent_tokens import AgentTokens
@@ -73,7 +73,9 @@ class Starting:
         """The process of the incarnation that `record` names. Raises SpawnFailed."""
         logs = self.open_logs(record)
         try:
-            return self.start_with(record, profile, token, logs)
+            prepared = self.prepare(record, profile, token, logs)
+            log_starts = logs.ends()
+            return Begun(prepared.start(), token, log_starts)
         finally:
             logs.close()
 
@@ -83,13 +85,12 @@ class Starting:
         except OSError as error:
             raise SpawnFailed(f"log folder {error.filename} cannot be made: {error.strerror}") from error
 
-    def start_with(self, record: AgentRecord, profile: Profile, token: Token, logs: LogFiles) -> Begun:
-        """As `start`, with log files that are open already."""
+    def prepare(self, record: AgentRecord, profile: Profile, token: Token, logs: LogFiles) -> Prepared:
+        """Raises SpawnFailed."""
         try:
             project_root = self._projects.root_of(record.spec.project_id)
         except NotFound as error:
             raise SpawnFailed(error.message) from error
-        log_starts = logs.ends()
         launch = launch_of(
             record.spec,
             profile,
@@ -100,7 +101,7 @@ class Starting:
             api_url=self._api_url,
             project_root=project_root,
         )
-        return Begun(start(launch, logs), token, log_starts)
+        return Prepared(launch, logs)
 
     def decide(self, record: AgentRecord, profile: Profile, exit_code: int | None, *, at: float) -> Decision:
         """What follows the death, at monotonic `at`, of the incarnation that `record` names."""
@@ -110,8 +111,6 @@ class Starting:
 
     def succession(self, record: AgentRecord, profile: Profile) -> Succession | None:
         """What the exit watcher is to do at the death of the incarnation that `record` names; None: nothing."""
-        if profile.restart == "never":
-            return None
         try:
             return Succession(self, record, profile)
         except SpawnFailed as error:
@@ -129,17 +128,26 @@ class Succession:
         self._next = msgspec.structs.replace(record, incarnation=record.incarnation + 1)
         self._profile = profile
         self._logs = starting.open_logs(record)
-        self._token = starting.mint(self._next, profile)
+        try:
+            self._prepare()
+        except SpawnFailed:
+            self._logs.close()
+            raise
+
+    def _prepare(self) -> None:
+        self._token = self._starting.mint(self._next, self._profile)
+        self._prepared = self._starting.prepare(self._next, self._profile, self._token, self._logs)
         self._made_at = time.monotonic()
 
     def succeed(self, status: ExitStatus, at: float) -> Successor:
         decision = self._starting.decide(self._record, self._profile, status.exit_code, at=at)
         if decision.verdict is not Verdict.RESTART or decision.delay_s > 0:
             return Successor(decision=decision)
-        if at - self._made_at > _TOKEN_FRESH_S:
-            self._token = self._starting.mint(self._next, self._profile)
         try:
-            begun = self._starting.start_with(self._next, self._profile, self._token, self._logs)
+            if at - self._made_at > _TOKEN_FRESH_S:
+                self._prepare()
+            log_starts = self._logs.ends()
+            begun = Begun(self._prepared.start(), self._token, log_starts)
             return Successor(decision=decision, begun=begun)
         except SpawnFailed as error:
             return Successor(decision=decision, error=error.message)

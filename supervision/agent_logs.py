@@ -50,6 +50,7 @@ class AgentLogs:
         self._directory = directory
         self._max_bytes = max_bytes
         self._can_punch = True
+        self._paths: dict[tuple[int, Stream], Path] = {}
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def make(self, serial: int) -> tuple[Path, Path]:
@@ -59,7 +60,10 @@ class AgentLogs:
         return stdout, self.path(serial, "stderr")
 
     def path(self, serial: int, stream: Stream) -> Path:
-        return self._directory / f"{serial:06d}" / f"{stream}.log"
+        known = self._paths.get((serial, stream))
+        if known is None:
+            known = self._paths[serial, stream] = self._directory / f"{serial:06d}" / f"{stream}.log"
+        return known
 
     def read(self, serial: int, stream: Stream, offset: int) -> Chunk:
         """From `offset` on, at most MAX_READ_BYTES; later if what is there has gone. Empty when nothing is there."""
@@ -112,6 +116,7 @@ class AgentLogs:
     def remove(self, serial: int) -> None:
         for stream in _STREAMS:
             self.path(serial, stream).unlink(missing_ok=True)
+            del self._paths[serial, stream]
         with suppress(FileNotFoundError):
             (self._directory / f"{serial:06d}").rmdir()
 

@@ -5,7 +5,6 @@ Signals go through a pidfd, so they never reach a process that got the same pid.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
@@ -24,6 +23,8 @@ import psutil
 
 from ..state.errors import SpawnFailed
 from ..state.models import ProcessIdentity
+from . import eager_calls as eager
+from . import quick_start
 from .launch import Launch
 
 HAS_PIDFD = hasattr(os, "pidfd_open") and sys.platform == "linux"
@@ -34,12 +35,7 @@ _SIGNAL_WHOLE_GROUP = 4  # PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9
 _GET_INFO = 0xC040FF0B  # ioctl PIDFD_GET_INFO with a struct of 64 bytes, Linux 6.13
 _INFO_EXIT = 1 << 3  # PIDFD_INFO_EXIT, Linux 6.15
 _EXIT_CODE_AT = 60  # offset of exit_code in struct pidfd_info
-
-# These calls return at once, so they keep the GIL: to let go of it, as `os` does, means to wait for it again, and that
-# takes milliseconds in a busy sidecar, between an agent's death and its next start.
-_eager = ctypes.PyDLL(None)
-_eager.lseek.restype = ctypes.c_int64
-_eager.lseek.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int)
+_STAT_START_TICKS, _STAT_EXIT_CODE = 22 - 3, 52 - 3  # fields of /proc/PID/stat, from the third on
 
 # Agents are to go before the sidecar when memory runs out. Raising one's own child's value needs no privilege.
 _OOM_SCORE_ADJ = b"500"
@@ -117,40 +113,56 @@ class LogFiles:
 
     def ends(self) -> tuple[int, int]:
         """How long they are."""
-        return _eager.lseek(self.stdout, 0, os.SEEK_END), _eager.lseek(self.stderr, 0, os.SEEK_END)
+        return eager.end_of(self.stdout), eager.end_of(self.stderr)
 
     def close(self) -> None:
         while self._descriptors:
             os.close(self._descriptors.pop())
 
 
-def start(launch: Launch, logs: LogFiles) -> StartedProcess:
-    """Run it in a session of its own, its output straight to the log files: no pipe that could break or fill.
+class Prepared:
+    """A process that is to be started, with the files it writes to open: all that could be done before is done."""
 
-    Raises SpawnFailed naming what could not be run. Never preexec_fn: it costs a copy of our page tables.
-    """
-    try:
-        child = subprocess.Popen(
-            launch.argv,
-            env=launch.env,
-            cwd=launch.cwd,
-            stdin=_nothing(),
-            stdout=logs.stdout,
-            stderr=logs.stderr,
-            start_new_session=True,
-            close_fds=True,
-            **_as_user(launch.user),
-        )
-    except (OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
-        raise SpawnFailed(_why_not_started(launch, error)) from error
-    # The exit is seen and reaped elsewhere; with a returncode set, Popen neither warns nor reaps behind our back.
-    child.returncode = 0
-    pidfd = os.pidfd_open(child.pid) if HAS_PIDFD else None
-    _as_if_never_raised(child.pid)
-    with suppress(OSError):  # the process may have ended already, or the kernel may have no such file
-        Path(f"/proc/{child.pid}/oom_score_adj").write_bytes(_OOM_SCORE_ADJ)
-    # It cannot be gone, for only we reap it; a zombie still shows when it started.
-    return StartedProcess(ProcessIdentity(boot_id(), child.pid, _start_ticks(child.pid) or 0), pidfd)
+    def __init__(self, launch: Launch, logs: LogFiles) -> None:
+        self._launch = launch
+        self._logs = logs
+        self._quick = quick_start.prepare(launch, stdin=_nothing(), stdout=logs.stdout, stderr=logs.stderr)
+
+    def start(self) -> StartedProcess:
+        """Run it in a session of its own, its output straight to the log files: no pipe that could break or fill.
+
+        Keeps the GIL until it runs. Raises SpawnFailed naming what could not be run.
+        """
+        pid = self._quick.start() if self._quick is not None else None
+        if pid is None:
+            pid = self._start_the_long_way()
+        pidfd = os.pidfd_open(pid) if HAS_PIDFD else None
+        _as_if_never_raised(pid)
+        # The process may have ended already, or the kernel may have no such file.
+        eager.write_small(f"/proc/{pid}/oom_score_adj", _OOM_SCORE_ADJ)
+        # It cannot be gone, for only we reap it; a zombie still shows when it started.
+        return StartedProcess(ProcessIdentity(boot_id(), pid, _start_ticks(pid) or 0), pidfd)
+
+    def _start_the_long_way(self) -> int:
+        """Never preexec_fn: it costs a copy of our page tables."""
+        launch = self._launch
+        try:
+            child = subprocess.Popen(
+                launch.argv,
+                env=launch.env,
+                cwd=launch.cwd,
+                stdin=_nothing(),
+                stdout=self._logs.stdout,
+                stderr=self._logs.stderr,
+                start_new_session=True,
+                close_fds=True,
+                **_as_user(launch.user),
+            )
+        except (OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
+            raise SpawnFailed(_why_not_started(launch, error)) from error
+        # The exit is seen and reaped elsewhere; with a returncode set, Popen neither warns nor reaps behind our back.
+        child.returncode = 0
+        return child.pid
 
 
 def open_pidfd(identity: ProcessIdentity) -> int | None:
@@ -209,24 +221,39 @@ def signal_group(pidfd: int | None, pid: int, number: int) -> None:
 def reap(pid: int) -> ExitStatus | None:
     """How our own child ended, and let the kernel forget it; None when it still runs. Raises ChildProcessError when
     it is not our child, or when someone else reaped it."""
-    status = ctypes.c_int()
-    done = _eager.waitpid(pid, ctypes.byref(status), os.WNOHANG)
-    if done < 0:
-        raise ChildProcessError(f"process {pid} is not our child")
-    return None if done == 0 else _status_of(status.value)
+    status = eager.waited(pid)
+    return None if status is None else _status_of(status)
 
 
-def exit_of_stranger(pidfd: int) -> ExitStatus:
-    """How a process that is not our child ended, once its parent has reaped it (EPOLLHUP). Empty before Linux 6.15."""
+def exit_of_stranger(identity: ProcessIdentity, pidfd: int) -> ExitStatus:
+    """How a process that is not our child ended. Empty where that cannot be seen, or not until its parent reaps it."""
+    return _exit_of_zombie(identity) or _exit_of_reaped(pidfd) or ExitStatus()
+
+
+def _exit_of_zombie(identity: ProcessIdentity) -> ExitStatus | None:
+    """Not reaped yet: an init may take seconds for that."""
+    fields = _stat_of(identity.pid)
+    if len(fields) <= _STAT_EXIT_CODE or fields[0] != b"Z" or int(fields[_STAT_START_TICKS]) != identity.start_ticks:
+        return None
+    try:
+        # The kernel shows the status to those who may look at this link, too, and 0 to all others.
+        Path(f"/proc/{identity.pid}/ns/user").readlink()
+    except OSError:
+        return None
+    return _status_of(int(fields[_STAT_EXIT_CODE]))
+
+
+def _exit_of_reaped(pidfd: int) -> ExitStatus | None:
+    """Linux 6.15."""
     info = bytearray(64)
     struct.pack_into("Q", info, 0, _INFO_EXIT)
     try:
         fcntl.ioctl(pidfd, _GET_INFO, info)
     except OSError:
-        return ExitStatus()
+        return None
     (mask,) = struct.unpack_from("Q", info, 0)
     (status,) = struct.unpack_from("i", info, _EXIT_CODE_AT)
-    return _status_of(status) if mask & _INFO_EXIT else ExitStatus()
+    return _status_of(status) if mask & _INFO_EXIT else None
 
 
 def oom_kills() -> int:
@@ -243,11 +270,14 @@ def _start_ticks(pid: int) -> int | None:
         with suppress(psutil.Error):
             return int(psutil.Process(pid).create_time() * 100)
         return None
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return None
-    return int(stat[stat.rindex(b")") + 2 :].split()[19])  # field 22; the name before it may hold spaces
+    fields = _stat_of(pid)
+    return int(fields[_STAT_START_TICKS]) if len(fields) > _STAT_START_TICKS else None
+
+
+def _stat_of(pid: int) -> list[bytes]:
+    """Source: proc_pid_stat(5), fields from 3 on; none where there is no such process."""
+    stat = eager.read_small(f"/proc/{pid}/stat") or b")"
+    return stat[stat.rindex(b")") + 2 :].split()  # the name before may hold spaces and brackets
 
 
 def _status_of(status: int) -> ExitStatus:

@@ -55,7 +55,7 @@ class _Watched:
     agent_id: str
     incarnation: int
     process: StartedProcess
-    succeed: Succession | None
+    succeed: Succession | None = None
     kill_group: bool = True
     died_at: float = 0.0  # a stranger that is dead, whose exit code is not readable yet
 
@@ -96,23 +96,24 @@ class ExitWatcher:
         os.close(self._wake_r)
         os.close(self._wake_w)
 
-    def watch(
-        self,
-        agent_id: str,
-        incarnation: int,
-        process: StartedProcess,
-        succeed: Succession | None = None,
-    ) -> None:
-        """From now on; one that has ended already is told of at once.
-
-        succeed: called in the watcher's thread when the process has ended and its group is killed; its answer goes
-        into `Exited`.
-        """
-        watched = _Watched(agent_id, incarnation, process, succeed)
+    def watch(self, agent_id: str, incarnation: int, process: StartedProcess) -> None:
+        """From now on; one that has ended already is told of at once."""
+        watched = _Watched(agent_id, incarnation, process)
         with self._lock:
             self._watched[self._key(process)] = watched
             if self._epoll is not None and process.pidfd is not None:
                 self._epoll.register(process.pidfd, select.EPOLLIN)
+
+    def prepare(self, process: StartedProcess, succeed: Succession) -> None:
+        """Have it succeeded at once: `succeed` is called in the watcher's thread when the process has ended and its
+        group is killed, and its answer goes into `Exited`. Closed here when that comes too late."""
+        with self._lock:
+            watched = self._watched.get(self._key(process))
+            if watched is not None and watched.process is process and watched.kill_group:
+                _disarm(watched)
+                watched.succeed = succeed
+            else:
+                succeed.close()
 
     def let_stop(self, process: StartedProcess) -> None:
         """Its end is wanted: start no successor, and leave its group the time it was given.
@@ -138,26 +139,39 @@ class ExitWatcher:
 
     def _run(self) -> None:
         while True:
-            ended = self._wait()
+            ready = self._wait()
             with self._lock:
                 if self._stopped:
                     return
-                # All that died together are restarted before the first of them is told of: who hears of it wants
-                # the GIL, too.
-                for exited in [self._look_at(key, watched) for key, watched in ended]:
-                    if exited is not None:
-                        self._on_exit(exited)
+                for watched, exited in self._looked_at(ready):
+                    self._let_go(watched)
+                    self._on_exit(exited)
+
+    def _looked_at(self, ready: list[tuple[int, _Watched]]) -> list[tuple[_Watched, Exited]]:
+        """Those that have ended, and those that end meanwhile.
+
+        All that die together are restarted before the first of them is told of, and before anything that lets go of
+        the GIL: who hears of it wants it, too.
+        """
+        ended: list[tuple[_Watched, Exited]] = []
+        while found := [(watched, exited) for key, watched in ready if (exited := self._look_at(key, watched))]:
+            ended += found
+            ready = self._ready_within(0.0) if self._epoll is not None else []
+        return ended
 
     def _wait(self) -> list[tuple[int, _Watched]]:
         """Those that may have ended."""
         if self._epoll is None:
             select.select([self._wake_r], [], [], _LOOK_EVERY_S)
             return list(self._watched.items())
-        with_dead_stranger = any(watched.died_at for watched in list(self._watched.values()))
-        ready = self._epoll.poll(_STRANGER_WITHIN_S if with_dead_stranger else None)
-        if not ready:
-            return [(key, watched) for key, watched in list(self._watched.items()) if watched.died_at]
-        return [(fd, self._watched[fd]) for fd, _ in ready if fd in self._watched]
+        dead_strangers = [(key, watched) for key, watched in list(self._watched.items()) if watched.died_at]
+        ready = self._ready_within(_STRANGER_WITHIN_S if dead_strangers else None)
+        overdue_since = time.monotonic() - _STRANGER_WITHIN_S
+        return ready + [entry for entry in dead_strangers if entry[1].died_at <= overdue_since and entry not in ready]
+
+    def _ready_within(self, timeout_s: float | None) -> list[tuple[int, _Watched]]:
+        assert self._epoll is not None
+        return [(fd, self._watched[fd]) for fd, _ in self._epoll.poll(timeout_s) if fd in self._watched]
 
     def _look_at(self, key: int, watched: _Watched) -> Exited | None:
         """Under the lock, so that `let_stop` falls before or after the whole of it."""
@@ -175,24 +189,26 @@ class ExitWatcher:
             return None
         del self._watched[key]
         succession = self._succeed(watched, status, now)
-        _disarm(watched)
-        if process.pidfd is not None:
-            if self._epoll is not None:
-                self._epoll.unregister(process.pidfd)
-            os.close(process.pidfd)
         return Exited(watched.agent_id, watched.incarnation, status, watched.died_at or now, succession)
 
+    def _let_go(self, watched: _Watched) -> None:
+        _disarm(watched)
+        pidfd = watched.process.pidfd
+        if pidfd is not None:
+            if self._epoll is not None:
+                self._epoll.unregister(pidfd)
+            os.close(pidfd)
+
     def _status_of_stranger(self, watched: _Watched, now: float) -> ExitStatus | None:
-        """How a process ended that is not our child, or None while that may still become known."""
+        """How a process ended that is not our child, or None while that may still become known: when it is reaped."""
         pidfd = watched.process.pidfd
         if pidfd is None or self._epoll is None:
             return ExitStatus()
-        status = exit_of_stranger(pidfd)
-        if status != ExitStatus() or (watched.died_at and now - watched.died_at >= _STRANGER_WITHIN_S):
+        status = exit_of_stranger(watched.process.identity, pidfd)
+        if status != ExitStatus() or watched.died_at:
             return status
-        if not watched.died_at:
-            watched.died_at = now
-            self._epoll.modify(pidfd, 0)  # leaves EPOLLHUP, which comes when it is reaped
+        watched.died_at = now
+        self._epoll.modify(pidfd, 0)  # leaves EPOLLHUP, which comes when it is reaped
         return None
 
     def _succeed(self, watched: _Watched, status: ExitStatus, now: float) -> object | None:

@@ -1,0 +1,58 @@
+"""System calls that keep the GIL. They return at once; `os` would let go of it, and in a busy process to get it back
+takes milliseconds, on the way between an agent's death and its next start.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+# PyDLL, unlike CDLL, does not let go of the GIL around a call.
+library = ctypes.PyDLL(None)
+library.lseek.restype = ctypes.c_int64
+library.lseek.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int)
+library.open.argtypes = (ctypes.c_char_p, ctypes.c_int)
+library.read.restype = ctypes.c_ssize_t
+library.read.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t)
+library.write.restype = ctypes.c_ssize_t
+library.write.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t)
+
+_SMALL_BYTES = 1024  # /proc/PID/stat has about 300
+
+
+def end_of(fd: int) -> int:
+    """How long the file is."""
+    return int(library.lseek(fd, 0, os.SEEK_END))
+
+
+def waited(pid: int) -> int | None:
+    """The status of our own child that has ended, which the kernel then forgets; None while it runs.
+
+    Raises ChildProcessError when it is not our child, or when someone else reaped it.
+    """
+    status = ctypes.c_int()
+    done = library.waitpid(pid, ctypes.byref(status), os.WNOHANG)
+    if done < 0:
+        raise ChildProcessError(f"process {pid} is not our child")
+    return None if done == 0 else status.value
+
+
+def read_small(path: str) -> bytes | None:
+    """A file of /proc, which the kernel makes in memory, as far as 1 KiB; None where it cannot be read."""
+    fd = library.open(path.encode(), os.O_RDONLY | os.O_CLOEXEC)
+    if fd < 0:
+        return None
+    data = ctypes.create_string_buffer(_SMALL_BYTES)
+    length = library.read(fd, data, _SMALL_BYTES)
+    library.close(fd)
+    return bytes(memoryview(data)[:length]) if length >= 0 else None
+
+
+def write_small(path: str, data: bytes) -> bool:
+    """Write to a file of /proc; whether that worked."""
+    fd = library.open(path.encode(), os.O_WRONLY | os.O_CLOEXEC)
+    if fd < 0:
+        return False
+    written = library.write(fd, data, len(data))
+    library.close(fd)
+    return bool(written == len(data))
