@@ -48,9 +48,13 @@ def build(order: Order, project: Project, index: Index, kept: Built | None) -> t
         with project.reading() as reader:
             if kept is not None and _is_still_true(kept, order, snapshot, reader):
                 return kept, True
-            near = project.near_index(snapshot)
-            _tell(near or index, project, snapshot)
-            return _Build(order, project, snapshot, reader, near or index).built(), False
+            found = project.near_index(snapshot) or index
+            if is_known := found.knows(str(project.root)):
+                _tell(found, project, snapshot)
+            built = _Build(order, project, snapshot, reader, found).built()
+            if not is_known:  # the first answer waits for no index, nor for a process to start
+                _tell(found, project, snapshot)
+            return built, False
     except OSError as error:
         raise ContextFailed(f"the project's folder cannot be read: {error.strerror}") from error
 

@@ -85,8 +85,11 @@ def _decode(data: bytes) -> tuple[str, str] | None:
 
 
 def _is_minified(text: str) -> bool:
-    if len(text) <= _MINIFIED_LINE:
-        return False
-    lines = text.split("\n")
-    longest = max(map(len, lines))
-    return longest > _MINIFIED_LINE and longest > len(text) * 0.1
+    at = -1
+    while len(text) - at - 1 > _MINIFIED_LINE:
+        # From one end of a line to the last one within reach: most text is never looked at.
+        end = text.rfind("\n", at + 1, at + 2 + _MINIFIED_LINE)
+        if end < 0:
+            return max(map(len, text.split("\n"))) > len(text) * 0.1
+        at = end
+    return False

@@ -34,7 +34,6 @@ from .indexer import Indexer
 log = logging.getLogger(__name__)
 
 _MODULE = f"{__package__}.indexer"
-FIRST_ANSWER_S = 0.05
 START_AGAIN_S = 5.0  # after the process died
 A = TypeVar("A", Ranking, Blocks)
 
@@ -44,6 +43,7 @@ class Index(Protocol):
 
     @property
     def is_starting(self) -> bool: ...
+    def knows(self, root: str) -> bool: ...
     def needs(self, root: str, version: str) -> bool: ...
     def know(self, told: Know, version: str) -> None: ...
     def look(self, root: str, files: list[str]) -> None: ...
@@ -61,6 +61,9 @@ class NearIndex:
     def __init__(self) -> None:
         self._indexer = Indexer()
         self._version = ""
+
+    def knows(self, root: str) -> bool:  # noqa: ARG002 - it has one root
+        return True  # or will, before it is asked
 
     def needs(self, root: str, version: str) -> bool:  # noqa: ARG002 - it has one root
         return version != self._version
@@ -98,6 +101,10 @@ class IndexClient:
         self._has_answered = False
         self._outbox: SimpleQueue[bytes | None] = SimpleQueue()
 
+    def knows(self, root: str) -> bool:
+        """Whether the process that runs now, if any, has been told of a project."""
+        return root in self._told
+
     def needs(self, root: str, version: str) -> bool:
         """Whether the process that runs now, if any, has not been told of that version of a project."""
         return self._told.get(root) != version
@@ -121,16 +128,22 @@ class IndexClient:
 
     def rank(self, root: str, query: str, seeds: list[str], dirty: list[str], *, timeout_s: float) -> Ranking | None:
         """The project's files for a task, or None when there is no answer in time."""
+        if root not in self._told:
+            return None
         return self._ask(lambda number: Rank(number, root, query, seeds, dirty), Ranking, timeout_s)
 
     def cut(self, root: str, query: str, files: list[str], *, timeout_s: float) -> Blocks | None:
         """The blocks of files with their fit to a task, or None when there is no answer in time."""
+        if root not in self._told:
+            return None
         return self._ask(lambda number: Cut(number, root, query, files), Blocks, timeout_s)
 
     @property
     def is_starting(self) -> bool:
-        """Whether the process has been started but has not answered yet."""
-        return self._process is not None and not self._has_answered
+        """Whether the process has not answered yet, but may: it was started, or will be for the first to be told."""
+        if self._process is None:
+            return not self._closed and time.monotonic() >= self._not_before
+        return not self._has_answered
 
     def close(self) -> None:
         with self._lock:
@@ -152,9 +165,11 @@ class IndexClient:
             if not self._send(question(number)):
                 del self._asked[number]
                 return None
+        if not self._has_answered:  # it is only starting, which takes longer than a caller should wait
+            self._asked.pop(number, None)
+            return None
         try:
-            # A process that is only starting needs longer than a caller should wait.
-            found = answer.result(timeout_s if self._has_answered else min(timeout_s, FIRST_ANSWER_S))
+            found = answer.result(timeout_s)
         except (FutureTimeout, PipeClosed):
             return None
         finally:

@@ -83,14 +83,10 @@ def dependencies(texts: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, 
 
 
 def _reader_of(path: str) -> Callable[[str], Iterable[str]] | None:
-    name = path.rpartition("/")[2]
-    if role_of(path) is not Role.MANIFEST:
-        return None
-    if name in _READERS:
-        return _READERS[name]
-    if "requirements" in path and name.endswith((".txt", ".in")):
-        return _requirements
-    return None
+    reader = _READERS.get(path.rpartition("/")[2])
+    if reader is None and "requirements" in path and path.endswith((".txt", ".in")):
+        reader = _requirements
+    return reader if reader is not None and role_of(path) is Role.MANIFEST else None
 
 
 def _requirement(line: str) -> str | None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from .kinds import Role, role_of
 from .lexicon import Lexicon
-from .words import count_terms, name_terms, names_in, path_terms
+from .words import count_terms, name_terms, names_in, path_terms, quick_look_for
 
 _TEXT, _PATH, _PATH_SHARE, _DEFINED = 1.0, 0.5, 0.08, 0.6
 _SIMILAR, _SIMILAR_NARROW, _RECENT, _PAIRED = 0.36, 0.18, 0.12, 0.09
@@ -254,13 +254,14 @@ def _said_by(paths: Iterable[str], asked: frozenset[str]) -> dict[str, frozenset
     """path -> which of the asked terms it says, if any."""
     of_folder: dict[str, frozenset[str]] = {}
     said = {}
+    may_say = quick_look_for(asked)  # to cut every name into its terms would take as long as to read a hundred files
     for path in paths:
         folder, _, name = path.rpartition("/")
         if (above := of_folder.get(folder)) is None:
             above = of_folder[folder] = path_terms(folder) & asked
-        words = name_terms(name)
-        if above or not asked.isdisjoint(words):
-            said[path] = above | (words & asked)
+        own = name_terms(name) & asked if may_say(name) else frozenset()
+        if above or own:
+            said[path] = above | own
     return said
 
 

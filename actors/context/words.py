@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Callable, Collection, Container
 from functools import lru_cache
+
+from ahocorasick_rs import AhoCorasick
 
 _RUN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]{2,6}")
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
@@ -82,6 +84,15 @@ def path_terms(path: str) -> frozenset[str]:
 def name_terms(name: str) -> frozenset[str]:
     """The terms of one name in a path."""
     return frozenset(term for run in _RUN.findall(name.translate(_PATH_MARKS)) for term in terms_of(run))
+
+
+def quick_look_for(terms: Collection[str]) -> Callable[[str], bool]:
+    """A test that a name passes if `name_terms` of it has any of the terms, and seldom otherwise.
+
+    A term is the start of a part of the name, or a run of it without `_`; only the last `y` of a stem may be our own.
+    """
+    look = AhoCorasick([term.removesuffix("y") or term for term in terms])
+    return lambda name: bool(look.find_matches_as_indexes(name.lower().replace("_", "")))
 
 
 def names_in(text: str) -> set[str]:
