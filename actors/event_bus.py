@@ -53,7 +53,7 @@ from .waiting_room import WaitingRoom
 
 log = logging.getLogger(__name__)
 
-MAX_BATCH = 256  # publishes that one commit may hold up
+MAX_BATCH = 256  # messages whose answers one commit may hold up
 HOUSEKEEPING_EVERY_S = 30.0
 
 
@@ -129,6 +129,7 @@ class EventBus(Owner):
             raise
         self._room = WaitingRoom(self._mailboxes, self._store.log, max_wait_s=options.max_wait_ms / 1000)
         self._unanswered: list[_Unanswered] = []
+        self._held = 0  # messages since the last time that answers left
         self._numbers: dict[str, _Numbers] = {}
         self._tick_at: float | None = None
         self._is_draining = False
@@ -143,16 +144,22 @@ class EventBus(Owner):
         self._store.close()
 
     def handle(self, message: _Message) -> Any:
-        reply = self._dispatch(message)
-        if self._unanswered and (self.mailbox_depth() == 0 or len(self._unanswered) >= MAX_BATCH):
-            self._commit()
-        self._give_answers()
-        return reply
+        try:
+            return self._dispatch(message)
+        finally:
+            self._held += 1
+            if self._held >= MAX_BATCH or self.mailbox_depth() == 0:
+                self._commit()
+                self._give_answers()
+                self._held = 0
 
     def _dispatch(self, message: _Message) -> Any:
         if isinstance(message, PublishEvent):
             return self._publish(message)
         self._commit()  # whoever looks sees what was published before
+        if not isinstance(message, AwaitEvents) or self._room.owes_answer_to(message.agent_id):
+            # What is held back would look like an answer that the client took before it asked or went away.
+            self._give_answers()
         match message:
             case AwaitEvents():
                 return self._await(message)

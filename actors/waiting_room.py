@@ -36,6 +36,9 @@ class _Verdicts:
         self._passes: dict[tuple[EventId, str], bool] = {}
         self._decoded: tuple[EventId | None, Any] = (None, None)
 
+    def forget(self) -> None:
+        self._passes.clear()
+
     def passes(self, event: Event, event_filter: EventFilter) -> bool:
         if not event_filter.terms:
             return True
@@ -56,6 +59,7 @@ class WaitingRoom:
         self._max_wait_s = max_wait_s
         self._waiters = Waiters()
         self._answered: list[tuple[Waiter, EventBatch]] = []
+        self._owed: set[str] = set()  # agents that these are for
         self._verdicts = _Verdicts()
 
     def __len__(self) -> int:
@@ -141,15 +145,21 @@ class WaitingRoom:
                 waiter.is_superseded = True
                 self._answer(waiter, self._timed_out(waiter, Reading(place=waiter.place)))
 
+    def owes_answer_to(self, agent_id: str) -> bool:
+        """Whether an answer that has not left yet is the agent's."""
+        return agent_id in self._owed
+
     def answers(self) -> list[tuple[Waiter, EventBatch]]:
         """Answers that have not left yet; whoever takes them resolves their futures."""
         answered, self._answered = self._answered, []
-        self._verdicts = _Verdicts()
+        self._owed.clear()
+        self._verdicts.forget()
         return answered
 
     def _answer(self, waiter: Waiter, batch: EventBatch) -> None:
         if self._waiters.remove(waiter.number) is not None:
             self._answered.append((waiter, batch))
+            self._owed.add(waiter.request.agent_id)
 
     def _mailbox(self, request: AwaitEvents, event_filter: EventFilter, event_log: EventLog, now: datetime) -> Mailbox:
         key = MailboxKey(

@@ -6,7 +6,7 @@ Rendering needs nothing of Bottle, so a parked answer is made by the same code, 
 from __future__ import annotations
 
 import logging
-import secrets
+import random
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -26,9 +26,12 @@ from .wire.codec import encode
 
 log = logging.getLogger(__name__)
 
+_ids = random.Random()  # ids have to differ, not to be unguessable; of those, every one would be a system call
+
 NOT_ROUTED = "(none)"  # the route label of requests that matched none: a client must not make labels up
 
 _ALWAYS = (("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store"))
+_PLAIN_JSON = (*_ALWAYS, ("Content-Type", JSON))  # most answers add nothing to these
 
 
 class Rendered(NamedTuple):
@@ -43,7 +46,7 @@ def request_id_of(given: str | None) -> str:
     """The client's request id if it is a sane one, else a new one."""
     if given is not None and IDENTIFIER.fullmatch(given) is not None:
         return given
-    return f"req-{secrets.token_hex(8)}"
+    return f"req-{_ids.getrandbits(64):016x}"
 
 
 class Exchange:
@@ -84,29 +87,36 @@ class Exchange:
         headers.append(("X-Request-Id", self.request_id))
         headers += self.limit_headers
         now = time.monotonic()
+        took_s = now - self._started_at
         self._meter.record(
             method=self.method,
             route=self.route,
             status=status,
-            took_s=now - self._started_at,
+            took_s=took_s,
             is_wait=self.is_wait,
             project_id=self.caller.project_id if self.caller is not None else None,
             now=now,
         )
+        if log.isEnabledFor(logging.DEBUG):
+            self._log_answer(status, took_s)
+        return Rendered(status, headers, body)
+
+    def _log_answer(self, status: int, took_s: float) -> None:
         log.debug(
             "request answered request_id=%s method=%s route=%s status=%d took_ms=%.1f agent_id=%s trace_id=%s",
             self.request_id,
             self.method,
             self.route,
             status,
-            (now - self._started_at) * 1000,
+            took_s * 1000,
             self.caller.agent_id if self.caller is not None else None,
             trace_id(self._traceparent) if self._traceparent is not None else None,
         )
-        return Rendered(status, headers, body)
 
     def _answer(self, answer: Answer) -> Rendered:
         body = answer.body if isinstance(answer.body, bytes) else encode(answer.body)
+        if not answer.headers and answer.content_type is JSON:
+            return Rendered(answer.status, [*_PLAIN_JSON, ("Content-Length", str(len(body)))], body)
         given = {name for name, _ in answer.headers}
         headers = [*answer.headers, *((name, value) for name, value in _ALWAYS if name not in given)]
         if answer.status != 304:

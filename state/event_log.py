@@ -67,6 +67,7 @@ class EventLog:
         self._head = 0  # index in _events of the oldest retained one
         self._before_list = dropped  # place of the event before _events[0]
         self._last_dropped = last_dropped
+        self._oldest_until: datetime | None = None  # how long the oldest retained one is kept; None: there is none
         self._dropped_until: datetime | None = None  # unknown after a restart
         self._drop_reason: DropReason = "age"
 
@@ -86,6 +87,8 @@ class EventLog:
     def append(self, event: Event) -> int:
         """Returns the event's place."""
         self._events.append(event)
+        if self._oldest_until is None:
+            self._oldest_until = self._kept_until(event)
         self._of_type.setdefault(event.event_type, []).append(self.last_place)
         return self.last_place
 
@@ -134,6 +137,8 @@ class EventLog:
 
     def expire(self, *, now: datetime) -> None:
         """Drop from the front what is over the count, too old, or past its own ttl."""
+        if self._oldest_until is None or (now <= self._oldest_until and len(self) <= self._retention.max_events):
+            return
         horizon = now - timedelta(seconds=self._retention.max_age_s)
         while len(self):
             event = self._events[self._head]
@@ -148,6 +153,7 @@ class EventLog:
             self._last_dropped = event.event_id
             self._dropped_until = event.published_at
             self._head += 1
+        self._oldest_until = self._kept_until(self._events[self._head]) if len(self) else None
         if self._head >= _COMPACT_AFTER:
             del self._events[: self._head]
             self._before_list += self._head
@@ -157,6 +163,9 @@ class EventLog:
                 for event_type, places in self._of_type.items()
                 if (kept := places[bisect.bisect_right(places, self.dropped) :])
             }
+
+    def _kept_until(self, event: Event) -> datetime:
+        return event.published_at + timedelta(seconds=min(self._retention.max_age_s, event.ttl_s))
 
     def gap_after(self, place: int, event_id: EventId) -> Gap | None:
         """What a reader that stands at `place`, after event `event_id`, can no longer be given."""

@@ -16,11 +16,11 @@ from .journal import Durability, Journal
 from .models import Event, Priority, event_id, event_seq
 
 
-class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
+class NewEvent(msgspec.Struct, kw_only=True):
     """An event before it has an id, and as the journal keeps it: the id is its record's sequence number.
 
-    place: its place in the project's log; the store fills it in. key, digest: the publisher's idempotency key and
-    what it was used for.
+    place: its place in the project's log; `append` fills it in, and may move published_at. key, digest: the
+    publisher's idempotency key and what it was used for.
     """
 
     project_id: str
@@ -106,11 +106,9 @@ class EventStore:
         """Put an event into the journal's buffer. Its time is moved up to that of its predecessor if it lies before."""
         same_project = (other.place for other, _ in reversed(self._buffered) if other.project_id == record.project_id)
         newest = self._buffered[-1][1].published_at if self._buffered else self._newest
-        record = msgspec.structs.replace(
-            record,
-            place=next(same_project, self.log(record.project_id).last_place) + 1,
-            published_at=max(record.published_at, newest) if newest is not None else record.published_at,
-        )
+        record.place = next(same_project, self.log(record.project_id).last_place) + 1
+        if newest is not None and newest > record.published_at:
+            record.published_at = newest
         event = record.event(self._journal.append([msgspec.json.encode(record)]))
         self._buffered.append((record, event))
         return event

@@ -53,11 +53,13 @@ class Authenticator:
         if caller is None:
             caller = self._key.verify(text, now=now, grace_s=grace_s)
             self._remember(text, caller)
-        return self.still(caller, grace_s=grace_s)
+        return self._still(caller, grace_s=grace_s, now=now)
 
-    def still(self, caller: Caller, *, grace_s: int = 0) -> Caller:
+    def still(self, caller: Caller) -> Caller:
         """`caller`, if the token it came with is good even now. Raises TokenExpired, Unauthorized."""
-        now = self._now()
+        return self._still(caller, grace_s=0, now=self._now())
+
+    def _still(self, caller: Caller, *, grace_s: int, now: datetime) -> Caller:
         if now >= caller.expires_at + timedelta(seconds=grace_s):
             raise TokenExpired("the token has expired", expired_at=caller.expires_at)
         if self._revocations.is_revoked(caller.token_id, now=now):

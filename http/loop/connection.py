@@ -116,7 +116,8 @@ class Connection(WatchedChannel):
             self.handle_write()
         if flags & (READ | HANGUP) and self.is_open:
             self._take_input(flags)
-        self.proceed()
+        else:
+            self.proceed()
 
     @property
     def is_open(self) -> bool:
@@ -156,13 +157,13 @@ class Connection(WatchedChannel):
     def _take_input(self, flags: int) -> None:
         if self._is_ready and self.readable():
             self.handle_read()
-            self.proceed()
         elif self.stage not in (WAITING, STREAMING):
             self._mute(flags)
         elif self._has_hung_up_unseen():
             flags |= HANGUP
         else:
             self._mute(READ)
+        self.proceed()
         if flags & HANGUP and self.is_open:
             self.notice_end()  # it may have come with the request itself
 

@@ -23,6 +23,13 @@ class _Sample(NamedTuple):
     project_id: str | None
 
 
+class _Kind(NamedTuple):
+    """What counts requests of one method, route and status; to look it up by labels takes longer than to count."""
+
+    requests: Counter
+    seconds: Histogram
+
+
 class Performance(msgspec.Struct, frozen=True, kw_only=True):
     """Over the last minute, or since the start if that is shorter. Waits count as requests, not as response times."""
 
@@ -39,6 +46,7 @@ class RequestMeter:
     def __init__(self, *, registry: CollectorRegistry, started_at: float | None = None) -> None:
         self._started_at = time.monotonic() if started_at is None else started_at
         self._samples: deque[_Sample] = deque(maxlen=MAX_SAMPLES)
+        self._kinds: dict[tuple[str, str, int], _Kind] = {}
         self._requests = Counter(
             "sidecar_http_requests", "Requests answered.", ["method", "route", "status"], registry=registry
         )
@@ -58,9 +66,19 @@ class RequestMeter:
     ) -> None:
         """One answered request. An error is an answer of 400 or above. now: monotonic."""
         self._samples.append(_Sample(now, None if is_wait else took_s * 1000, status >= 400, project_id))
-        self._requests.labels(method if method in METHODS else OTHER, route, str(status)).inc()
+        kind = (method, route, status)
+        known = self._kinds.get(kind) or self._kind(kind)
+        known.requests.inc()
         if not is_wait:
-            self._seconds.labels(route).observe(took_s)
+            known.seconds.observe(took_s)
+
+    def _kind(self, kind: tuple[str, str, int]) -> _Kind:
+        method, route, status = kind
+        method = method if method in METHODS else OTHER
+        known = _Kind(self._requests.labels(method, route, str(status)), self._seconds.labels(route))
+        if method is not OTHER:
+            self._kinds[kind] = known
+        return known
 
     def refused(self, wire_code: str) -> None:
         """One error that a client was told of, be it inside an answer of another protocol."""
