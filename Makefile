@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOCKED := $(VENV)/.locked
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo browser test check bench bench-context soak lock clean
+.PHONY: help install demo browser crates test check bench bench-context soak lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -35,7 +35,21 @@ browser:  ## Chromium and its driver, for the dashboard's tests
 	    echo "no Chromium with chromedriver here; the dashboard's tests are skipped. Debian: sudo apt-get install chromium chromium-driver" >&2; \
 	fi
 
-test: install browser  ## the whole test suite
+# Agents in Rust are built without a network, from crates that Debian has as packages.
+CRATES := librust-anyhow-dev librust-env-logger-dev librust-log-dev librust-reqwest-dev librust-serde-dev librust-serde-json-dev librust-tokio-dev
+crates:  ## Rust crates from Debian, for the tests of agents in Rust
+	@if ! command -v cargo >/dev/null; then \
+	    echo "no cargo here; the tests of agents in Rust are skipped" >&2; \
+	elif ls -d /usr/share/cargo/registry/reqwest-* /usr/share/cargo/registry/env_logger-* /usr/share/cargo/registry/tokio-[0-9]* >/dev/null 2>&1; then \
+	    exit 0; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    { apt-get update --quiet=2 && DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes --no-install-recommends $(CRATES) >/dev/null; } \
+	        || echo "the crates could not be installed; the tests of agents in Rust are skipped" >&2; \
+	else \
+	    echo "no Rust crates here; the tests of agents in Rust are skipped. Debian: sudo apt-get install $(CRATES)" >&2; \
+	fi
+
+test: install browser crates  ## the whole test suite
 	$(BIN)/python -m pytest -m "not soak" $(ARGS)
 
 check: install  ## ruff, mypy --strict, the import contract

@@ -190,7 +190,7 @@ class TestTheTeam:
 
 def test_the_readme_names_every_example() -> None:
     named = (EXAMPLES / "README.md").read_text()
-    for path in (*EXAMPLES.glob("agents/*.py"), *EXAMPLES.glob("raw/*.*")):
+    for path in (*EXAMPLES.glob("agents/*.py"), *EXAMPLES.glob("raw/*.*"), *EXAMPLES.glob("raw/*/main.*")):
         assert f"`{path.relative_to(EXAMPLES)}`" in named
     for path in EXAMPLES.glob("workflows/*.py"):
         assert path.stem == "stage" or f"sidecar.examples.workflows.{path.stem}`" in named
