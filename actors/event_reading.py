@@ -80,7 +80,7 @@ def read_since(event_log: EventLog, since: str, *, strict: bool) -> Reading:
 
 def _time(text: str) -> datetime:
     try:
-        time = msgspec.convert(text, datetime, strict=False)
+        time = msgspec.convert(text, datetime)
     except msgspec.ValidationError:
         time = None
     if time is None or time.tzinfo is None:

@@ -141,6 +141,7 @@ QUERIES = [
     ("/api/results", "issue_id=%ff", "query"),
     ("/api/results", "&".join(f"a{n}=1" for n in range(100)), "query"),
     ("/api/agents/x/logs", "stream=both", "stream"),
+    ("/api/agents/x/logs", "offset=null", "offset"),
     ("/api/agents/x/logs", "timeout=nan", "timeout"),
     ("/api/agents/x/logs", "timeout=-1", "timeout"),
 ]

@@ -20,7 +20,7 @@ from ..routes.audit import perform
 from ..routing import MAX_IDEMPOTENCY_KEY_CHARS, Call, Outcome, Route, too_large
 from ..wire.codec import NOTHING, encode, read_body, read_part
 from ..wire.results import Outcome as ResultOutcome
-from ..wire.shapes import IDENTIFIER_SCHEMA, payload_schema
+from ..wire.shapes import IDENTIFIER_SCHEMA
 
 _PART = re.compile(r"<(\w+)>")
 _REF = "#/$defs/"
@@ -133,9 +133,7 @@ def _part(fields: dict[str, msgspec.Raw], name: str) -> str:
 
 def _schema(type_: type) -> Schema:
     """A type's JSON schema with nothing to look up in it: not every client follows a `$ref`."""
-    (schema,), components = msgspec.json.schema_components(
-        [type_], schema_hook=payload_schema, ref_template=_REF + "{name}"
-    )
+    (schema,), components = msgspec.json.schema_components([type_], ref_template=_REF + "{name}")
     inlined: Schema = _inlined(schema, components)
     return inlined
 

@@ -30,7 +30,8 @@ from ..errors import ROWS, ErrorBody
 from ..routing import JSON, MAX_IDEMPOTENCY_KEY_CHARS, Route
 from ..wire.codec import Nothing, encode
 from ..wire.results import NewResult, Outcome, ResultOut
-from ..wire.shapes import IDENTIFIER_SCHEMA, Schema, payload_schema
+from ..wire.sessions import LogIn
+from ..wire.shapes import IDENTIFIER_SCHEMA, Schema
 
 _PART = re.compile(r"<(\w+)>")
 _SCHEMAS = "#/components/schemas/"
@@ -218,11 +219,13 @@ def _schemas(routes: tuple[Route, ...]) -> tuple[dict[type, Schema], dict[str, S
     for route in routes:
         types += [type_ for type_ in (route.body, route.query, route.answers, *route.also.values()) if type_]
     unique = list(dict.fromkeys(types))
-    schemas, components = msgspec.json.schema_components(
-        unique, schema_hook=payload_schema, ref_template=_SCHEMAS + "{name}"
-    )
+    schemas, components = msgspec.json.schema_components(unique, ref_template=_SCHEMAS + "{name}")
     for type_ in (NewResult, ResultOut):  # passed through as bytes, but not unread
         components[type_.__name__]["properties"]["result"] = {"$ref": _SCHEMAS + Outcome.__name__}
+    components[LogIn.__name__]["oneOf"] = [
+        {"properties": {name: _TEXT, other: {"type": "null"}}, "required": [name]}
+        for name, other in (("token", "code"), ("code", "token"))
+    ]
     return dict(zip(unique, schemas, strict=True)), components
 
 

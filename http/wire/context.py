@@ -12,6 +12,7 @@ from ...actors.replies import ContextCleared
 from .codec import Nothing, Timed
 from .shapes import Globs
 
+MIN_BYTES = 8 * 1024  # of a context; the ContextBuilder refuses to cut one further
 _ONE = "|".join(REQUIREMENTS)
 Requirements = Annotated[str, Meta(extra_json_schema={"pattern": f"^(({_ONE})(,({_ONE}))*)?$"})]
 
@@ -22,7 +23,7 @@ class ContextQuery(Nothing, frozen=True, kw_only=True):
     requirements: Requirements = ""
     files: Globs = ""
     q: str = ""
-    max_bytes: Annotated[int, Meta(ge=1)] | None = None
+    max_bytes: Annotated[int, Meta(extra_json_schema={"minimum": MIN_BYTES})] | None = None
     refresh: bool = False
 
 

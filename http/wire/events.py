@@ -14,7 +14,7 @@ from ...state.mailbox import Delivery
 from ...state.mailboxes import DeadLetter
 from ...state.models import Event, EventId, Priority
 from .codec import Body, Nothing, Timed
-from .shapes import Filter, Identifier, Identifiers, MaybeIdentifier, Place
+from .shapes import Filter, Identifier, Identifiers, MaybeIdentifier, Payload, Place
 
 MAX_BATCH = 1000
 TTL_MIN_S, TTL_MAX_S = 1, 86400
@@ -23,7 +23,7 @@ TTL_MIN_S, TTL_MAX_S = 1, 86400
 class NewEvent(Body, frozen=True, kw_only=True):
     """`event_type` repeats the path; `publisher` is the token's agent id or agent type."""
 
-    data: msgspec.Raw
+    data: Payload
     event_type: Identifier | None = None
     publisher: Identifier | None = None
     topic: Identifier | None = None
@@ -59,7 +59,7 @@ class WaitQuery(Nothing, frozen=True, kw_only=True):
     timeout: Annotated[int, Meta(ge=0)] = 30_000
     filter: Filter = ""
     limit: Annotated[int, Meta(ge=1, le=MAX_BATCH)] = 100
-    ack: Identifier | None = None
+    ack: MaybeIdentifier | None = None
     since: Place | None = None
     consumer: MaybeIdentifier = ""
     strict: bool = False
@@ -100,7 +100,7 @@ class EventOut(Timed, frozen=True, kw_only=True, omit_defaults=True):
     publisher: str
     publisher_type: str
     topic: str
-    data: msgspec.Raw
+    data: Payload
     correlation_id: str | None
     priority: Priority
     ttl_seconds: int

@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, UnsetType
 from ...actors.replies import ResultPage, Stored
 from ...state.models import EventId, NextAgent, ResultId, ResultStatus, StoredResult
 from .codec import Body, Nothing, Timed
-from .shapes import Identifier, MaybeIdentifier, Time
+from .shapes import Identifier, MaybeIdentifier, Payload, Time
 
 MAX_PAGE = 500
 
@@ -23,7 +23,7 @@ class NewResult(Body, frozen=True, kw_only=True):
     agent_type: Identifier
     issue_id: Identifier
     project_id: Identifier
-    result: msgspec.Raw
+    result: Payload
     timestamp: datetime | None = None
 
 
@@ -91,7 +91,7 @@ class ResultOut(Timed, frozen=True, kw_only=True):
     agent_id: str
     agent_type: str
     status: ResultStatus
-    result: msgspec.Raw
+    result: Payload
     stored_at: datetime
     traceparent: str | UnsetType = UNSET
 

@@ -21,6 +21,7 @@ Identifier = Annotated[str, Meta(extra_json_schema={"pattern": f"^{_ID}$"})]
 MaybeIdentifier = Annotated[str, Meta(extra_json_schema={"pattern": f"^({_ID})?$"})]
 Identifiers = Annotated[str, Meta(extra_json_schema={"pattern": f"^({_ID}(,{_ID})*)?$"})]
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+Payload = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})]  # passed through as the bytes it came as
 Filter = Annotated[str, Meta(extra_json_schema={"format": "event-filter"})]
 Globs = Annotated[str, Meta(extra_json_schema={"format": "path-globs"})]
 Place = Annotated[
@@ -35,10 +36,3 @@ Place = Annotated[
         }
     ),
 ]
-
-
-def payload_schema(type_: type) -> Schema:
-    """A Raw field holds a JSON object of the client's own."""
-    if type_ is msgspec.Raw:
-        return {"type": "object"}
-    raise TypeError(f"{type_} has no place on the wire")
