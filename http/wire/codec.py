@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Hashable
 from datetime import UTC, datetime
-from typing import Any, NoReturn, TypeVar
+from functools import lru_cache
+from typing import Any, NoReturn, TypeVar, cast
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -20,6 +22,7 @@ from ...state.models import identifier
 T = TypeVar("T")
 
 MAX_QUERY_FIELDS = 64
+USUAL_QUERY_CHARS = 256
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,6 +66,12 @@ def read_query(text: str, type_: type[T]) -> tuple[T, str | None]:
 
     text: as WSGI has it, bytes in Latin-1 disguise.
     """
+    if len(text) > USUAL_QUERY_CHARS:
+        return _read_query(text, type_)
+    return cast(tuple[T, str | None], _usual_query(text, cast(Hashable, type_)))
+
+
+def _read_query(text: str, type_: type[T]) -> tuple[T, str | None]:
     try:
         pairs = parse_qsl(
             text.encode("latin-1").decode("utf-8"),
@@ -94,6 +103,9 @@ def read_query(text: str, type_: type[T]) -> tuple[T, str | None]:
             raise InvalidRequest(f"{name} is {value}", field=name, expected="a value, or to be left out")
     return query, project_id
 
+
+# Agents ask the same again and again. What is kept is frozen; what was raised is not kept.
+_usual_query = lru_cache(maxsize=1024)(_read_query)
 
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 _NAMED = re.compile(r"Object (?P<fault>contains unknown|missing required) field `(?P<name>.*)`", re.DOTALL)
