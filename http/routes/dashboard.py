@@ -1,6 +1,6 @@
-"""Routes of the operators' dashboard: one page and its parts, static files. What it shows, it asks the public API for.
+"""Routes of the operators' dashboard and of the API's description as a page: static files. They ask the public API.
 
-The page may load nothing but its own parts, run no inline script and be framed by nobody; text from agents reaches it
+A page may load nothing but its own parts, run no inline script and be framed by nobody; text from agents reaches it
 as text only (Trusted Types refuse anything else where the browser knows them).
 """
 
@@ -53,6 +53,12 @@ def show_dashboard(call: Call[Nothing, Nothing]) -> Answer:
 def show_login(call: Call[Nothing, LoginQuery]) -> Answer:
     """The same page; it trades the one-time code in its address for a session. Asking for it uses nothing up."""
     return _file("index.html", call)
+
+
+@routes.add("GET", "/docs", access="open", answers=None, content_type=HTML, also=_UNCHANGED)
+def show_reference(call: Call[Nothing, Nothing]) -> Answer:
+    """The API's description, `/openapi.json`, as a page for people; it needs no network."""
+    return _file("reference.html", call)
 
 
 @routes.add(
