@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+from collections import UserDict
+from collections.abc import MutableMapping
+from importlib import import_module
+from typing import cast
+
 import click
 
 from ... import __version__
-from .agents import agent
-from .audit import audit
 from .connection import Commands
-from .context import context
-from .demo import demo
-from .events import events
-from .results import results
-from .server import actors, dashboard, serve, status, stop, token
-from .storage import backup, doctor, restore
-from .top import top
+
+MODULES = {
+    "serve": "serve",
+    "stop": "server",
+    "status": "server",
+    "token": "server",
+    "actors": "server",
+    "dashboard": "server",
+    "agent": "agents",
+    "context": "context",
+    "results": "results",
+    "events": "events",
+    "audit": "audit",
+    "top": "top",
+    "doctor": "storage",
+    "backup": "storage",
+    "restore": "storage",
+    "demo": "demo",
+}
+
+
+class _OnDemand(UserDict[str, str]):
+    """Commands by name, each imported when somebody wants it."""
+
+    def __getitem__(self, name: str) -> click.Command:  # type: ignore[override]  # the module goes in, what is in it comes out
+        return cast(click.Command, getattr(import_module(f".{super().__getitem__(name)}", __package__), name))
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -35,25 +57,7 @@ def main() -> None:
     """
 
 
-for command in (
-    serve,
-    stop,
-    status,
-    token,
-    agent,
-    context,
-    results,
-    events,
-    actors,
-    audit,
-    top,
-    dashboard,
-    doctor,
-    backup,
-    restore,
-    demo,
-):
-    main.add_command(command)
+main.commands = cast(MutableMapping[str, click.Command], _OnDemand(MODULES))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`sidecar serve|stop|status|token|actors`: the server itself."""
+"""`sidecar stop|status|token|actors|dashboard`: a server that runs."""
 
 from __future__ import annotations
 
@@ -35,49 +35,6 @@ ACTOR_COLUMNS = (
     Column("RESTARTS", "restarts", number(0), right=True),
     Column("LAST ERROR", "last_error", may_shrink=True),
 )
-
-
-@click.command()
-@click.option("--host", help="Address to listen on.  [env: SIDECAR_HOST; default: 127.0.0.1]")
-@click.option("--port", type=click.IntRange(0, 65535), help="0: a free one.  [env: SIDECAR_PORT; default: 3001]")
-@storage_option
-@click.option(
-    "--project-root",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="The project.  [env: SIDECAR_PROJECT_ROOT; default: here]",
-)
-@click.option(
-    "--config",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Its settings.  [env: SIDECAR_CONFIG; default: sidecar.toml of the project, if there is one]",
-)
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    help="How much it says.  [env: SIDECAR_LOG_LEVEL; default: info]",
-)
-def serve(
-    host: str | None,
-    port: int | None,
-    storage: Path | None,
-    project_root: Path | None,
-    config: Path | None,
-    log_level: str | None,
-) -> None:
-    """Run the sidecar of a project until it is stopped.
-
-    Works in any git project without configuration; sidecar.toml says which command runs for which agent type.
-    The line that says it listens names the URL. SIGTERM or Ctrl-C drains it: waiting requests are answered,
-    agents are stopped.
-
-    \b
-    Example: sidecar serve --project-root ~/src/shop --port 0
-    """
-    from .. import serve as server
-    from ..config import Flags, load
-
-    flags = Flags(host=host, port=port, storage=storage, project_root=project_root, config=config, log_level=log_level)
-    raise SystemExit(server.serve(load(flags, os.environ, working_dir=Path.cwd())))
 
 
 @click.command()
