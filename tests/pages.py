@@ -5,8 +5,8 @@ The rules, which hold for README.md, docs/tutorial.md and docs/how-to.md:
 - A `sh` block is typed into a terminal. Variables and the directory stay, as they do for a reader. A line
   `<!-- terminal: NAME -->` in front of it says in which one; the usual one is `main`.
 - A block under a line that ends with "`PATH`:" is saved there.
-- A `text` block under a `sh` block is what that prints, line by line. A line `…` stands for any lines, `…` at the end
-  of a line for its rest. Ids, process numbers, times, durations and sizes are compared by their form.
+- A `text` block under a `sh` block is what that prints, line by line. A line `…` stands for any lines, `…` in a line
+  for any text. Ids, process numbers, times, durations and sizes are compared by their form.
 - A `sh` block in another terminal than `main` may go on after that; it then has to be printed within the deadline.
 - `<!-- not run: why -->` in front of a block takes it out.
 - Port 3001 is replaced by a free one, in blocks and by SIDECAR_PORT. Nothing else is.
@@ -77,6 +77,10 @@ def blocks_of(markdown: str) -> list[Block]:
     return blocks
 
 
+def headings(markdown: str) -> list[str]:
+    return re.findall(r"^## .+$", markdown, re.MULTILINE)
+
+
 def section(markdown: str, heading: str) -> str:
     """What stands under a heading, up to the next one of its level."""
     level = heading.partition(" ")[0]
@@ -100,9 +104,8 @@ def says(claimed: Sequence[str], printed: Sequence[str]) -> bool:
         return any(says(rest, printed[at:]) for at in range(len(printed) + 1))
     if not printed:
         return False
-    line = form_of(printed[0])
-    is_so = line.startswith(form_of(first[:-1])) if first.endswith("…") else line == form_of(first)
-    return is_so and says(rest, printed[1:])
+    claim = ".*".join(re.escape(part) for part in form_of(first).split("…"))
+    return re.fullmatch(claim, form_of(printed[0])) is not None and says(rest, printed[1:])
 
 
 class Terminal:

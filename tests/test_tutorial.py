@@ -1,4 +1,4 @@
-"""A newcomer's path works word for word: the README's tour and the tutorial are followed against a real sidecar."""
+"""What the docs tell people to type works word for word: the README's tour, the tutorial and every how-to."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.pages import Reader, blocks_of, environment_for, form_of, free_port, says, section
+from tests.pages import Reader, blocks_of, environment_for, form_of, free_port, headings, says, section
 
 ROOT = Path(__file__).parent.parent
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+HOW_TO = (ROOT / "docs" / "how-to.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 Follow = Callable[[str], None]
+
+
+def any_run(markdown: str) -> bool:
+    return any(block.is_run and block.language == "sh" for block in blocks_of(markdown))
 
 
 @pytest.fixture
@@ -56,6 +61,19 @@ def test_the_tutorial_works_as_it_is_written(follow: Follow, place: Path) -> Non
     assert (place / "shop" / "FUNCTIONS.md").exists()
 
 
+GO = "```sh\ncd YOUR-PROJECT\n```\n\n<!-- terminal: server -->\n```sh\ncd YOUR-PROJECT\n```\n"
+SERVE = "<!-- terminal: server -->\n```sh\nsidecar serve\n```\n\n```text\n…\nsidecar listens on http://127.0.0.1:3001\n```\n"
+
+
+@pytest.mark.parametrize("heading", [each for each in headings(HOW_TO) if any_run(section(HOW_TO, each))])
+def test_every_how_to_works_as_it_is_written(follow: Follow, heading: str) -> None:
+    text = section(HOW_TO, heading)
+    first = next(block for block in blocks_of(text) if block.is_run and (block.language == "sh"))
+    # As the page says: a server runs already, except where the section starts it itself.
+    starts_itself = any(block.saved_as == "sidecar.toml" for block in blocks_of(text)) or first.terminal == "server"
+    follow(GO + ("" if starts_itself else SERVE) + text)
+
+
 @pytest.mark.soak
 def test_the_tutorial_begins_with_a_clone_that_installs_itself(
     tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
@@ -84,6 +102,7 @@ class TestAPage:
             ("12:00:01  evt-0000000000000004 done", "23:59:59 evt-0000000000000911   done"),
             ("…\nlast", "first\nsecond\nlast"),
             ("begins with…", "begins with whatever"),
+            ("…: 3 files…", "/tmp/x (y): 3 files, packed"),
         ],
     )
     def test_says_what_is_printed_but_for_ids_times_and_sizes(self, claimed: str, printed: str) -> None:
