@@ -11,28 +11,29 @@ from typing import NamedTuple
 
 _MODIFIERS = (
     r"(?:(?:export|default|declare|pub(?:\([^)\n]*\))?|public|private|protected|internal|static|final|abstract|async"
-    r"|unsafe|const|extern(?:[ \t]+\"[^\"\n]*\")?|override|virtual|open|sealed|data|inline|partial|suspend)[ \t]+)*"
+    r"|unsafe|const|extern(?:[ \t]+\"[^\"\n]*\")?|override|virtual|open|sealed|data|inline|partial|suspend)[ \t]++)*"
 )
 _KEYWORDS = (
     r"(?:def|class|func|fn|function\*?|fun|struct|enum|union|trait|interface|protocol|extension|record|object|module|mod"
     r"|namespace|macro_rules!|sub|defmodule|defp?|resource|data|message|service|rpc)"
 )
 _KEYED = (
-    rf"^[ \t]*{_MODIFIERS}{_KEYWORDS}[ \t]+(?:\([^)\n]*\)[ \t]*)?[\"'&]?([A-Za-z_$][\w$]*)"
-    rf"|^(?:export[ \t]+)?(?:declare[ \t]+)?(?:const|let|var|type|static|pub type|pub const)[ \t]+([A-Za-z_$][\w$]*)"
-    rf"|^impl(?:<[^>\n]*>)?[ \t]+(?:[^\n{{]*?[ \t]for[ \t]+)?([A-Za-z_]\w*)"
+    rf"[ \t]*+{_MODIFIERS}{_KEYWORDS}[ \t]++(?:\([^)\n]*\)[ \t]*)?[\"'&]?([A-Za-z_$][\w$]*)"
+    rf"|(?:export[ \t]+)?(?:declare[ \t]+)?(?:const|let|var|type|static|pub type|pub const)[ \t]+([A-Za-z_$][\w$]*)"
+    rf"|impl(?:<[^>\n]*>)?[ \t]+(?:[^\n{{]*?[ \t]for[ \t]+)?([A-Za-z_]\w*)"
 )
 _METHODS = (
-    r"|^[ \t]{0,8}(?:[\w<>\[\],.*&:~]+[ \t]+)+[*&]?([A-Za-z_~][\w:~]*)[ \t]*\([^;\n]*\)?[^;\n]*\{?[ \t]*$"
-    r"|^#[ \t]*define[ \t]+([A-Za-z_]\w*)"
+    r"|[ \t]{0,8}(?:[\w<>\[\],.*&:~]+[ \t]+)+[*&]?([A-Za-z_~][\w:~]*)[ \t]*\([^;\n]*\)?[^;\n]*\{?[ \t]*$"
+    r"|#[ \t]*define[ \t]+([A-Za-z_]\w*)"
 )
-_HEADINGS = r"^(#{1,6}[ \t]+[^\n]+)$|^([^\n]{3,100})\n(?:={3,}|-{3,}|~{3,})$"
-_TABLES = r"^\[+([^\]\n]+)\]+|^([A-Za-z_][\w.-]*):"
+_HEADINGS = r"(#{1,6}[ \t]+[^\n]+)$|([^\n]{3,100})\n(?:={3,}|-{3,}|~{3,})$"
+_TABLES = r"\[+([^\]\n]+)\]+|([A-Za-z_][\w.-]*):"
 
-_OF_CODE = re.compile(_KEYED, re.MULTILINE)
-_OF_BRACES = re.compile(_KEYED + _METHODS, re.MULTILINE)
-_OF_PROSE = re.compile(_HEADINGS, re.MULTILINE)
-_OF_DATA = re.compile(_TABLES, re.MULTILINE)
+# Each begins with the end of the line before, a literal that the search jumps to; `^` would be tried at every letter.
+_OF_CODE = re.compile(rf"\n(?:{_KEYED})", re.MULTILINE)
+_OF_BRACES = re.compile(rf"\n(?:{_KEYED}{_METHODS})", re.MULTILINE)
+_OF_PROSE = re.compile(rf"\n(?:{_HEADINGS})", re.MULTILINE)
+_OF_DATA = re.compile(rf"\n(?:{_TABLES})", re.MULTILINE)
 _BRACES = frozenset(("c", "cpp", "java", "csharp", "dart", "objective-c", "groovy", "solidity"))
 _PROSE = frozenset(("markdown", "restructuredtext", "asciidoc", "text"))
 _DATA = frozenset(("yaml", "toml", "ini"))
@@ -57,12 +58,13 @@ def definitions_of(text: str, language: str) -> tuple[Definition, ...]:
         pattern = _OF_BRACES if language in _BRACES else _OF_CODE
     found = []
     line = position = 0
+    text = "\n" + text
     for match in pattern.finditer(text):
         start = match.start()
         line += text.count("\n", position, start)
         position = start
         name = next(group for group in match.groups() if group)
         if name not in _NOT_NAMES:
-            matched = match.group()
+            matched = match.group()[1:]
             found.append(Definition(name.strip(), line, len(matched) - len(matched.lstrip(" \t"))))
     return tuple(found)

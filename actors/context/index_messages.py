@@ -50,7 +50,7 @@ class Forget(msgspec.Struct, tag=True, frozen=True):
 
 
 class Ranking(msgspec.Struct, tag=True, frozen=True):
-    """files: path, score, why; best first. ready: every file had been read; else only those that were are ranked."""
+    """files: path, score, why; best first. ready: every file had been read; else none is ranked."""
 
     number: int
     ready: bool

@@ -11,6 +11,7 @@ import os
 import select
 import time
 from collections import OrderedDict, deque
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,7 +39,7 @@ from .kinds import is_code, language_of
 from .ranking import Corpus, task_of
 from .rooted import NotReadable, Root, Stamp
 from .secrets import is_secret_path
-from .words import count_terms
+from .words import count_runs
 
 HISTORY = 2000  # commits; 160 ms of git in a repository of 35,000
 SLICE_S = 0.02  # how long a question may have to wait behind indexing
@@ -56,6 +57,7 @@ class IndexedProject:
         self.unread: deque[str] = deque()
         self._head: str | None = None
         self._max_file_bytes = 0
+        self._history: Future[list[tuple[str, tuple[str, ...]]]] | None = None
 
     @property
     def size(self) -> int:
@@ -79,26 +81,48 @@ class IndexedProject:
         self.unread.extend(self._changed(known))
 
     def _changed(self, paths: list[str]) -> list[str]:
-        changed = []
+        new = [path for path in paths if path not in self.stamps]
+        known = [path for path in paths if path in self.stamps]
         with Root(Path(self.root)) as root:
-            for path in paths:
-                try:
-                    stamp = root.stamp(path)
-                except NotReadable:
-                    stamp = None
-                if path not in self.stamps or self.stamps[path] != stamp:
-                    changed.append(path)
-        return changed
+            for path, found in zip(known, root.states(known), strict=True):
+                if self.stamps[path] != (None if isinstance(found, str) else found):
+                    new.append(path)
+        return new
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether no more is unread than can be read before a question is answered."""
+        return len(self.unread) <= FEW and (self._history is None or self._history.done())
 
     def _read_history(self) -> None:
+        """Let git look for past commits while files are read."""
+        if self._history is not None:
+            self._history.cancel()
+        beside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="context-history")
+        self._history = beside.submit(self._past_commits, self._head)
+        beside.shutdown(wait=False)  # the thread ends with this
+
+    def wait_for_history(self, timeout_s: float) -> bool:
+        """Wait a little for git, if it is still looking; whether it was."""
+        if self._history is None or self._history.done():
+            return False
+        wait((self._history,), timeout_s)
+        return True
+
+    def _take_history(self) -> None:
+        if self._history is not None and self._history.done():
+            self.corpus.put_history(self._history.result())
+            self._history = None
+
+    def _past_commits(self, head: str | None) -> list[tuple[str, tuple[str, ...]]]:
         toplevel = find_toplevel(Path(self.root))
         commits: list[tuple[str, tuple[str, ...]]] = []
-        if toplevel is not None and self._head is not None:
+        if toplevel is not None and head is not None:
             door = GitDoor(Path(self.root), toplevel)
             with suppress(GitUnavailable):  # then there is no history to learn from
-                found = read_log(door.log(self._head, limit=HISTORY, skip_merges=True), door.prefix)
+                found = read_log(door.log(head, limit=HISTORY, skip_merges=True), door.prefix)
                 commits = [(commit.message, commit.files) for commit in found]
-        self.corpus.put_history(commits)
+        return commits
 
     def read_some(self, until: float) -> None:
         """Read files that wait, at least one, until `until` (monotonic)."""
@@ -125,14 +149,16 @@ class IndexedProject:
         language = language_of(path)
         text = found[0]
         defined = [at.name for at in definitions_of(text, language)] if is_code(language) else []
-        self.corpus.put(path, count_terms(text), defined, stamp.size)
+        self.corpus.put(path, count_runs(text), defined, stamp.size)
 
     def rank(self, asked: Rank) -> Ranking:
-        if len(self.unread) <= FEW:
-            self.read_some(time.monotonic() + SLICE_S * 5)
+        if not self.is_ready:
+            return Ranking(asked.number, False, [])
+        self._take_history()
+        self.read_some(time.monotonic() + SLICE_S * 5)
         ranked = self.corpus.rank(task_of(asked.query), seeds=asked.seeds, dirty=asked.dirty, limit=MAX_RANKED)
         files = [(one.path, round(one.score, 5), one.why) for one in ranked]
-        return Ranking(asked.number, len(self.unread) <= FEW, files)
+        return Ranking(asked.number, True, files)
 
     def cut(self, asked: Cut) -> Blocks:
         task = task_of(asked.query)
@@ -195,7 +221,7 @@ class Indexer:
                 except OSError:
                     del self._projects[project.root]
                 return True
-        return False
+        return any(project.wait_for_history(SLICE_S) for project in self._projects.values())
 
     def _stay_small(self) -> None:
         while len(self._projects) > 1 and sum(project.size for project in self._projects.values()) > MAX_INDEXED:

@@ -1,33 +1,63 @@
 """Lexicon: which terms stand in which files, and how well a query fits each (BM25). Updated file by file.
 
-Plain sorted arrays: to replace a file costs well under a millisecond, where the BM25 packages rebuild everything, and
-queries of a few dozen terms over 5,000 files take a few milliseconds without numpy's 60 MB.
+Kept by name as it is written; the terms of a name are worked out once, when it is first seen, and put together when a
+query asks for them. Plain sorted arrays: to replace a file costs well under a millisecond, where the BM25 packages
+rebuild everything, and queries of a few dozen terms take a few milliseconds without numpy's 60 MB.
 """
 
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
-from collections.abc import Mapping
+from bisect import bisect_left, insort
+from collections.abc import Callable, Mapping
 from math import log
+from typing import NamedTuple
 
 _K1 = 1.2
 _B = 0.75
+_TIMES_BITS = 12  # an entry is the document's number and, below it, how often the name stands there
+_MOST_TIMES = (1 << _TIMES_BITS) - 1
+
+
+class _Posting(NamedTuple):
+    """Where one name stands. width: how many terms it has; entries: sorted, one a document."""
+
+    name: str
+    width: int
+    entries: array[int]
+
+
+class _Merged(NamedTuple):
+    """Where one term stands: documents, and how often in each."""
+
+    numbers: list[int]
+    times: list[int]
+
+
+_NOWHERE = _Merged([], [])
 
 
 class Lexicon:
-    """Documents by key (a path, a commit) with the counts of their terms."""
+    """Documents by key (a path, a commit) with the counts of their names.
 
-    def __init__(self, *, k1: float = _K1, b: float = _B) -> None:
+    terms_of: the terms of a name; without it, names are terms.
+    """
+
+    def __init__(
+        self, *, k1: float = _K1, b: float = _B, terms_of: Callable[[str], tuple[str, ...]] | None = None
+    ) -> None:
         self._k1, self._b = k1, b
+        self._terms_of = terms_of or (lambda name: (name,))
         self._number: dict[str, int] = {}
         self._keys: list[str | None] = []
-        self._terms: dict[str, tuple[str, ...]] = {}
+        self._held: dict[str, list[_Posting]] = {}
         self._free: list[int] = []
         self._lengths = array("I")
         self._total = 0
         self._norms: list[float] | None = None
-        self._postings: dict[str, tuple[array[int], array[int]]] = {}
+        self._postings: dict[str, _Posting] = {}
+        self._names: dict[str, list[str]] = {}  # term -> the names that have it
+        self._merged: dict[str, _Merged] = {}  # of terms that were asked for
 
     def __len__(self) -> int:
         return len(self._number)
@@ -36,7 +66,7 @@ class Lexicon:
         return key in self._number
 
     def put(self, key: str, counts: Mapping[str, int]) -> None:
-        """Add a document, or replace it."""
+        """Add a document, or replace it. counts: name -> how often it stands there."""
         self.remove(key)
         self._norms = None
         if self._free:
@@ -45,49 +75,83 @@ class Lexicon:
             number = len(self._keys)
             self._keys.append(None)
             self._lengths.append(0)
-        for term, times in counts.items():
-            found = self._postings.get(term)
-            if found is None:
-                self._postings[term] = (array("I", (number,)), array("I", (times,)))
+        first = number << _TIMES_BITS
+        length = 0
+        held = []
+        postings = self._postings
+        for name, times in counts.items():
+            posting = postings.get(name) or self._begin(name)
+            _, width, entries = posting
+            if not width:
                 continue
-            numbers, all_times = found
-            if numbers[-1] < number:
-                numbers.append(number)
-                all_times.append(times)
+            length += width * times
+            entry = first | (times if times < _MOST_TIMES else _MOST_TIMES)
+            if entries and entries[-1] > entry:
+                insort(entries, entry)
             else:
-                place = bisect_left(numbers, number)
-                numbers.insert(place, number)
-                all_times.insert(place, times)
-        length = sum(counts.values())
+                entries.append(entry)
+            held.append(posting)
         self._number[key] = number
         self._keys[number] = key
-        self._terms[key] = tuple(counts)
+        self._held[key] = held
         self._lengths[number] = length
         self._total += length
+        self._forget_merged(held)
+
+    def _begin(self, name: str) -> _Posting:
+        """A name that is seen for the first time. One without terms is kept too: it will be seen again."""
+        terms = self._terms_of(name)
+        posting = self._postings[name] = _Posting(name, len(terms), array("I"))
+        for term in terms:
+            self._names.setdefault(term, []).append(name)
+        return posting
 
     def remove(self, key: str) -> None:
         number = self._number.pop(key, None)
         if number is None:
             return
         self._norms = None
-        for term in self._terms.pop(key):
-            numbers, times = self._postings[term]
-            place = bisect_left(numbers, number)
-            del numbers[place], times[place]
-            if not numbers:
-                del self._postings[term]
+        held = self._held.pop(key)
+        for _, _, entries in held:
+            del entries[bisect_left(entries, number << _TIMES_BITS)]
+        self._forget_merged(held)
+        for name, _, entries in held:
+            if not entries:
+                del self._postings[name]
+                for term in self._terms_of(name):
+                    self._names[term].remove(name)
+                    if not self._names[term]:
+                        del self._names[term]
         self._keys[number] = None
         self._total -= self._lengths[number]
         self._lengths[number] = 0
         self._free.append(number)
 
+    def _forget_merged(self, held: list[_Posting]) -> None:
+        if self._merged:
+            for name, _, _ in held:
+                for term in self._terms_of(name):
+                    self._merged.pop(term, None)
+
+    def _where(self, term: str) -> _Merged:
+        """Where a term stands, put together from the names that have it."""
+        names = self._names.get(term)
+        if names is None:
+            return _NOWHERE
+        found = self._merged.get(term)
+        if found is None:
+            sums: dict[int, int] = {}
+            for name in names:
+                for entry in self._postings[name].entries:
+                    number = entry >> _TIMES_BITS
+                    sums[number] = sums.get(number, 0) + (entry & _MOST_TIMES)
+            found = self._merged[term] = _Merged(list(sums), list(sums.values()))
+        return found
+
     def weight_of(self, term: str) -> float:
         """How telling a term is, from about 0 (in every document) up; 0 for one that stands nowhere."""
-        found = self._postings.get(term)
-        if found is None:
-            return 0.0
-        spread = len(found[0])
-        return log(1 + (len(self._number) - spread + 0.5) / (spread + 0.5))
+        spread = len(self._where(term).numbers)
+        return log(1 + (len(self._number) - spread + 0.5) / (spread + 0.5)) if spread else 0.0
 
     def _norms_now(self) -> list[float]:
         """What the length of each document takes off, kept until a document comes or goes."""
@@ -104,10 +168,7 @@ class Lexicon:
         k1, norms = self._k1, self._norms_now()
         totals = [0.0] * len(self._keys)
         for term, asked in sorted(query.items()):  # sorted: sums of floats depend on their order
-            found = self._postings.get(term)
-            if found is None:
-                continue
             worth = asked * self.weight_of(term) * (k1 + 1)
-            for number, times in zip(*found, strict=True):
+            for number, times in zip(*self._where(term), strict=True):
                 totals[number] += worth * times / (times + norms[number])
         return {key: total for key, total in zip(self._keys, totals, strict=True) if key is not None and total > 0}

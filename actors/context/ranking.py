@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from .kinds import Role, role_of
 from .lexicon import Lexicon
-from .words import count_terms, name_terms, names_in, path_terms, quick_look_for
+from .words import count_terms, name_terms, names_in, path_terms, quick_look_for, terms_of_run
 
 _TEXT, _PATH, _PATH_SHARE, _DEFINED = 1.0, 0.5, 0.08, 0.6
 _SIMILAR, _SIMILAR_NARROW, _RECENT, _PAIRED = 0.36, 0.18, 0.12, 0.09
@@ -58,7 +58,7 @@ class Corpus:
     """What is indexed of one project: texts, paths, definitions, commits. Updated file by file."""
 
     def __init__(self) -> None:
-        self.texts = Lexicon(k1=2.0)
+        self.texts = Lexicon(k1=2.0, terms_of=terms_of_run)
         self.paths = Lexicon(b=0.3)
         self._defining: dict[str, set[str]] = {}
         self._defined: dict[str, tuple[str, ...]] = {}
@@ -73,6 +73,7 @@ class Corpus:
         return len(self._sizes)
 
     def put(self, path: str, counts: Mapping[str, int], defined: Iterable[str], size: int) -> None:
+        """Add a file, or replace it. counts: of its runs of letters, see `words.count_runs`."""
         self._undefine(path)
         self.texts.put(path, counts)
         if path not in self.paths:
