@@ -91,7 +91,7 @@ class Announcer:
                 traceparent=announcement.traceparent,
             )
         )
-        later.add_done_callback(lambda answered: self._answered(announcement.seq, answered))  # type: ignore[arg-type]  # typeshed: callbacks take the base class
+        later.add_done_callback(lambda answered: self._answered(announcement.seq, answered))
 
     def handle(self, fact: AnnouncementAnswered | AnnouncementDue) -> None:
         match fact:

@@ -168,6 +168,6 @@ def _settle(later: Later[Any], reply: Any) -> None:
         elif not later.answer(answered.result()):
             answered.was_unclaimed()
 
-    reply.add_done_callback(pass_on)  # type: ignore[arg-type]  # typeshed: callbacks take the base class
+    reply.add_done_callback(pass_on)
     # An asker who gave up lets the actor see it, so that it drops the waiter.
     later.add_done_callback(lambda asked: asked.cancelled() and reply.cancel())

@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import wait
 from functools import lru_cache, partial
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 import bottle
@@ -67,6 +66,23 @@ Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 
 
+class _Head(NamedTuple):
+    """What the head of a request was found to say, and to be allowed; who may still ask is another matter."""
+
+    caller: Caller
+    query: Any
+    asked_project: str | None
+
+
+class _Memory:
+    """What is known of a head that has come before. An agent that polls sends the same one each time."""
+
+    __slots__ = ("head",)
+
+    def __init__(self) -> None:
+        self.head: _Head | None = None
+
+
 class Application:
     """hosts: the values of Host that are served, lower case; None: any, for a server that the network may reach."""
 
@@ -97,16 +113,26 @@ class Application:
     def find_quick(self, method: str, path: str) -> Quick | None:
         """What answers a publish or a wait in the I/O thread: past Bottle, which takes longer than the handler."""
         found = self._quick.find(method, path)
-        return None if found is None else partial(self._answer_quickly, *found)
+        return None if found is None else partial(self._answer_quickly, *found, _Memory())
 
-    def _answer_quickly(self, route: Route, parts: dict[str, str], environ: Environ) -> Rendered | None:
-        """The answer; None: the request is parked and answered later."""
+    def _answer_quickly(
+        self, route: Route, parts: dict[str, str], memory: _Memory, environ: Environ
+    ) -> Rendered | None:
+        """The answer; None: the request is parked and answered later. memory: of requests with the same head."""
         exchange = self._exchange(environ)
+        exchange.is_for(route)
         try:
-            self._admit(environ)
-        except (PermissionDenied, InvalidRequest) as error:
+            head = memory.head
+            if head is None:
+                self._admit(environ)
+                head = self._read_head(route, environ, exchange, parts)
+                if "HTTP_AUTHORIZATION" in environ:  # the session of a browser may end at any time
+                    memory.head = head
+            else:
+                self._count(self._authenticator.still(head.caller), exchange)
+            return self._perform(route, environ, exchange, parts, head)
+        except Exception as error:  # noqa: BLE001  # rendered, and logged where it is not one of ours
             return exchange.render(error)
-        return self._handle(route, environ, parts)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         exchange = self._exchange(environ)
@@ -143,40 +169,38 @@ class Application:
     def _handle(self, route: Route, environ: Environ, parts: dict[str, str]) -> Rendered | None:
         """The answer of a route's function; None: the request is parked and answered later."""
         exchange: Exchange = environ["sidecar.exchange"]
-        exchange.route, exchange.is_wait, exchange.error_shape = route.path, route.is_wait, route.error_shape
+        exchange.is_for(route)
         try:
-            call = self._call(route, environ, exchange, parts)
-            outcome = perform(route, call, parts)
+            return self._perform(route, environ, exchange, parts, self._read_head(route, environ, exchange, parts))
         except Exception as error:  # noqa: BLE001  # rendered, and logged where it is not one of ours
             return exchange.render(error)
-        return self._finish(environ, exchange, outcome)
 
-    def _call(
-        self,
-        route: Route,
-        environ: Environ,
-        exchange: Exchange,
-        parts: dict[str, str],
-    ) -> Call[Any, Any]:
+    def _read_head(self, route: Route, environ: Environ, exchange: Exchange, parts: dict[str, str]) -> _Head:
         caller = self._caller(route, environ)
         if caller is not _ANYONE:
-            exchange.caller = caller
             self._count(caller, exchange)
         admit(caller, route.needs, parts)
         query, asked_project = read_query(environ.get("QUERY_STRING", ""), route.query)
         if asked_project is not None:
             require_project(caller, asked_project)
+        if route.body is not None:
+            _require_acceptable_body(environ, route)
+        return _Head(caller, query, asked_project)
+
+    def _perform(
+        self, route: Route, environ: Environ, exchange: Exchange, parts: dict[str, str], head: _Head
+    ) -> Rendered | None:
         decoder = self._decoders.get(route.handler)
-        body = NOTHING if decoder is None else read_body(_body(environ, route), decoder)
-        return Call(
-            caller=caller,
-            body=body,
-            query=query,
-            asked_project=asked_project,
+        call = Call(
+            caller=head.caller,
+            body=NOTHING if decoder is None else read_body(_body(environ, route), decoder),
+            query=head.query,
+            asked_project=head.asked_project,
             header=header_of(environ),
             server=self._server,
             now=utc_now(),
         )
+        return self._finish(environ, exchange, perform(route, call, parts))
 
     def _caller(self, route: Route, environ: Environ) -> Caller:
         if route.access == "open" or (route.access == "loopback" and _is_loopback(environ.get("REMOTE_ADDR"))):
@@ -197,6 +221,7 @@ class Application:
         return self._authenticator.still(session.caller) if session is not None else None
 
     def _count(self, caller: Caller, exchange: Exchange) -> None:
+        exchange.caller = caller
         agent_class = class_of_caller(caller, self._server.profiles)
         taken = self._limiter.take(caller.agent_id, agent_class, now=time.monotonic())
         if taken is None:
@@ -247,7 +272,7 @@ def answer_when(environ: Environ, exchange: Exchange, pending: Pending[Any]) -> 
     if park is not None:
         park(pending.later, render=render, deadline_s=pending.deadline_s, receipt=pending.receipt)
         return None
-    wait((pending.later,), timeout=pending.deadline_s)
+    pending.later.wait(pending.deadline_s)
     return render(pending.later)
 
 
@@ -300,8 +325,8 @@ def _require_plain_path(uri: str) -> None:
             )
 
 
-def _body(environ: Environ, route: Route) -> bytes:
-    """The whole body, once its declared length and type are acceptable."""
+def _require_acceptable_body(environ: Environ, route: Route) -> None:
+    """Raises InvalidRequest, BodyTooLarge, NotJson by what the head declares."""
     declared = environ.get("CONTENT_LENGTH") or "0"
     if not declared.isdigit():
         raise InvalidRequest("Content-Length is not a number", field="Content-Length", expected="a number of bytes")
@@ -312,6 +337,10 @@ def _body(environ: Environ, route: Route) -> bytes:
         media_type.startswith("application/") and media_type.endswith("+json")
     ):
         raise NotJson("the body is not declared as JSON", field="Content-Type", expected="application/json")
+
+
+def _body(environ: Environ, route: Route) -> bytes:
+    """The whole body; one that came in chunks has not declared how much it is."""
     raw: bytes = environ["wsgi.input"].read(route.max_body_bytes + 1)
     if len(raw) > route.max_body_bytes:
         raise too_large(route.max_body_bytes)

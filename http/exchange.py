@@ -21,7 +21,7 @@ from ..state.trace import trace_id, traceparent
 from .access.auditing import Auditor, code_of
 from .errors import Described, ErrorBody, describe
 from .measure.meter import RequestMeter
-from .routing import JSON, Answer, ErrorShape, Refused
+from .routing import JSON, Answer, ErrorShape, Refused, Route
 from .wire.codec import encode
 
 log = logging.getLogger(__name__)
@@ -74,6 +74,9 @@ class Exchange:
         self._auditor = auditor
         self._private_paths = private_paths
         self._started_at = time.monotonic()
+
+    def is_for(self, route: Route) -> None:
+        self.route, self.is_wait, self.error_shape = route.path, route.is_wait, route.error_shape
 
     def render(self, outcome: Answer | Refused | BaseException) -> Rendered:
         """The bytes to send for an answer or an error. Counts the request: call it once."""

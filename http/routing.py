@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, Type
 import msgspec
 from prometheus_client import CollectorRegistry
 
-from ..actors.asking import Recipient
+from ..actors.asking import Later, Recipient
 from ..actors.guardian import ActorStatus
 from ..actors.turns import TurnByTurn
 from ..state.durations import Durations
@@ -79,7 +78,7 @@ class Pending(Generic[R]):
 
     def __init__(
         self,
-        later: Future[R],
+        later: Later[R],
         render: Callable[[R], Answer],
         *,
         deadline_s: float,
@@ -90,7 +89,7 @@ class Pending(Generic[R]):
         self.deadline_s = deadline_s
         self.receipt = receipt
 
-    def settle(self, future: Future[R]) -> Answer | Refused:
+    def settle(self, future: Later[R]) -> Answer | Refused:
         """The answer, as `future` stands now. Raises what the actor answered, Unavailable if it has not."""
         if not future.done() or future.cancelled():
             future.cancel()

@@ -9,11 +9,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
+from sidecar.actors.asking import Later
 from sidecar.http.loop.delivery import Delivery, Evidence
 from sidecar.http.loop.io_loop import Server, make_server
 
@@ -28,12 +28,12 @@ class Post:
     def __init__(self) -> None:
         self.server: Server = make_server(self, worker_threads=2)
         self.verdicts: queue.Queue[bool] = queue.Queue()
-        self.waiting: queue.Queue[Future[bytes]] = queue.Queue()
+        self.waiting: queue.Queue[Later[bytes]] = queue.Queue()
         self.receipt: Callable[[bool], None] = self.verdicts.put
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         if environ["PATH_INFO"] == "/wait":
-            later: Future[bytes] = Future()
+            later: Later[bytes] = Later()
             environ["sidecar.park"](later, render=_render, deadline_s=60, receipt=lambda taken: self.receipt(taken))
             self.waiting.put(later)
         start_response("200 OK", [("Content-Length", "0")])
@@ -64,7 +64,7 @@ class Post:
         return self.verdicts.empty()
 
 
-def _render(later: Future[bytes]) -> tuple[int, list[tuple[str, str]], bytes]:
+def _render(later: Later[bytes]) -> tuple[int, list[tuple[str, str]], bytes]:
     if later.cancelled():
         return 503, [], b""
     return 200, [("Content-Type", "text/plain")], later.result()
@@ -110,7 +110,7 @@ def answered(office: Post, *headers: str, body: bytes = BODY, **options: str) ->
     """A connection whose wait was answered; not a byte of it is read yet."""
     sock = office.connect()
     ask(sock, *headers, **options)
-    office.waiting.get(timeout=WITHIN_S).set_result(body)
+    office.waiting.get(timeout=WITHIN_S).answer(body)
     wait_until_readable(sock)
     return sock
 
@@ -132,7 +132,7 @@ def test_answer_is_taken_when_the_client_asks_again_and_before_that_is_handled(o
     ask(sock)
     later = office.waiting.get(timeout=WITHIN_S)
     assert office.verdicts.get_nowait() is True
-    later.set_result(BODY)
+    later.answer(BODY)
     assert read_answer(sock) == BODY
     sock.close()
     assert office.verdict() is True
@@ -179,7 +179,7 @@ def test_what_a_killed_process_had_read_counts(office: Post, reads: str, taken: 
     argv = [sys.executable, "-c", READER, str(office.server.effective_port), reads]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        office.waiting.get(timeout=WITHIN_S).set_result(BODY)
+        office.waiting.get(timeout=WITHIN_S).answer(BODY)
         assert process.stdout.readline() == b"ready\n"
         process.kill()
         assert office.verdict() is taken
@@ -229,7 +229,7 @@ def test_answer_written_after_the_client_left_is_lost(office: Post, leave: Calla
 
     def leave_unnoticed_and_answer() -> None:
         leave(sock)
-        later.set_result(BODY)
+        later.answer(BODY)
 
     office.in_io_thread(leave_unnoticed_and_answer)
     assert office.verdict() is False
@@ -243,7 +243,7 @@ def test_answer_known_in_the_moment_the_client_left_is_lost(office: Post) -> Non
     def answer_and_leave() -> None:
         for connection in list(office.server.active_channels.values()):
             if connection.parked is not None and connection.parked.later is later:
-                later.set_result(BODY)  # queued behind this call
+                later.answer(BODY)  # queued behind this call
                 connection.handle_close()
 
     office.in_io_thread(answer_and_leave)
@@ -272,10 +272,10 @@ def test_pipelined_request_says_nothing_about_the_answer_before_it(office: Post)
     ask(sock)
     first = office.waiting.get(timeout=WITHIN_S)
     ask(sock)
-    first.set_result(BODY)
+    first.answer(BODY)
     second = office.waiting.get(timeout=WITHIN_S)
     assert office.has_no_verdict()
-    second.set_result(BODY)
+    second.answer(BODY)
     wait_until_readable(sock)
     assert office.has_no_verdict()
     assert [read_answer(sock), read_answer(sock)] == [BODY, BODY]
@@ -309,7 +309,7 @@ def test_client_that_gave_up_was_handed_nothing(office: Post) -> None:
 def test_error_is_nothing_to_take(office: Post) -> None:
     sock = office.connect()
     ask(sock)
-    office.waiting.get(timeout=WITHIN_S).set_exception(ValueError("refused"))
+    office.waiting.get(timeout=WITHIN_S).refuse(ValueError("refused"))
     wait_until_readable(sock)
     reset(sock)
     assert office.has_no_verdict()

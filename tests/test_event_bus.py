@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -98,7 +97,7 @@ class Bus:
         )
 
 
-def got(later: Future[EventBatch]) -> EventBatch:
+def got(later: Later[EventBatch]) -> EventBatch:
     return later.result(timeout=WITHIN_S)
 
 

@@ -7,13 +7,13 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
+from sidecar.actors.asking import Later
 from sidecar.http.loop.io_loop import Server, make_server
 from sidecar.http.loop.parking import Reply
 from sidecar.http.loop.poller import Poller, SelectorPoller, make_poller
@@ -25,7 +25,7 @@ WITHIN_S = 10.0  # far more than anything here takes; a test that fails waits th
 Headers = list[tuple[str, str]]
 
 
-def as_text(later: Future[str]) -> tuple[int, Headers, bytes]:
+def as_text(later: Later[str]) -> tuple[int, Headers, bytes]:
     if later.cancelled():
         return 503, [("Content-Type", "text/plain")], b"gave up"
     return 200, [("Content-Type", "text/plain")], later.result().encode()
@@ -35,17 +35,17 @@ class Waits:
     """What handlers parked, by name; a test takes them out as they come in."""
 
     def __init__(self) -> None:
-        self._laters: dict[str, Future[str]] = {}
+        self._laters: dict[str, Later[str]] = {}
         self._changed = threading.Condition()
 
-    def add(self, name: str) -> Future[str]:
-        later: Future[str] = Future()
+    def add(self, name: str) -> Later[str]:
+        later: Later[str] = Later()
         with self._changed:
             self._laters[name] = later
             self._changed.notify_all()
         return later
 
-    def take(self, name: str) -> Future[str]:
+    def take(self, name: str) -> Later[str]:
         with self._changed:
             assert self._changed.wait_for(lambda: name in self._laters, WITHIN_S), f"nobody waits for {name}"
             return self._laters.pop(name)
@@ -218,14 +218,14 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
 
 def test_parked_request_is_answered_when_the_future_is_done(site: Site) -> None:
     client = site.client().send(get("/wait/a"))
-    site.waits.take("a").set_result("hello")
+    site.waits.take("a").answer("hello")
     answer = client.read()
     assert (answer.status, answer.headers["Content-Type"], answer.body) == (200, "text/plain", b"hello")
 
 
 def test_future_that_is_done_before_the_handler_returns_is_answered_too(site: Site) -> None:
-    done: Future[str] = Future()
-    done.set_result("at once")
+    done: Later[str] = Later()
+    done.answer("at once")
     site.waits.add = lambda _: done  # type: ignore[method-assign, assignment]
     assert site.client().send(get("/wait/a")).read().body == b"at once"
 
@@ -235,15 +235,15 @@ def test_more_requests_wait_than_there_are_threads(site: Site) -> None:
     laters = [site.waits.take(str(n)) for n in range(20)]
     assert site.client().send(get("/hello")).read().body == b"hello"
     for n, later in reversed(list(enumerate(laters))):
-        later.set_result(f"answer {n}")
+        later.answer(f"answer {n}")
     assert [client.read().body for client in clients] == [f"answer {n}".encode() for n in range(20)]
 
 
 def test_fan_out_larger_than_a_slice_reaches_everyone(site: Site) -> None:
-    one_for_all: Future[str] = Future()
+    one_for_all: Later[str] = Later()
     parked = threading.Semaphore(0)
 
-    def add(_: str) -> Future[str]:
+    def add(_: str) -> Later[str]:
         parked.release()
         return one_for_all
 
@@ -251,7 +251,7 @@ def test_fan_out_larger_than_a_slice_reaches_everyone(site: Site) -> None:
     clients = [site.client().send(get("/wait/all")) for _ in range(300)]
     for _ in clients:
         assert parked.acquire(timeout=WITHIN_S)
-    one_for_all.set_result("now")
+    one_for_all.answer("now")
     assert {client.read().body for client in clients} == {b"now"}
     for client in clients:
         client.close()
@@ -263,16 +263,6 @@ def test_deadline_cancels_the_future_and_renders_it(site: Site) -> None:
     assert (answer.status, answer.body) == (503, b"gave up")
     assert site.waits.take("a").cancelled()
     assert client.read().body == b"hello"
-
-
-def test_deadline_passes_even_if_the_future_cannot_be_cancelled_any_more(site: Site) -> None:
-    running: Future[str] = Future()
-    assert running.set_running_or_notify_cancel()
-    site.waits.add = lambda _: running  # type: ignore[method-assign, assignment]
-    client = site.client().send(get("/wait/a?0.05"))
-    assert client.read().status == 503
-    running.set_result("too late")
-    assert client.send(get("/hello")).read().body == b"hello"
 
 
 @pytest.mark.parametrize("leave", [Client.close, Client.reset], ids=["FIN", "RST"])
@@ -337,16 +327,16 @@ def test_client_that_resets_while_a_worker_serves_it_is_forgotten(site: Site) ->
     assert connection.socket is not None  # the worker may be about to send
     site.held.set()
     probe = site.client().send(get("/wait/probe"))
-    site.waits.take("probe").set_result("")
+    site.waits.take("probe").answer("")
     probe.read()
     assert len(site.server.active_channels) <= 2  # the two that are open
 
 
 def test_pipelined_requests_are_answered_in_order(site: Site) -> None:
     client = site.client().send(get("/wait/a"), get("/one"), get("/wait/b?0.05"), get("/two"), get("/wait/c"))
-    site.waits.take("a").set_result("a")
+    site.waits.take("a").answer("a")
     assert [client.read().body for _ in range(4)] == [b"a", b"one", b"gave up", b"two"]
-    site.waits.take("c").set_result("c")
+    site.waits.take("c").answer("c")
     assert client.read().body == b"c"
     assert client.send(get("/still-alive")).read().body == b"still-alive"
 
@@ -358,18 +348,18 @@ def test_requests_sent_while_one_waits_are_answered_after_it(site: Site) -> None
     assert site.client().send(get("/hello")).read().body == b"hello"  # a turn has seen the pipelined input
     client.send(get("/two"))
     assert site.client().send(get("/hello")).read().body == b"hello"
-    later.set_result("a")
+    later.answer("a")
     assert [client.read().body for _ in range(3)] == [b"a", b"one", b"two"]
 
 
 def test_http_1_0_closes_after_the_answer_unless_asked_to_keep_alive(site: Site) -> None:
     client = site.client().send(get("/wait/a", version="1.0"))
-    site.waits.take("a").set_result("a")
+    site.waits.take("a").answer("a")
     answer = client.read()
     assert (answer.body, answer.headers["Connection"]) == (b"a", "close")
     assert client.is_closed_by_server()
     client = site.client().send(get("/wait/b", "Connection: keep-alive", version="1.0"))
-    site.waits.take("b").set_result("b")
+    site.waits.take("b").answer("b")
     answer = client.read()
     assert (answer.body, answer.headers["Connection"]) == (b"b", "Keep-Alive")
     assert client.send(get("/hello")).read().body == b"hello"
@@ -377,7 +367,7 @@ def test_http_1_0_closes_after_the_answer_unless_asked_to_keep_alive(site: Site)
 
 def test_connection_close_is_honoured(site: Site) -> None:
     client = site.client().send(get("/wait/a", "Connection: close"), get("/never"))
-    site.waits.take("a").set_result("a")
+    site.waits.take("a").answer("a")
     answer = client.read()
     assert (answer.body, answer.headers["Connection"]) == (b"a", "close")
     assert client.is_closed_by_server()
@@ -385,7 +375,7 @@ def test_connection_close_is_honoured(site: Site) -> None:
 
 def test_head_gets_the_head_of_the_answer_and_nothing_more(site: Site) -> None:
     client = site.client().send(get("/wait/a", method="HEAD"))
-    site.waits.take("a").set_result("12345")
+    site.waits.take("a").answer("12345")
     answer = client.read(has_body=False)
     assert (answer.status, answer.headers["Content-Length"], answer.body) == (200, "5", b"")
     assert client.send(get("/hello")).read().body == b"hello"
@@ -393,7 +383,7 @@ def test_head_gets_the_head_of_the_answer_and_nothing_more(site: Site) -> None:
 
 def test_answer_without_content_has_no_body_and_keeps_the_connection(site: Site) -> None:
     client = site.client().send(get("/no-content/a"))
-    site.waits.take("a").set_result("")
+    site.waits.take("a").answer("")
     answer = client.read()
     assert (answer.status, "Content-Length" in answer.headers, answer.body) == (204, False, b"")
 
@@ -408,7 +398,7 @@ def test_expect_100_continue_behind_a_parked_request_waits_its_turn(site: Site) 
     client = site.client().send(
         get("/wait/a"), get("/echo", "Expect: 100-continue", "Content-Length: 4", method="POST")
     )
-    site.waits.take("a").set_result("a")
+    site.waits.take("a").answer("a")
     assert client.read().body == b"a"
     assert client.read().status == 100
     assert client.send("body").read().body == b"body"
@@ -430,7 +420,7 @@ def test_handler_that_answers_after_parking_is_taken_at_its_word(site: Site) -> 
 @pytest.mark.parametrize("path", ["/bad-render/a", "/bad-header/a"])
 def test_answer_that_cannot_be_rendered_is_a_500(site: Site, path: str) -> None:
     client = site.client().send(get(path))
-    site.waits.take("a").set_result("a")
+    site.waits.take("a").answer("a")
     assert client.read().status == 500
     assert site.client().send(get("/hello")).read().body == b"hello"
 
@@ -448,10 +438,10 @@ def test_malformed_request_is_refused_in_the_product_s_words() -> None:
 
 def test_answer_larger_than_the_socket_s_buffer_arrives_whole(site: Site) -> None:
     client = site.client().send(get("/wait/a"), get("/big/3000000"), get("/wait/b"))
-    site.waits.take("a").set_result("a" * 3_000_000)
+    site.waits.take("a").answer("a" * 3_000_000)
     assert client.read().body == b"a" * 3_000_000
     assert client.read().body == bytes(3_000_000)
-    site.waits.take("b").set_result("b" * 3_000_000)
+    site.waits.take("b").answer("b" * 3_000_000)
     assert client.read().body == b"b" * 3_000_000
 
 
@@ -572,7 +562,7 @@ def test_shutdown_answers_everyone_who_waits() -> None:
 
         def answer_waiters() -> None:
             for later in laters[:5]:
-                later.set_result("time is up")
+                later.answer("time is up")
             site.held.set()
 
         site.server.close(answer_waiters=answer_waiters, within_s=WITHIN_S)
@@ -589,7 +579,7 @@ def test_shutdown_answers_everyone_who_waits() -> None:
 def test_shutdown_does_not_wait_for_a_client_that_never_reads() -> None:
     with serving() as site:
         sink = site.client().send(get("/wait/a"))
-        site.waits.take("a").set_result("a" * 20_000_000)
+        site.waits.take("a").answer("a" * 20_000_000)
         site.server.close(within_s=0.2)
         sink.close()
 

@@ -11,7 +11,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -192,7 +191,7 @@ class LifecycleWitness:
             later.add_done_callback(lambda answered: self._answered(published, answered))
         return later
 
-    def _answered(self, published: PublishEvent, answered: Future[Any]) -> None:
+    def _answered(self, published: PublishEvent, answered: Later[Any]) -> None:
         if answered.cancelled() or answered.exception() is not None:
             return  # it is announced again
         about = msgspec.json.decode(published.data)

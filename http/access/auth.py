@@ -1,6 +1,6 @@
 """From `Authorization: Bearer …` to a Caller, and what a Caller may do.
 
-Verifying a signature costs 37 µs, so verified tokens are remembered by their text, in bounds; expiry and revocation
+Verifying a signature costs 37 µs, so verified tokens are remembered by their header, in bounds; expiry and revocation
 are still checked on every request.
 """
 
@@ -47,12 +47,12 @@ class Authenticator:
         return self._verified(authorization, grace_s=REFRESH_GRACE_S)
 
     def _verified(self, authorization: str | None, *, grace_s: int) -> Caller:
-        text = _bearer(authorization)
         now = self._now()
-        caller = self._callers.get(text)
+        header = authorization or ""
+        caller = self._callers.get(header)
         if caller is None:
-            caller = self._key.verify(text, now=now, grace_s=grace_s)
-            self._remember(text, caller)
+            caller = self._key.verify(_bearer(header), now=now, grace_s=grace_s)
+            self._remember(header, caller)
         return self._still(caller, grace_s=grace_s, now=now)
 
     def still(self, caller: Caller) -> Caller:
@@ -66,14 +66,14 @@ class Authenticator:
             raise Unauthorized("the token was revoked")
         return caller
 
-    def _remember(self, text: str, caller: Caller) -> None:
+    def _remember(self, header: str, caller: Caller) -> None:
         with self._lock:
             while len(self._callers) >= self._remembered:
                 self._callers.pop(next(iter(self._callers)), None)
-            self._callers[text] = caller
+            self._callers[header] = caller
 
 
-def _bearer(authorization: str | None) -> str:
+def _bearer(authorization: str) -> str:
     if not authorization:
         raise Unauthorized("a token is needed: Authorization: Bearer <token>")
     scheme, _, text = authorization.partition(" ")

@@ -8,12 +8,13 @@ order of pipelined requests, and the worker thread is free. `connection.py` writ
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError
 from http.client import responses
 from typing import TYPE_CHECKING, Any
 
 from waitress.task import ErrorTask, Task, WSGITask
 
+from ...actors.asking import Later
 from .deadlines import Deadline, monotonic_s
 from .delivery import tell_receipt
 from .streaming import Stream
@@ -38,8 +39,8 @@ class Parked:
 
     def __init__(
         self,
-        later: Future[Any],
-        render: Callable[[Future[Any]], Reply],
+        later: Later[Any],
+        render: Callable[[Later[Any]], Reply],
         *,
         due: float,
         receipt: Callable[[bool], None] | None = None,
@@ -55,22 +56,20 @@ class Parked:
     @classmethod
     def answered(cls, reply: Reply) -> Parked:
         """A request that did not have to wait after all."""
-        parked = cls(Future(), lambda _: reply, due=0.0)
+        parked = cls(Later(), lambda _: reply, due=0.0)
         parked._reply = reply
         return parked
 
-    def woken(self, _: Future[Any]) -> None:
+    def woken(self, _: Later[Any]) -> None:
         """The answer is known; called in whichever thread found it."""
         connection = self.connection
         if connection is not None:
             connection.server.wake(self)
 
     def expire(self) -> None:
-        """The time is up. A future that cannot be cancelled any more (an executor runs it) is left behind."""
-        if self.connection is not None and not self.later.cancel() and not self.later.done():
-            self.later = Future()
+        """The time is up."""
+        if self.connection is not None:
             self.later.cancel()
-            self.connection.server.wake(self)
 
     def abandon(self) -> None:
         """The client is gone. If the answer was given in this very moment, then it is lost."""
@@ -123,9 +122,9 @@ class Slip:
 
     def park(
         self,
-        later: Future[Any],
+        later: Later[Any],
         *,
-        render: Callable[[Future[Any]], Reply],
+        render: Callable[[Later[Any]], Reply],
         deadline_s: float,
         receipt: Callable[[bool], None] | None = None,
     ) -> None:

@@ -7,13 +7,13 @@ tools are the routes of the HTTP API, so tokens, permissions, limits and errors 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import UNSET
 
+from ...actors.asking import Later
 from ...state.errors import PermissionDenied
 from ...state.identity import Caller
 from ..access.auditing import code_of
@@ -172,7 +172,7 @@ class _PendingTool(Pending[Any]):
         super().__init__(inner.later, inner.render, deadline_s=inner.deadline_s, receipt=inner.receipt)
         self._settled = settled
 
-    def settle(self, future: Future[Any]) -> Answer | Refused:
+    def settle(self, future: Later[Any]) -> Answer | Refused:
         outcome = self._settled(lambda: super(_PendingTool, self).settle(future))
         assert isinstance(outcome, Answer | Refused)
         return outcome

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import wait
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -38,7 +38,9 @@ def take_census(actors: Actors, *, project_id: str | None, timeout_s: float) -> 
     results = actors.results.request(CountResults(project_id=project_id))
     contexts = actors.contexts.request(CountContexts(project_id=project_id))
     everyone: tuple[Later[Any], ...] = (agents, events, results, contexts)
-    wait(everyone, timeout=timeout_s)
+    until = time.monotonic() + timeout_s
+    for later in everyone:
+        later.wait(max(until - time.monotonic(), 0.0))
     return Census(
         agents=_counted(agents, actors.spawner),
         events=_counted(events, actors.bus),

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from ...actors.asking import Later
 from ...actors.replies import ContextBundle, EventBatch, SpawnedAgent
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -46,7 +46,7 @@ class Instruments:
         self._gaps = counter("sidecar_event_gaps", "Answers that told of events dropped before they were read.")
         self._tools = counter("sidecar_mcp_tool_calls", "Calls of MCP tools, by how they ended.", "tool", "outcome")
 
-    def watch_spawn(self, later: Future[SpawnedAgent]) -> None:
+    def watch_spawn(self, later: Later[SpawnedAgent]) -> None:
         """Time a spawn, unless it is queued or refused."""
         started = time.monotonic()
 
@@ -56,7 +56,7 @@ class Instruments:
 
         _when_good(later, spawned)
 
-    def watch_context(self, later: Future[ContextBundle]) -> None:
+    def watch_context(self, later: Later[ContextBundle]) -> None:
         """Time a context and weigh it."""
         started = time.monotonic()
 
@@ -84,8 +84,8 @@ class Instruments:
         self._tools.labels(tool, outcome).inc()
 
 
-def _when_good(later: Future[Any], then: Callable[[Any], None]) -> None:
-    def done(future: Future[Any]) -> None:
+def _when_good(later: Later[Any], then: Callable[[Any], None]) -> None:
+    def done(future: Later[Any]) -> None:
         if not future.cancelled() and future.exception() is None:
             then(future.result())
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import Future
 from typing import Any
 
+from ...actors.asking import Later
 from ...actors.replies import SpawnedAgent
 from ...state.errors import SidecarError
 from ...state.identity import Permission
@@ -35,7 +35,7 @@ def perform(route: Route, call: Call[Any, Any], parts: Mapping[str, str]) -> Out
             route.name, by=call.caller.agent_id, project_id=call.project_id, subject=subject, outcome=outcome
         )
 
-    def answered(future: Future[Any]) -> None:
+    def answered(future: Later[Any]) -> None:
         if future.cancelled():
             record("unavailable", subject)
         elif (error := future.exception()) is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
@@ -59,7 +58,7 @@ class EventStream:
             later.cancel()
         later.add_done_callback(self._was_read)
 
-    def _was_read(self, later: Future[Any]) -> None:
+    def _was_read(self, later: Later[Any]) -> None:
         if later.cancelled():
             return
         error = later.exception()
