@@ -10,6 +10,7 @@ from click import Group
 
 from sidecar.http.cli.main import main
 from sidecar.http.config import Flags, load
+from sidecar.state.identity import PERMISSIONS, TOPICS, AgentClass, Permission
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -71,3 +72,35 @@ def test_its_agent_is_python_that_uses_what_the_client_has() -> None:
     from sidecar.http.sdk import Agent
 
     assert all(hasattr(Agent, name) for name in re.findall(r"agent\.(\w+)\(", python))
+
+
+@pytest.mark.parametrize("page", ["guarantees.md", "security.md"])
+def test_every_test_that_is_said_to_try_a_promise_exists(page: str) -> None:
+    named = set(re.findall(r"`(tests/\w+\.py)`", (ROOT / "docs" / page).read_text(encoding="utf-8")))
+    assert len(named) > 5
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+
+
+def test_what_each_class_may_is_what_the_security_model_says() -> None:
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    table = page.partition("| class | contexts")[2].partition("\n\n")[0]
+    shown = {}
+    for classes, *rights in re.findall(r"^\| ([a-z, ]+) \| (.+?) \| (.+?) \| (.+?) \| (.+?) \|$", table, re.MULTILINE):
+        shown |= dict.fromkeys(classes.split(", "), rights)
+    for agent_class in AgentClass:
+        may, topics = PERMISSIONS[agent_class], TOPICS[agent_class]
+        named = "every topic" if topics is None else ", ".join(f"`{topic}`" for topic in sorted(topics))
+        events = ", ".join(sorted(shown[agent_class][2].split(", "))) if topics is not None else shown[agent_class][2]
+        assert [shown[agent_class][0], shown[agent_class][1], events, shown[agent_class][3]] == [
+            "read" if Permission.READ_CONTEXT in may else "no",
+            "write" if Permission.WRITE_RESULTS in may else "no",
+            named,
+            "yes" if Permission.SPAWN_AGENTS in may else "no",
+        ]
+
+
+def test_the_index_names_every_page() -> None:
+    docs = ROOT / "docs"
+    index = (docs / "README.md").read_text(encoding="utf-8")
+    pages = {str(path.relative_to(docs)) for path in docs.rglob("*.md")} - {"README.md"}
+    assert pages <= set(re.findall(r"\]\(([^)#]+)", index))
