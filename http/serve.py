@@ -16,13 +16,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from ipaddress import ip_address
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
 
 from .. import __version__
-from ..actors.asking import ask
+from ..actors.asking import Recipient, ask
 from ..actors.context_builder import ContextBuilder
 from ..actors.event_bus import EventBus
 from ..actors.guardian import Guardian
@@ -46,6 +48,7 @@ from .exchange import request_id_of
 from .logs import set_up_logging
 from .loop import io_loop
 from .loop.request_parser import body_limits
+from .measure import telemetry
 from .measure.census import FleetCollector
 from .measure.instruments import Instruments
 from .measure.meter import RequestMeter
@@ -54,6 +57,9 @@ from .routes.results import MAX_RESULT_BYTES
 from .routing import JSON, Actors, Server, too_large
 from .storage import locked, prepare, token_key
 from .wire.codec import encode
+
+if TYPE_CHECKING:
+    from .measure.spans import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +104,7 @@ def running(config: Config) -> Iterator[Sidecar]:
     with ExitStack() as stack:
         prepare(config.storage)
         stack.enter_context(locked(config.storage))
+        tracing = stack.enter_context(telemetry.tracing(config.environ))
         auditor = stack.enter_context(auditing(config.storage))
         key = token_key(config.storage, config.environ, minted=auditor.minted)
         sock = stack.enter_context(bind(config.host, config.port))
@@ -124,13 +131,14 @@ def running(config: Config) -> Iterator[Sidecar]:
             timers=timers,
             auditor=auditor,
             instruments=instruments,
+            tracing=tracing,
             url=url,
         )
         server = _server(config, actors, guardian, Authenticator(key, revocations), auditor, instruments)
         sidecar = Sidecar(config, host=host, port=port, key=key, server=server)
         stack.callback(guardian.stop)
         guardian.start()
-        application = Application(
+        application = _application(tracing)(
             server,
             authenticator=server.authenticator,
             limiter=Limiter(config.limits),
@@ -155,9 +163,14 @@ def _actors(
     timers: Timers,
     auditor: Auditor,
     instruments: Instruments,
+    tracing: Tracing | None,
     url: str,
 ) -> Actors:
     """The four, in the order in which they start; the handles let them know each other before they run."""
+
+    def traced(recipient: Recipient) -> Recipient:
+        return recipient if tracing is None else tracing.around(recipient)
+
     bus = guardian.handle(
         "event_bus",
         lambda: EventBus(
@@ -173,7 +186,7 @@ def _actors(
         lambda: ResultStore(
             directory=config.storage / "results",
             options=config.results,
-            bus=bus,
+            bus=traced(bus),
             profiles=config.profiles,
             timers=timers,
         ),
@@ -188,7 +201,7 @@ def _actors(
             triggers=config.triggers,
             key=key,
             revocations=revocations,
-            bus=LifecycleWitness(bus, auditor.lifecycle, instruments.lifecycle),
+            bus=LifecycleWitness(traced(bus), auditor.lifecycle, instruments.lifecycle),
             timers=timers,
             base_url=url,
         ),
@@ -205,7 +218,16 @@ def _actors(
             timers=timers,
         ),
     )
-    return Actors(spawner=spawner, bus=TurnByTurn(bus), results=results, contexts=contexts)
+    turns = TurnByTurn(bus) if tracing is None else tracing.by_turns(bus)
+    return Actors(spawner=traced(spawner), bus=turns, results=traced(results), contexts=traced(contexts))
+
+
+def _application(tracing: Tracing | None) -> Callable[..., Application]:
+    if tracing is None:
+        return Application
+    from .traced import TracedApplication  # OpenTelemetry is an extra
+
+    return partial(TracedApplication, tracing)
 
 
 def _server(
