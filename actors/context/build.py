@@ -183,7 +183,8 @@ class _Build:
         sizes = self._snapshot.sizes
         chosen = selection.files
         cut = {}
-        if room < EXCERPT_BELOW and sum(sizes[one.path] for one in chosen) > room:
+        # An index that is still being made would have to stop for it.
+        if selection.index_state == "ready" and room < EXCERPT_BELOW and sum(sizes[one.path] for one in chosen) > room:
             best = _worth_cutting(chosen, sizes, room)
             blocks = self._index.cut(self._root, self._order.query, best, timeout_s=RANK_S)
             cut = {found.path: found for found in blocks.files} if blocks is not None else {}

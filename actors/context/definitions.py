@@ -48,18 +48,26 @@ class Definition(NamedTuple):
     indent: int
 
 
+def names_defined(text: str, language: str) -> set[str]:
+    """The names alone, for which nothing has to be counted."""
+    # One of the groups of a match has the name, the others are empty.
+    return {"".join(groups).strip() for groups in _pattern_of(language).findall("\n" + text)} - _NOT_NAMES
+
+
+def _pattern_of(language: str) -> re.Pattern[str]:
+    if language in _PROSE:
+        return _OF_PROSE
+    if language in _DATA:
+        return _OF_DATA
+    return _OF_BRACES if language in _BRACES else _OF_CODE
+
+
 def definitions_of(text: str, language: str) -> tuple[Definition, ...]:
     """Everything the text defines, in order; headings for prose, tables and top keys for data."""
-    if language in _PROSE:
-        pattern = _OF_PROSE
-    elif language in _DATA:
-        pattern = _OF_DATA
-    else:
-        pattern = _OF_BRACES if language in _BRACES else _OF_CODE
     found = []
     line = position = 0
     text = "\n" + text
-    for match in pattern.finditer(text):
+    for match in _pattern_of(language).finditer(text):
         start = match.start()
         line += text.count("\n", position, start)
         position = start

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ...supervision.process_pipe import PipeClosed, read_frame, write_frame
 from .changes import read_log
-from .definitions import definitions_of
+from .definitions import names_defined
 from .excerpts import blocks_of
 from .facts import Unsent, raw_text, read_text
 from .git import GitDoor, GitUnavailable, find_toplevel
@@ -148,7 +148,7 @@ class IndexedProject:
             return
         language = language_of(path)
         text = found[0]
-        defined = [at.name for at in definitions_of(text, language)] if is_code(language) else []
+        defined = names_defined(text, language) if is_code(language) else ()
         self.corpus.put(path, count_runs(text), defined, stamp.size)
 
     def rank(self, asked: Rank) -> Ranking:
