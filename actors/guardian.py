@@ -50,8 +50,10 @@ class Handle:
         intensity: RestartIntensity,
         gave_up: Callable[[str, str], None],
         restarted: Callable[[str, str], None] | None = None,
+        failure: type[Unavailable] = Unavailable,
     ) -> None:
         self._name = name
+        self._failure = failure
         self._start = start
         self._intensity = intensity
         self._gave_up = gave_up
@@ -212,8 +214,9 @@ class Handle:
         owner._start_actor_loop()
 
     def _refuse(self, held: tuple[Later[Any], ...], what: str) -> None:
+        error = Unavailable if self._state == "stopped" else self._failure
         for later in held:
-            later.refuse(Unavailable(f"{self._name} {what}"))
+            later.refuse(error(f"{self._name} {what}"))
 
 
 class Guardian:
@@ -236,9 +239,19 @@ class Guardian:
         self._intensity = intensity or RestartIntensity(max_restarts=10, within_s=60.0)
         self._handles: dict[str, Handle] = {}
 
-    def handle(self, name: str, make: Callable[[], Owner]) -> Handle:
-        """A handle for an actor that `make` constructs anew for each incarnation; it runs after `start`."""
-        handle = Handle(name, make, intensity=self._intensity, gave_up=self._gave_up, restarted=self._restarted)
+    def handle(self, name: str, make: Callable[[], Owner], *, failure: type[Unavailable] = Unavailable) -> Handle:
+        """A handle for an actor that `make` constructs anew for each incarnation; it runs after `start`.
+
+        failure: what its askers get when it fails while it holds their requests.
+        """
+        handle = Handle(
+            name,
+            make,
+            intensity=self._intensity,
+            gave_up=self._gave_up,
+            restarted=self._restarted,
+            failure=failure,
+        )
         self._handles[name] = handle
         return handle
 

@@ -76,7 +76,12 @@ ROWS: Mapping[str, Row] = {
     "storage_damaged": Row(503, "STR_001", "storage_unavailable", _WHEN_STORAGE, _STORAGE),
     "storage_in_use": Row(503, "STR_001", "storage_unavailable", _WHEN_STORAGE, _STORAGE),
     "storage_too_new": Row(503, "STR_001", "storage_unavailable", _WHEN_STORAGE, _STORAGE),
-    "event_bus_unavailable": Row(503, "EVT_001", "event_bus_unavailable", "The event bus cannot take events just now."),
+    "event_bus_unavailable": Row(
+        503,
+        "EVT_001",
+        "event_bus_unavailable",
+        "The event bus failed while it held the request; it is being restarted.",
+    ),
     "context_failed": Row(503, "CTX_001", "context_failed", "The context could not be built."),
     "spawn_failed": Row(503, "AGT_001", "spawn_failed", "The process could not be started."),
     "unavailable": Row(503, "SRV_503", "unavailable", "Shutting down, or an actor did not answer in time."),

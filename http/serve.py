@@ -34,7 +34,7 @@ from ..actors.spawner import Spawner
 from ..actors.timers import Timers
 from ..actors.turns import TurnByTurn
 from ..state.clock import utc_now
-from ..state.errors import ConfigError, InvalidRequest, SidecarError
+from ..state.errors import BusUnavailable, ConfigError, InvalidRequest, SidecarError
 from ..state.identity import Revocations, TokenKey
 from .access.auditing import SIDECAR, Auditor, LifecycleWitness, auditing
 from .access.auth import Authenticator
@@ -180,6 +180,7 @@ def _actors(
             spawner=spawner,
             trigger_types=frozenset(trigger.on for trigger in config.triggers),
         ),
+        failure=BusUnavailable,
     )
     results = guardian.handle(
         "result_store",

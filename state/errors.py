@@ -122,10 +122,6 @@ class StorageUnavailable(SidecarError):
     code = "storage_unavailable"
 
 
-class BusUnavailable(SidecarError):
-    code = "event_bus_unavailable"
-
-
 class ContextFailed(SidecarError):
     code = "context_failed"
 
@@ -138,6 +134,12 @@ class Unavailable(SidecarError):
     """Shutting down, or an actor did not answer in time."""
 
     code = "unavailable"
+
+
+class BusUnavailable(Unavailable):
+    """The event bus failed while it held the request."""
+
+    code = "event_bus_unavailable"
 
 
 class ConfigError(SidecarError):

@@ -10,7 +10,7 @@ from prometheus_client import generate_latest
 
 from ... import __version__
 from ...actors.replies import ResultNumbers
-from ...state.errors import NotFound, SidecarError, Unavailable
+from ...state.errors import BusUnavailable, NotFound, SidecarError, Unavailable
 from ...state.identity import Permission
 from ..measure.census import take_census
 from ..measure.vitals import MB, CpuGauge, disk_free_bytes, memory_bytes
@@ -78,7 +78,7 @@ def _storage_health(server: Server, results: ResultNumbers | SidecarError, disk_
     return HEALTHY if disk_mb >= LEAST_DISK_MB else "is almost full"
 
 
-@routes.add("GET", "/status", answers=Status, errors=(Unavailable,))
+@routes.add("GET", "/status", answers=Status, errors=(BusUnavailable, Unavailable))
 def show_status(call: Call[Nothing, Nothing]) -> Answer:
     """Numbers of the fleet, all measured: of the caller's project, or of everything for operators."""
     server, scope = call.server, call.scope
