@@ -23,7 +23,7 @@ from ..state.errors import IdempotencyConflict, StorageUnavailable
 from ..state.event_log import BEGINNING, Retention
 from ..state.event_store import EventStore, NewEvent, OnceKey
 from ..state.journal import Durability
-from ..state.mailbox import Mailbox
+from ..state.mailbox import Mailbox, MailboxKey
 from ..state.mailboxes import Mailboxes, SubscribedAgent
 from ..state.models import AgentId, Event, EventId
 from ..state.topics import standard_topic
@@ -46,7 +46,7 @@ from .messages import (
     TellTriggered,
 )
 from .owner import Owner
-from .replies import EventNumbers, MailboxStatus, Published
+from .replies import AnswerId, EventNumbers, MailboxStatus, Published
 from .timers import Timers
 from .waiters import Waiter
 from .waiting_room import WaitingRoom
@@ -157,9 +157,13 @@ class EventBus(Owner):
         if isinstance(message, PublishEvent):
             return self._publish(message)
         self._commit()  # whoever looks sees what was published before
-        if not isinstance(message, AwaitEvents) or self._room.owes_answer_to(message.agent_id):
-            # What is held back would look like an answer that the client took before it asked or went away.
-            self._give_answers()
+        match message:
+            # What is held back would look like an answer that the client took before it asked again or went away.
+            case AwaitEvents(agent_id=agent_id) | AnswerSettled(answer=AnswerId(MailboxKey(agent_id=agent_id))):
+                if self._room.owes_answer_to(agent_id):
+                    self._give_answers()
+            case _:
+                self._give_answers()
         match message:
             case AwaitEvents():
                 return self._await(message)

@@ -293,7 +293,12 @@ def stream(environ: Environ, exchange: Exchange, streaming: Streaming) -> None:
 
 def header_of(environ: Environ) -> Callable[[str], str | None]:
     """Looks up a request's headers by the names they have on the wire."""
-    return lambda name: environ.get("HTTP_" + name.upper().replace("-", "_"))
+    return lambda name: environ.get(_in_environ(name))
+
+
+@lru_cache(maxsize=64)  # the names are ours
+def _in_environ(name: str) -> str:
+    return "HTTP_" + name.upper().replace("-", "_")
 
 
 def _is_loopback(address: str | None) -> bool:

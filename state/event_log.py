@@ -106,6 +106,8 @@ class EventLog:
         place = max(place, self.dropped)
         if not event_types:
             places: Iterable[int] = range(place + 1, self.last_place + 1)
+        elif len(event_types) == 1:
+            places = self._places_of(next(iter(event_types)), after=place)
         else:
             places = heapq.merge(*(self._places_of(event_type, after=place) for event_type in event_types))
         return ((found, self._events[found - self._before_list - 1]) for found in places)

@@ -90,7 +90,7 @@ class WatchedChannel(HTTPChannel):  # type: ignore[misc]  # waitress has no type
             return
         if evidence is Evidence.END and has_error(self.socket):
             evidence = Evidence.RESET
-        unacknowledged = unacknowledged_bytes(self.socket)
+        unacknowledged = unacknowledged_bytes(self.socket) if evidence is Evidence.END else 0
         deliveries, self.deliveries = self.deliveries, ()
         for delivery in deliveries:
             taken = delivery.verdict(
