@@ -30,6 +30,7 @@ _ids = random.Random()  # ids have to differ, not to be unguessable; of those, e
 
 NOT_ROUTED = "(none)"  # the route label of requests that matched none: a client must not make labels up
 
+_WHERE = "request_id=%s method=%s route=%s correlation_id=%s"
 _ALWAYS = (("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store"))
 _PLAIN_JSON = (*_ALWAYS, ("Content-Type", JSON))  # most answers add nothing to these
 
@@ -52,6 +53,24 @@ def request_id_of(given: str | None) -> str:
 class Exchange:
     """private_paths: texts that only operators may see in an error, each with what others see instead."""
 
+    __slots__ = (
+        "_address",
+        "_auditor",
+        "_meter",
+        "_private_paths",
+        "_started_at",
+        "_traceparent",
+        "caller",
+        "correlation_id",
+        "error_shape",
+        "is_wait",
+        "limit_headers",
+        "method",
+        "path",
+        "request_id",
+        "route",
+    )
+
     def __init__(
         self,
         environ: Mapping[str, Any],
@@ -67,6 +86,7 @@ class Exchange:
         self.is_wait = False
         self.error_shape: ErrorShape | None = None
         self.caller: Caller | None = None
+        self.correlation_id: str | None = None
         self.limit_headers: list[tuple[str, str]] = []
         self._traceparent = traceparent(environ.get("HTTP_TRACEPARENT"))
         self._address: str = environ.get("REMOTE_ADDR", "")
@@ -106,7 +126,8 @@ class Exchange:
 
     def _log_answer(self, status: int, took_s: float) -> None:
         log.debug(
-            "request answered request_id=%s method=%s route=%s status=%d took_ms=%.1f agent_id=%s trace_id=%s",
+            "request answered request_id=%s method=%s route=%s status=%d took_ms=%.1f agent_id=%s trace_id=%s "
+            "correlation_id=%s",
             self.request_id,
             self.method,
             self.route,
@@ -114,6 +135,7 @@ class Exchange:
             took_s * 1000,
             self.caller.agent_id if self.caller is not None else None,
             trace_id(self._traceparent) if self._traceparent is not None else None,
+            self.correlation_id,
         )
 
     def _answer(self, answer: Answer) -> Rendered:
@@ -147,14 +169,15 @@ class Exchange:
                 address=self._address,
             )
         if not isinstance(error, SidecarError):
-            where = (self.request_id, self.method, self.route)
-            log.error("request failed request_id=%s method=%s route=%s", *where, exc_info=error)
+            log.error("request failed " + _WHERE, *self._where(), exc_info=error)
         elif described.status >= 500:
-            where = (self.request_id, self.method, self.route)
-            log.warning("request refused request_id=%s method=%s route=%s: %s", *where, error)
+            log.warning("request refused " + _WHERE + ": %s", *self._where(), error)
         if is_operator:
             return described
         return described._replace(body=_without(described.body, self._private_paths))
+
+    def _where(self) -> tuple[str | None, ...]:
+        return self.request_id, self.method, self.route, self.correlation_id
 
 
 def _without(body: ErrorBody, private_paths: Mapping[str, str]) -> ErrorBody:

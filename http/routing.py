@@ -76,6 +76,8 @@ class Pending(Generic[R]):
     server can know.
     """
 
+    __slots__ = ("deadline_s", "later", "receipt", "render")
+
     def __init__(
         self,
         later: Later[R],

@@ -201,12 +201,18 @@ class HandlerTask(WSGITask):  # type: ignore[misc]  # waitress has no types
         super().finish()
 
 
+_NO_HEADERS: dict[str, str] = {}
+
+
 def forget_details(request: Any) -> None:
     """Keep of a request that waits what its answer needs: thousands of them would hold on to 3 KB of headers each."""
     connection = request.headers.get("CONNECTION")
-    request.headers = {} if connection is None else {"CONNECTION": connection}
-    request.request_uri = request.query = ""
-    request.adj = None
+    request.__dict__ = {
+        "version": request.version,
+        "command": request.command,
+        "path": request.path,
+        "headers": _NO_HEADERS if connection is None else {"CONNECTION": connection},
+    }
 
 
 class ReplyTask(Task):  # type: ignore[misc]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from ...actors.asking import ask
@@ -125,7 +126,12 @@ def _to_publish(call: Call[NewEvent, Nothing], event_type: str) -> PublishEvent:
 )
 def wait_for_event(call: Call[Nothing, WaitQuery], event_type: str) -> Pending[Any]:
     """Wait for events of one type, from where this mailbox stands."""
-    return _wait(call, call.query, event_types=frozenset({event_type}), topics=frozenset())
+    return _wait(call, call.query, event_types=_only(event_type), topics=frozenset())
+
+
+@lru_cache(maxsize=1024)  # thousands wait for the same type
+def _only(event_type: str) -> frozenset[str]:
+    return frozenset({event_type})
 
 
 @routes.add(
