@@ -200,6 +200,7 @@ class Application:
             server=self._server,
             now=utc_now(),
         )
+        exchange.correlation_id = getattr(call.body, "correlation_id", None)
         return self._finish(environ, exchange, perform(route, call, parts))
 
     def _caller(self, route: Route, environ: Environ) -> Caller:
