@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import psutil
 
 from ..state.errors import SpawnFailed
 from ..state.models import ProcessIdentity
 from . import eager_calls as eager
 from . import quick_start
 from .launch import Launch
+from .process_table import HAS_PROC
 
 HAS_PIDFD = hasattr(os, "pidfd_open") and sys.platform == "linux"
 
@@ -58,16 +58,15 @@ def boot_id() -> str:
     """Names this boot of the machine; pids and monotonic times of another one mean nothing."""
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return f"booted-{psutil.boot_time():.0f}"
+    from . import portable_processes
+
+    return portable_processes.boot_id()
 
 
 def identity_of(pid: int) -> ProcessIdentity | None:
     """The process that has this pid now; None when there is none, or only a zombie."""
     ticks = _start_ticks(pid)
-    with suppress(psutil.Error):
-        if ticks is not None and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-            return ProcessIdentity(boot_id(), pid, ticks)
-    return None
+    return ProcessIdentity(boot_id(), pid, ticks) if ticks is not None and not _is_zombie(pid) else None
 
 
 _own_nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -266,12 +265,20 @@ def oom_kills() -> int:
 
 
 def _start_ticks(pid: int) -> int | None:
-    if sys.platform != "linux":
-        with suppress(psutil.Error):
-            return int(psutil.Process(pid).create_time() * 100)
-        return None
+    if not HAS_PROC:
+        from . import portable_processes
+
+        return portable_processes.start_ticks(pid)
     fields = _stat_of(pid)
     return int(fields[_STAT_START_TICKS]) if len(fields) > _STAT_START_TICKS else None
+
+
+def _is_zombie(pid: int) -> bool:
+    if not HAS_PROC:
+        from . import portable_processes
+
+        return portable_processes.is_zombie(pid)
+    return _stat_of(pid)[:1] in ([], [b"Z"], [b"X"])
 
 
 def _stat_of(pid: int) -> list[bytes]:

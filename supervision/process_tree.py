@@ -10,16 +10,15 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-import psutil
 
 from ..state.models import ProcessIdentity
+from . import process_table
 from .launch import AGENT_ID, INCARNATION, INSTANCE
 from .process import boot_id, send_signal
+from .process_table import Row
 
 # A process this young may still be on its way to exec, with its parent's environment.
 _MAY_CHANGE_TICKS = 200
@@ -30,17 +29,6 @@ class Owned(NamedTuple):
 
     agent_id: str
     incarnation: int
-
-
-class _Row(NamedTuple):
-    pid: int
-    parent: int
-    group: int
-    session: int
-    start_ticks: int
-    cpu_s: float
-    rss_bytes: int
-    is_zombie: bool
 
 
 class TreeProcess(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +54,7 @@ class Census:
 
     def take(self, leaders: Mapping[ProcessIdentity, Owned]) -> Trees:
         """The living processes by agent id, oldest first. leaders: what was started, as far as it still runs."""
-        rows = sorted(_rows(), key=lambda row: row.start_ticks)
+        rows = sorted(process_table.rows(), key=lambda row: row.start_ticks)
         newest = rows[-1].start_ticks if rows else 0
         pids = {row.pid: row for row in rows}
         of_session = {
@@ -92,7 +80,7 @@ class Census:
         return {agent_id: tuple(processes) for agent_id, processes in trees.items()}
 
     def _marked(self, pid: int) -> Owned | None:
-        values = _environ(pid)
+        values = process_table.environ(pid)
         if self._instance not in values:
             return None
         found = dict(entry.split(b"=", 1) for entry in values if b"=" in entry)
@@ -175,7 +163,7 @@ class CensusTaker:
             self._tell(self._census.take(leaders), served)
 
 
-def _tree_process(row: _Row, owner: Owned) -> TreeProcess:
+def _tree_process(row: Row, owner: Owned) -> TreeProcess:
     return TreeProcess(
         identity=ProcessIdentity(boot_id(), row.pid, row.start_ticks),
         incarnation=owner.incarnation,
@@ -184,78 +172,3 @@ def _tree_process(row: _Row, owner: Owned) -> TreeProcess:
         cpu_s=row.cpu_s,
         rss_bytes=row.rss_bytes,
     )
-
-
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_HAS_PROC = Path("/proc/self/stat").exists()
-
-
-def _rows() -> list[_Row]:
-    return _proc_rows() if _HAS_PROC else _portable_rows()
-
-
-def _proc_rows() -> list[_Row]:
-    rows = []
-    for name in os.listdir("/proc"):  # noqa: PTH208  # several times faster than Path.iterdir, every two seconds
-        if name.isdigit():
-            with suppress(OSError):  # it has ended meanwhile
-                stat = _read(f"/proc/{name}/stat")
-                # The name before the last bracket may hold anything. Source: proc_pid_stat(5), fields from 3 on.
-                fields = stat[stat.rindex(b")") + 2 :].split()
-                rows.append(
-                    _Row(
-                        pid=int(name),
-                        parent=int(fields[1]),
-                        group=int(fields[2]),
-                        session=int(fields[3]),
-                        start_ticks=int(fields[19]),
-                        cpu_s=(int(fields[11]) + int(fields[12])) / _TICKS_PER_S,
-                        rss_bytes=int(fields[21]) * _PAGE_BYTES,
-                        is_zombie=fields[0] in (b"Z", b"X"),
-                    )
-                )
-    return rows
-
-
-def _portable_rows() -> list[_Row]:
-    rows = []
-    for process in psutil.process_iter(["pid", "ppid", "create_time", "cpu_times", "memory_info", "status"]):
-        with suppress(psutil.Error, OSError, KeyError, AttributeError):  # ended, or not ours to look at
-            known = process.info
-            rows.append(
-                _Row(
-                    pid=known["pid"],
-                    parent=known["ppid"],
-                    group=os.getpgid(known["pid"]),
-                    session=os.getsid(known["pid"]),
-                    start_ticks=int(known["create_time"] * 100),
-                    cpu_s=known["cpu_times"].user + known["cpu_times"].system,
-                    rss_bytes=known["memory_info"].rss,
-                    is_zombie=known["status"] == psutil.STATUS_ZOMBIE,
-                )
-            )
-    return rows
-
-
-def _environ(pid: int) -> list[bytes]:
-    """NAME=value of a process as it was started; empty where it is not ours to read."""
-    if _HAS_PROC:
-        with suppress(OSError):
-            return _read(f"/proc/{pid}/environ").split(b"\0")
-        return []
-    with suppress(psutil.Error, OSError):
-        return [os.fsencode(f"{name}={value}") for name, value in psutil.Process(pid).environ().items()]
-    return []
-
-
-def _read(path: str) -> bytes:
-    """The whole of a small /proc file, without the layers of `open`, which cost more than the kernel does."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        data = os.read(fd, 16_384)
-        while len(data) % 16_384 == 0 and (more := os.read(fd, 262_144)):
-            data += more
-        return data
-    finally:
-        os.close(fd)

@@ -192,8 +192,12 @@ class Fleet:
 
     def token_of(self, agent_id: AgentId) -> Caller:
         """Whom the token speaks for that the agent's process was started with."""
-        environ = Path(f"/proc/{self.status(agent_id).process_id}/environ").read_bytes().split(b"\0")
-        token = next(entry for entry in environ if entry.startswith(b"JWT_TOKEN="))
+
+        def environ() -> list[bytes]:
+            return Path(f"/proc/{self.status(agent_id).process_id}/environ").read_bytes().split(b"\0")
+
+        # A process that is just being started shows no environment for a moment.
+        token = wait_until(lambda: next((entry for entry in environ() if entry.startswith(b"JWT_TOKEN=")), None))
         return self.key.verify(token.partition(b"=")[2].decode(), now=utc_now())
 
     # --- what the machine says

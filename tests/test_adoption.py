@@ -15,7 +15,7 @@ from sidecar.actors import messages as m
 from sidecar.state.agent_registry import AgentRegistry
 from sidecar.state.clock import utc_now
 from sidecar.state.models import AgentId, AgentState, ExitCause, ProcessIdentity
-from sidecar.supervision.process import exit_of_stranger, identity_of
+from sidecar.supervision.process import identity_of
 from tests.fleet import SLEEPS, DoomedSidecar, Fleet, does, runs, wait_until
 
 WRITES = """
@@ -138,7 +138,7 @@ def test_an_adopted_agent_that_is_killed_is_restarted(tmp_path: Path) -> None:
         os.kill(fleet.status(first.agents[0]).process_id or 0, signal.SIGKILL)
         wait_until(lambda: fleet.status(first.agents[0]).incarnation == 2)
         fleet.wait_for_state(first.agents[0], AgentState.RUNNING)
-        assert len(fleet.processes()) == 1
+        wait_until(lambda: len(fleet.processes()) == 1, what="one process each")
 
 
 DIES_BEFORE_NOTING_A_START = """

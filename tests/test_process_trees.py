@@ -14,6 +14,7 @@ import pytest
 from sidecar.actors import messages as m
 from sidecar.state.errors import WrongState
 from sidecar.state.models import AgentState, ExitCause, ProcessIdentity
+from sidecar.supervision import portable_processes, process_table
 from sidecar.supervision.process import identity_of, is_alive, send_signal
 from sidecar.supervision.restart import SETTLED_AFTER_S
 from tests.fleet import SLEEPS, Fleet, does, runs, wait_until
@@ -267,3 +268,20 @@ def test_a_thousand_crashes_leave_no_zombie_and_no_process(tmp_path: Path) -> No
             assert fleet.wait_for_state(agent, AgentState.FAILED, within_s=120).incarnation == 50
         assert fleet.zombies() == []
         wait_until(lambda: fleet.processes() == [])
+
+
+def test_without_proc_the_same_is_said_of_a_process() -> None:
+    with subprocess.Popen(["sleep", "600"], env={"X_MARK": "here"}, start_new_session=True) as child:
+        pid = child.pid
+        (by_proc,) = (row for row in process_table.rows() if row.pid == pid)
+        (portable,) = (row for row in portable_processes.rows() if row.pid == pid)
+        same = ("pid", "parent", "group", "session", "is_zombie")
+        assert [getattr(portable, name) for name in same] == [getattr(by_proc, name) for name in same]
+        assert portable.rss_bytes > 0
+        assert b"X_MARK=here" in portable_processes.environ(pid)
+        assert portable_processes.start_ticks(pid) == portable.start_ticks
+        assert not portable_processes.is_zombie(pid)
+        child.kill()
+        wait_until(lambda: portable_processes.is_zombie(pid))
+    assert portable_processes.is_zombie(pid)
+    assert portable_processes.start_ticks(pid) is None

@@ -97,7 +97,7 @@ def test_nothing_is_started_that_could_not_be_recorded_but_what_runs_is_supervis
     monkeypatch.setattr(Journal, "commit", commit)
     with pytest.raises(StorageUnavailable):
         fleet.spawn("sleeps")
-    assert len(fleet.processes()) == 1
+    wait_until(lambda: len(fleet.processes()) == 1, what="one process each")
     os.kill(agent.process_id or 0, signal.SIGKILL)
     wait_until(lambda: fleet.status(agent.agent_id).incarnation == 2)
     is_full = False
@@ -123,5 +123,5 @@ def test_a_spawner_that_dies_while_agents_crash_loses_none(fleet: Fleet) -> None
             return False  # it was just being restarted
 
     wait_until(all_back)
-    assert len(fleet.processes()) == 5
+    wait_until(lambda: len(fleet.processes()) == 5, what="one process each")
     assert fleet.zombies() == []

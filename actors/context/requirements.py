@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-import pathspec
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from ...state.errors import InvalidContextRequest
 from .kinds import Role
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 REQUIREMENTS = (
     "project_structure",
@@ -65,7 +67,7 @@ class FilePatterns:
             raise _refused("files", f"{len(patterns)} patterns are too many", f"at most {_MAX_PATTERNS}")
         self.patterns = tuple(_checked(pattern) for pattern in patterns)
         self._paths = frozenset(self.patterns)
-        self._spec = pathspec.GitIgnoreSpec.from_lines(self.patterns)
+        self._spec = _spec(self.patterns)
 
     def matched(self, paths: Iterable[str]) -> tuple[str, ...]:
         """Those of `paths` that are named or matched, in their order."""
@@ -76,11 +78,13 @@ class FilePatterns:
     def unmatched(self, paths: Iterable[str]) -> tuple[str, ...]:
         """Patterns that no path answers to."""
         listed = tuple(paths)
-        return tuple(
-            pattern
-            for pattern in self.patterns
-            if not any(pathspec.GitIgnoreSpec.from_lines([pattern]).match_files(listed))
-        )
+        return tuple(pattern for pattern in self.patterns if not any(_spec([pattern]).match_files(listed)))
+
+
+def _spec(patterns: Sequence[str]) -> GitIgnoreSpec:
+    from pathspec import GitIgnoreSpec  # the routes import this module, and a start waits for that
+
+    return GitIgnoreSpec.from_lines(patterns)
 
 
 def _checked(pattern: str) -> str:
@@ -99,7 +103,7 @@ def _checked(pattern: str) -> str:
     if cleaned.count("[") != cleaned.count("]"):
         raise _refused("files", f"{shown} has a bracket that is not closed", expected)
     try:
-        pathspec.GitIgnoreSpec.from_lines([cleaned])
+        _spec([cleaned])
     except ValueError as error:
         raise _refused("files", f"{shown} is no pattern", expected) from error
     return cleaned

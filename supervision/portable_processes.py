@@ -1,0 +1,55 @@
+"""What psutil knows of processes: for machines without /proc. Not imported on any other, for it takes a while."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+import psutil
+
+from .process_table import Row
+
+
+def boot_id() -> str:
+    return f"booted-{psutil.boot_time():.0f}"
+
+
+def start_ticks(pid: int) -> int | None:
+    """When a process started, in hundredths of a second; None when there is none."""
+    with suppress(psutil.Error):
+        return int(psutil.Process(pid).create_time() * 100)
+    return None
+
+
+def is_zombie(pid: int) -> bool:
+    """Also True of one that is no more."""
+    with suppress(psutil.Error):
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    return True
+
+
+def rows() -> list[Row]:
+    found = []
+    for process in psutil.process_iter(["pid", "ppid", "create_time", "cpu_times", "memory_info", "status"]):
+        with suppress(psutil.Error, OSError, KeyError, AttributeError):  # ended, or not ours to look at
+            known = process.info
+            found.append(
+                Row(
+                    pid=known["pid"],
+                    parent=known["ppid"],
+                    group=os.getpgid(known["pid"]),
+                    session=os.getsid(known["pid"]),
+                    start_ticks=int(known["create_time"] * 100),
+                    cpu_s=known["cpu_times"].user + known["cpu_times"].system,
+                    rss_bytes=known["memory_info"].rss,
+                    is_zombie=known["status"] == psutil.STATUS_ZOMBIE,
+                )
+            )
+    return found
+
+
+def environ(pid: int) -> list[bytes]:
+    """NAME=value of a process; empty where it is not ours to read."""
+    with suppress(psutil.Error, OSError):
+        return [os.fsencode(f"{name}={value}") for name, value in psutil.Process(pid).environ().items()]
+    return []

@@ -1,0 +1,81 @@
+"""The machine's process table, as /proc shows it, or psutil where there is no /proc."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+HAS_PROC = Path("/proc/self/stat").exists()
+
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class Row(NamedTuple):
+    """One process. cpu_s: used since it started."""
+
+    pid: int
+    parent: int
+    group: int
+    session: int
+    start_ticks: int
+    cpu_s: float
+    rss_bytes: int
+    is_zombie: bool
+
+
+def rows() -> list[Row]:
+    """Every process of the machine, zombies among them."""
+    if HAS_PROC:
+        return _proc_rows()
+    from . import portable_processes
+
+    return portable_processes.rows()
+
+
+def environ(pid: int) -> list[bytes]:
+    """NAME=value of a process as it was started; empty where it is not ours to read."""
+    if not HAS_PROC:
+        from . import portable_processes
+
+        return portable_processes.environ(pid)
+    with suppress(OSError):
+        return _read(f"/proc/{pid}/environ").split(b"\0")
+    return []
+
+
+def _proc_rows() -> list[Row]:
+    rows = []
+    for name in os.listdir("/proc"):  # noqa: PTH208  # several times faster than Path.iterdir, every two seconds
+        if name.isdigit():
+            with suppress(OSError):  # it has ended meanwhile
+                stat = _read(f"/proc/{name}/stat")
+                # The name before the last bracket may hold anything. Source: proc_pid_stat(5), fields from 3 on.
+                fields = stat[stat.rindex(b")") + 2 :].split()
+                rows.append(
+                    Row(
+                        pid=int(name),
+                        parent=int(fields[1]),
+                        group=int(fields[2]),
+                        session=int(fields[3]),
+                        start_ticks=int(fields[19]),
+                        cpu_s=(int(fields[11]) + int(fields[12])) / _TICKS_PER_S,
+                        rss_bytes=int(fields[21]) * _PAGE_BYTES,
+                        is_zombie=fields[0] in (b"Z", b"X"),
+                    )
+                )
+    return rows
+
+
+def _read(path: str) -> bytes:
+    """The whole of a small /proc file, without the layers of `open`, which cost more than the kernel does."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = os.read(fd, 16_384)
+        while len(data) % 16_384 == 0 and (more := os.read(fd, 262_144)):
+            data += more
+        return data
+    finally:
+        os.close(fd)
