@@ -28,6 +28,7 @@ from ...state.identity import Caller, Minted
 log = logging.getLogger(__name__)
 
 SIDECAR = "sidecar"
+GATHER_S = 0.02  # what one burst brings is written and synced together
 LOOK_AGAIN_S = 5.0  # a repeated refusal is recorded this much later than its minute, at most
 CLOSE_S = 5.0
 
@@ -138,6 +139,7 @@ class Auditor:
         acts: list[Act | threading.Event | None] = []
         try:
             acts.append(self._queue.get(timeout=LOOK_AGAIN_S))
+            time.sleep(GATHER_S)
             while True:
                 acts.append(self._queue.get_nowait())
         except queue.Empty:
