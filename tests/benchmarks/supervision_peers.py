@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
-import httpx
-
 from sidecar.http.access.minting import mint_operator_token
+from tests.benchmarks.http_load import Connection
 
-VENV = Path("build/bench-venv")
+VENV = Path("build/.bench-venv")
+CLIENTS = 4
 FOREVER = {"max_restarts": 1_000_000, "restart_window_seconds": 1}
 
 
@@ -71,10 +72,18 @@ class Peer(ABC):
 
 
 class Ours(Peer):
-    """The whole sidecar with HTTP, bus, storage and sampling; children are spawned over HTTP by four clients."""
+    """The whole sidecar with HTTP, bus, storage and sampling, as a user has installed it.
+
+    Its agents are no part of its settings: they are spawned over HTTP, as soon as it says that it listens, by four
+    clients at once.
+    """
 
     name = "sidecar"
-    port = 0
+    has_spawned = False
+
+    @staticmethod
+    def is_here() -> bool:
+        return has_venv() and has_ours()
 
     def configure(self) -> None:
         options = "".join(f"{name} = {value}\n" for name, value in FOREVER.items())
@@ -83,26 +92,20 @@ class Ours(Peer):
             f"[profiles.child]\ncommand = ['{self.command}', '{{task}}']\nrestart = 'always'\n{options}",
             encoding="utf-8",
         )
+        self.environ = {name: value for name, value in self.environ.items() if name != "PYTHONPATH"}
 
     def argv(self) -> list[str]:
-        code = "from sidecar.http.cli.main import main; main()"
         where = ["--storage", "storage", "--project-root", ".", "--config", "sidecar.toml", "--port", "0"]
-        return [sys.executable, "-c", code, "serve", *where]
+        return [str(VENV.absolute() / "bin/sidecar"), "serve", *where]
 
     def start(self) -> None:
         before = self._log_size()
         super().start()
-        self.url = self._url(before)
-        self.token = mint_operator_token(self.directory / "storage", {}).text
-        with httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.token}"}) as client:
-            known = len(client.get("/api/agents").json()["agents"])
-            with ThreadPoolExecutor(4) as clients:
-                for answer in clients.map(lambda n: self._spawn(client, n), range(known, self.count)):
-                    answer.raise_for_status()
-
-    def _spawn(self, client: httpx.Client, number: int) -> httpx.Response:
-        body = {"agent_type": "child", "issue_id": "bench", "task": str(number)}
-        return client.post("/api/agents/spawn", json=body)
+        port = int(self._url(before).rpartition(":")[2])
+        if not self.has_spawned:
+            self.has_spawned = True
+            token = mint_operator_token(self.directory / "storage", {}).text
+            spawn_over_http(port, token, self.count)
 
     def _log_size(self) -> int:
         log = self.directory / "log"
@@ -114,8 +117,34 @@ class Ours(Peer):
             for word in (self.directory / "log").read_bytes()[since:].decode(errors="replace").split():
                 if word.startswith("http://"):
                     return word.strip().rstrip(".,")
-            time.sleep(0.005)
+            time.sleep(0.001)
         raise RuntimeError(f"the sidecar did not say where it listens; see {self.directory / 'log'}")
+
+
+def spawn_over_http(port: int, token: str, count: int) -> None:
+    """Each of the clients asks for one agent after the other. Raw sockets: what is measured is the sidecar."""
+    numbers = iter(range(count))
+    with select.epoll() as ready:
+        clients = {client.sock.fileno(): client for client in (Connection(port) for _ in range(CLIENTS))}
+        for fd, client in clients.items():
+            ready.register(fd, select.EPOLLIN)
+            client.ask(_spawn_request(port, token, next(numbers)))
+        while clients:
+            for fd, _ in ready.poll(30.0):
+                client = clients[fd]
+                if client.has_answer():
+                    if (number := next(numbers, None)) is None:
+                        del clients[fd]
+                        ready.unregister(fd)
+                        client.sock.close()
+                    else:
+                        client.ask(_spawn_request(port, token, number))
+
+
+def _spawn_request(port: int, token: str, number: int) -> bytes:
+    body = f'{{"agent_type": "child", "issue_id": "bench", "task": "{number}"}}'
+    head = f"POST /api/agents/spawn HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {token}\r\n"
+    return f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
 
 
 class Supervisord(Peer):
@@ -224,15 +253,33 @@ class Pm2(Peer):
 PEERS: tuple[type[Peer], ...] = (Ours, Runit, S6, Supervisord, Circus, Pm2)
 
 
+@cache
 def has_venv() -> bool:
     """Whether supervisord and circus are there; they are installed on first use."""
     if not (VENV / "done").exists():
         VENV.parent.mkdir(exist_ok=True)
         try:
             subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
-            install = [VENV / "bin/pip", "install", "-q", "--disable-pip-version-check", "supervisor", "circus"]
-            subprocess.run([*install, "setuptools<81"], check=True)
+            _install("supervisor", "circus", "setuptools<81", ".")
         except subprocess.CalledProcessError:
             return False
         (VENV / "done").touch()
     return True
+
+
+@cache
+def has_ours() -> bool:
+    """Whether the sidecar could be installed as it is now, compiled and without what only its development needs."""
+    try:
+        _install(".")  # whatever it needs that is not there yet
+        _install("--no-deps", "--force-reinstall", ".")
+    except subprocess.CalledProcessError:
+        return False
+    return True
+
+
+def _install(*what: str) -> None:
+    try:
+        subprocess.run([VENV / "bin/pip", "install", "-q", "--disable-pip-version-check", *what], check=True)
+    finally:
+        shutil.rmtree("build/lib", ignore_errors=True)  # a file that was deleted would be packed from here
