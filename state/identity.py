@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any
 
 import jwt
@@ -242,11 +243,17 @@ class TokenKey:
             agent_type=body.agent_type,
             project_id=body.project_id,
             issue_id=body.issue_id,
-            permissions=body.permissions,
+            permissions=_the(body.permissions),
             token_id=body.jti,
             issued_at=issued_at,
             expires_at=expires_at,
         )
+
+
+@lru_cache(maxsize=1 << len(Permission))
+def _the(permissions: frozenset[Permission]) -> frozenset[Permission]:
+    """One set for all who have the same permissions."""
+    return permissions
 
 
 class _Claims(msgspec.Struct, frozen=True):

@@ -75,8 +75,8 @@ class Mailbox(msgspec.Struct, kw_only=True):
     gap: Gap | None = None
     gap_was_told: bool = False
     struck: dict[int, int] = {}
-    skipped: set[int] = set()
-    expired: set[int] = set()
+    skipped: frozenset[int] = frozenset()  # not sets: ten thousand mailboxes share the one that is empty
+    expired: frozenset[int] = frozenset()
     replays: list[Event] = []
 
     @property
@@ -143,7 +143,7 @@ class Mailbox(msgspec.Struct, kw_only=True):
         for place in handed.places:
             self.struck[place] = self.struck.get(place, 0) + 1
             if self.struck[place] >= MAX_DELIVERIES:
-                self.skipped.add(place)
+                self.skipped |= {place}
                 dead.append(place)
         return tuple(dead)
 
@@ -215,8 +215,8 @@ class Mailbox(msgspec.Struct, kw_only=True):
         self.place, self.place_id = place, event_id
         if self.struck or self.skipped or self.expired:
             self.struck = {p: n for p, n in self.struck.items() if p > self.place}
-            self.skipped = {p for p in self.skipped if p > self.place}
-            self.expired = {p for p in self.expired if p > self.place}
+            self.skipped = frozenset(p for p in self.skipped if p > self.place)
+            self.expired = frozenset(p for p in self.expired if p > self.place)
 
     def _notice_gap(self, log: EventLog) -> None:
         gap = log.gap_after(self.place, self.place_id)
@@ -226,7 +226,7 @@ class Mailbox(msgspec.Struct, kw_only=True):
 
     def _count_expired(self, place: int, event: Event) -> None:
         if place not in self.expired:
-            self.expired.add(place)
+            self.expired |= {place}
             self._add_gap(Gap(from_=event.event_id, to=event.event_id, dropped_at_most=1, reason="ttl"))
 
     def _add_gap(self, gap: Gap) -> None:
