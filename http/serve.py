@@ -50,6 +50,7 @@ from .loop import io_loop
 from .loop.request_parser import body_limits
 from .measure import telemetry
 from .measure.census import FleetCollector
+from .measure.connections import ConnectionCollector
 from .measure.instruments import Instruments
 from .measure.meter import RequestMeter
 from .routes import openapi
@@ -269,6 +270,7 @@ def _serving(application: Application, sock: socket.socket, server: Server) -> I
     Agents that are told to stop still hand in what they have, so the port closes only when they have ended.
     """
     http = make_server(application, sock, after_input=server.actors.bus.flush)
+    server.registry.register(ConnectionCollector(http))
     loop = threading.Thread(target=http.run, name="http", daemon=True)
     loop.start()
     try:

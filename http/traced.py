@@ -78,6 +78,9 @@ class TracedApplication(Application):
         environ["sidecar.exchange"] = exchange
         return exchange
 
-    def _handle(self, route: Route, environ: Environ, parts: dict[str, str]) -> Rendered | None:
-        with self._tracing.within(environ["sidecar.exchange"].span):
-            return super()._handle(route, environ, parts)
+    def _perform(
+        self, route: Route, environ: Environ, exchange: Exchange, parts: dict[str, str], head: Any
+    ) -> Rendered | None:
+        assert isinstance(exchange, TracedExchange)
+        with self._tracing.within(exchange.span):
+            return super()._perform(route, environ, exchange, parts, head)

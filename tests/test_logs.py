@@ -43,3 +43,17 @@ def test_a_request_is_logged_with_its_ids_and_without_its_token(sidecar: Any, ca
     (line,) = [each for each in lines if each.get("request_id") == "mine"]
     assert (line["agent_id"], line["trace_id"], line["status"]) == ("agent-1", TRACE.split("-")[1], 200)
     assert token not in json.dumps(lines)
+
+
+def test_a_publish_is_logged_with_its_correlation_id(sidecar: Any, caplog: Any) -> None:
+    body = {"data": {}, "correlation_id": "round-7"}
+    with caplog.at_level(logging.DEBUG, logger="sidecar.http.exchange"):
+        sidecar.agent().post("/api/events/step", json=body, headers={"X-Request-Id": "taken"})
+        sidecar.agent().post("/api/events/step", json={**body, "ttl_seconds": 0}, headers={"X-Request-Id": "refused"})
+        sidecar.agent().get("/api/agents", headers={"X-Request-Id": "other"})
+    lines = {line.get("request_id"): line for line in (json.loads(JsonLines().format(each)) for each in caplog.records)}
+    assert {name: line["correlation_id"] for name, line in lines.items()} == {
+        "taken": "round-7",
+        "refused": "round-7",
+        "other": None,
+    }

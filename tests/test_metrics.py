@@ -143,6 +143,7 @@ class TestWhatMoves:
             waiting = pool.submit(long_wait)
             assert asked.wait(5)
             until(lambda: moved("sidecar_event_waits") == 1)
+            assert moved("sidecar_http_connections", state="waiting") == 1
             publish(sidecar.agent(agent_id="other"), "late")
             assert waiting.result(20)["events"]
 
@@ -206,6 +207,13 @@ class TestWhatMoves:
         sidecar.operator.delete("/api/cache/all")
         sidecar.sidecar.server.auditor.written(timeout_s=5)
         assert moved("sidecar_audit_records_total") == 1
+
+    def test_connections_by_what_they_do(self, sidecar: Any) -> None:
+        moved = Moves(sidecar)
+        with sidecar.agent().stream("GET", "/api/events/stream") as stream:
+            assert stream.status_code == 200
+            until(lambda: moved("sidecar_http_connections", state="streaming") == 1)
+        until(lambda: moved("sidecar_http_connections", state="streaming") == 0)
 
 
 class TestLabels:
