@@ -126,7 +126,7 @@ class Application:
             if head is None:
                 self._admit(environ)
                 head = self._read_head(route, environ, exchange, parts)
-                if "HTTP_AUTHORIZATION" in environ:  # the session of a browser may end at any time
+                if head.caller is not _ANYONE and "HTTP_AUTHORIZATION" in environ:  # a browser's session may end
                     memory.head = head
             else:
                 self._count(self._authenticator.still(head.caller), exchange)

@@ -72,11 +72,11 @@ class Refused:
 class Pending(Generic[R]):
     """An answer that comes when an actor knows it.
 
-    deadline_s: when to stop believing that it comes. receipt: told whether the client took the answer, where the
-    server can know.
+    deadline_s: when to stop believing that it comes; `late` then says what is answered, else it is Unavailable.
+    receipt: told whether the client took the answer, where the server can know.
     """
 
-    __slots__ = ("deadline_s", "later", "receipt", "render")
+    __slots__ = ("deadline_s", "late", "later", "receipt", "render")
 
     def __init__(
         self,
@@ -85,8 +85,10 @@ class Pending(Generic[R]):
         *,
         deadline_s: float,
         receipt: Callable[[bool], None] | None = None,
+        late: Callable[[], Answer] | None = None,
     ) -> None:
         self.later = later
+        self.late = late
         self.render = render
         self.deadline_s = deadline_s
         self.receipt = receipt
@@ -95,6 +97,8 @@ class Pending(Generic[R]):
         """The answer, as `future` stands now. Raises what the actor answered, Unavailable if it has not."""
         if not future.done() or future.cancelled():
             future.cancel()
+            if self.late is not None:
+                return self.late()
             raise Unavailable(f"no answer came within {self.deadline_s:g} s")
         return self.render(future.result())
 

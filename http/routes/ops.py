@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from prometheus_client import generate_latest
 
 from ... import __version__
 from ...actors.replies import ResultNumbers
+from ...state.clock import utc_now
 from ...state.errors import BusUnavailable, NotFound, SidecarError, Unavailable
 from ...state.identity import Permission
-from ..measure.census import take_census
+from ..measure.census import Census, CensusTaking, take_census
 from ..measure.vitals import MB, CpuGauge, disk_free_bytes, memory_bytes
-from ..routing import Answer, Call, Routes, Server
+from ..routing import Answer, Call, Pending, Routes, Server
 from ..wire.codec import Nothing
 from ..wire.ops import (
     HEALTHY,
@@ -41,11 +42,20 @@ LEAST_DISK_MB = 50.0  # with less, the next large result may not fit
 _cpu = CpuGauge()
 
 
-@routes.add("GET", "/health", access="open", answers=Health, also={503: Health})
-def show_health(call: Call[Nothing, Nothing]) -> Answer:
+@routes.add("GET", "/health", access="open", answers=Health, also={503: Health}, is_quick=True)
+def show_health(call: Call[Nothing, Nothing]) -> Pending[Any]:
     """Whether the sidecar can do its work: 200, or 503 when a check is not healthy."""
     server = call.server
-    census = take_census(server.actors, project_id=None, timeout_s=HEALTH_S)
+    taking = CensusTaking(server.actors, project_id=None)
+    return Pending(
+        taking.done,
+        lambda _: _health(server, taking.census()),
+        deadline_s=HEALTH_S,
+        late=lambda: _health(server, taking.census()),
+    )
+
+
+def _health(server: Server, census: Census) -> Answer:
     agents, events = census.agents, census.events
     disk_mb = disk_free_bytes(server.storage) / MB
     health = health_of(
@@ -61,7 +71,7 @@ def show_health(call: Call[Nothing, Nothing]) -> Answer:
         is_draining=server.draining.is_set(),
         version=__version__,
         uptime_s=time.monotonic() - server.started_at_s,
-        now=call.now,
+        now=utc_now(),
     )
     if health.status == HEALTHY:
         return Answer(200, health)
