@@ -11,8 +11,10 @@ import msgspec
 from ...state.models import AgentState
 from ..client.calls import segment
 from ..client.client import Client
+from ..client.records import Batch, LogPart
 from .connection import REFUSED, Commands, format_option, project_option, with_client
 from .output import Column, Format, as_it_is, clock, number, seconds, show_fields, show_rows, state, text
+from .reconnect import Patience
 
 AGENT_COLUMNS = (
     Column("AGENT", "agent_id"),
@@ -169,14 +171,21 @@ def restart(client: Client, agent_id: str, format_: Format) -> None:
 def logs(client: Client, agent_id: str, stream: Any, tail: int, follow: bool) -> None:
     """What an agent printed.
 
+    With --follow it also goes on when the sidecar was restarted.
+
     \b
     Example: sidecar agent logs python-specialist-1f0c --stream stderr -f
     """
+    part = client.logs(agent_id, stream=stream, tail=tail)
+    click.echo(part.data, nl=False)
+    patience = Patience(client)
+
+    def read_on() -> LogPart:
+        return client.logs(agent_id, stream=stream, offset=part.next_offset, timeout_s=LOG_POLL_S)
+
     with suppress(KeyboardInterrupt):
-        part = client.logs(agent_id, stream=stream, tail=tail)
-        click.echo(part.data, nl=False)
         while follow and not part.ended:
-            part = client.logs(agent_id, stream=stream, offset=part.next_offset, timeout_s=LOG_POLL_S)
+            part = patience.ask(read_on)
             click.echo(part.data, nl=False)
 
 
@@ -194,18 +203,21 @@ def _until_ended(client: Client, agent_id: str) -> dict[str, Any]:
     """Follow the agent's own events; each one says that looking again is worth it."""
     of_agent = f"agent_id:{agent_id}"
     cursor = "earliest"
-    while True:
+    patience = Patience(client)
+
+    def look() -> dict[str, Any]:
         status: dict[str, Any] = client.call("GET", f"/api/agents/{segment(agent_id)}")
+        return status
+
+    def wait() -> Batch:
+        topics, project = ("system", "error"), status["project_id"]
+        return client.wait(topics=topics, filter=of_agent, since=cursor, timeout_s=LOG_POLL_S, project_id=project)
+
+    while True:
+        status = patience.ask(look)
         if AgentState(status["state"]).has_ended:
             return status
-        batch = client.wait(
-            topics=("system", "error"),
-            filter=of_agent,
-            since=cursor,
-            timeout_s=LOG_POLL_S,
-            project_id=status["project_id"],
-        )
-        cursor = batch.next_cursor or cursor
+        cursor = patience.ask(wait).next_cursor or cursor
 
 
 def _show(status: dict[str, Any], format_: Format) -> None:

@@ -11,10 +11,11 @@ import click
 import msgspec
 
 from ..client.calls import segment
-from ..client.client import MAX_WAIT_S, Client
+from ..client.client import Client
 from ..client.errors import Superseded
-from ..client.records import Event
+from ..client.records import Batch, Event
 from .connection import REFUSED, Commands, format_option, project_option, with_client
+from .following import Follower
 from .output import (
     Column,
     Format,
@@ -144,26 +145,29 @@ def subscribe(
 ) -> None:
     """Wait for events of EVENT_TYPES (default: every type) and print one line for each.
 
-    The sidecar remembers what you were given: run it again and it goes on from there. Exit code 1 when nothing
-    came in time.
+    The sidecar remembers what you were given: run it again and it goes on from there. With --continuous it also goes
+    on when the sidecar was restarted. Exit code 1 when nothing came in time.
 
     \b
     Example: sidecar events subscribe --continuous --since latest --format json | jq .data
     """
-    timeout_s = MAX_WAIT_S if continuous else timeout
     with suppress(KeyboardInterrupt):
+        if not continuous:
+            batch = client.wait(*event_types, since=since, timeout_s=timeout, **question)
+            _print(batch, format_)
+            raise SystemExit(0 if batch.events else REFUSED)
+        follower = Follower(client, event_types, since, question)
         while True:
-            # No acknowledgement: what this process has read was printed, or will never be.
-            batch = client.wait(*event_types, since=since, timeout_s=timeout_s, **question)
-            if batch.gap is not None:
-                click.echo(f"at most {batch.gap.dropped_at_most} events were dropped before you read them", err=True)
-            for event in batch.events:
-                click.echo(_line(event, format_))
-            if batch.superseded:
-                raise Superseded("another subscriber took this place in the log over; name yours with --consumer")
-            if not continuous:
-                raise SystemExit(0 if batch.events else REFUSED)
-            since = batch.next_cursor if since is not None else None
+            _print(follower.next(), format_)
+
+
+def _print(batch: Batch, format_: Format) -> None:
+    if batch.gap is not None:
+        click.echo(f"at most {batch.gap.dropped_at_most} events were dropped before you read them", err=True)
+    for event in batch.events:
+        click.echo(_line(event, format_))
+    if batch.superseded:
+        raise Superseded("another subscriber took this place in the log over; name yours with --consumer")
 
 
 @events.command("list")

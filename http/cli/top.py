@@ -13,6 +13,7 @@ from ..client.client import Client
 from .agents import AGENT_COLUMNS
 from .connection import project_option, with_client
 from .output import Row, clock, console, printable, seconds, show, state, table_of, text
+from .reconnect import Patience
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -29,7 +30,7 @@ _MIN_EVENTS = 5
 def top(client: Client, interval: float, project: str | None) -> None:
     """Watch agents, actors, numbers and events, live.
 
-    Ctrl-C ends it. Not on a terminal it prints one look.
+    Ctrl-C ends it. It waits for a sidecar that is restarted. Not on a terminal it prints one look.
 
     \b
     Example: sidecar top --interval 0.5
@@ -41,14 +42,22 @@ def top(client: Client, interval: float, project: str | None) -> None:
         show(_look(client, events, project, lines=10_000))
         return
     from rich.live import Live
+    from rich.text import Text
 
     cursor = events[-1]["event_id"] if events else "earliest"
     out = console()
     with suppress(KeyboardInterrupt), Live(console=out, screen=True, auto_refresh=False) as live:
-        while True:
-            live.update(_look(client, events, project, lines=out.height), refresh=True)
+        # The terminal is ours: what is said of a lost server stands where the fleet did, until that is back.
+        patience = Patience(client, say=lambda line: live.update(Text(line, style="bold red"), refresh=True))
+
+        def wait() -> Any:
             query = {"since": cursor, "timeout": round(interval * 1000), "project_id": project}
-            batch = client.call("GET", "/api/events/wait", query=query)
+            return client.call("GET", "/api/events/wait", query=query)
+
+        while True:
+            look = patience.ask(lambda: _look(client, events, project, lines=out.height))
+            live.update(look, refresh=True)
+            batch = patience.ask(wait)
             events.extend(batch["events"])
             cursor = batch["next_cursor"]
 
