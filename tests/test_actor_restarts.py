@@ -13,8 +13,9 @@ import pytest
 
 from sidecar.actors.asking import Fact, Later, Request, ask
 from sidecar.actors.guardian import Guardian, Handle
-from sidecar.actors.owner import Owner
+from sidecar.actors.owner import Envelope, LoopEnded, Owner
 from sidecar.actors.timers import Timers
+from sidecar.actors.turns import TurnByTurn
 from sidecar.state.errors import NotFound, Unavailable
 from sidecar.supervision.restart import RestartIntensity
 
@@ -295,3 +296,58 @@ def test_timers_tell_facts_in_the_order_in_which_they_are_due() -> None:
     assert both.wait(WITHIN_S)
     assert told == ["Soon", "Noted"]
     timers.stop()
+
+
+class TestMessagesOfATurn:
+    def test_they_are_handled_in_order_without_any_other_in_between(self, world: World) -> None:
+        order: list[str] = []
+        turns = TurnByTurn(world.counter)
+        turns.flush()  # this thread is the loop
+        for name in ("first", "second", "third"):
+            turns.request(Do(lambda name=name: order.append(name)))  # type: ignore[misc]
+        assert world.ask(Do(lambda: order.append("from elsewhere"))) is None
+        last = turns.request(Do(lambda: order.append("last")))
+        turns.flush()
+        last.result(timeout=WITHIN_S)
+        assert order == ["from elsewhere", "first", "second", "third", "last"]
+
+    def test_other_threads_do_not_wait_for_the_turn(self, world: World) -> None:
+        turns = TurnByTurn(world.counter)
+        turns.flush()
+        answers: list[int] = []
+
+        def elsewhere() -> None:
+            turns.tell(Noted())
+            answers.append(turns.request(Count()).result(timeout=WITHIN_S))
+
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join(WITHIN_S)
+        assert answers == [1]
+
+    def test_one_that_fails_costs_only_itself(self, world: World) -> None:
+        turns = TurnByTurn(world.counter)
+        turns.flush()
+        before, failing = turns.request(Count()), turns.request(Do(fail(NotFound("no such thing"))))
+        turns.tell(Noted())
+        after = turns.request(Count())
+        turns.flush()
+        assert (before.result(timeout=WITHIN_S), after.result(timeout=WITHIN_S)) == (0, 1)
+        with pytest.raises(NotFound):
+            failing.result(timeout=WITHIN_S)
+
+    def test_facts_behind_one_that_ends_the_loop_go_on_and_requests_are_told(self, world: World) -> None:
+        ending, behind = Later[Any](), Later[int]()
+        world.counter.send(
+            (
+                Envelope(Do(fail(LoopEnded("on purpose"))), ending),
+                Envelope(Noted(), None),
+                Envelope(Count(), behind),
+                Envelope(Noted(), None),
+            )
+        )
+        for later in (ending, behind):
+            with pytest.raises(Unavailable, match="restarted"):
+                later.result(timeout=WITHIN_S)
+        assert world.ask(Count()) == 2
+        assert (world.counter.status().restarts, world.counter.status().failures) == (1, 0)

@@ -26,6 +26,7 @@ from sidecar.actors.messages import (
     PublishEvent,
     ReplayDeadLetter,
 )
+from sidecar.actors.owner import Envelope
 from sidecar.actors.replies import EventBatch, Published
 from sidecar.actors.timers import Timers
 from sidecar.state.errors import EventsGone, IdempotencyConflict, InvalidRequest, RateLimited
@@ -63,28 +64,11 @@ class Bus:
     def ask(self, request: Request[R]) -> R:
         return ask(self.handle, request, timeout_s=WITHIN_S)
 
-    def publish(self, event_type: str = "done", *, project: str = "p", **more: Any) -> Published:
-        data = more.pop("data", {})
-        return self.ask(
-            PublishEvent(
-                project_id=project,
-                event_type=event_type,
-                publisher="someone",
-                publisher_type="python-specialist",
-                data=msgspec.Raw(msgspec.json.encode(data)),
-                **more,
-            )
-        )
+    def publish(self, event_type: str = "done", **more: Any) -> Published:
+        return self.ask(publishing(event_type, **more))
 
-    def wait(self, *event_types: str, agent: str = "a", project: str = "p", **more: Any) -> Later[EventBatch]:
-        return self.handle.request(
-            AwaitEvents(
-                project_id=project,
-                agent_id=AgentId(agent),
-                event_types=frozenset(event_types),
-                **{"timeout_s": WITHIN_S, "agent_since": LONG_AGO, **more},
-            )
-        )
+    def wait(self, *event_types: str, **more: Any) -> Later[EventBatch]:
+        return self.handle.request(awaiting(*event_types, **more))
 
     def take(self, *event_types: str, **more: Any) -> EventBatch:
         return got(self.wait(*event_types, **{"timeout_s": 0.0, **more}))
@@ -95,6 +79,26 @@ class Bus:
                 agent_id=AgentId(agent), project_id="p", topics=topics, since=LONG_AGO, incarnation=incarnation
             )
         )
+
+
+def publishing(event_type: str = "done", *, project: str = "p", data: Any = None, **more: Any) -> PublishEvent:
+    return PublishEvent(
+        project_id=project,
+        event_type=event_type,
+        publisher="someone",
+        publisher_type="python-specialist",
+        data=msgspec.Raw(msgspec.json.encode(data or {})),
+        **more,
+    )
+
+
+def awaiting(*event_types: str, agent: str = "a", project: str = "p", **more: Any) -> AwaitEvents:
+    return AwaitEvents(
+        project_id=project,
+        agent_id=AgentId(agent),
+        event_types=frozenset(event_types),
+        **{"timeout_s": WITHIN_S, "agent_since": LONG_AGO, **more},
+    )
 
 
 def got(later: Later[EventBatch]) -> EventBatch:
@@ -404,3 +408,43 @@ def test_commit_durability_answers_as_well(tmp_path: Path) -> None:
     bus.reopen()
     assert ids(bus.take("done")) == [event]
     bus.close()
+
+
+class TestMessagesThatCameTogether:
+    """What the I/O loop read in one turn: answers leave together, and nothing may take them for taken before."""
+
+    def test_a_wait_behind_one_that_was_given_up_gets_what_that_one_did_not(self, bus: Bus) -> None:
+        published = bus.publish()
+        given_up, again = Later[EventBatch](), Later[EventBatch]()
+        given_up.cancel()
+        bus.handle.send((Envelope(awaiting("done"), given_up), Envelope(awaiting("done"), again)))
+        batch = got(again)
+        assert ids(batch) == [published.event_id]
+        assert batch.deliveries[0].redelivered
+
+    def test_news_of_a_lost_answer_finds_the_answer_given(self, bus: Bus) -> None:
+        published = bus.publish()
+        first = got(bus.wait("done"))
+        assert first.answer is not None
+        lost, again = AnswerSettled(answer=first.answer, taken=False), Later[EventBatch]()
+        bus.handle.send((Envelope(lost, None), Envelope(awaiting("done"), again)))
+        assert ids(got(again)) == [published.event_id]
+
+    def test_all_are_answered_though_the_last_is_refused(self, bus: Bus) -> None:
+        bus.publish(data={"n": 1}, idempotency_key="k")
+        waiting, publish, conflict = bus.wait("news"), Later[Published](), Later[Published]()
+        bus.handle.send(
+            (
+                Envelope(publishing("news"), publish),
+                Envelope(publishing(data={"n": 2}, idempotency_key="k"), conflict),
+            )
+        )
+        with pytest.raises(IdempotencyConflict):
+            conflict.result(timeout=WITHIN_S)
+        assert ids(got(waiting)) == [publish.result(timeout=WITHIN_S).event_id]
+
+    def test_a_reader_sees_what_was_published_before_it(self, bus: Bus) -> None:
+        publish, listed = Later[Published](), Later[Any]()
+        bus.handle.send((Envelope(publishing(), publish), Envelope(ListEvents(project_id="p", limit=10), listed)))
+        page = listed.result(timeout=WITHIN_S)
+        assert [event.event_id for event in page.events] == [publish.result().event_id]
