@@ -66,7 +66,12 @@ ROWS: Mapping[str, Row] = {
     "events_gone": Row(
         410, "EVT_004", "events_gone", "With `strict=1`: `since` is older than what is retained; `details.oldest`."
     ),
-    "body_too_large": Row(413, "REQ_413", "body_too_large", "Results 10 MiB, events 256 KiB, anything else 1 MiB."),
+    "body_too_large": Row(
+        413,
+        "REQ_413",
+        "body_too_large",
+        "Results 10 MiB, events 256 KiB, most others 1 MiB; where none is read, 64 KiB.",
+    ),
     "not_json": Row(415, "REQ_415", "not_json", "The body is not declared as JSON."),
     "no_command": Row(422, "AGT_002", "no_command", "The agent type's profile has no command to run."),
     "rate_limited": Row(429, "RATE_001", "rate_limited", "Over the limit of requests, or of mailboxes."),

@@ -8,9 +8,11 @@ from functools import lru_cache
 from typing import Any
 
 import httpx
+import msgspec
 
 from sidecar.http.app import ROUTES
 from sidecar.http.routes import openapi
+from sidecar.http.routing import JSON, Route
 
 METHODS = ("GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS")
 
@@ -18,7 +20,10 @@ METHODS = ("GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS")
 class Operation:
     """One method of one path, with what it may answer."""
 
-    def __init__(self, method: str, path: str, about: dict[str, Any], document: dict[str, Any]) -> None:
+    def __init__(
+        self, method: str, path: str, about: dict[str, Any], document: dict[str, Any], route: Route | None = None
+    ) -> None:
+        self.route = route
         self.method = method
         self.path = path
         self.about = about
@@ -59,8 +64,9 @@ def document() -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def operations() -> tuple[Operation, ...]:
     paths = document()["paths"]
+    routes = {(route.method, re.sub(r"<(\w+)>", r"{\1}", route.path)): route for route in ROUTES}
     return tuple(
-        Operation(method.upper(), path, about, document())
+        Operation(method.upper(), path, about, document(), routes[method.upper(), path])
         for path, methods in paths.items()
         for method, about in methods.items()
     )
@@ -73,7 +79,7 @@ def operation_at(method: str, path: str) -> Operation | None:
 
 
 def must_be_documented(answer: httpx.Response) -> None:
-    """Raises AssertionError for an answer whose status or error code is not in the description of its operation."""
+    """Raises AssertionError for an answer whose status, error code or fields are not in its operation's description."""
     request = answer.request
     operation = operation_at(request.method, request.url.path)
     if operation is None:
@@ -81,7 +87,13 @@ def must_be_documented(answer: httpx.Response) -> None:
         return
     assert answer.status_code in operation.statuses, f"{operation!r} answered {answer.status_code}"
     codes = operation.codes(answer.status_code)
-    if codes and request.method != "HEAD":
+    if request.method == "HEAD":
+        return
+    route = operation.route
+    if route is not None and route.answers is not None and answer.status_code == route.status:
+        assert answer.headers["Content-Type"] == JSON
+        msgspec.json.decode(answer.read(), type=route.answers)
+    if codes:
         answer.read()
         code = answer.json().get("code")
         assert code is None or code in codes, f"{operation!r} answered {answer.status_code} {code}, not {codes}"

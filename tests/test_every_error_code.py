@@ -112,7 +112,7 @@ def no_token(sidecar: LiveSidecar) -> httpx.Response:
 
 @provokes("AUTH_002")
 def old_token(sidecar: LiveSidecar) -> httpx.Response:
-    agent = sidecar.client(sidecar.token(ttl_s=1))
+    agent = sidecar.client(sidecar.token("chief-architect", ttl_s=1))  # it may ask as often as it likes
     return wait_until(lambda: answer if (answer := agent.get("/status")).is_error else None)
 
 

@@ -119,7 +119,7 @@ function about(method, path, operation) {
   return h("div", { class: "about" },
     operation.description ? prose(operation.description) : null,
     operation.parameters.length ? [h("h3", { text: "Reads" }), table(["name", "is"], parameters(operation))] : null,
-    body ? [h("h3", { text: `Body: ${kind(body)}` }), fields(body)] : null,
+    body ? [h("h3", { text: `Body: ${kind(body)}` }), ...prose(operation.requestBody.description), fields(body)] : null,
     [h("h3", { text: "Answers" }), table(["status", "when"], answers(operation))],
     [h("h3", { text: "With curl" }), h("pre", { tabindex: "0" }, h("code", { text: curl(method, path, operation) }))]);
 }

@@ -27,7 +27,7 @@ from ...state.errors import (
     WrongProject,
 )
 from ..errors import ROWS, ErrorBody
-from ..routing import JSON, MAX_IDEMPOTENCY_KEY_CHARS, Route
+from ..routing import JSON, KIB, MAX_IDEMPOTENCY_KEY_CHARS, Route
 from ..wire.codec import Nothing, encode
 from ..wire.results import NewResult, Outcome, ResultOut
 from ..wire.sessions import LogIn
@@ -135,7 +135,11 @@ class _Document:
             "responses": self._answers(route),
         }
         if route.body is not None:
-            operation["requestBody"] = {"required": True, "content": {JSON: {"schema": self._schemas[route.body]}}}
+            operation["requestBody"] = {
+                "required": True,
+                "description": f"At most {route.max_body_bytes // KIB:,} KiB.",
+                "content": {JSON: {"schema": self._schemas[route.body]}},
+            }
         if route.access != "open":
             operation["security"] = [{"token": []}] if route.access != "loopback" else [{}, {"token": []}]
         about = [f"Needs the permission `{route.needs}`."] if route.needs is not None else []

@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from msgspec import Meta
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
 from ...actors.context.requirements import REQUIREMENTS
 from ...actors.replies import ContextCleared
+from ...state.models import ResultStatus
 from .codec import Nothing, Timed
 from .shapes import Globs
 
@@ -27,14 +29,155 @@ class ContextQuery(Nothing, frozen=True, kw_only=True):
     refresh: bool = False
 
 
+class ProjectStructure(msgspec.Struct, frozen=True, kw_only=True):
+    """The tree. Where it is cut, what is nearest the root stays; `files_in_directory` tells how many a folder holds."""
+
+    root: str
+    files: list[str]
+    directories: list[str]
+    total_files: int
+    total_size_bytes: int
+    files_in_directory: dict[str, int] | UnsetType = UNSET
+    truncated: bool | UnsetType = UNSET
+
+
+class Excerpt(msgspec.Struct, frozen=True):
+    """Lines from 1, the last one included."""
+
+    start_line: int
+    end_line: int
+
+
+class RelevantFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of the project. checksum: of the whole file. excerpts: the lines in `content`, where it is not the start.
+
+    score: how much it matters beside the first; why: what made it matter most. redacted: how many secrets were taken
+    out.
+    """
+
+    path: str
+    content: str
+    last_modified: datetime
+    size: int
+    language: str
+    checksum: str | None
+    truncated: bool
+    encoding: str | UnsetType = UNSET
+    redacted: int | UnsetType = UNSET
+    excerpts: list[Excerpt] | UnsetType = UNSET
+    score: float
+    why: str
+
+
+class CommitOut(msgspec.Struct, frozen=True, kw_only=True):
+    hash: str
+    message: str
+    author: str
+    timestamp: datetime
+    files_changed: list[str]
+    files_changed_total: int | UnsetType = UNSET
+
+
+class ChangeOut(msgspec.Struct, frozen=True, kw_only=True):
+    """diff: lines added and removed, such as `+10 -5`; null where they cannot be counted."""
+
+    path: str
+    status: str
+    diff: str | None
+
+
+class GitContext(msgspec.Struct, frozen=True, kw_only=True):
+    """branch null: no git repository, or a detached head. problem: why there is nothing to tell."""
+
+    branch: str | None
+    head: str | None
+    remote: str | None
+    remote_url: str | None
+    recent_commits: list[CommitOut]
+    uncommitted_changes: list[ChangeOut]
+    problem: str | UnsetType = UNSET
+
+
+class AgentOutput(msgspec.Struct, frozen=True, kw_only=True):
+    """What an earlier agent of the issue handed in."""
+
+    agent: str
+    agent_type: str
+    timestamp: datetime
+    status: ResultStatus
+    decision: str | None
+    decisions: list[Any]
+    files_affected: list[str]
+    next_steps: list[Any]
+    errors: list[Any]
+    warnings: list[Any]
+    result_id: str
+
+
+class CoverageReport(msgspec.Struct, frozen=True):
+    """stale: older than the newest commit."""
+
+    path: str
+    stale: bool
+
+
+class Metadata(msgspec.Struct, frozen=True, kw_only=True):
+    """dependencies: as their manifests write them. test_coverage: percent of lines, of the newest report there is."""
+
+    project_type: str
+    project_types: list[str]
+    languages: list[str]
+    dependencies: list[str]
+    dependency_count: int
+    manifests: list[str]
+    test_coverage: float | None
+    coverage_report: CoverageReport | None
+    last_build_status: str | None
+    problems: list[str]
+
+
+class OmissionOut(msgspec.Struct, frozen=True, kw_only=True):
+    """What was left out, cut or redacted; ask for it with `files`."""
+
+    path: str
+    reason: str
+    size: int | None
+
+
+class ContextOut(msgspec.Struct, frozen=True, kw_only=True):
+    """relevant_files: most relevant first. omitted: capped; omitted_counts: of all, by reason."""
+
+    project_structure: ProjectStructure
+    relevant_files: list[RelevantFile]
+    git_context: GitContext
+    previous_agent_outputs: list[AgentOutput]
+    metadata: Metadata
+    omitted: list[OmissionOut]
+    omitted_counts: dict[str, int]
+
+
+class QueryUsed(msgspec.Struct, frozen=True, rename={"from_": "from"}):
+    """What the work was taken to be about, and who said so."""
+
+    from_: str
+    text: str
+
+
 class ContextAnswer(Timed, frozen=True, kw_only=True):
+    """index: whether words of files could be looked up: ready, warming or unavailable."""
+
     issue_id: str
     agent_type: str
-    context: dict[str, Any]
+    context: ContextOut
     truncated: bool
     truncation_strategy: str
     total_size_bytes: int
+    estimated_tokens: int
     file_count: int
+    max_bytes: int
+    index: str
+    query: QueryUsed
+    warnings: list[str]
     cache_hit: bool
 
 
