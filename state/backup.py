@@ -16,6 +16,7 @@ import shutil
 import tarfile
 import tempfile
 import zlib
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import IO, BinaryIO, Literal
@@ -24,9 +25,10 @@ import msgspec
 
 from .errors import InvalidRequest, StorageDamaged, StorageTooNew, StorageUnavailable
 from .fs import PRIVATE_DIRECTORY, PRIVATE_FILE, RealFs
-from .inspection import journals_in
+from .inspection import journals_in, size_of
 from .journal_files import LOCK, segment_path, segments, snapshot_path, snapshots
 from .journal_recovery import find
+from .progress import Progress, untold
 
 VERSION = 1
 _MANIFEST = "sidecar-backup.json"
@@ -60,10 +62,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     version: int = VERSION
 
 
-def back_up(storage: Path, target: Path, *, now: datetime) -> Manifest:
+def back_up(storage: Path, target: Path, *, now: datetime, progress: Progress = untold) -> Manifest:
     """Copy every journal of `storage` into the new file `target`, readable by its owner alone.
 
-    Raises InvalidRequest when `target` exists or there is nothing to copy, StorageUnavailable when it cannot be made.
+    progress: told what was copied, of what there was at the beginning. Raises InvalidRequest when `target` exists or
+    there is nothing to copy, StorageUnavailable when it cannot be made.
     """
     if target.exists():
         raise InvalidRequest(f"{target} is there already", field="file", expected="a new file")
@@ -71,13 +74,16 @@ def back_up(storage: Path, target: Path, *, now: datetime) -> Manifest:
     if not journals:
         raise InvalidRequest(f"{storage} holds no journals", field="storage", expected="a storage directory")
     unfinished = target.with_name(target.name + ".tmp")
+    copied_bytes = _Copied(sum(size_of(journal) for journal in journals), progress)
     try:
         descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, PRIVATE_FILE)
         with os.fdopen(descriptor, "wb") as file:
             with tarfile.open(fileobj=file, mode="w:gz", compresslevel=3) as archive:
-                files = [copied for journal in journals for copied in _copy_journal(archive, storage, journal)]
+                files = [
+                    copied for journal in journals for copied in _copy_journal(archive, storage, journal, copied_bytes)
+                ]
                 manifest = Manifest(created_at=now, files=tuple(files))
-                _add(archive, _MANIFEST, io.BytesIO(data := msgspec.json.encode(manifest)), len(data))
+                _add(archive, _MANIFEST, io.BytesIO(data := msgspec.json.encode(manifest)), len(data), copied_bytes)
             file.flush()
             os.fsync(file.fileno())
         unfinished.rename(target)
@@ -93,7 +99,20 @@ def _place(relative: Path) -> int:
     return _ORDER.index(name) if name in _ORDER else _ORDER.index("")
 
 
-def _copy_journal(archive: tarfile.TarFile, storage: Path, directory: Path) -> list[CopiedFile]:
+class _Copied:
+    """Bytes copied so far. The journals may grow meanwhile, and what has grown is copied too."""
+
+    def __init__(self, total: int, progress: Progress) -> None:
+        self._total = total
+        self._progress = progress
+        self._done = 0
+
+    def add(self, size: int) -> None:
+        self._done += size
+        self._progress(min(self._done, self._total), self._total)
+
+
+def _copy_journal(archive: tarfile.TarFile, storage: Path, directory: Path, copied: _Copied) -> list[CopiedFile]:
     for attempt in range(1, _ATTEMPTS + 1):
         names = RealFs().names(directory)
         taken = snapshots(names)[-1:]
@@ -108,65 +127,68 @@ def _copy_journal(archive: tarfile.TarFile, storage: Path, directory: Path) -> l
                 raise
             continue
         return [
-            _copy_file(archive, path.relative_to(storage).as_posix(), file)
+            _copy_file(archive, path.relative_to(storage).as_posix(), file, copied)
             for path, file in zip(paths, opened, strict=True)
         ]
     return []
 
 
-def _copy_file(archive: tarfile.TarFile, name: str, file: BinaryIO) -> CopiedFile:
+def _copy_file(archive: tarfile.TarFile, name: str, file: BinaryIO, copied: _Copied) -> CopiedFile:
     """As much of it as there is now."""
     with file:
         size = os.fstat(file.fileno()).st_size
-        checksum = _add(archive, name, file, size)
+        checksum = _add(archive, name, file, size, copied)
     return CopiedFile(name=name, size=size, sha256=checksum)
 
 
-def _add(archive: tarfile.TarFile, name: str, file: BinaryIO, size: int) -> str:
+def _add(archive: tarfile.TarFile, name: str, file: BinaryIO, size: int, copied: _Copied) -> str:
     member = tarfile.TarInfo(name)
     member.size = size
     member.mode = PRIVATE_FILE
-    hashed = _Hashed(file)
+    hashed = _Hashed(file, copied)
     archive.addfile(member, hashed)
     return hashed.digest.hexdigest()
 
 
 class _Hashed:
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, copied: _Copied) -> None:
         self._file = file
+        self._copied = copied
         self.digest = hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
         data = self._file.read(size)
         self.digest.update(data)
+        self._copied.add(len(data))
         return data
 
 
-def restore(source: Path, storage: Path) -> Manifest:
+def restore(source: Path, storage: Path, *, progress: Progress = untold) -> Manifest:
     """Put the journals of a backup into `storage`, which must not hold any; all is checked before any is in place.
 
-    Raises InvalidRequest, StorageInUse, StorageTooNew, StorageUnavailable, StorageDamaged for a backup not whole.
+    progress: told how much of the backup is unpacked. Raises InvalidRequest, StorageInUse, StorageTooNew,
+    StorageUnavailable, StorageDamaged for a backup not whole.
     """
     fs = RealFs()
     try:
         fs.make_directory(storage)
         lock = fs.lock(storage / LOCK)
         try:
-            return _restore(fs, source, storage)
+            return _restore(fs, source, storage, progress)
         finally:
             lock.release()
     except OSError as error:
         raise StorageUnavailable(f"{source} cannot be restored: {error.strerror or error}", file=str(source)) from error
 
 
-def _restore(fs: RealFs, source: Path, storage: Path) -> Manifest:
+def _restore(fs: RealFs, source: Path, storage: Path, progress: Progress) -> Manifest:
     if journals_in(storage):
         raise InvalidRequest(
             f"{storage} holds journals already: move it away first", field="storage", expected="an empty directory"
         )
     scratch = Path(tempfile.mkdtemp(prefix="restoring-", dir=storage))
     try:
-        manifest = _unpack(fs, source, scratch)
+        manifest = _unpack(fs, source, scratch, progress)
         for journal in journals_in(scratch):
             find(fs, journal)
         for entry in sorted(scratch.iterdir()):
@@ -177,11 +199,16 @@ def _restore(fs: RealFs, source: Path, storage: Path) -> Manifest:
     return manifest
 
 
-def _unpack(fs: RealFs, source: Path, scratch: Path) -> Manifest:
+def _unpack(fs: RealFs, source: Path, scratch: Path, progress: Progress) -> Manifest:
     found: list[CopiedFile] = []
     manifest: Manifest | None = None
     try:
-        with gzip.open(source) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
+        total = source.stat().st_size
+        with (
+            source.open("rb") as packed,
+            gzip.GzipFile(fileobj=packed) as stream,
+            tarfile.open(fileobj=stream, mode="r:") as archive,
+        ):
             for member in archive:
                 file = archive.extractfile(member) if member.isfile() else None
                 if file is None:
@@ -189,7 +216,7 @@ def _unpack(fs: RealFs, source: Path, scratch: Path) -> Manifest:
                 if member.name == _MANIFEST:
                     manifest = _read_manifest(file.read(), source)
                 else:
-                    found.append(_unpack_file(fs, scratch, member.name, file))
+                    found.append(_unpack_file(fs, scratch, member.name, file, lambda: progress(packed.tell(), total)))
             while stream.read(_READ_BYTES):  # on to the checksum at its end, which tarfile does not look at
                 pass
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, msgspec.MsgspecError) as error:
@@ -206,7 +233,9 @@ def _read_manifest(data: bytes, source: Path) -> Manifest:
     return msgspec.json.decode(data, type=Manifest)
 
 
-def _unpack_file(fs: RealFs, scratch: Path, name: str, file: IO[bytes]) -> CopiedFile:
+def _unpack_file(
+    fs: RealFs, scratch: Path, name: str, file: IO[bytes], has_come_further: Callable[[], object]
+) -> CopiedFile:
     if _NAME.fullmatch(name) is None:  # a path from a file that anybody may have made
         raise StorageDamaged(f"backup names a file that is none of a journal: {name!r}", file=name)
     path = scratch / name
@@ -219,6 +248,7 @@ def _unpack_file(fs: RealFs, scratch: Path, name: str, file: IO[bytes]) -> Copie
             out.write(data)
             digest.update(data)
             size += len(data)
+            has_come_further()
         out.sync()
     finally:
         out.close()

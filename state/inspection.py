@@ -6,6 +6,7 @@ line; that is reported for one that nobody holds.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from .errors import StorageDamaged, StorageInUse, StorageTooNew
 from .fs import Lock, RealFs, is_private
 from .journal_files import LOCK, REPAIR_COPY, quarantined, segments, snapshots
 from .journal_recovery import Found, find
+from .progress import Progress, untold
 
 Health = Literal["sound", "torn", "damaged", "too new", "unreadable"]
 
@@ -60,9 +62,25 @@ def journals_in(storage: Path) -> list[Path]:
     )
 
 
-def inspect(storage: Path) -> tuple[JournalReport, ...]:
-    """Read and check every journal of a storage directory."""
-    return tuple(inspect_journal(directory) for directory in journals_in(storage))
+def size_of(directory: Path) -> int:
+    """Bytes of a journal's records; what a compaction takes away meanwhile does not count."""
+    size = 0
+    for name in (name for name in _names(directory) if name.endswith(".jsonl")):
+        with suppress(FileNotFoundError):
+            size += (directory / name).stat().st_size
+    return size
+
+
+def inspect(storage: Path, *, progress: Progress = untold) -> tuple[JournalReport, ...]:
+    """Read and check every journal of a storage directory. progress: told after each."""
+    journals = journals_in(storage)
+    sizes = [size_of(directory) for directory in journals]
+    reports = []
+    for at, directory in enumerate(journals):
+        progress(sum(sizes[:at]), sum(sizes))
+        reports.append(inspect_journal(directory))
+    progress(sum(sizes), sum(sizes))
+    return tuple(reports)
 
 
 def inspect_journal(directory: Path) -> JournalReport:

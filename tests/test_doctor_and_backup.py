@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,11 @@ from sidecar.http.cli.main import main
 from sidecar.http.config import Flags, load
 from sidecar.http.sdk import Client
 from sidecar.http.serve import Sidecar, running
+from sidecar.state.backup import back_up, restore
+from sidecar.state.clock import utc_now
+from sidecar.state.inspection import inspect
+
+SIDECAR = [sys.executable, "-m", "sidecar.http.cli.main"]
 
 Run = Callable[..., Result]
 
@@ -200,3 +208,55 @@ class TestBackup:
         file.write_bytes(file.read_bytes()[:-20])
         assert "not a whole backup" in run("restore", str(file), "--storage", str(tmp_path / "new"), code=1).stderr
         assert not list((tmp_path / "new").rglob("*.jsonl"))
+
+
+class TestProgress:
+    def test_of_a_copy_its_way_back_and_a_check_rises_to_the_whole(self, serving: Serving, tmp_path: Path) -> None:
+        fill(serving, count=200)
+        storage, file = tmp_path / "storage", tmp_path / "backup.tar.gz"
+        told: dict[str, list[tuple[int, int]]] = {"copy": [], "back": [], "check": []}
+        back_up(storage, file, now=utc_now(), progress=lambda *so_far: told["copy"].append(so_far))
+        restore(file, tmp_path / "restored", progress=lambda *so_far: told["back"].append(so_far))
+        inspect(storage, progress=lambda *so_far: told["check"].append(so_far))
+        for of in told.values():
+            assert of == sorted(of)
+            assert len({total for _, total in of}) == 1
+            assert of[-1][0] == of[-1][1] > 0
+
+    def test_is_a_bar_on_a_terminal_and_nothing_in_a_pipe(self, serving: Serving, tmp_path: Path) -> None:
+        fill(serving)
+        storage = ["--storage", str(tmp_path / "storage")]
+        for arguments, what in (
+            (["backup", str(tmp_path / "backup.tar.gz"), *storage], "copying"),
+            (
+                ["restore", str(tmp_path / "backup.tar.gz"), "--storage", str(tmp_path / "restored")],
+                "copying and checking",
+            ),
+            (["doctor", *storage], "reading every record"),
+        ):
+            printed, shown = with_stderr_on_a_terminal(arguments, tmp_path)
+            assert what in shown
+            assert "100%" in shown
+            assert what not in printed
+        piped = subprocess.run(
+            [*SIDECAR, "backup", str(tmp_path / "second.tar.gz"), *storage], capture_output=True, text=True, timeout=60
+        )
+        assert piped.stderr == ""
+        assert piped.stdout.startswith(f"{tmp_path}/second.tar.gz: ")
+
+
+def with_stderr_on_a_terminal(arguments: list[str], place: Path) -> tuple[str, str]:
+    """What a command prints, and what it shows on the terminal that is its standard error."""
+    leader, terminal = pty.openpty()
+    env = os.environ | {"TERM": "xterm", "COLUMNS": "120", "LINES": "24"}
+    with subprocess.Popen(
+        [*SIDECAR, *arguments], cwd=place, env=env, text=True, stdout=subprocess.PIPE, stderr=terminal
+    ) as process:
+        os.close(terminal)
+        shown = ""
+        with suppress(OSError):  # Linux: the other end is closed
+            while data := os.read(leader, 65536):
+                shown += data.decode(errors="replace")
+        os.close(leader)
+        assert process.stdout is not None
+        return process.stdout.read(), shown

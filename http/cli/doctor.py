@@ -20,6 +20,7 @@ from ...actors.context.git import GitDoor, GitUnavailable, find_toplevel
 from ...state.errors import SidecarError
 from ...state.fs import is_private
 from ...state.inspection import JournalReport, inspect
+from ...state.progress import Progress, untold
 from ...supervision.process import HAS_PIDFD
 from ..address import url_of
 from ..client.client import Client
@@ -44,12 +45,13 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     advice: str | None = None
 
 
-def examine(config: Config, *, holder: int | None) -> Iterator[Finding]:
-    """Every check for this configuration. holder: the process that serves the storage, or None."""
+def examine(config: Config, *, holder: int | None, progress: Progress = untold) -> Iterator[Finding]:
+    """Every check for this configuration. holder: the process that serves the storage, or None. progress: told how
+    much of the storage is read."""
     source = config.source or "none: the defaults hold"
     yield Finding(check="configuration", verdict="ok", found=str(source))
     yield from _machine()
-    yield from _storage(config)
+    yield from _storage(config, progress)
     yield from _server(config, holder)
     yield from _projects(config)
     yield from _commands(config)
@@ -89,7 +91,7 @@ def _machine() -> Iterator[Finding]:
     )
 
 
-def _storage(config: Config) -> Iterator[Finding]:
+def _storage(config: Config, progress: Progress) -> Iterator[Finding]:
     storage = config.storage
     if not storage.exists():
         yield Finding(check="storage", verdict="ok", found=f"{storage} will be made at the first start")
@@ -111,7 +113,7 @@ def _storage(config: Config) -> Iterator[Finding]:
         advice=None if free >= LITTLE_DISK_BYTES else "make room: nothing can be stored on a full disk",
     )
     yield from _secret(config)
-    for report in inspect(storage):
+    for report in inspect(storage, progress=progress):
         yield _journal(report, storage)
 
 

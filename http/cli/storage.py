@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import msgspec
 
 from ...state.clock import utc_now
 from ...state.errors import ConfigError
+from ...state.progress import Progress, untold
 from .connection import REFUSED, format_option, storage_of, storage_option
 from .output import Column, Format, console, show_rows
 from .server import holder_of_lock
@@ -51,10 +53,10 @@ def doctor(storage: Path | None, repair: bool, format_: Format) -> None:
     except ConfigError as error:
         findings = [Finding(check="configuration", verdict="wrong", found=error.message, advice="correct the setting")]
     else:
-        with _busy("reading every record"):
-            if repair:
-                _repair(config)
-            findings = list(examine(config, holder=holder_of_lock(config.storage)))
+        if repair:
+            _repair(config)
+        with _bar("reading every record") as progress:
+            findings = list(examine(config, holder=holder_of_lock(config.storage), progress=progress))
     rows = [msgspec.to_builtins(finding) for finding in findings]
     show_rows({"findings": rows}, rows, FINDING_COLUMNS, format_, nothing="nothing to look at")
     if any(finding.verdict == "wrong" for finding in findings):
@@ -86,8 +88,8 @@ def backup(file: Path, storage: Path | None) -> None:
     """
     from ...state.backup import back_up
 
-    with _busy("copying"):
-        manifest = back_up(storage_of(storage), file.absolute(), now=utc_now())
+    with _bar("copying") as progress:
+        manifest = back_up(storage_of(storage), file.absolute(), now=utc_now(), progress=progress)
     size = sum(copied.size for copied in manifest.files)
     click.echo(f"{file}: {len(manifest.files)} files, {size:,} bytes, {file.stat().st_size:,} packed")
 
@@ -106,14 +108,24 @@ def restore(file: Path, storage: Path | None) -> None:
     from ...state.backup import restore as put_back
 
     target = storage_of(storage)
-    with _busy("checking and copying"):
-        manifest = put_back(file.absolute(), target)
+    with _bar("copying and checking") as progress:
+        manifest = put_back(file.absolute(), target, progress=progress)
     size = sum(copied.size for copied in manifest.files)
     click.echo(
         f"{target}: {len(manifest.files)} files, {size:,} bytes, as of {manifest.created_at:%Y-%m-%d %H:%M:%S} UTC"
     )
 
 
-def _busy(what: str) -> AbstractContextManager[object]:
-    """Something moves on a terminal while we read gigabytes."""
-    return console(stderr=True).status(f"{what} …") if sys.stderr.isatty() else nullcontext()
+@contextmanager
+def _bar(what: str) -> Iterator[Progress]:
+    """A bar on standard error while it goes on, gone afterwards; nothing where that is no terminal."""
+    if not sys.stderr.isatty():
+        yield untold
+        return
+    from rich.progress import BarColumn, DownloadColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), DownloadColumn())
+    with Bars(*columns, TimeRemainingColumn(), console=console(stderr=True), transient=True) as bars:
+        task = bars.add_task(what, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)

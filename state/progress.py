@@ -1,0 +1,15 @@
+"""How far something long has come, told while it goes on."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Told now and then. done, total: bytes; `done` never falls."""
+
+    def __call__(self, done: int, total: int) -> object: ...
+
+
+def untold(done: int, total: int) -> None:
+    """For who does not want to know."""
