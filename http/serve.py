@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import cache, partial
 from ipaddress import ip_address
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -256,7 +256,7 @@ def _server(
         actor_statuses=guardian.statuses,
         actor_handling=guardian.handling,
         restart_actor=guardian.restart,
-        api_description=lambda: openapi.description(ROUTES),
+        api_description=cache(lambda: openapi.description(ROUTES)),
     )
     instruments.registry.register(FleetCollector(server))
     ProcessCollector(registry=instruments.registry)
