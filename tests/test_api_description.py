@@ -183,6 +183,17 @@ class TestTheRest:
                 assert answer.status_code == 405, (method, path)
                 assert set(answer.headers["Allow"].split(", ")) >= listed, (method, path)
 
+    def test_head_is_get_without_its_body(self, sidecar: Any) -> None:
+        for operation in operations():
+            if operation.method == "GET" and operation.path != "/api/events/stream":
+                waits = {"timeout": "0"} if operation.path.startswith("/api/events/wait") else {}
+                got, headed = (
+                    sidecar.operator.request(each, operation.url(), params=waits) for each in ("GET", "HEAD")
+                )
+                assert headed.status_code == got.status_code, operation
+                assert headed.headers.get("Content-Type") == got.headers.get("Content-Type"), operation
+                assert headed.content == b"", operation
+
     def test_every_operation_has_a_name_a_tag_and_what_it_needs(self) -> None:
         names = [each.about["operationId"] for each in operations()]
         assert len(set(names)) == len(names)
