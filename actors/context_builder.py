@@ -7,10 +7,12 @@ and tells the actor what came of it.
 from __future__ import annotations
 
 import logging
+import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, assert_never
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from ..state.clock import utc_now
 from ..state.errors import ContextFailed, InvalidContextRequest, SidecarError
@@ -18,9 +20,10 @@ from ..state.projects import Projects
 from ..supervision.profile import Profiles
 from .asking import Fact, Later, Recipient
 from .context.options import ContextOptions
-from .messages import BuildContext, ClearContext, ContextBuilderRequest, CountContexts
+from .context_requests import RequestsSeen
+from .messages import BuildContext, ClearContext, ContextBuilderRequest, CountContexts, ListContextRequests
 from .owner import Owner
-from .replies import ContextBundle, ContextCleared, ContextNumbers
+from .replies import ContextBundle, ContextCleared, ContextNumbers, ContextRequested, ContextRequests
 from .timers import Timers
 
 if TYPE_CHECKING:
@@ -31,9 +34,18 @@ log = logging.getLogger(__name__)
 
 BUILD_THREADS = 4  # builds of one project take turns; more threads would only share one interpreter
 MIN_BYTES = 8 * 1024  # below that the sections alone do not fit
+MAX_QUERY_NOTED = 500  # characters, of what a request for a context is remembered by
 WARM_UP_AFTER_S = 3.0  # by then a fleet that is started with the sidecar runs
 
 _Key = tuple[object, ...]
+
+
+class _Asked(NamedTuple):
+    """A request, and when it came. began: monotonic seconds."""
+
+    request: BuildContext
+    at: datetime
+    began: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +53,10 @@ class _Ready(Fact):
     """A pool thread has built a context, or could not."""
 
     key: _Key
+    asked: _Asked
     later: Later[ContextBundle]
     built: Built | None
     was_kept: bool
-    if_none_match: str | None
     error: BaseException | None = None
 
 
@@ -77,6 +89,7 @@ class ContextBuilder(Owner):
         self._cache = _Contexts(half)
         self._fragments_bytes = half
         self._workshop: Workshop | None = None
+        self._seen = RequestsSeen(since=utc_now())
         self._pool = ThreadPoolExecutor(max_workers=BUILD_THREADS, thread_name_prefix="context")
 
     def on_start(self) -> None:
@@ -84,7 +97,7 @@ class ContextBuilder(Owner):
 
     def handle(
         self, message: ContextBuilderRequest | _Ready | _WarmUp
-    ) -> Later[ContextBundle] | ContextCleared | ContextNumbers | None:
+    ) -> Later[ContextBundle] | ContextCleared | ContextNumbers | ContextRequests | None:
         match message:
             case BuildContext():
                 return self._build(message)
@@ -98,6 +111,8 @@ class ContextBuilder(Owner):
                 return self._cache.clear(project_id, issue_id)
             case CountContexts(project_id=project_id):
                 return self._cache.numbers(project_id)
+            case ListContextRequests(agent_id=agent_id, project_id=project_id):
+                return self._seen.of(agent_id, project_id)
             case _:
                 assert_never(message)
 
@@ -132,19 +147,19 @@ class ContextBuilder(Owner):
         )
         kept = None if request.refresh else self._cache.get(key)
         later: Later[ContextBundle] = Later()
-        me = self.me
+        me, asked = self.me, _Asked(request, utc_now(), time.monotonic())
 
         def work() -> None:
             if later.cancelled():
                 return
             try:
                 built, was_kept = workshop.build(request, wish, project, kept)
-                fact = _Ready(key, later, built, was_kept, request.if_none_match)
+                fact = _Ready(key, asked, later, built, was_kept)
             except SidecarError as error:
-                fact = _Ready(key, later, None, False, None, error)
+                fact = _Ready(key, asked, later, None, False, error)
             except Exception as error:
                 log.exception("context not built project=%s issue=%s", request.project_id, request.issue_id)
-                fact = _Ready(key, later, None, False, None, error)
+                fact = _Ready(key, asked, later, None, False, error)
             me.tell(fact)
 
         self._pool.submit(work)
@@ -161,16 +176,39 @@ class ContextBuilder(Owner):
 
     def _ready(self, fact: _Ready) -> None:
         if fact.built is None:
-            fact.later.refuse(_tellable(fact.error))
+            error = _tellable(fact.error)
+            self._note(fact, error.code)
+            fact.later.refuse(error)
             return
         self._cache.count(hit=fact.was_kept)
         if not fact.was_kept:
             self._cache.put(fact.key, fact.built)
-        if fact.if_none_match is not None and _names(fact.if_none_match, fact.built.etag):
+        if_none_match = fact.asked.request.if_none_match
+        if if_none_match is not None and _names(if_none_match, fact.built.etag):
+            self._note(fact, "unchanged")
             fact.later.answer(ContextBundle(None, fact.built.etag, cache_hit=fact.was_kept))
             return
         body = self._opened().finish(fact.built, cache_hit=fact.was_kept, at=utc_now())
+        self._note(fact, "sent", size_bytes=len(body))
         fact.later.answer(ContextBundle(body, fact.built.etag, cache_hit=fact.was_kept))
+
+    def _note(self, fact: _Ready, outcome: str, *, size_bytes: int = 0) -> None:
+        request, at, began = fact.asked
+        requested = ContextRequested(
+            at=at,
+            issue_id=request.issue_id,
+            agent_type=request.agent_type,
+            query=request.query[:MAX_QUERY_NOTED],
+            files=request.files,
+            requirements=request.requirements,
+            outcome=outcome,
+            took_ms=round((time.monotonic() - began) * 1000, 1),
+            size_bytes=size_bytes,
+            file_count=fact.built.file_count if fact.built is not None else 0,
+            truncation_strategy=fact.built.strategy if fact.built is not None else "none",
+            cache_hit=fact.was_kept,
+        )
+        self._seen.add(request.project_id, request.agent_id, requested)
 
 
 def _import_workshop() -> None:

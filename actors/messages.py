@@ -34,6 +34,7 @@ from .replies import (
     ContextBundle,
     ContextCleared,
     ContextNumbers,
+    ContextRequests,
     EventBatch,
     EventNumbers,
     EventPage,
@@ -448,4 +449,12 @@ class CountContexts(Request[ContextNumbers]):
     project_id: str | None
 
 
-ContextBuilderRequest = BuildContext | ClearContext | CountContexts
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListContextRequests(Request[ContextRequests]):
+    """What an agent was answered lately. project_id None: whichever it is in."""
+
+    agent_id: AgentId
+    project_id: str | None
+
+
+ContextBuilderRequest = BuildContext | ClearContext | CountContexts | ListContextRequests

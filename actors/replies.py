@@ -179,6 +179,36 @@ class ContextBundle:
     cache_hit: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextRequested:
+    """One request for a context, once it was answered. at: when it came. query, files, requirements: as it asked.
+
+    outcome: sent, unchanged (the client had it already), or the code of the error it was answered with. size_bytes and
+    file_count: of the context, 0 when there is none.
+    """
+
+    at: datetime
+    issue_id: str
+    agent_type: str
+    query: str
+    files: tuple[str, ...]
+    requirements: tuple[str, ...]
+    outcome: str
+    took_ms: float
+    size_bytes: int = 0
+    file_count: int = 0
+    truncation_strategy: str = "none"
+    cache_hit: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ContextRequests:
+    """requests: newest first. since: nothing from before is known."""
+
+    requests: tuple[ContextRequested, ...]
+    since: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class ContextCleared:
     entries_removed: int

@@ -31,6 +31,7 @@ class Built(NamedTuple):
     """A context that is true as long as project and order keep their versions and the files their stamps.
 
     core: the answer without its last members (see `emit.finished`). index_state: ready, warming or unavailable.
+    file_count, strategy: as the answer tells them, for who does not read it again.
     """
 
     core: bytes
@@ -39,6 +40,8 @@ class Built(NamedTuple):
     order_version: str
     index_state: str
     stamps: tuple[tuple[str, Stamp], ...]
+    file_count: int
+    strategy: str
 
 
 def build(order: Order, project: Project, index: Index, kept: Built | None) -> tuple[Built, bool]:
@@ -125,7 +128,16 @@ class _Build:
         core = b"".join((head, b',"context":', front, *files, rest.data, b"},", after[1:]))
         etag = etag_of((head, front, *packed.tags, rest.data, after))
         stamps = sorted((*packed.stamps, *self._stamps))  # by path, so that each folder is opened once
-        return Built(core, etag, snapshot.version, order.version, selection.index_state, tuple(stamps))
+        return Built(
+            core,
+            etag,
+            snapshot.version,
+            order.version,
+            selection.index_state,
+            tuple(stamps),
+            packed.file_count,
+            strategy,
+        )
 
     def _front(self, left_out: list[Omission]) -> tuple[bytes, bool]:
         """The sections before the files, and whether nothing of them was cut."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from ...actors.asking import ask
-from ...actors.messages import BuildContext, ClearContext
+from ...actors.messages import BuildContext, ClearContext, GetAgent, ListContextRequests
 from ...actors.replies import ContextBundle
 from ...state.errors import ContextFailed, InvalidContextRequest, NotFound, Unavailable, WrongIdentity
 from ...state.identity import Permission
+from ...state.models import AgentId
 from ..routing import ASK_S, Answer, Call, Pending, Routes
 from ..wire import codec as wire
 from ..wire.codec import Nothing
-from ..wire.context import CacheCleared, ContextAnswer, ContextQuery
+from ..wire.context import CacheCleared, ContextAnswer, ContextQuery, ContextRequestOut, ContextsListed
 
 routes = Routes()
 
@@ -55,6 +56,17 @@ def _sent(bundle: ContextBundle) -> Answer:
     if bundle.body is None:
         return Answer(304, b"", headers)
     return Answer(200, bundle.body, headers)
+
+
+@routes.add("GET", "/api/agents/<agent_id>/contexts", answers=ContextsListed, errors=(NotFound, Unavailable))
+def list_context_requests(call: Call[Nothing, Nothing], agent_id: str) -> Answer:
+    """The contexts that an agent was given lately, newest first; kept in memory."""
+    id_ = AgentId(agent_id)
+    listed = ask(call.actors.contexts, ListContextRequests(agent_id=id_, project_id=call.scope), timeout_s=ASK_S)
+    if not listed.requests:  # one whose token was made by hand is known by its requests alone
+        ask(call.actors.spawner, GetAgent(agent_id=id_, project_id=call.scope), timeout_s=ASK_S)
+    contexts = [ContextRequestOut.of(request) for request in listed.requests]
+    return Answer(200, ContextsListed(agent_id=id_, contexts=contexts, since=listed.since, timestamp=call.now))
 
 
 @routes.add(

@@ -9,8 +9,8 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from ...actors.context.requirements import REQUIREMENTS
-from ...actors.replies import ContextCleared
-from ...state.models import ResultStatus
+from ...actors.replies import ContextCleared, ContextRequested
+from ...state.models import AgentId, ResultStatus
 from .codec import Nothing, Timed
 from .shapes import Globs
 
@@ -179,6 +179,51 @@ class ContextAnswer(Timed, frozen=True, kw_only=True):
     query: QueryUsed
     warnings: list[str]
     cache_hit: bool
+
+
+class ContextRequestOut(msgspec.Struct, frozen=True, kw_only=True):
+    """One request for a context. q, files, requirements: as it asked.
+
+    outcome: sent, unchanged (304), or the kind of error. size_bytes: of the answer; file_count: of the context.
+    """
+
+    at: datetime
+    issue_id: str
+    agent_type: str
+    q: str
+    files: list[str]
+    requirements: list[str]
+    outcome: str
+    took_ms: float
+    size_bytes: int
+    file_count: int
+    truncation_strategy: str
+    cache_hit: bool
+
+    @classmethod
+    def of(cls, request: ContextRequested) -> ContextRequestOut:
+        return cls(
+            at=request.at,
+            issue_id=request.issue_id,
+            agent_type=request.agent_type,
+            q=request.query,
+            files=list(request.files),
+            requirements=list(request.requirements),
+            outcome=request.outcome,
+            took_ms=request.took_ms,
+            size_bytes=request.size_bytes,
+            file_count=request.file_count,
+            truncation_strategy=request.truncation_strategy,
+            cache_hit=request.cache_hit,
+        )
+
+
+class ContextsListed(Timed, frozen=True, kw_only=True):
+    """Newest first, the last 50 of an agent. since: what was asked before is not known."""
+
+    agent_id: AgentId
+    contexts: list[ContextRequestOut]
+    since: datetime
 
 
 class CacheCleared(Timed, frozen=True, kw_only=True):
