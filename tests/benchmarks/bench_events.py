@@ -1,4 +1,4 @@
-"""Events beside FastAPI and Starlette on uvicorn (uvloop, httptools): publish, wake, fan-out, parked waiters.
+"""Events beside nchan, and FastAPI and Starlette on uvicorn (uvloop, httptools): publish, wake, fan-out, parked.
 
 Servers are processes of their own and take turns within each round, so that noise of the machine hits all; medians
 over the rounds are compared. The load comes from one further process. The sidecar does all it does in production:
@@ -28,6 +28,7 @@ from rich.table import Table
 
 from sidecar.http.access.minting import mint_agent_token
 from sidecar.http.storage import prepare
+from tests.benchmarks.nchan_peer import is_installed, nchan
 
 HERE = Path(__file__).parent
 PEERS_VENV = HERE.parent.parent / "build" / "event-peers"
@@ -65,7 +66,7 @@ class Load:
 class Peer:
     """A server under load, and the requests that agents send to it."""
 
-    def __init__(self, name: str, process: subprocess.Popen[str], port: int, tokens: list[str]) -> None:
+    def __init__(self, name: str, process: subprocess.Popen[Any], port: int, tokens: list[str]) -> None:
         self.name = name
         self.process = process
         self.port = port
@@ -89,7 +90,9 @@ class Peer:
         return [*(self.wait(event_type, agent) for agent in range(count)), self.event(event_type)]
 
     def rss_mb(self) -> float:
-        return float(psutil.Process(self.process.pid).memory_info().rss / 1e6)
+        """Of the server and its own processes."""
+        server = psutil.Process(self.process.pid)
+        return float(sum(process.memory_info().rss for process in (server, *server.children())) / 1e6)
 
 
 @contextmanager
@@ -142,11 +145,14 @@ def servers(agents: int) -> Iterator[list[Peer]]:
     python, peers = str(peers_python()), str(HERE / "event_peers.py")
     with ExitStack() as stack:
         ours = stack.enter_context(sidecar(agents))
-        yield [
+        everyone = [
             ours,
             stack.enter_context(started("FastAPI", [python, peers, "fastapi", SECRET], ours.tokens)),
             stack.enter_context(started("Starlette", [python, peers, "starlette", SECRET], ours.tokens)),
         ]
+        if is_installed():
+            everyone.append(Peer("nchan", *stack.enter_context(nchan()), ours.tokens))
+        yield everyone
 
 
 Measure = Callable[[Peer], Numbers]
