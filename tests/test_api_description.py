@@ -7,6 +7,7 @@ that holds every other test's answers to the description as well.
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -169,6 +170,104 @@ class TestStatusesThatRoutesDeclare:
         for operation in operations():
             answer = ask(operation)
             assert answer.status_code < 300 or answer.status_code in on_things & operation.statuses, operation
+
+
+class TestCodesThatRoutesDeclare:
+    """Each code of one route's own is answered by exactly those operations that list it."""
+
+    def holds(self, code: str, provoked: dict[str, httpx.Response]) -> None:
+        for operation, answer in provoked.items():
+            assert answer.json()["code"] == code, (operation, answer.text)
+        listed = {repr(each) for each in operations() for status in each.statuses if code in each.codes(status)}
+        assert provoked.keys() == listed
+
+    def test_another_body_under_the_same_key(self, sidecar: Any) -> None:
+        client = sidecar.client(sidecar.operator_token(), **{"Idempotency-Key": "once"})
+        own = {"agent_id": "operator", "agent_type": "operator", **RESULT}
+        spawn = {"agent_type": "python-specialist", "issue_id": "i"}
+
+        def twice(path: str, first: dict[str, Any], second: dict[str, Any]) -> httpx.Response:
+            assert client.post(path, json=first).is_success
+            answer: httpx.Response = client.post(path, json=second)
+            return answer
+
+        self.holds(
+            "REQ_409",
+            {
+                "POST /api/agents/spawn": twice("/api/agents/spawn", spawn, {**spawn, "issue_id": "j"}),
+                "POST /api/events/{event_type}": twice("/api/events/x", {"data": {}}, {"data": {"a": 1}}),
+                "POST /api/results": twice("/api/results", own, {**own, "issue_id": "j"}),
+            },
+        )
+
+    def test_an_agent_that_is_not_in_a_state_for_that(self, start_sidecar: Any) -> None:
+        sidecar = start_sidecar("[agents]\nmax_concurrent = 1\n")
+        ended = sidecar.spawn("python-specialist")["agent_id"]
+        sidecar.wait_for("agent_exited")
+        sidecar.spawn("go-specialist")
+        queued = sidecar.spawn("go-specialist")["agent_id"]
+        self.holds(
+            "AGT_003",
+            {
+                "DELETE /api/agents/{agent_id}": sidecar.operator.delete(f"/api/agents/{ended}"),
+                "POST /api/agents/{agent_id}/restart": sidecar.operator.post(f"/api/agents/{queued}/restart"),
+            },
+        )
+
+    def test_a_type_without_a_command(self, sidecar: Any) -> None:
+        body = {"agent_type": "test-engineer", "issue_id": "i"}
+        self.holds("AGT_002", {"POST /api/agents/spawn": sidecar.operator.post("/api/agents/spawn", json=body)})
+
+    def test_a_program_that_cannot_be_started(self, start_sidecar: Any, tmp_path: Any) -> None:
+        program = tmp_path / "program"
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+        sidecar = start_sidecar(f"[profiles.test-engineer]\ncommand = ['{program}']\n")
+        agent_id = sidecar.spawn("test-engineer")["agent_id"]
+        sidecar.wait_for("agent_exited", f"agent_id:{agent_id}")
+        program.unlink()
+        body = {"agent_type": "test-engineer", "issue_id": "i"}
+        self.holds(
+            "AGT_001",
+            {
+                "POST /api/agents/spawn": sidecar.operator.post("/api/agents/spawn", json=body),
+                "POST /api/agents/{agent_id}/restart": sidecar.operator.post(f"/api/agents/{agent_id}/restart"),
+            },
+        )
+
+    def test_what_is_not_the_tokens(self, sidecar: Any) -> None:
+        agent = sidecar.agent()
+        own = {"agent_id": "agent-2", "agent_type": "python-specialist", **RESULT}
+        self.holds(
+            "AUTH_005",
+            {
+                "GET /api/context/{issue_id}/{agent_type}": agent.get("/api/context/i/test-engineer"),
+                "POST /api/agents/{agent_id}/heartbeat": agent.post("/api/agents/agent-2/heartbeat"),
+                "POST /api/events/{event_type}": agent.post("/api/events/x", json={"data": {}, "publisher": "agent-2"}),
+                "POST /api/results": agent.post("/api/results", json=own),
+            },
+        )
+
+    def test_events_that_cannot_be_filtered_or_are_gone(self, start_sidecar: Any) -> None:
+        sidecar = start_sidecar("[events]\nmax_events = 2\n")
+        agent = sidecar.agent()
+        first, *_ = [agent.post("/api/events/x", json={"data": {}}).json()["event_id"] for _ in range(5)]
+        waits = {
+            "GET /api/events/wait": "/api/events/wait",
+            "GET /api/events/wait/{event_type}": "/api/events/wait/x",
+        }
+        reads = {**waits, "GET /api/events": "/api/events", "GET /api/events/stream": "/api/events/stream"}
+        gone = {"since": first, "strict": "1", "timeout": "0"}
+        self.holds("EVT_003", {name: agent.get(path, params={"filter": ":"}) for name, path in reads.items()})
+        self.holds("EVT_004", {name: agent.get(path, params=gone) for name, path in waits.items()})
+        unlike = agent.post("/api/events/x", json={"data": {}, "event_type": "y"})
+        self.holds("EVT_002", {"POST /api/events/{event_type}": unlike})
+
+    def test_contexts_that_cannot_be_built(self, sidecar: Any) -> None:
+        path, operation = "/api/context/i/python-specialist", "GET /api/context/{issue_id}/{agent_type}"
+        self.holds("CTX_003", {operation: sidecar.agent().get(path, params={"requirements": "everything"})})
+        shutil.rmtree(sidecar.project)
+        self.holds("CTX_001", {operation: sidecar.agent().get(path)})
 
 
 class TestTheRest:
