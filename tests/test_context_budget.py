@@ -87,7 +87,33 @@ def test_what_was_left_out_is_told_with_its_reason(shop: Path) -> None:
     sent = {file["path"]: file for file in context["relevant_files"]}
     for path, reason in reasons.items():
         assert (path in sent) == reason.startswith(("cut", "redacted")), path
-    assert all(reasons.get(path, "").startswith("cut") for path, file in sent.items() if file["truncated"])
+    assert all(reasons.get(path, "cut").startswith("cut") for path, file in sent.items() if file["truncated"])
+    assert context["omitted_counts"]["cut"] == sum(file["truncated"] for file in sent.values()) > 0
+
+
+def test_words_that_stand_everywhere_in_a_file_do_not_choose_its_parts() -> None:
+    """Of a task about the totals of orders, `order` says nothing of where in the order module to look."""
+    plain = "def order_{}(value):\n" + "    value = order(value)\n" * 6 + "\n\n"
+    text = "".join(
+        "def totals(value):\n" + "    value = 0\n" * 6 + "\n\n" if n == 7 else plain.format(n) for n in range(12)
+    )
+    blocks = blocks_of(text, "python", {"order": 1.0, "total": 0.5})
+    best = max(blocks, key=lambda block: block.score)
+    assert "def totals" in "".join(lines_of(text)[best.start : best.end])
+
+
+def test_the_neighbours_of_what_fits_come_before_what_is_far_from_it() -> None:
+    text = module("large", 40).replace("# About large 20.", "# Fills the zeppelin.")
+    blocks = blocks_of(text, "python", {"zeppelin": 1.0})
+    (best,) = [place for place, block in enumerate(blocks) if block.score == max(block.score for block in blocks)]
+    assert blocks[best - 1].score == blocks[best + 1].score > 0
+    assert {block.score for block in (*blocks[: best - 1], *blocks[best + 2 :])} == {0.0}
+
+
+def test_the_start_of_a_file_comes_before_other_parts_that_fit_no_better(tmp_path: Path) -> None:
+    root = repository(tmp_path, {"src/zeppelin.py": module("large", 80), "src/other.py": module("other", 40)})
+    file = Builds(root).files(query="zeppelin", max_bytes=8192)["src/zeppelin.py"]
+    assert file["excerpts"][0]["start_line"] == 1
 
 
 def test_files_asked_for_come_first_and_whole(shop: Path) -> None:

@@ -27,6 +27,7 @@ EXCERPT_BELOW = 512 * 1024  # with more room than that whole files show as much 
 # A block is worth its file's score to this power, times what the file alone is worth and its own fit (half beside all
 # blocks, half beside those of its file), a little less for its length. Found on the commits of docs/context.md.
 _FILE_POWER, _FILE_ALONE, _SIZE_POWER = 1.5, 0.4, 0.2
+_FILE_START = 0.2  # more for a file's first block: imports and what the file is about change with the rest
 _NEARLY_WHOLE = 0.8  # a file of which that much would go is sent whole
 
 
@@ -223,7 +224,8 @@ def _worthiest(chosen: Sequence[Chosen], cut: Mapping[str, FileBlocks], room: in
         fit_here = max((block.score for block in blocks), default=0.0) or 1.0
         of_file = (max(wanted.score, 0.0) / best) ** _FILE_POWER
         for block in blocks:
-            worth = of_file * (_FILE_ALONE + block.score / fit / 2 + block.score / fit_here / 2)
+            alone = _FILE_ALONE if block.start else _FILE_ALONE + _FILE_START
+            worth = of_file * (alone + block.score / fit / 2 + block.score / fit_here / 2)
             offers.append((-worth / max(block.size, 300) ** _SIZE_POWER, place, block.start, wanted, block))
     taken: dict[str, list[Block]] = defaultdict(list)
     ends: set[tuple[str, int]] = set()
