@@ -281,6 +281,22 @@ class TestOneAgent:
         inside.press("Stop the agent", "dialog")
         inside.reads(".heading .state", "stopped")
 
+    def test_shows_which_contexts_it_was_given(self, inside: Dashboard, sidecar: LiveSidecar) -> None:
+        spawned = sidecar.spawn("go-specialist", "issue-7")
+        own = sidecar.client(spawned["jwt_token"])
+        inside.go(f"agents/{spawned['agent_id']}")
+        inside.reads("main .empty", "It has asked for no context")
+        answer = own.get("/api/context/issue-7/go-specialist", params={"q": TASK, "requirements": "git_history"})
+        row = inside.row("git_history")
+        assert TASK in row.text
+        assert inside.all("main img") == []
+        size = shown(row.find_element("css selector", "[data-source='contexts:size_bytes']"))
+        assert size["value"] == len(answer.content)
+        row.click()
+        inside.reads(".detail .facts", TASK)
+        own.get("/api/context/issue-7/go-specialist", params={"q": TASK, "requirements": "git_history"})
+        inside.until(lambda: [cell.text for cell in inside.all("main td:nth-child(6)")][:2] == ["yes", "no"])
+
 
 TRIGGER = """
 [[triggers]]
@@ -447,7 +463,9 @@ class TestResultsAndActors:
 class TestNumbers:
     def test_every_number_is_the_apis(self, inside: Dashboard, sidecar: LiveSidecar) -> None:
         """The page is paused, so what it shows is what it was last answered; and that is compared whole."""
-        agent_id = sidecar.spawn("go-specialist")["agent_id"]
+        spawned = sidecar.spawn("go-specialist")
+        agent_id = spawned["agent_id"]
+        assert sidecar.client(spawned["jwt_token"]).get("/api/context/issue-1/go-specialist").status_code == 200
         store(sidecar, "issue-1")
         make_dead_letter(sidecar)
         sidecar.agent().get("/api/events/wait/done", params={"timeout": 0})
@@ -466,7 +484,7 @@ class TestNumbers:
             inside.press("Resume")
         assert {"status:events.total_published", "health:checks.memory_usage_mb", "agents:memory_mb"} <= seen
         assert {"actors:busy_ms", "mailboxes:lag", "results:total", "events:total"} <= seen
-        assert {"agent:incarnation", "agent:restarts"} <= seen
+        assert {"agent:incarnation", "agent:restarts", "contexts:size_bytes", "contexts:took_ms"} <= seen
         assert len(seen) > 40
 
     def test_numbers_that_stand_still_are_those_of_anybody_elses_answer(
@@ -485,8 +503,9 @@ class TestNumbers:
 # Every number of the view with its place in the API, and what that place last said.
 _NUMBERS = """
 const at = { agents: "/api/agents", actors: "/api/actors", mailboxes: "/api/mailboxes", results: "/api/results",
-  events: "/api/events", status: "/status", health: "/health", agent: `/api/${location.hash.slice(2)}` };
-const names = { agents: "agent_id", actors: "name" };
+  events: "/api/events", status: "/status", health: "/health", agent: `/api/${location.hash.slice(2)}`,
+  contexts: `/api/${location.hash.slice(2)}/contexts` };
+const names = { agents: "agent_id", actors: "name", contexts: "at" };
 const parts = ["project_id", "agent_id", "event_types", "topics", "filter", "consumer"];
 return [...document.querySelectorAll("main [data-source], #health [data-source]")]
   .filter(element => element.dataset.source && element.dataset.value)

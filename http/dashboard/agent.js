@@ -1,8 +1,8 @@
-// One agent: what it is, its incarnations over time, its log as it is written, its events and results.
+// One agent: what it is, its incarnations over time, its log as it is written, its results, contexts and events.
 
 import { get, segment } from "./api.js";
 import { isEnded, restart, stop } from "./agents.js";
-import { Detail, facts, quoted } from "./detail.js";
+import { Detail, facts, json, quoted } from "./detail.js";
 import { button, h, heading, link, setNumber, setState } from "./dom.js";
 import * as format from "./format.js";
 import { Incarnations } from "./incarnations.js";
@@ -30,6 +30,36 @@ const EVENT_COLUMNS = [
   { label: "Data", class: "wide", text: (e) => format.brief(e.data) },
 ];
 
+/** What a request for a context named, in one line; the agent's own task when it named nothing. */
+const wantedBy = (c) => [c.q, c.requirements.join(", "), c.files.join(", ")].filter(Boolean).join(" · ") || "its task";
+
+const CONTEXT_COLUMNS = [
+  { label: "At", class: "code", text: (c) => format.clock(c.at, true) },
+  { label: "Outcome", text: (c) => c.outcome },
+  { label: "Files", number: (c) => c.file_count, format: format.count, field: "file_count" },
+  { label: "Size", number: (c) => c.size_bytes, format: format.bytes, field: "size_bytes" },
+  { label: "Took", number: (c) => c.took_ms, format: format.milliseconds, field: "took_ms" },
+  { label: "Cached", text: (c) => (c.cache_hit ? "yes" : "no") },
+  { label: "Cut by", text: (c) => c.truncation_strategy },
+  { label: "Asked for", class: "wide", text: wantedBy },
+];
+
+function showContext(detail, context) {
+  detail.show(
+    "context",
+    facts([
+      ["At", format.clock(context.at, true)],
+      ["Issue", context.issue_id, `#/issues/${segment(context.issue_id)}`],
+      ["Agent type", context.agent_type],
+      ["Query", context.q],
+      ["Requirements", context.requirements.join(", ")],
+      ["Files", context.files.join(", ")],
+      ["Outcome", context.outcome],
+    ]),
+    json(context),
+  );
+}
+
 export function agentView({ id }) {
   let agent = null;
   let events = [];
@@ -40,9 +70,10 @@ export function agentView({ id }) {
   const stopButton = button("Stop", () => stop(agent));
   const restartButton = button("Restart", (event) => restart(agent, event.currentTarget));
   const incarnations = new Incarnations();
-  const detail = new Detail("Event or result");
+  const detail = new Detail("Event, result or context");
   const eventTable = new Table({ caption: "Events", columns: EVENT_COLUMNS, key: (e) => e.event_id, nothing: "No events.", onOpen: (e) => detail.showEvent(e) });
   const resultTable = new Table({ caption: "Results", columns: RESULT_COLUMNS.filter((c) => c.label !== "Agent"), key: (r) => r.id, nothing: "No results.", onOpen: (r) => showResult(detail, r) });
+  const contextTable = new Table({ caption: "Contexts", columns: CONTEXT_COLUMNS, key: (c) => c.at, nothing: "It has asked for no context, or the sidecar was restarted since.", onOpen: (c) => showContext(detail, c), source: "contexts" });
   const logs = new LogPane(id);
   const filter = `agent_id:${quoted(id)}|publisher:${quoted(id)}`;
   const stream = new Stream({ filter, onEvents: add });
@@ -90,6 +121,7 @@ export function agentView({ id }) {
         h("div", { class: "main-pane" },
           h("section", {}, h("h2", { text: "Log" }), logs.element),
           h("section", {}, h("h2", { text: "Results" }), resultTable.element),
+          h("section", {}, h("h2", { text: "Contexts" }), contextTable.element),
           h("section", {}, h("h2", { text: "Events" }), eventTable.element)),
         detail.element)),
     async refresh() {
@@ -102,7 +134,12 @@ export function agentView({ id }) {
         logs.follow(mayBeLive);
       }
       showEvents();
-      resultTable.show((await get("/api/results", { agent_id: id, limit: 50, project_id: agent.project_id })).results);
+      const [{ results }, { contexts }] = await Promise.all([
+        get("/api/results", { agent_id: id, limit: 50, project_id: agent.project_id }),
+        get(`/api/agents/${segment(id)}/contexts`),
+      ]);
+      resultTable.show(results);
+      contextTable.show(contexts);
     },
     live(isLive) {
       mayBeLive = isLive;

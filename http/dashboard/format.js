@@ -13,6 +13,7 @@ export function decimals(n, places = 1) {
 export const percent = (n) => `${decimals(n, n < 10 ? 1 : 0)} %`;
 export const share = (n) => `${decimals(n * 100, 0)} %`;
 export const megabytes = (n) => (n >= 10000 ? `${decimals(n / 1000, 1)} GB` : `${decimals(n, n < 10 ? 1 : 0)} MB`);
+export const bytes = (n) => (n < 1000 ? `${count(n)} B` : n < 1e6 ? `${decimals(n / 1000)} KB` : `${decimals(n / 1e6)} MB`);
 export const milliseconds = (n) => (n >= 1000 ? `${decimals(n / 1000, 2)} s` : `${decimals(n, n < 10 ? 2 : 0)} ms`);
 export const perSecond = (n) => `${decimals(n, n < 10 ? 1 : 0)}/s`;
 
