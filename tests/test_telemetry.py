@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -15,6 +16,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
+from sidecar.http.measure.spans import CLOSE_S, Tracing
 from sidecar.http.measure.telemetry import is_wanted
 from tests.conftest import LiveSidecar, StartSidecar
 from tests.fleet import wait_until
@@ -100,7 +102,7 @@ class TestRequests:
 
     def test_that_match_no_route_or_are_refused_have_one_too(self, traced: LiveSidecar, find: Find) -> None:
         traced.client().get("/nothing/here")
-        traced.client(Host="evil.example").get("/health")
+        traced.client(Host="evil.example").get("/status")
         assert find("GET (none)", http__response__status_code=404)
         assert find("GET (none)", http__response__status_code=403)
 
@@ -251,6 +253,29 @@ class TestTheStandardVariables:
         assert resource["service.name"] == "fleet"
         assert resource["deployment.environment"] == "test"
         assert resource["service.version"]
+
+    def test_lose_nothing_when_the_sidecar_ends(
+        self, start_sidecar: StartSidecar, collector: Collector, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        given = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "3600000"}
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+        sidecar = start_sidecar(environ=given)
+        sidecar.client().get("/health")
+        assert collector.span_names() == set()
+        sidecar.stop()
+        assert "GET /health" in collector.span_names()
+
+    def test_do_not_hold_up_the_end_for_a_collector_that_is_down(self) -> None:
+        class Stuck(InMemorySpanExporter):
+            def shutdown(self) -> None:
+                threading.Event().wait()
+
+        tracing = Tracing(Stuck())
+        tracing.request("GET", None, None).end()
+        began = time.monotonic()
+        tracing.close()
+        assert time.monotonic() - began < 2 * CLOSE_S
 
     @pytest.mark.parametrize(
         ("environ", "wanted"),
