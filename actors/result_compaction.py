@@ -11,7 +11,7 @@ from ..state.document_store import DocumentStore
 from ..state.errors import SidecarError, StorageUnavailable
 from ..state.journal import Compaction
 from .asking import Recipient
-from .messages import ResultsCompacted
+from .result_facts import ResultsCompacted
 
 log = logging.getLogger(__name__)
 

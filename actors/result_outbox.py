@@ -19,8 +19,9 @@ from ..state.models import EventId, NextAgent, ResultStatus, StoredResult
 from ..state.stored_results import StoredResults
 from ..supervision.profile import Profiles
 from .asking import Later, Recipient
-from .messages import PublishEvent, ResultAnnounced, TimeToAnnounce
+from .messages import PublishEvent
 from .replies import Published, Stored
+from .result_facts import ResultAnnounced, TimeToAnnounce
 from .timers import Timers
 
 log = logging.getLogger(__name__)

@@ -23,21 +23,18 @@ from ..state.models import ResultId, StoredResult
 from ..state.stored_results import Answer, StoredResults, digest_of
 from ..supervision.profile import Profiles
 from .asking import Later, Recipient
-from .messages import (
-    CountResults,
-    FindResults,
-    GetResult,
+from .messages import CountResults, FindResults, GetResult, ResultStoreRequest, StoreResult
+from .owner import Owner
+from .replies import ResultNumbers, ResultPage, Stored
+from .result_compaction import ResultCompaction
+from .result_facts import (
     ResultAnnounced,
+    ResultFact,
     ResultsCompacted,
-    ResultStoreRequest,
-    StoreResult,
     TimeToAnnounce,
     TimeToForget,
     TimeToSettle,
 )
-from .owner import Owner
-from .replies import ResultNumbers, ResultPage, Stored
-from .result_compaction import ResultCompaction
 from .result_outbox import ResultOutbox, next_agents, stored
 from .timers import Timers
 
@@ -99,7 +96,7 @@ class ResultStore(Owner):
         finally:
             self._results.store.close()
 
-    def handle(self, message: ResultStoreRequest) -> Any:
+    def handle(self, message: ResultStoreRequest | ResultFact) -> Any:
         match message:
             case StoreResult():
                 return self._store(message)
@@ -223,7 +220,8 @@ class ResultStore(Owner):
         self._outbox.try_again(self.me)  # results that had left the outbox may be back in it
         failure = self._results.store.numbers().failure
         if failure is not None and self._handle is not None:
-            # The file must not be synced again: the next incarnation reads what is on the disk.
+            # The file must not be synced again: the next incarnation reads what is on the disk. Not at once: the
+            # request at hand has to get its error first.
             self._handle.restart(failure)
         else:
             self._compaction.start_if_worth(self.me)  # it may be what makes room

@@ -11,8 +11,9 @@ import pytest
 from freezegun import freeze_time
 
 from sidecar.actors.asking import Later, ask
-from sidecar.actors.messages import CountResults, TimeToForget
+from sidecar.actors.messages import CountResults
 from sidecar.actors.replies import Stored
+from sidecar.actors.result_facts import TimeToForget
 from sidecar.actors.result_store import ResultOptions
 from sidecar.state.errors import IdempotencyConflict, InvalidRequest, NotFound
 from sidecar.state.models import AgentId
