@@ -10,7 +10,6 @@ import logging
 import os
 import select
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -24,7 +23,6 @@ log = logging.getLogger(__name__)
 # A stranger's exit code can be read once its parent has reaped it. An init that does not is not waited for longer.
 _STRANGER_WITHIN_S = 5.0
 _LOOK_EVERY_S = 0.05
-_SWITCH_INTERVAL_S = 0.0005  # a tenth of Python's own
 
 
 class Succession(Protocol):
@@ -75,8 +73,6 @@ class ExitWatcher:
         self._thread = threading.Thread(target=self._run, name="exit-watcher", daemon=True)
 
     def start(self) -> None:
-        # A busy sidecar's other threads hold the GIL for this long before the watcher gets its turn.
-        sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_INTERVAL_S))
         self._thread.start()
 
     def stop(self) -> None:
@@ -98,33 +94,36 @@ class ExitWatcher:
 
     def watch(self, agent_id: str, incarnation: int, process: StartedProcess) -> None:
         """From now on; one that has ended already is told of at once."""
-        watched = _Watched(agent_id, incarnation, process)
         with self._lock:
-            self._watched[self._key(process)] = watched
-            if self._epoll is not None and process.pidfd is not None:
-                self._epoll.register(process.pidfd, select.EPOLLIN)
+            self._watched[self._key(process)] = _Watched(agent_id, incarnation, process)
+        # Not under the lock, as nothing that lets go of the GIL: the watcher must not wait for who waits for that.
+        if self._epoll is not None and process.pidfd is not None:
+            self._epoll.register(process.pidfd, select.EPOLLIN)
 
     def prepare(self, process: StartedProcess, succeed: Succession) -> None:
         """Have it succeeded at once: `succeed` is called in the watcher's thread when the process has ended and its
         group is killed, and its answer goes into `Exited`. Closed here when that comes too late."""
+        not_needed: Succession | None = succeed
         with self._lock:
             watched = self._watched.get(self._key(process))
             if watched is not None and watched.process is process and watched.kill_group:
-                _disarm(watched)
-                watched.succeed = succeed
-            else:
-                succeed.close()
+                not_needed, watched.succeed = watched.succeed, succeed
+        if not_needed is not None:
+            not_needed.close()
 
     def let_stop(self, process: StartedProcess) -> None:
         """Its end is wanted: start no successor, and leave its group the time it was given.
 
         When this returns, either no successor will be started, or the `Exited` that has it is on its way.
         """
+        not_needed: Succession | None = None
         with self._lock:
             watched = self._watched.get(self._key(process))
             if watched is not None and watched.process is process:
-                _disarm(watched)
+                not_needed, watched.succeed = watched.succeed, None
                 watched.kill_group = False
+        if not_needed is not None:
+            not_needed.close()
 
     def signal(self, process: StartedProcess, number: int) -> None:
         """Signal its whole process group; nothing happens when it has ended."""

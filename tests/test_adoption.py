@@ -131,6 +131,28 @@ def test_how_an_adopted_agent_ends_is_seen(tmp_path: Path, code: int, state: Age
         assert (status.exit_code, status.cause) == (code, ExitCause.EXIT)
 
 
+def test_how_a_stranger_ended_is_seen_before_its_parent_reaps_it() -> None:
+    """The parent of an adopted agent is init, which may take seconds."""
+    ends_when_told = "exec 3<&0; sh -c 'read told; exit 7' <&3 3<&- & echo $!; exec sleep 600"
+    exits: list[Exited] = []
+    watcher = ExitWatcher(exits.append)
+    watcher.start()
+    with subprocess.Popen(["sh", "-c", ends_when_told], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        identity = identity_of(int(parent.stdout.readline()))
+        assert identity is not None
+        watcher.watch("stranger", 1, StartedProcess(identity, open_pidfd(identity)))
+        parent.stdin.write(b"now\n")
+        parent.stdin.flush()
+        wait_until(lambda: exits, within_s=3.0)  # less than the watcher waits for a parent
+        assert exits[0].status == ExitStatus(exit_code=7)
+        assert not is_alive(identity)
+        assert Path(f"/proc/{identity.pid}").exists()  # nobody has reaped it
+        watcher.stop()
+        parent.kill()
+
+
 def test_an_adopted_agent_that_is_killed_is_restarted(tmp_path: Path) -> None:
     first = DoomedSidecar(tmp_path, ("sleeps",), **PROFILES)
     first.kill()

@@ -216,7 +216,9 @@ def adoption_ms(root: Path, count: int) -> float:
 
 
 BUSY = """
-import threading
+import sys, threading
+from sidecar.http.serve import SWITCH_INTERVAL_S
+sys.setswitchinterval(SWITCH_INTERVAL_S)
 def work():
     while True:
         sum(range(1000))
