@@ -11,7 +11,7 @@ from typing import NamedTuple
 from .definitions import definitions_of
 from .emit import encode
 from .facts import lines_of
-from .words import count_some
+from .words import Asked
 
 _MIN_LINES = 6  # shorter pieces are joined with the next: a header line costs as much as they do
 _MAX_LINES = 30  # longer ones are cut again, at blank lines where there are any
@@ -29,13 +29,16 @@ class Block(NamedTuple):
     score: float
 
 
-def blocks_of(text: str, language: str, weights: Mapping[str, float]) -> tuple[Block, ...]:
-    """The whole text as blocks, in order, each with how well it fits. weights: term -> what it is worth."""
+def blocks_of(text: str, language: str, weights: Mapping[str, float], asked: Asked | None = None) -> tuple[Block, ...]:
+    """The whole text as blocks, in order, each with how well it fits.
+
+    weights: term -> what it is worth. asked: those terms, where several texts are cut.
+    """
+    asked = asked or Asked(weights)
     lines = lines_of(text)
     spans = _spans(lines, [at.line for at in definitions_of(text, language)])
     pieces = ["".join(lines[start:end]) for start, end in spans]
-    wanted: dict[str, tuple[str, ...]] = {}
-    fits = _fits([count_some(piece, wanted, weights) for piece in pieces], weights)
+    fits = _fits([asked.count(piece) for piece in pieces], weights)
     return tuple(
         Block(start, end, len(encode(piece)) - 2, fit + _BESIDE * beside)
         for (start, end), piece, fit, beside in zip(spans, pieces, fits, _better_neighbours(fits), strict=True)

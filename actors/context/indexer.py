@@ -39,7 +39,7 @@ from .kinds import is_code, language_of
 from .ranking import Corpus, task_of
 from .rooted import NotReadable, Root, Stamp
 from .secrets import is_secret_path
-from .words import count_runs
+from .words import Asked, count_runs
 
 HISTORY = 2000  # commits; 160 ms of git in a repository of 35,000
 SLICE_S = 0.02  # how long a question may have to wait behind indexing
@@ -157,12 +157,12 @@ class IndexedProject:
         self._take_history()
         self.read_some(time.monotonic() + SLICE_S * 5)
         ranked = self.corpus.rank(task_of(asked.query), seeds=asked.seeds, dirty=asked.dirty, limit=MAX_RANKED)
-        files = [(one.path, round(one.score, 5), one.why) for one in ranked]
-        return Ranking(asked.number, True, files)
+        return Ranking(asked.number, True, [(one.path, one.score, one.why) for one in ranked])
 
     def cut(self, asked: Cut) -> Blocks:
         task = task_of(asked.query)
         weights = {term: times * self.corpus.texts.weight_of(term) for term, times in task.terms.items()}
+        terms = Asked(weights)
         found = []
         with Root(Path(self.root)) as root:
             for path in asked.files:
@@ -172,7 +172,7 @@ class IndexedProject:
                     continue
                 text = read_text(data)
                 if not isinstance(text, Unsent):
-                    blocks = blocks_of(text.text, language_of(path), weights)
+                    blocks = blocks_of(text.text, language_of(path), weights, terms)
                     found.append(FileBlocks(path, stamp, list(blocks)))
         return Blocks(asked.number, found)
 

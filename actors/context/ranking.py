@@ -64,7 +64,6 @@ class Corpus:
         self._defined: dict[str, tuple[str, ...]] = {}
         self._sizes: dict[str, int] = {}
         self._names: dict[str, _Name] = {}
-        self._same_name: dict[str, set[str]] = {}
         self._commits = Lexicon()
         self._files_of_commit: list[tuple[str, ...]] = []
         self._recency: dict[str, float] = {}
@@ -78,9 +77,7 @@ class Corpus:
         self.texts.put(path, counts)
         if path not in self.paths:
             self.paths.put(path, dict.fromkeys(path_terms(path), 1))
-            self._names[path] = own = _name_of(path)
-            if len(own.bare) > 2:
-                self._same_name.setdefault(own.bare, set()).add(path)
+            self._names[path] = _name_of(path)
         self._defined[path] = names = tuple({name.lower() for name in defined})
         for name in names:
             self._defining.setdefault(name, set()).add(path)
@@ -93,8 +90,7 @@ class Corpus:
         self.texts.remove(path)
         self.paths.remove(path)
         del self._sizes[path]
-        name = self._names.pop(path)
-        self._same_name.get(name.bare, set()).discard(path)
+        del self._names[path]
 
     def _undefine(self, path: str) -> None:
         for name in self._defined.pop(path, ()):
@@ -185,14 +181,18 @@ class Corpus:
     def _paired(self, totals: Mapping[str, float]) -> dict[str, tuple[float, str]]:
         """What a file gets from the test of the same name, or the test from it; of those that score at all well."""
         least = max(totals.values(), default=0.0) * _WORTH_PAIRING
-        gained: dict[str, tuple[float, str]] = {}
+        best: dict[tuple[str, bool], tuple[float, str]] = {}
         for path, score in totals.items():
-            if score < least:
-                continue
+            if score >= least:
+                name = self._names[path]
+                key = (name.bare, name.is_test)
+                best[key] = max(best.get(key, (0.0, "")), (_PAIRED * score, path))
+        gained = {}
+        for path in totals:
             name = self._names[path]
-            for other in self._same_name.get(name.bare, ()):
-                if other in totals and self._names[other].is_test != name.is_test:
-                    gained[other] = max(gained.get(other, (0.0, "")), (_PAIRED * score, path))
+            found = best.get((name.bare, not name.is_test))
+            if found is not None and len(name.bare) > 2:
+                gained[path] = found
         return gained
 
 

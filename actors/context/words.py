@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Container
+from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
 
 from ahocorasick_rs import AhoCorasick
@@ -59,9 +59,14 @@ def stem(word: str) -> str:
     return word[:-1] if len(word) > 4 and word.endswith("e") else word
 
 
+def runs_of(text: str) -> list[str]:
+    """The runs of letters, digits and `_` in a text, in order; three times as fast as an expression."""
+    return text.encode("utf-8", "replace").translate(_RUNS_APART).decode("ascii").split()
+
+
 def count_runs(text: str) -> dict[str, int]:
-    """How often each run of letters, digits and `_` stands in a text; three times as fast as an expression."""
-    return Counter(text.encode("utf-8", "replace").translate(_RUNS_APART).decode("ascii").split())
+    """How often each run stands in a text."""
+    return Counter(runs_of(text))
 
 
 def count_terms(text: str) -> dict[str, int]:
@@ -73,16 +78,27 @@ def count_terms(text: str) -> dict[str, int]:
     return counts
 
 
-def count_some(text: str, wanted: dict[str, tuple[str, ...]], terms: Container[str]) -> dict[str, int]:
-    """How often each of some terms stands in a text. wanted: what was found out about names, kept by the caller."""
-    counts: dict[str, int] = {}
-    for name in _RUN.findall(text):
-        of_name = wanted.get(name)
-        if of_name is None:
-            of_name = wanted[name] = tuple(term for term in terms_of(name) if term in terms)
-        for term in of_name:
-            counts[term] = counts.get(term, 0) + 1
-    return counts
+class Asked:
+    """Some terms that are counted in many texts. What was found out about a run is kept for the next text."""
+
+    def __init__(self, terms: Iterable[str]) -> None:
+        self._terms = frozenset(terms)
+        self._met: set[str] = set()
+        self._said_by: dict[str, list[str]] = {}  # run -> those of the terms that it has
+
+    def count(self, text: str) -> dict[str, int]:
+        """How often each of the terms stands in a text, those that do."""
+        runs = runs_of(text)
+        new = set(runs) - self._met
+        self._met |= new
+        for run in new:
+            if found := [term for term in terms_of_run(run) if term in self._terms]:
+                self._said_by[run] = found
+        counts: dict[str, int] = {}
+        for run in filter(self._said_by.__contains__, runs):
+            for term in self._said_by[run]:
+                counts[term] = counts.get(term, 0) + 1
+        return counts
 
 
 @lru_cache(maxsize=65_536)
