@@ -247,6 +247,15 @@ class TestAgents:
         assert follower.wait(timeout=DEADLINE_S) == 0
         assert run("agent", "logs", agent_id).stdout == "ready\nready\n"
 
+    def test_show_which_contexts_they_were_given(self, run: Run, sidecar: Any) -> None:
+        spawned = sidecar.spawn("go-specialist")
+        assert run("agent", "contexts", spawned["agent_id"]).stderr == "no contexts\n"
+        sidecar.client(spawned["jwt_token"]).get("/api/context/issue-1/go-specialist", params={"q": "a query"})
+        assert "a query" in run("agent", "contexts", spawned["agent_id"]).stdout
+        (row,) = csv.DictReader(io.StringIO(run("agent", "contexts", spawned["agent_id"], "--format", "csv").stdout))
+        assert (row["outcome"], row["cache_hit"]) == ("sent", "false")
+        run("agent", "contexts", "nobody", code=1)
+
     def test_get_no_environment_that_changes_what_code_runs(self, run: Run) -> None:
         asked = run("agent", "spawn", "python-specialist", "issue-1", "--env", "PATH=/tmp", code=1)
         assert "PATH" in asked.stderr

@@ -28,6 +28,17 @@ AGENT_COLUMNS = (
     Column("LAST ERROR", "last_error", may_shrink=True),
 )
 
+CONTEXT_COLUMNS = (
+    Column("TIME", "at", clock),
+    Column("OUTCOME", "outcome"),
+    Column("FILES", "file_count", number(0), right=True),
+    Column("BYTES", "size_bytes", number(0), right=True),
+    Column("TOOK", "took_ms", number(1, " ms"), right=True),
+    Column("CACHED", "cache_hit", lambda value: "yes" if value else ""),
+    Column("CUT BY", "truncation_strategy", lambda value: "" if value == "none" else text(value), may_shrink=True),
+    Column("QUERY", "q", may_shrink=True),
+)
+
 LOG_POLL_S = 25.0  # one long poll of `logs --follow`; shorter than what proxies in between allow
 
 
@@ -187,6 +198,19 @@ def logs(client: Client, agent_id: str, stream: Any, tail: int, follow: bool) ->
         while follow and not part.ended:
             part = patience.ask(read_on)
             click.echo(part.data, nl=False)
+
+
+@agent.command()
+@click.argument("agent_id")
+@format_option
+@with_client
+def contexts(client: Client, agent_id: str, format_: Format) -> None:
+    """Which contexts an agent was given lately, newest first.
+
+    The sidecar keeps that in memory: it begins anew when the sidecar does.
+    """
+    answer = client.call("GET", f"/api/agents/{segment(agent_id)}/contexts")
+    show_rows(answer, answer["contexts"], CONTEXT_COLUMNS, format_, nothing="no contexts")
 
 
 def _variables(pairs: tuple[str, ...]) -> dict[str, str]:
