@@ -150,15 +150,15 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
                 ready.append((connection, flags))
                 if flags & (HANGUP | BROKEN):
                     connection.notice_end()
-        for connection, flags in ready:
-            self._on_events(connection, flags)
-        self._after_input()
-        if has_callers:  # last, because a new connection may get the descriptor of one that was closed just now
-            self._accept()
         for _ in range(len(self._posts)):
             self._act(self._posts.popleft())
+        # Before anything is read: what is read sets an actor to work, and the two would take turns at every send.
         for _ in range(min(len(self._wakes), WAKES_A_TURN)):
             self._answer(self._wakes.popleft())
+        for connection, flags in ready:
+            self._on_events(connection, flags)
+        if has_callers:  # last, because a new connection may get the descriptor of one that was closed just now
+            self._accept()
         for act in self.deadlines.pop_due(monotonic_s()):
             self._act(act)
         self._look_after_connections()
