@@ -24,7 +24,7 @@ from .selection import Selection, anything, choose
 
 JOINTS_BYTES = 256  # names and commas between the parts, and numbers that are longer than the 0 they are measured as
 RANK_S = 2.0
-CUT_FILES, CUT_LEAST, CUT_ROOMS = 80, 20, 16  # excerpts come from the best files: so many, so many times the budget
+CUT_FILES, CUT_LEAST, CUT_ROOMS = 80, 12, 4  # excerpts come from the best files: so many, so many times the budget
 
 
 class Built(NamedTuple):
