@@ -41,6 +41,7 @@ from .agent_tokens import AgentTokens
 from .announcer import AnnouncementAnswered, AnnouncementDue, Announcer
 from .asking import Later, Recipient
 from .keeper import Keeper
+from .log_bounds import LogBounds
 from .log_following import LogFollowing
 from .owner import Owner
 from .replies import SpawnedAgent
@@ -96,6 +97,7 @@ class Spawner(Owner):
         self._tokens = AgentTokens(key, revocations, self._registry)
         self._triggers = Triggers(triggers, profiles, self._registry, now=utc_now())
         self._logs = AgentLogs(storage / "logs", max_bytes=int(options.log_max_mb * 2**20))
+        self._bounds = LogBounds(self._logs, min_free_bytes=int(options.min_free_disk_mb * 2**20))
         self._drained: list[tuple[Later[int], int]] = []
         self._is_saving_later = False
         self._forget_tokens_at = 0.0
@@ -192,7 +194,7 @@ class Spawner(Owner):
                 self._keeper.exited(exited)
             case CensusTaken():
                 self._keeper.census_taken(fact)
-                self._logs.bound(a.record.serial for a in self._agents.values() if a.record.state in RUNS)
+                self._bounds.look(self._keeper.book.in_state(*RUNS), self._keeper.book.in_state(*ENDED))
             case CensusDue():
                 self._keeper.census_due()
             case AgentDue():

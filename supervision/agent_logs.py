@@ -106,29 +106,38 @@ class AgentLogs:
                 return tuple(_TOKEN.sub("[token]", line)[:_MAX_LINE] for line in said.removesuffix("\n").split("\n"))
         return ()
 
-    def bound(self, serials: Iterable[int]) -> None:
+    def bound(self, serials: Iterable[int], *, max_bytes: int | None = None) -> None:
         """Give back the disk space of what is older than the newest `max_bytes` of each stream."""
         for serial in serials:
             for stream in _STREAMS:
                 if self._can_punch:
-                    self._bound(self.path(serial, stream))
+                    self._bound(self.path(serial, stream), self._max_bytes if max_bytes is None else max_bytes)
 
-    def remove(self, serial: int) -> None:
+    def remove(self, serial: int) -> bool:
+        """Delete an agent's logs; whether there were any."""
         for stream in _STREAMS:
             self.path(serial, stream).unlink(missing_ok=True)
             del self._paths[serial, stream]
-        with suppress(FileNotFoundError):
+        try:
             (self._directory / f"{serial:06d}").rmdir()
+        except FileNotFoundError:
+            return False
+        return True
 
-    def _bound(self, path: Path) -> None:
+    def free_bytes(self) -> int:
+        """What the file system of the logs still has for us."""
+        found = os.statvfs(self._directory)
+        return found.f_bavail * found.f_frsize
+
+    def _bound(self, path: Path, max_bytes: int) -> None:
         try:
             stat = path.stat()
         except FileNotFoundError:
             return
         # st_blocks are 512 bytes. A quarter over the bound before anything is done: one call per many writes.
-        if stat.st_blocks * 512 <= self._max_bytes * 5 // 4:
+        if stat.st_blocks * 512 <= max_bytes * 5 // 4:
             return
-        end = (stat.st_size - self._max_bytes) // _BLOCK * _BLOCK
+        end = (stat.st_size - max_bytes) // _BLOCK * _BLOCK
         if end <= 0:
             return
         try:

@@ -14,7 +14,8 @@ class SpawnerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     max_concurrent: agents that are not queued and have not ended. spawns_per_second, spawn_burst: a bucket for first
     starts; restarts have their own limits. on_shutdown: "detach" leaves agents running for the next sidecar.
-    log_max_mb: kept of each output stream of an agent. sample_seconds: between looks at CPU, memory and limits.
+    log_max_mb: kept of each output stream of an agent. min_free_disk_mb: where the logs lie; below it the oldest logs
+    of ended agents go; 0 for never. sample_seconds: between looks at CPU, memory and limits.
     keep_ended: agents that ended stay in the list, the newest of them. groups: `[groups.NAME]`, not part of the
     table.
     """
@@ -24,6 +25,7 @@ class SpawnerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     spawn_burst: int = 50
     on_shutdown: Literal["stop", "detach"] = "stop"
     log_max_mb: float = 50.0
+    min_free_disk_mb: float = 256.0
     sample_seconds: float = 2.0
     keep_ended: int = 1000
     groups: dict[str, Group] = {}

@@ -15,7 +15,8 @@ from sidecar.actors import messages as m
 from sidecar.state.agent_registry import AgentRegistry
 from sidecar.state.clock import utc_now
 from sidecar.state.models import AgentId, AgentState, ExitCause, ProcessIdentity
-from sidecar.supervision.process import identity_of
+from sidecar.supervision.process import ExitStatus, StartedProcess, identity_of, is_alive, open_pidfd
+from sidecar.supervision.process_exits import Exited, ExitWatcher
 from tests.fleet import SLEEPS, DoomedSidecar, Fleet, does, runs, wait_until
 
 WRITES = """
@@ -138,19 +139,21 @@ def test_how_a_stranger_ended_is_seen_before_its_parent_reaps_it() -> None:
     watcher = ExitWatcher(exits.append)
     watcher.start()
     with subprocess.Popen(["sh", "-c", ends_when_told], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
-        assert parent.stdin is not None
-        assert parent.stdout is not None
-        identity = identity_of(int(parent.stdout.readline()))
-        assert identity is not None
-        watcher.watch("stranger", 1, StartedProcess(identity, open_pidfd(identity)))
-        parent.stdin.write(b"now\n")
-        parent.stdin.flush()
-        wait_until(lambda: exits, within_s=3.0)  # less than the watcher waits for a parent
-        assert exits[0].status == ExitStatus(exit_code=7)
-        assert not is_alive(identity)
-        assert Path(f"/proc/{identity.pid}").exists()  # nobody has reaped it
-        watcher.stop()
-        parent.kill()
+        try:
+            assert parent.stdin is not None
+            assert parent.stdout is not None
+            identity = identity_of(int(parent.stdout.readline()))
+            assert identity is not None
+            watcher.watch("stranger", 1, StartedProcess(identity, open_pidfd(identity)))
+            parent.stdin.write(b"now\n")
+            parent.stdin.flush()
+            wait_until(lambda: exits, within_s=3.0)  # less than the watcher waits for a parent
+            assert exits[0].status == ExitStatus(exit_code=7)
+            assert not is_alive(identity)
+            assert Path(f"/proc/{identity.pid}").exists()  # nobody has reaped it
+        finally:
+            watcher.stop()
+            parent.kill()
 
 
 def test_an_adopted_agent_that_is_killed_is_restarted(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -174,3 +175,37 @@ def test_logs_are_bounded_while_agents_run(tmp_path: Path) -> None:
         wait_until(lambda: path.stat().st_blocks * 512 <= 1.3 * 2**20)
         first = fleet.ask(m.ReadLogs(agent_id=agent, project_id=None, offset=0))
         assert first.offset > 0
+
+
+def test_a_disk_that_runs_short_costs_the_oldest_logs_of_the_ended_and_no_agent(tmp_path: Path) -> None:
+    chatty = runs("for _ in range(60_000): print('y' * 63)\nimport time\ntime.sleep(600)")
+    said = does("sh", "-c", "echo said")
+    options = {"sample_seconds": 0.05, "min_free_disk_mb": 256.0}
+    with Fleet(tmp_path, options=options, chatty=chatty, said=said) as fleet:
+        running = fleet.spawn_id("chatty")
+        ended = [fleet.spawn_id("said") for _ in range(3)]
+        for agent in ended:
+            fleet.wait_for_state(agent, AgentState.COMPLETED)
+        kept = tmp_path / "logs" / "000001" / "stdout.log"
+        wait_until(lambda: kept.stat().st_size == 60_000 * 64)
+        assert [fleet.log(agent) for agent in ended] == ["said\n"] * 3
+
+        free_mb = iter([255, 255, 257])  # short, still short without the first, not without the second
+        with disk_of(lambda: next(free_mb, 257)):
+            wait_until(lambda: not (tmp_path / "logs" / "000003").exists())
+            assert [fleet.log(agent) for agent in ended] == ["", "", "said\n"]
+            assert kept.stat().st_blocks * 512 > 3_500_000
+        with disk_of(lambda: 255):
+            wait_until(lambda: kept.stat().st_blocks * 512 <= 1.3 * 2**20)
+            assert [fleet.log(agent) for agent in ended] == ["", "", ""]
+            assert fleet.log(running, tail=1) == "y" * 63 + "\n"
+        assert fleet.status(running).state is AgentState.RUNNING
+        assert [fleet.status(agent).state for agent in ended] == [AgentState.COMPLETED] * 3
+
+
+@contextmanager
+def disk_of(free_mb: Callable[[], int]) -> Iterator[None]:
+    """A disk that has so much left."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AgentLogs, "free_bytes", lambda _: free_mb() * 2**20)
+        yield
