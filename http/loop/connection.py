@@ -17,14 +17,13 @@ import time
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from waitress.utilities import InternalServerError
-
 from .deadlines import monotonic_s
 from .delivery import Evidence, unread_bytes
 from .parking import HandlerTask, Park, Parked, RefusalTask, ReplyTask, Slip, StreamTask, forget_details
 from .plain_reply import answer_plainly
 from .poller import BROKEN, HANGUP, READ, WRITE
-from .request_parser import MAX_QUICK_BODY_BYTES, Quick, RequestParser
+from .quick_answer import answer_quickly
+from .request_parser import MAX_QUICK_BODY_BYTES, RequestParser
 from .watched_channel import WatchedChannel
 
 if TYPE_CHECKING:
@@ -201,33 +200,7 @@ class Connection(WatchedChannel):
             # may well wait again already, on another connection.
             self.handle_close()
         else:
-            self._answer_quickly(quick, request)
-
-    def _answer_quickly(self, quick: Quick, request: Any) -> None:
-        """Have a request that never waits answered in this thread: no hand-over, and nothing can happen in between.
-
-        That is what receipts rest on: a client that gave up is noticed before its next request is looked at, so
-        the two reach an actor in this order.
-        """
-        slip = Slip()
-        environ = request.environ(self)
-        environ["sidecar.park"] = slip.park
-        environ["sidecar.stream"] = slip.open_stream
-        try:
-            reply = quick(environ)
-        except Exception:
-            log.exception("handler failed path=%s", request.path)
-            slip.withdraw()
-            request.error = InternalServerError("The server encountered an unexpected internal server error")
-            self._serve_with(HandlerTask)
-            return
-        if reply is None:
-            self._settle_in(slip)
-            return
-        slip.withdraw()
-        self._write(Parked.answered(reply))
-        if self.requests:
-            self.server.post(self.proceed)  # not at once: a client that pipelines has to take turns
+            answer_quickly(self, quick, request)
 
     def service(self) -> None:
         """Run the handler; called in a worker thread, which afterwards has nothing to do with the connection."""
@@ -249,9 +222,9 @@ class Connection(WatchedChannel):
         elif slip is None:
             self.proceed()
         else:
-            self._settle_in(slip)
+            self.settle_in(slip)
 
-    def _settle_in(self, slip: Slip | None) -> None:
+    def settle_in(self, slip: Slip | None) -> None:
         """Wait as the handler wished."""
         if slip is not None and slip.parked is not None:
             self.park(slip.parked)
@@ -275,17 +248,17 @@ class Connection(WatchedChannel):
             return
         self._forget(parked)
         self.stage = IDLE
-        self._write(parked)
+        self.write_answer(parked)
         parked.detach()
         self.proceed()
 
-    def _write(self, parked: Parked) -> None:
+    def write_answer(self, parked: Parked) -> None:
         if not answer_plainly(self, parked):
             self.answering = parked
-            self._serve_with(ReplyTask)
+            self.serve_with(ReplyTask)
             self.answering = None
 
-    def _serve_with(self, task_class: Callable[[Connection, Any], Any]) -> bool:
+    def serve_with(self, task_class: Callable[[Connection, Any], Any]) -> bool:
         """Let Waitress serve the request at the head of the queue with another task; False if it parked again."""
         self.task_class = task_class
         try:
@@ -307,7 +280,7 @@ class Connection(WatchedChannel):
     def _open_stream(self, stream: Stream) -> None:
         self.stage = STREAMING
         self.stream = stream
-        if self._serve_with(StreamTask):  # a HEAD request has its whole answer already
+        if self.serve_with(StreamTask):  # a HEAD request has its whole answer already
             self.stage = IDLE
             self.stream = None
             self.proceed()
