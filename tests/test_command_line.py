@@ -269,6 +269,17 @@ class TestContexts:
         assert answer["context"]["git_context"]["branch"] == "main"
         assert answer["cache_hit"]
 
+    def test_explain_why_a_file_is_in_the_context(self, run: Run, project: Path) -> None:
+        (project / ".env").write_text("PASSWORD=hunter2\n")
+        (project / "src" / "app.py").write_text("def answer():\n    return [42]\n")
+        asked = ("context", "get", "issue-1", "python-specialist", "--query", "the [answer] is wrong", "--file", ".env")
+        shown = run(*asked, "--explain").stdout
+        assert "the [answer] is wrong (q)" in shown
+        (line,) = [line for line in shown.splitlines() if "src/app.py" in line]
+        assert line.split()[2:] == ["1.000", "text", "all"]
+        assert [line.split() for line in shown.splitlines() if ".env" in line] == [[".env", "17", "secret"]]
+        assert shown.rstrip().endswith("1 secret")
+
     def test_are_built_anew_and_forgotten_on_demand(self, run: Run) -> None:
         run("context", "get", "issue-1", "python-specialist")
         anew = json.loads(run("context", "refresh", "issue-1", "python-specialist", "--format", "json").stdout)

@@ -17,6 +17,18 @@ FILE_COLUMNS = (
     Column("BYTES", "size", number(0), right=True),
     Column("CUT", "truncated", lambda value: "yes" if value else ""),
 )
+WHY_COLUMNS = (
+    Column("FILE", "path", may_shrink=True),
+    Column("BYTES", "size", number(0), right=True),
+    Column("SCORE", "score", number(3), right=True),
+    Column("WHY", "why", text),
+    Column("LINES", "lines"),
+)
+OMITTED_COLUMNS = (
+    Column("NOT SENT, OR CUT", "path", may_shrink=True),
+    Column("BYTES", "size", number(0), right=True),
+    Column("WHY", "reason", text),
+)
 
 
 @click.group(cls=Commands)
@@ -31,10 +43,19 @@ def context() -> None:
 @context.command()
 @click.argument("issue_id")
 @click.argument("agent_type")
-@click.option("--requirement", "requirements", multiple=True, help="Only these sections; may be repeated.")
+@click.option(
+    "--requirement",
+    "requirements",
+    multiple=True,
+    metavar="NAME",
+    help="More of a section, or its files as well: project_structure, git_history, previous_decisions, code_reviews, "
+    "dependencies, security_policies, test_coverage_reports or documentation. Nothing else is taken away. "
+    "May be repeated.",
+)
 @click.option("--file", "files", multiple=True, metavar="GLOB", help="A path or glob to add in full; may be repeated.")
 @click.option("--query", default="", help="What the work is about; it orders the files.")
 @click.option("--max-bytes", type=click.IntRange(min=1))
+@click.option("--explain", is_flag=True, help="Why each file was chosen, which lines of it, and what was left out.")
 @project_option
 @format_option
 @with_client
@@ -46,6 +67,7 @@ def get(
     files: tuple[str, ...],
     query: str,
     max_bytes: int | None,
+    explain: bool,
     project: str | None,
     format_: Format,
 ) -> None:
@@ -61,7 +83,7 @@ def get(
         "max_bytes": max_bytes,
         "project_id": project,
     }
-    _show(client.call("GET", _path(issue_id, agent_type), query=options), format_)
+    _show(client.call("GET", _path(issue_id, agent_type), query=options), format_, explain=explain)
 
 
 @context.command()
@@ -104,14 +126,23 @@ def _path(issue_id: str, agent_type: str) -> str:
     return f"/api/context/{segment(issue_id)}/{segment(agent_type)}"
 
 
-def _show(answer: dict[str, Any], format_: Format) -> None:
+def _lines(file: dict[str, Any]) -> str:
+    """Which lines of a file are sent."""
+    parts = file.get("excerpts", ())
+    return ", ".join(f"{part['start_line']}-{part['end_line']}" for part in parts) or (
+        "the first" if file["truncated"] else "all"
+    )
+
+
+def _show(answer: dict[str, Any], format_: Format, *, explain: bool = False) -> None:
     inner = answer["context"]
-    files = inner.get("relevant_files", [])
+    files = [{**file, "lines": _lines(file)} for file in inner.get("relevant_files", [])]
+    columns = WHY_COLUMNS if explain else FILE_COLUMNS
     match format_:
         case "json":
             show_json(answer)
         case "csv":
-            show_rows(answer, files, FILE_COLUMNS, format_, nothing="no files")
+            show_rows(answer, files, columns, format_, nothing="no files")
         case "table":
             structure, git = inner.get("project_structure", {}), inner.get("git_context", {})
             cut = answer["truncation_strategy"] if answer["truncated"] else ""
@@ -123,6 +154,16 @@ def _show(answer: dict[str, Any], format_: Format) -> None:
                 ("earlier results", str(len(inner.get("previous_agent_outputs", [])))),
                 ("from the cache", "yes" if answer["cache_hit"] else "no"),
             ]
+            if explain:
+                query = answer.get("query", {})
+                fields += [
+                    ("chosen for", text(f"{query.get('text', '')} ({query.get('from', '')})")),
+                    ("index", text(answer.get("index"))),
+                    *(("warning", text(warning)) for warning in answer.get("warnings", ())),
+                ]
             show_fields(answer, [(name, shown) for name, shown in fields if shown], format_)
             if files:
-                show(table_of(files, FILE_COLUMNS))
+                show(table_of(files, columns))
+            if explain and inner.get("omitted"):
+                show(table_of(inner["omitted"], OMITTED_COLUMNS))
+                show(", ".join(f"{times} {text(why)}" for why, times in inner["omitted_counts"].items()))
