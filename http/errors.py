@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ..state.errors import SidecarError
+from .wire.shapes import Moment
 
 
 class Row(NamedTuple):
@@ -102,7 +103,7 @@ class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
     message: str
     code: str
     details: dict[str, Any]
-    timestamp: datetime
+    timestamp: Moment
     request_id: str
 
 

@@ -33,6 +33,7 @@ function kind(schema) {
   const either = schema.anyOf ?? schema.oneOf;
   if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(" or ");
   if (either && !schema.properties) return [...new Set(either.map((each) => kind({ type: schema.type, ...each })))].join(" or ");
+  if (schema.title && schema.type !== "object") return schema.title;
   if (schema.type === "array") return `list of ${kind(schema.items ?? {})}`;
   if (schema.format) return schema.format;
   if (schema.type === "object" && typeof schema.additionalProperties === "object") return `object of ${kind(schema.additionalProperties)}`;
@@ -43,7 +44,8 @@ const LIMITS = { minimum: "at least", maximum: "at most", minLength: "characters
 
 function limits(schema) {
   const parts = [schema, ...(schema.anyOf ?? [])];
-  const said = parts.flatMap((each) => Object.entries(LIMITS).filter(([name]) => name in each).map(([name, text]) => `${text} ${each[name]}`));
+  const told = (each, name) => name in each && !(name === "pattern" && each.title);
+  const said = parts.flatMap((each) => Object.entries(LIMITS).filter(([name]) => told(each, name)).map(([name, text]) => `${text} ${each[name]}`));
   if (schema.default !== undefined && schema.default !== null && schema.default !== "") said.push(`left out: ${JSON.stringify(schema.default)}`);
   return said.join("; ");
 }
@@ -60,21 +62,23 @@ function withFields(schema) {
   return null;
 }
 
-function fields(schema, seen = []) {
+/** isSent: by us, so that what matters is which fields may be missing, not which must be there. */
+function fields(schema, isSent = false, seen = []) {
   const object = withFields(schema);
   if (!object) return h("p", {}, h("code", { text: kind(schema) }));
   const rows = Object.entries(object.properties).map(([name, field]) => {
     const inner = withFields(field);
-    const more = inner && !seen.includes(inner) ? h("details", {}, h("summary", { text: kind(field) }), fields(field, [...seen, object])) : h("code", { text: kind(field) });
-    return row(name, object.required?.includes(name), more, field);
+    const more = inner && !seen.includes(inner) ? h("details", {}, h("summary", { text: kind(field) }), fields(field, isSent, [...seen, object])) : h("code", { text: kind(field) });
+    const isNeeded = object.required?.includes(name) ?? false;
+    return row(name, isSent ? !isNeeded && "not always" : isNeeded && "needed", more, field);
   });
-  return table(["field", "is"], rows);
+  return h("div", {}, object.description ? prose(object.description) : null, table(["field", "is"], rows));
 }
 
 const table = (heads, rows) => h("table", {}, h("thead", {}, h("tr", {}, heads.map((text) => h("th", { scope: "col", text })))), h("tbody", {}, rows));
 
-function row(name, isNeeded, what, schema, about = "") {
-  const needed = isNeeded ? h("div", { class: "needed", text: "needed" }) : null;
+function row(name, mark, what, schema, about = "") {
+  const needed = mark ? h("div", { class: "needed", text: mark }) : null;
   const within = limits(schema);
   return h("tr", {}, h("td", {}, h("code", { text: name }), needed), h("td", {}, what, within ? h("div", { class: "limits", text: within }) : null, about ? prose(about) : null));
 }
@@ -105,13 +109,13 @@ function answers(operation) {
     const answer = resolved(given);
     const isGood = Number(status) < 400;
     const content = Object.entries(answer.content ?? {}).map(([type, { schema }]) =>
-      h("details", {}, h("summary", {}, h("code", { text: type }), ` ${nameOf(schema) ?? ""}`), fields(schema)));
+      h("details", {}, h("summary", {}, h("code", { text: type }), ` ${nameOf(schema) ?? ""}`), fields(schema, true)));
     return h("tr", {}, h("td", { class: isGood ? "status" : "status bad", text: status }), h("td", {}, prose(answer.description), isGood ? content : null));
   });
 }
 
 function parameters(operation) {
-  return operation.parameters.map((each) => row(each.name, each.required, h("code", { text: `${each.in}: ${kind(each.schema)}` }), each.schema, each.description));
+  return operation.parameters.map((each) => row(each.name, each.required && "needed", h("code", { text: `${each.in}: ${kind(each.schema)}` }), each.schema, each.description));
 }
 
 function about(method, path, operation) {

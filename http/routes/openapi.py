@@ -46,7 +46,8 @@ _INFO = {
         "Spawns and supervises agents, builds their context, keeps their results, carries their events.\n\n"
         "Every answer carries `X-Request-Id`, the request's own if it sent a sane one. A path that is none of these "
         "is a 404 `REQ_404`, another method a 405 `REQ_405` with `Allow`; GET also answers HEAD. Operators may log "
-        "in with a browser instead of a token: `POST /api/auth/login`."
+        "in with a browser instead of a token: `POST /api/auth/login`.\n\n"
+        "An identifier is 1 to 128 of `A-Z a-z 0-9 . _ : @ -`, the first a letter or digit."
     ),
 }
 

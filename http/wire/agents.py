@@ -11,7 +11,7 @@ from msgspec import Meta
 from ...actors.replies import LogChunk, SpawnedAgent
 from ...state.models import AgentId, AgentState, AgentStatus, EventId, ExitCause, SpawnPriority
 from .codec import Body, Nothing, Timed
-from .shapes import Identifier
+from .shapes import Identifier, Moment
 
 MAX_TASK_CHARS = 30_000  # it becomes one environment variable; Linux allows 128 KiB of UTF-8
 MAX_TAIL = 10_000
@@ -66,8 +66,8 @@ class AgentOut(Timed, frozen=True, kw_only=True):
     incarnation: int
     restarts: int
     cause: ExitCause | None
-    started_at: datetime | None
-    ended_at: datetime | None
+    started_at: Moment | None
+    ended_at: Moment | None
     uptime_seconds: float
     cpu_percent: float
     memory_mb: float
@@ -129,4 +129,4 @@ class LogOut(Timed, frozen=True, kw_only=True):
 
 class TokenRefreshed(Timed, frozen=True, kw_only=True):
     token: str
-    expires_at: datetime
+    expires_at: Moment

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from ...state.audit import AuditRecord, Detail, Head
 from .codec import Nothing, Timed
+from .shapes import Moment
 
 MAX_PAGE = 1000
 
@@ -30,7 +31,7 @@ class AuditRecordOut(msgspec.Struct, frozen=True, kw_only=True):
     """previous: SHA-256 of the record before, as it lies on the disk."""
 
     seq: int
-    at: datetime
+    at: Moment
     act: str
     by: str
     project_id: str | None

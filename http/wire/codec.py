@@ -18,6 +18,7 @@ import msgspec
 
 from ...state.errors import InvalidRequest
 from ...state.models import identifier
+from .shapes import Moment
 
 T = TypeVar("T")
 
@@ -39,7 +40,7 @@ NOTHING = Nothing()
 class Timed(msgspec.Struct, frozen=True, kw_only=True):
     """Base of what the sidecar answers: everything carries the time of the answer."""
 
-    timestamp: datetime
+    timestamp: Moment
 
 
 def read_body(raw: bytes, decoder: msgspec.json.Decoder[T], *, place: str = "body") -> T:

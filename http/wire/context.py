@@ -12,11 +12,19 @@ from ...actors.context.requirements import REQUIREMENTS
 from ...actors.replies import ContextCleared, ContextRequested
 from ...state.models import AgentId, ResultStatus
 from .codec import Nothing, Timed
-from .shapes import Globs
+from .shapes import Globs, Moment
 
 MIN_BYTES = 8 * 1024  # of a context; the ContextBuilder refuses to cut one further
 _ONE = "|".join(REQUIREMENTS)
-Requirements = Annotated[str, Meta(extra_json_schema={"pattern": f"^(({_ONE})(,({_ONE}))*)?$"})]
+Requirements = Annotated[
+    str,
+    Meta(
+        extra_json_schema={
+            "title": f"comma list of {', '.join(REQUIREMENTS)}",
+            "pattern": f"^(({_ONE})(,({_ONE}))*)?$",
+        }
+    ),
+]
 
 
 class ContextQuery(Nothing, frozen=True, kw_only=True):
@@ -57,7 +65,7 @@ class RelevantFile(msgspec.Struct, frozen=True, kw_only=True):
 
     path: str
     content: str
-    last_modified: datetime
+    last_modified: Moment
     size: int
     language: str
     checksum: str | None
@@ -73,7 +81,7 @@ class CommitOut(msgspec.Struct, frozen=True, kw_only=True):
     hash: str
     message: str
     author: str
-    timestamp: datetime
+    timestamp: Moment
     files_changed: list[str]
     files_changed_total: int | UnsetType = UNSET
 
@@ -103,7 +111,7 @@ class AgentOutput(msgspec.Struct, frozen=True, kw_only=True):
 
     agent: str
     agent_type: str
-    timestamp: datetime
+    timestamp: Moment
     status: ResultStatus
     decision: str | None
     decisions: list[Any]
@@ -187,7 +195,7 @@ class ContextRequestOut(msgspec.Struct, frozen=True, kw_only=True):
     outcome: sent, unchanged (304), or the kind of error. size_bytes: of the answer; file_count: of the context.
     """
 
-    at: datetime
+    at: Moment
     issue_id: str
     agent_type: str
     q: str
@@ -223,7 +231,7 @@ class ContextsListed(Timed, frozen=True, kw_only=True):
 
     agent_id: AgentId
     contexts: list[ContextRequestOut]
-    since: datetime
+    since: Moment
 
 
 class CacheCleared(Timed, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from ...state.mailbox import Delivery
 from ...state.mailboxes import DeadLetter
 from ...state.models import Event, EventId, Priority
 from .codec import Body, Nothing, Timed
-from .shapes import Filter, Identifier, Identifiers, MaybeIdentifier, Payload, Place
+from .shapes import Filter, Identifier, Identifiers, MaybeIdentifier, Moment, Payload, Place
 
 MAX_BATCH = 1000
 TTL_MIN_S, TTL_MAX_S = 1, 86400
@@ -194,7 +194,7 @@ class MailboxOut(msgspec.Struct, frozen=True, kw_only=True):
     deliveries: int
     waited_on: bool
     gap: GapOut | None
-    last_used_at: datetime
+    last_used_at: Moment
 
     @classmethod
     def of(cls, mailbox: MailboxStatus) -> MailboxOut:
@@ -227,8 +227,8 @@ class DeadLetterOut(msgspec.Struct, frozen=True, kw_only=True):
     topics: tuple[str, ...]
     filter: str
     consumer: str
-    given_up_at: datetime
-    replayed_at: datetime | None
+    given_up_at: Moment
+    replayed_at: Moment | None
 
     @classmethod
     def of(cls, letter: DeadLetter) -> DeadLetterOut:

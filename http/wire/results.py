@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, UnsetType
 from ...actors.replies import ResultPage, Stored
 from ...state.models import EventId, NextAgent, ResultId, ResultStatus, StoredResult
 from .codec import Body, Nothing, Timed
-from .shapes import Identifier, MaybeIdentifier, Payload, Time
+from .shapes import Identifier, MaybeIdentifier, Moment, Payload, Time
 
 MAX_PAGE = 500
 
@@ -24,7 +24,7 @@ class NewResult(Body, frozen=True, kw_only=True):
     issue_id: Identifier
     project_id: Identifier
     result: Payload
-    timestamp: datetime | None = None
+    timestamp: Moment | None = None
 
 
 class File(msgspec.Struct, frozen=True):
@@ -92,7 +92,7 @@ class ResultOut(Timed, frozen=True, kw_only=True):
     agent_type: str
     status: ResultStatus
     result: Payload
-    stored_at: datetime
+    stored_at: Moment
     traceparent: str | UnsetType = UNSET
 
     @classmethod

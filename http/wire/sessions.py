@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import msgspec
 
 from .codec import Body, Nothing, Timed
+from .shapes import Moment
 
 
 class LoginQuery(Nothing, frozen=True, kw_only=True):
@@ -28,7 +27,7 @@ class SessionOut(msgspec.Struct, frozen=True, kw_only=True):
     agent_id: str
     agent_type: str
     project_id: str
-    expires_at: datetime
+    expires_at: Moment
     csrf_token: str
 
 
@@ -43,7 +42,7 @@ class LoginCodeOut(Timed, frozen=True, kw_only=True):
 
     code: str
     path: str
-    expires_at: datetime
+    expires_at: Moment
 
 
 class SessionEnded(Timed, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ The checks are where the texts are read, since their errors name the field; a te
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -15,11 +16,15 @@ from ...state.models import IDENTIFIER
 Schema = dict[str, Any]
 
 _ID = IDENTIFIER.pattern
-IDENTIFIER_SCHEMA: Schema = {"type": "string", "pattern": f"^{_ID}$"}
+_PATTERN = {"title": "identifier", "pattern": f"^{_ID}$"}  # the title is for people: the page at /docs shows it
+IDENTIFIER_SCHEMA: Schema = {"type": "string", **_PATTERN}
 
-Identifier = Annotated[str, Meta(extra_json_schema={"pattern": f"^{_ID}$"})]
-MaybeIdentifier = Annotated[str, Meta(extra_json_schema={"pattern": f"^({_ID})?$"})]
-Identifiers = Annotated[str, Meta(extra_json_schema={"pattern": f"^({_ID}(,{_ID})*)?$"})]
+Identifier = Annotated[str, Meta(extra_json_schema=_PATTERN)]
+MaybeIdentifier = Annotated[str, Meta(extra_json_schema={"title": "identifier", "pattern": f"^({_ID})?$"})]
+Identifiers = Annotated[
+    str, Meta(extra_json_schema={"title": "comma list of identifiers", "pattern": f"^({_ID}(,{_ID})*)?$"})
+]
+Moment = Annotated[datetime, Meta(extra_json_schema={"format": "date-time"})]
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 Payload = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})]  # passed through as the bytes it came as
 Filter = Annotated[str, Meta(extra_json_schema={"format": "event-filter"})]
