@@ -18,6 +18,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 Follow = Callable[[str], None]
 
+# Several dozen commands, each a process: 15 s on two idle cores.
+pytestmark = pytest.mark.timeout(400)
+
 
 def any_run(markdown: str) -> bool:
     return any(block.is_run and block.language == "sh" for block in blocks_of(markdown))
@@ -75,6 +78,7 @@ def test_every_how_to_works_as_it_is_written(follow: Follow, heading: str) -> No
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1700)
 def test_the_tutorial_begins_with_a_clone_that_installs_itself(
     tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
