@@ -74,8 +74,8 @@ def _tell(index: Index, project: Project, snapshot: Snapshot) -> None:
     root = str(project.root)
     changed = project.take_changed()
     listed = list(snapshot.sizes)
-    if index.needs(root, snapshot.version):
-        index.know(Know(root, listed, snapshot.git.head, project.max_file_bytes), snapshot.version)
+    if index.needs(root, snapshot.files_version):
+        index.know(Know(root, listed, snapshot.git.head, project.max_file_bytes), snapshot.files_version)
     elif changed is None:
         index.look(root, listed)
     if changed:
@@ -117,8 +117,7 @@ class _Build:
         around = self._after(0, 0, "none", selection.index_state)
         taken = len(head) + len(front) + len(around) + self._shares[Share.OMITTED] + TAIL_BYTES + JOINTS_BYTES
         packed = self._packed(selection, max(0, order.max_bytes - taken))
-        # What was cut says so itself; what is not there at all has only this place.
-        left_out += sorted(packed.omitted, key=lambda one: one.reason.startswith("cut"))
+        left_out += packed.omitted
         left_out += [Omission(path, reason, None) for path, reason in sorted(snapshot.listing.unread.items())]
         rest = omitted(left_out, max_bytes=self._shares[Share.OMITTED])
         files = (b',"relevant_files":', *(packed.parts or (b"[",)), b"],")

@@ -101,8 +101,14 @@ class Packed:
         self.parts: list[bytes] = []
         self.tags: list[bytes] = []
         self.stamps: list[tuple[str, Stamp]] = []
-        self.omitted: list[Omission] = []
+        self._missing: list[Omission] = []
+        self._cut: list[Omission] = []
         self._ladder: dict[str, None] = {}
+
+    @property
+    def omitted(self) -> list[Omission]:
+        """What is not there before what was cut: a file that was cut says so itself, others have only this place."""
+        return self._missing + self._cut
 
     @property
     def file_count(self) -> int:
@@ -160,12 +166,12 @@ class Packed:
         for one in wanted:
             found = self._from.start_of(one.path, self.room - 150)
             if not isinstance(found, Unsent) and self.send(one, found):
-                self.omitted = [omission for omission in self.omitted if omission.path != one.path]
+                self._missing = [omission for omission in self._missing if omission.path != one.path]
                 self.leave_out(one.path, "cut: over budget", rung="head_of_one_file")
                 return
 
     def leave_out(self, path: str, reason: str, *, rung: str | None = None) -> None:
-        self.omitted.append(Omission(path, reason, self._sizes.get(path)))
+        (self._cut if reason.startswith("cut") else self._missing).append(Omission(path, reason, self._sizes.get(path)))
         if rung is not None:
             self._ladder[rung] = None
 

@@ -39,6 +39,7 @@ T = TypeVar("T")
 class Snapshot(NamedTuple):
     """A project at one moment. version: the same as long as nothing that is told of the project has changed.
 
+    files_version: the same as long as there are the same files and the same past commits, whatever is in the files.
     sizes: path -> bytes, of the files that can be read.
     """
 
@@ -48,6 +49,7 @@ class Snapshot(NamedTuple):
     touched: dict[str, int]
     languages: tuple[str, ...]
     version: str
+    files_version: str
     memo: dict[object, Any]
 
     def once(self, key: object, make: Callable[[], T]) -> T:
@@ -209,8 +211,10 @@ class Project:
                     sizes[path] = found
                 else:
                     listing.unread[path] = found
+        files_version = _digest("\n".join(sizes).encode(), repr(facts.head).encode())
+        touched = last_touched(facts.commits)
         languages = main_languages(listing.paths)
-        self._snapshot = Snapshot(listing, sizes, facts, last_touched(facts.commits), languages, version, {})
+        self._snapshot = Snapshot(listing, sizes, facts, touched, languages, version, files_version, {})
         return self._snapshot
 
     @contextmanager

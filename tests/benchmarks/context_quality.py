@@ -86,7 +86,7 @@ def _judge_repository(tree: Path, entry: Mapping[str, Any], every: int) -> Itera
         _git(tree, "checkout", "-q", "--force", "--detach", item["parent"])
         _git(tree, "clean", "-fdxq")
         snapshot = project.snapshot()
-        index.know(Know(str(tree), list(snapshot.sizes), snapshot.git.head, 1 << 20), snapshot.version)
+        index.know(Know(str(tree), list(snapshot.sizes), snapshot.git.head, 1 << 20), snapshot.files_version)
         texts.update(snapshot)
         order = _order(f"{entry['language']}-specialist", item["query"], 1 << 20)
         audience = audience_of(order.agent_type, order.agent_class, snapshot.languages)
