@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from sidecar.http.access.minting import mint_operator_token
+from sidecar.http.client.client import Client
 from sidecar.state.errors import SpawnFailed
 from sidecar.supervision import process, quick_start
 from sidecar.supervision.launch import Launch
@@ -169,3 +172,34 @@ def test_the_quick_way_is_taken_where_it_can_be(tmp_path: Path) -> None:
     assert quick_start.prepare(launch(tmp_path, "true", X="a\0b"), **where) is None
     assert quick_start.prepare(launch(tmp_path, "true"), stdin=0, stdout=11, stderr=12) is None
     assert quick_start.prepare(Launch(argv=("true",), env={}, cwd="/", user="nobody"), **where) is None
+
+
+SERVE = """
+import os, sys
+from pathlib import Path
+from sidecar.http.config import Flags, load
+from sidecar.http.serve import serve
+here = Path(sys.argv[1])
+raise SystemExit(serve(load(Flags(port=0, storage=here / "storage", project_root=here), {}, working_dir=here)))
+"""
+
+
+def test_a_server_that_raised_its_own_limit_does_not_raise_its_agents(tmp_path: Path) -> None:
+    """Programs that use select() break when a descriptor is beyond 1023."""
+    command = "['sh', '-c', 'ulimit -Sn > limit.new; mv limit.new limit']"
+    (tmp_path / "sidecar.toml").write_text(f"[profiles.looks]\ncommand = {command}\n")
+    started = ["sh", "-c", 'ulimit -Sn 512; exec "$@"', "sh", sys.executable, "-c", SERVE, str(tmp_path)]
+    with subprocess.Popen(started, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            url = server.stdout.readline().split()[-1]
+            token = mint_operator_token(tmp_path / "storage", {}).text
+            with Client(url, token) as client:
+                client.spawn("looks", "issue-1")
+            wait_until(lambda: (tmp_path / "limit").exists())
+            assert (tmp_path / "limit").read_text().strip() == "512"
+            limits = Path(f"/proc/{server.pid}/limits").read_text()
+            own = next(line for line in limits.splitlines() if line.startswith("Max open files"))
+            assert int(own.split()[3]) > 512
+        finally:
+            server.terminate()

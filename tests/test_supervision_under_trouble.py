@@ -16,7 +16,9 @@ from sidecar.actors import messages as m
 from sidecar.state.agent_registry import AgentRegistry
 from sidecar.state.errors import StorageUnavailable, Unavailable
 from sidecar.state.journal import Journal
-from sidecar.state.models import AgentState
+from sidecar.state.models import AgentState, ExitCause
+from sidecar.supervision.process import oom_kills
+from sidecar.supervision.restart import SETTLED_AFTER_S
 from tests.fleet import SLEEPS, Fleet, does, wait_until
 
 
@@ -27,6 +29,8 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         tmp_path,
         sleeps=does(*SLEEPS, **quick),
         fails=does("sh", "-c", "exit 3", max_restarts=4, **quick),
+        stays=does("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done"),
+        waits=does("sh", "-c", "exit 3", backoff_initial_seconds=30),
         beats=does(*SLEEPS, heartbeat_timeout_seconds=30, run_timeout_seconds=3600),
     ) as fleet:
         yield fleet
@@ -125,3 +129,79 @@ def test_a_spawner_that_dies_while_agents_crash_loses_none(fleet: Fleet) -> None
     wait_until(all_back)
     wait_until(lambda: len(fleet.processes()) == 5, what="one process each")
     assert fleet.zombies() == []
+
+
+def test_without_pidfds_agents_are_restarted_taken_over_and_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("supervision.process", "supervision.process_exits", "actors.adoption"):
+        monkeypatch.setattr(f"sidecar.{module}.HAS_PIDFD", False)
+    with Fleet(tmp_path, sleeps=does(*SLEEPS, backoff_initial_seconds=0.05), ends=does("true")) as fleet:
+        assert fleet.wait_for_state(fleet.spawn_id("ends"), AgentState.COMPLETED).exit_code == 0
+        agent = fleet.spawn("sleeps").status
+        os.kill(agent.process_id or 0, signal.SIGKILL)
+        wait_until(lambda: fleet.status(agent.agent_id).incarnation == 2)
+        running = fleet.wait_for_state(agent.agent_id, AgentState.RUNNING)
+        fleet.vanish()
+        fleet.open()
+        assert fleet.status(agent.agent_id).process_id == running.process_id
+        os.kill(running.process_id or 0, signal.SIGKILL)
+        wait_until(lambda: fleet.status(agent.agent_id).incarnation == 3)
+        fleet.wait_for_state(agent.agent_id, AgentState.RUNNING)
+        assert fleet.stop(agent.agent_id).state is AgentState.STOPPED
+        assert fleet.zombies() == []
+
+
+def test_a_kill_for_want_of_memory_is_told_from_any_other(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel counts what it kills, and does not say whom."""
+    agent = fleet.spawn("sleeps").status
+    os.kill(agent.process_id or 0, signal.SIGKILL)
+    assert fleet.wait_for_event(agent.agent_id, "agent_exited")["cause"] == ExitCause.SIGNAL
+    running = wait_until(lambda: status if (status := fleet.status(agent.agent_id)).incarnation == 2 else None)
+    kills = oom_kills()
+    monkeypatch.setattr("sidecar.actors.keeper.oom_kills", lambda: kills + 1)
+    os.kill(running.process_id or 0, signal.SIGKILL)
+    assert fleet.wait_for_event(agent.agent_id, "agent_exited", count=2)["cause"] == ExitCause.OOM
+    running = wait_until(lambda: status if (status := fleet.status(agent.agent_id)).incarnation == 3 else None)
+    os.kill(running.process_id or 0, signal.SIGTERM)
+    assert fleet.wait_for_event(agent.agent_id, "agent_exited", count=3)["cause"] == ExitCause.SIGNAL
+
+
+def test_nothing_is_started_while_the_sidecar_shuts_down(fleet: Fleet) -> None:
+    stays = fleet.spawn_id("stays")
+    fleet.wait_for_log(stays, "ready")
+    waits = fleet.spawn_id("waits")
+    fleet.wait_for_state(waits, AgentState.BACKING_OFF)
+    drained = fleet.spawner.request(m.Drain(timeout_s=1.0))
+    with pytest.raises(Unavailable, match="shutting down"):
+        fleet.spawn("sleeps")
+    with pytest.raises(Unavailable, match="shutting down"):
+        fleet.restart(stays)
+    assert fleet.status(waits).state is AgentState.STOPPED
+    assert not drained.done()
+    assert drained.result(timeout=10) == 1
+    assert fleet.status(stays).state is AgentState.STOPPED
+    assert fleet.processes() == []
+
+
+def test_no_descriptor_is_left_of_agents_that_ended(fleet: Fleet) -> None:
+    """Three are open for each that runs, and a server has only so many."""
+
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    def one_life() -> None:
+        agent = fleet.spawn("sleeps").status
+        wait_until(lambda: time.monotonic() - begun > SETTLED_AFTER_S)  # its restart is prepared
+        os.kill(agent.process_id or 0, signal.SIGKILL)
+        wait_until(lambda: fleet.status(agent.agent_id).incarnation == 2)
+        fleet.wait_for_state(agent.agent_id, AgentState.RUNNING)
+        fleet.stop(agent.agent_id, force=True)
+
+    begun = time.monotonic()
+    one_life()  # what is opened once, and stays
+    before = descriptors()
+    for _ in range(5):
+        begun = time.monotonic()
+        one_life()
+    wait_until(lambda: descriptors() <= before, what="all are closed")
