@@ -19,7 +19,7 @@ import msgspec
 
 from ..state.clock import utc_now
 from ..state.errors import InvalidRequest, MethodNotAllowed, NotFound, NotJson, PermissionDenied
-from ..state.identity import Caller, Permission
+from ..state.identity import AgentClass, Caller, Permission
 from ..state.models import AgentId
 from .access.auth import Authenticator, admit, class_of_caller, require, require_project
 from .access.limits import Limiter, headers_of, refuse
@@ -70,6 +70,7 @@ class _Head(NamedTuple):
     """What the head of a request was found to say, and to be allowed; who may still ask is another matter."""
 
     caller: Caller
+    agent_class: AgentClass
     query: Any
     asked_project: str | None
 
@@ -129,7 +130,7 @@ class Application:
                 if head.caller is not _ANYONE and "HTTP_AUTHORIZATION" in environ:  # a browser's session may end
                     memory.head = head
             else:
-                self._count(self._authenticator.still(head.caller), exchange)
+                self._count(self._authenticator.still(head.caller), head.agent_class, exchange)
             return self._perform(route, environ, exchange, parts, head)
         except Exception as error:  # noqa: BLE001  # rendered, and logged where it is not one of ours
             return exchange.render(error)
@@ -177,15 +178,16 @@ class Application:
 
     def _read_head(self, route: Route, environ: Environ, exchange: Exchange, parts: dict[str, str]) -> _Head:
         caller = self._caller(route, environ)
+        agent_class = class_of_caller(caller, self._server.profiles)
         if caller is not _ANYONE:
-            self._count(caller, exchange)
+            self._count(caller, agent_class, exchange)
         admit(caller, route.needs, parts)
         query, asked_project = read_query(environ.get("QUERY_STRING", ""), route.query)
         if asked_project is not None:
             require_project(caller, asked_project)
         if route.body is not None:
             _require_acceptable_body(environ, route)
-        return _Head(caller, query, asked_project)
+        return _Head(caller, agent_class, query, asked_project)
 
     def _perform(
         self, route: Route, environ: Environ, exchange: Exchange, parts: dict[str, str], head: _Head
@@ -221,9 +223,8 @@ class Application:
         session = session_of(self._server.sessions, header_of(environ), method=environ["REQUEST_METHOD"], now=utc_now())
         return self._authenticator.still(session.caller) if session is not None else None
 
-    def _count(self, caller: Caller, exchange: Exchange) -> None:
+    def _count(self, caller: Caller, agent_class: AgentClass, exchange: Exchange) -> None:
         exchange.caller = caller
-        agent_class = class_of_caller(caller, self._server.profiles)
         taken = self._limiter.take(caller.agent_id, agent_class, now=time.monotonic())
         if taken is None:
             return

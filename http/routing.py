@@ -217,7 +217,8 @@ class Route:
     access: "open" to anyone, "loopback": open to this machine, else for operators; "token": for any valid token;
     "refresh": also for a token that expired within the refresh grace. needs: a permission beyond having a token.
     is_wait: how long it takes is the client's wish, so its time is no response time. is_quick: the function never
-    waits for anything, so it runs in the I/O thread. error_shape: what an error looks like here, where another
+    waits for anything, so it runs in the I/O thread. is_audited: it changes what others do, so who did it goes on
+    record. error_shape: what an error looks like here, where another
     protocol says so. errors: what the function and who it asks may raise, beyond what may befall any such route.
     also: further statuses that the function answers with, each with its struct; None: without a body.
     """
@@ -235,6 +236,7 @@ class Route:
     content_type: str
     is_wait: bool
     is_quick: bool
+    is_audited: bool
     error_shape: ErrorShape | None
     errors: tuple[type[SidecarError], ...]
     also: Mapping[int, type[msgspec.Struct] | None]
@@ -242,11 +244,6 @@ class Route:
     @property
     def name(self) -> str:
         return self.handler.__name__
-
-    @property
-    def is_audited(self) -> bool:
-        """Whether it changes what others do, so that who did it goes on record."""
-        return self.method != "GET" and self.needs in (Permission.SPAWN_AGENTS, Permission.ADMIN)
 
     @property
     def summary(self) -> str:
@@ -304,6 +301,7 @@ class Routes:
                     content_type=content_type,
                     is_wait=is_wait,
                     is_quick=is_quick,
+                    is_audited=method != "GET" and needs in (Permission.SPAWN_AGENTS, Permission.ADMIN),
                     error_shape=error_shape,
                     errors=errors,
                     also=also,

@@ -107,7 +107,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         self._rouse()
 
     def wake(self, parked: Parked) -> None:
-        """Have a parked request answered: after what was posted, and a slice of all that are due at a time."""
+        """Have a parked request answered, a slice of all that are due at a time."""
         self._wakes.append(parked)
         self._rouse()
 
@@ -150,8 +150,6 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
                 ready.append((connection, flags))
                 if flags & (HANGUP | BROKEN):
                     connection.notice_end()
-        for _ in range(len(self._posts)):
-            self._act(self._posts.popleft())
         # Before anything is read: what is read sets an actor to work, and the two would take turns at every send.
         for _ in range(min(len(self._wakes), WAKES_A_TURN)):
             self._answer(self._wakes.popleft())
@@ -159,6 +157,8 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
             self._on_events(connection, flags)
         if has_callers:  # last, because a new connection may get the descriptor of one that was closed just now
             self._accept()
+        for _ in range(len(self._posts)):
+            self._act(self._posts.popleft())
         for act in self.deadlines.pop_due(monotonic_s()):
             self._act(act)
         self._look_after_connections()

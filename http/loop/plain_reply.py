@@ -68,10 +68,9 @@ def _payload(reply: Reply, ident: str) -> bytes | None:
         raise ValueError("line break in a response header")
     if "content-length:" not in lines.lower():
         lines += f"Content-Length: {len(body)}\r\n"
-    head = f"HTTP/1.1 {status_line(status)}\r\n{lines}{_own_lines(int(time.time()), ident)}\r\n"
-    return head.encode("latin-1") + body
+    return f"{_first_lines(status, int(time.time()), ident)}{lines}\r\n".encode("latin-1") + body
 
 
-@lru_cache(maxsize=1)
-def _own_lines(now: int, ident: str) -> str:
-    return f"Date: {build_http_date(now)}\r\nServer: {ident}\r\n"
+@lru_cache(maxsize=16)
+def _first_lines(status: int, now: int, ident: str) -> str:
+    return f"HTTP/1.1 {status_line(status)}\r\nDate: {build_http_date(now)}\r\nServer: {ident}\r\n"
