@@ -28,6 +28,7 @@ from ..state.mailboxes import Mailboxes, SubscribedAgent
 from ..state.models import AgentId, Event, EventId
 from ..state.topics import standard_topic
 from .asking import Fact, Later, Recipient
+from .event_counter import EventCounter
 from .event_reading import list_events
 from .messages import (
     AgentEnded,
@@ -53,6 +54,9 @@ from .waiting_room import WaitingRoom
 
 log = logging.getLogger(__name__)
 
+# Publishers are answered together with those they wake: a first answer would set the I/O thread to work, and the two
+# threads would take turns at every system call. Where more are woken than this, publishers need not wait for it.
+A_FEW = 16
 MAX_BATCH = 256  # messages whose answers one commit may hold up
 HOUSEKEEPING_EVERY_S = 30.0
 
@@ -79,14 +83,6 @@ class _TimeIsUp(Fact):
 @dataclass(frozen=True, slots=True)
 class _KeepHouse(Fact):
     """Time to drop what retention no longer keeps."""
-
-
-@dataclass(slots=True)
-class _Numbers:
-    published: int = 0
-    delivered: int = 0
-    woken: int = 0
-    wake_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +125,9 @@ class EventBus(Owner):
             raise
         self._room = WaitingRoom(self._mailboxes, self._store.log, max_wait_s=options.max_wait_ms / 1000)
         self._unanswered: list[_Unanswered] = []
+        self._acknowledged: list[tuple[Later[Published], Published]] = []  # what publishers are about to be told
         self._held = 0  # messages since the last time that answers left
-        self._numbers: dict[str, _Numbers] = {}
+        self._counter = EventCounter()
         self._tick_at: float | None = None
         self._is_draining = False
 
@@ -140,6 +137,7 @@ class EventBus(Owner):
 
     def release(self) -> None:
         self._commit()
+        self._give_answers()
         self._mailboxes.close()
         self._store.close()
 
@@ -255,17 +253,23 @@ class EventBus(Owner):
             return
         woken: dict[int, tuple[Waiter, float]] = {}
         for event, publisher in zip(events, unanswered, strict=True):
-            self._numbers_of(event.project_id).published += 1
+            self._counter.published(event.project_id)
             matching = self._room.matching(event)
             for waiter in matching:
                 woken.setdefault(waiter.number, (waiter, publisher.received))
-            publisher.later.answer(self._answer_to(event, (waiter.request.agent_id for waiter in matching)))
+            published = self._answer_to(event, (waiter.request.agent_id for waiter in matching))
+            self._acknowledged.append((publisher.later, published))
             self._tell_spawner(event)
+        if len(woken) > A_FEW:
+            self._acknowledge()
         for waiter, received in woken.values():
             if self._room.wake(waiter):
-                numbers = self._numbers_of(waiter.request.project_id)
-                numbers.woken += 1
-                numbers.wake_ms += (time.perf_counter() - received) * 1000
+                self._counter.woken(waiter.request.project_id, after_s=time.perf_counter() - received)
+
+    def _acknowledge(self) -> None:
+        acknowledged, self._acknowledged = self._acknowledged, []
+        for later, published in acknowledged:
+            later.answer(published)
 
     def _answer_to(self, event: Event, waiting: Iterable[AgentId]) -> Published:
         return Published(
@@ -292,12 +296,13 @@ class EventBus(Owner):
         answers = self._room.answers()
         self._mailboxes.commit()
         for waiter, batch in answers:
-            self._numbers_of(waiter.request.project_id).delivered += len(batch.deliveries)
+            self._counter.delivered(waiter.request.project_id, len(batch.deliveries))
             if batch.answer is not None:
                 lost = AnswerSettled(answer=batch.answer, taken=False)
                 # The client may go away between the look at the log and this line: nobody else would tell.
                 waiter.later.unclaimed = partial(self._settle, lost)
             waiter.later.answer(batch)
+        self._acknowledge()
 
     def _settle(self, fact: AnswerSettled) -> None:
         mailbox = self._mailboxes.get(fact.answer.mailbox)
@@ -366,23 +371,13 @@ class EventBus(Owner):
         return self._store.log(mailbox.key.project_id).last_place - mailbox.position
 
     def _count(self, project_id: str | None) -> EventNumbers:
-        numbers = [n for project, n in self._numbers.items() if project_id in (None, project)]
-        woken = sum(n.woken for n in numbers)
-        lags = [self._lag(m) for m in self._mailboxes if project_id in (None, m.key.project_id)]
-        return EventNumbers(
-            total_published=sum(n.published for n in numbers),
-            total_delivered=sum(n.delivered for n in numbers),
-            active_subscriptions=self._room.count(project_id),
-            queue_depth=sum(lags),
-            avg_delivery_time_ms=round(sum(n.wake_ms for n in numbers) / woken, 3) if woken else 0.0,
+        return self._counter.numbers(
+            project_id,
+            waiting=self._room.count(project_id),
+            lags=[self._lag(m) for m in self._mailboxes if project_id in (None, m.key.project_id)],
             dead_letters=len(self._mailboxes.dead_letters(project_id)),
             durability=self._options.durability,
-            mailboxes=len(lags),
-            max_lag=max(lags, default=0),
         )
-
-    def _numbers_of(self, project_id: str) -> _Numbers:
-        return self._numbers.setdefault(project_id, _Numbers())
 
     def _keep_house(self) -> None:
         now = utc_now()
