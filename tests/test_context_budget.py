@@ -13,6 +13,7 @@ from sidecar.actors.context.definitions import definitions_of
 from sidecar.actors.context.emit import encode, excerpt, head_that_fits
 from sidecar.actors.context.excerpts import blocks_of, joined_spans
 from sidecar.actors.context.facts import Text, Unsent, lines_of, read_text
+from sidecar.actors.context.rooted import Root, Stamp
 from tests.context_world import Builds, commit, omitted_of, order, repository, write
 
 
@@ -52,6 +53,22 @@ def test_no_answer_takes_more_than_it_may(shop: Path, max_bytes: int, agent_type
     assert answer["truncated"] == (answer["truncation_strategy"] != "none")
     if max_bytes > 1 << 20 or max_bytes < 1 << 16:
         assert answer["truncated"] == (max_bytes < 1 << 16)
+
+
+def test_of_a_large_project_only_files_that_may_fit_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first answer, before anything is indexed; sizes differ, so that the last bytes of the budget tempt."""
+    write(tmp_path, {f"src/part_{n}.py": "# text\n" * (100 + n % 50) for n in range(400)})
+    read = []
+    real = Root.read
+
+    def noted(root: Root, path: str, max_bytes: int) -> tuple[bytes, Stamp]:
+        read.append(path)
+        return real(root, path, max_bytes)
+
+    monkeypatch.setattr(Root, "read", noted)
+    sent = Builds(tmp_path).files(query="part", max_bytes=65_536)
+    assert len(sent) > 40
+    assert len([path for path in read if path.startswith("src/")]) <= len(sent) + 3
 
 
 def test_small_budgets_are_used(shop: Path) -> None:

@@ -82,6 +82,8 @@ class Chosen(NamedTuple):
 class Files(Protocol):
     """Where the pieces come from; see `reader.Reader`."""
 
+    @property
+    def max_file_bytes(self) -> int: ...
     def fragment(self, path: str, *, named: bool = False) -> tuple[Fragment, Stamp] | Unsent: ...
     def excerpt(self, path: str, spans: list[tuple[int, int]], cut_at: Stamp) -> tuple[Fragment, Stamp] | Unsent: ...
     def start_of(self, path: str, max_bytes: int) -> tuple[Fragment, Stamp] | Unsent: ...
@@ -147,7 +149,10 @@ class Packed:
 
     def send_whole(self, wanted: Chosen) -> bool:
         """Add a whole file (or as much of it as a file may have) if it fits; False if it does not."""
-        if self.room < _MIN_ENTRY_BYTES + len(wanted.path) or self._sizes[wanted.path] > 4 * self.room:
+        # As JSON a text is hardly ever shorter than its file. To read five thousand to find that none fits took longer
+        # than all the rest of an answer.
+        least = min(self._sizes[wanted.path], self._from.max_file_bytes)
+        if _MIN_ENTRY_BYTES + len(wanted.path) + (0 if wanted.named else least) > self.room:
             return False
         found = self._from.fragment(wanted.path, named=wanted.named)
         sent = self.send(wanted, found)

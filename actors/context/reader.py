@@ -22,7 +22,7 @@ class Reader:
         self._root = root
         self._name = name
         self._fragments = fragments
-        self._max_file_bytes = max_file_bytes
+        self.max_file_bytes = max_file_bytes
 
     def stamp(self, path: str) -> Stamp | Unsent:
         try:
@@ -42,7 +42,7 @@ class Reader:
         if is_secret_path(path):
             return Unsent("secret")
         try:
-            data, stamp = self._root.read(path, self._max_file_bytes)
+            data, stamp = self._root.read(path, self.max_file_bytes)
         except NotReadable as error:
             return Unsent(str(error))
         found = read_text(data, named=named)
@@ -65,8 +65,8 @@ class Reader:
         if isinstance(found, Unsent):
             return found
         text, stamp = found
-        cut = stamp.size > self._max_file_bytes
-        made = fragment(path, language_of(path), stamp, text, max_bytes=self._max_file_bytes, cut=cut)
+        cut = stamp.size > self.max_file_bytes
+        made = fragment(path, language_of(path), stamp, text, max_bytes=self.max_file_bytes, cut=cut)
         if time.time_ns() - stamp.mtime_ns > _RACY_NS:
             self._fragments.put(key, stamp, made)
         return made, stamp
@@ -87,6 +87,6 @@ class Reader:
         if isinstance(found, Unsent):
             return found
         text, stamp = found
-        language, cut = language_of(path), stamp.size > self._max_file_bytes
+        language, cut = language_of(path), stamp.size > self.max_file_bytes
         around = fragment(path, language, stamp, text._replace(text=""), max_bytes=2, cut=True)
         return fragment(path, language, stamp, text, max_bytes=max_bytes - len(around.data), cut=cut), stamp
