@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from .replies import EventNumbers
 
@@ -36,7 +37,13 @@ class EventCounter:
         done.wake_s += after_s
 
     def numbers(
-        self, project_id: str | None, *, waiting: int, lags: Sequence[int], dead_letters: int, durability: str
+        self,
+        project_id: str | None,
+        *,
+        waiting: int,
+        lags: Sequence[int],
+        dead_letters: int,
+        durability: Literal["os", "commit"],
     ) -> EventNumbers:
         """For one project, or (None) all of them. lags: of the mailboxes in question."""
         projects = [done for project, done in self._projects.items() if project_id in (None, project)]
