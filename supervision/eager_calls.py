@@ -17,6 +17,7 @@ library.read.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t)
 library.write.restype = ctypes.c_ssize_t
 library.write.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t)
 
+_EPOLL_CTL_DEL = 2
 _SMALL_BYTES = 1024  # /proc/PID/stat has about 300
 
 
@@ -35,6 +36,11 @@ def waited(pid: int) -> int | None:
     if done < 0:
         raise ChildProcessError(f"process {pid} is not our child")
     return None if done == 0 else status.value
+
+
+def watch_no_more(epoll: int, fd: int) -> None:
+    """Take a descriptor out of an epoll set."""
+    library.epoll_ctl(epoll, _EPOLL_CTL_DEL, fd, None)
 
 
 def read_small(path: str) -> bytes | None:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from .eager_calls import watch_no_more
 from .process import HAS_PIDFD, ExitStatus, StartedProcess, exit_of_stranger, is_alive, reap, signal_group
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,10 @@ log = logging.getLogger(__name__)
 # A stranger's exit code can be read once its parent has reaped it. An init that does not is not waited for longer.
 _STRANGER_WITHIN_S = 5.0
 _LOOK_EVERY_S = 0.05
+
+# Deaths come together, a few milliseconds apart. Nobody is told of a restart before no more have come for so long.
+_MORE_WITHIN_S = 0.003
+_TOLD_WITHIN_S = 0.1
 
 
 class Succession(Protocol):
@@ -137,25 +142,24 @@ class ExitWatcher:
         return process.identity.pid if process.pidfd is None else process.pidfd
 
     def _run(self) -> None:
-        while True:
-            ready = self._wait()
-            with self._lock:
-                if self._stopped:
-                    return
-                for watched, exited in self._looked_at(ready):
-                    self._let_go(watched)
-                    self._on_exit(exited)
+        while not self._stopped:
+            for watched, exited in self._ended(self._wait()):
+                _disarm(watched)
+                if watched.process.pidfd is not None:
+                    os.close(watched.process.pidfd)
+                self._on_exit(exited)
 
-    def _looked_at(self, ready: list[tuple[int, _Watched]]) -> list[tuple[_Watched, Exited]]:
-        """Those that have ended, and those that end meanwhile.
-
-        All that die together are restarted before the first of them is told of, and before anything that lets go of
-        the GIL: who hears of it wants it, too.
-        """
+    def _ended(self, ready: list[tuple[int, _Watched]]) -> list[tuple[_Watched, Exited]]:
+        """Those that have ended. All that die together are restarted before the first of them is told of: who hears
+        of it wants the GIL, too, to write down and to look for what is left."""
         ended: list[tuple[_Watched, Exited]] = []
-        while found := [(watched, exited) for key, watched in ready if (exited := self._look_at(key, watched))]:
+        until = time.monotonic() + _TOLD_WITHIN_S
+        while ready:
+            with self._lock:
+                found = [] if self._stopped else [(w, exited) for key, w in ready if (exited := self._look_at(key, w))]
             ended += found
-            ready = self._ready_within(0.0) if self._epoll is not None else []
+            begun = any(exited.succession is not None for _, exited in found)
+            ready = self._ready_within(_MORE_WITHIN_S) if begun and time.monotonic() < until else []
         return ended
 
     def _wait(self) -> list[tuple[int, _Watched]]:
@@ -169,7 +173,8 @@ class ExitWatcher:
         return ready + [entry for entry in dead_strangers if entry[1].died_at <= overdue_since and entry not in ready]
 
     def _ready_within(self, timeout_s: float | None) -> list[tuple[int, _Watched]]:
-        assert self._epoll is not None
+        if self._epoll is None:
+            return []
         return [(fd, self._watched[fd]) for fd, _ in self._epoll.poll(timeout_s) if fd in self._watched]
 
     def _look_at(self, key: int, watched: _Watched) -> Exited | None:
@@ -188,15 +193,9 @@ class ExitWatcher:
             return None
         del self._watched[key]
         succession = self._succeed(watched, status, now)
+        if self._epoll is not None and process.pidfd is not None:
+            watch_no_more(self._epoll.fileno(), process.pidfd)
         return Exited(watched.agent_id, watched.incarnation, status, watched.died_at or now, succession)
-
-    def _let_go(self, watched: _Watched) -> None:
-        _disarm(watched)
-        pidfd = watched.process.pidfd
-        if pidfd is not None:
-            if self._epoll is not None:
-                self._epoll.unregister(pidfd)
-            os.close(pidfd)
 
     def _status_of_stranger(self, watched: _Watched, now: float) -> ExitStatus | None:
         """How a process ended that is not our child, or None while that may still become known: when it is reaped."""
