@@ -6,9 +6,11 @@ line; that is reported for one that nobody holds.
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import msgspec
 
@@ -18,8 +20,12 @@ from .journal_files import LOCK, REPAIR_COPY, quarantined, segments, snapshots
 from .journal_recovery import Found, find
 from .progress import Progress, untold
 
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
 Health = Literal["sound", "torn", "damaged", "too new", "unreadable"]
 
+_READ_BYTES = 1 << 20
 _ATTEMPTS = 3  # a server may remove what it has compacted between our listing and our reading
 
 _ADVICE: dict[Health, str | None] = {
@@ -72,18 +78,42 @@ def size_of(directory: Path) -> int:
 
 
 def inspect(storage: Path, *, progress: Progress = untold) -> tuple[JournalReport, ...]:
-    """Read and check every journal of a storage directory. progress: told after each."""
+    """Read and check every journal of a storage directory. progress: told what was read, of what there is."""
     journals = journals_in(storage)
-    sizes = [size_of(directory) for directory in journals]
-    reports = []
-    for at, directory in enumerate(journals):
-        progress(sum(sizes[:at]), sum(sizes))
-        reports.append(inspect_journal(directory))
-    progress(sum(sizes), sum(sizes))
-    return tuple(reports)
+    fs = _CountingFs(sum(size_of(directory) for directory in journals), progress)
+    reports = tuple(inspect_journal(directory, fs=fs) for directory in journals)
+    progress(fs.total, fs.total)
+    return reports
 
 
-def inspect_journal(directory: Path) -> JournalReport:
+class _CountingFs(RealFs):
+    """Tells how much of the files was read. total: bytes; what is read twice counts no further than that."""
+
+    def __init__(self, total: int, progress: Progress) -> None:
+        self.total = total
+        self._done = 0
+        self._progress = progress
+
+    def reader(self, path: Path) -> BinaryIO:
+        return io.BufferedReader(_CountedFile(path, self._add), _READ_BYTES)
+
+    def _add(self, size: int) -> None:
+        self._done = min(self._done + size, self.total)
+        self._progress(self._done, self.total)
+
+
+class _CountedFile(io.FileIO):
+    def __init__(self, path: Path, was_read: Callable[[int], object]) -> None:
+        super().__init__(path)
+        self._was_read = was_read
+
+    def readinto(self, buffer: Buffer) -> int | None:
+        size = super().readinto(buffer)
+        self._was_read(size or 0)
+        return size
+
+
+def inspect_journal(directory: Path, *, fs: RealFs | None = None) -> JournalReport:
     """Read and check every record of one journal."""
     health: Health = "sound"
     problem: str | None = None
@@ -92,7 +122,7 @@ def inspect_journal(directory: Path) -> JournalReport:
     lock: Lock | None = None
     try:
         lock, in_use_by = _hold(directory)
-        found = _find(directory)
+        found = _find(fs or RealFs(), directory)
         if found.damage is not None and in_use_by is None:
             health, problem = "torn", str(found.damage)
     except StorageDamaged as error:
@@ -129,10 +159,10 @@ def _hold(directory: Path) -> tuple[Lock | None, str | None]:
         return None, str(error.details["pid"]) or "unknown"
 
 
-def _find(directory: Path) -> Found:
+def _find(fs: RealFs, directory: Path) -> Found:
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            return find(RealFs(), directory)
+            return find(fs, directory)
         except (FileNotFoundError, StorageDamaged):
             # Also damage: a list of files from before a compaction and contents from after it do not fit together.
             if attempt == _ATTEMPTS:

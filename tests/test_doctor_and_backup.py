@@ -218,6 +218,7 @@ class TestProgress:
         back_up(storage, file, now=utc_now(), progress=lambda *so_far: told["copy"].append(so_far))
         restore(file, tmp_path / "restored", progress=lambda *so_far: told["back"].append(so_far))
         inspect(storage, progress=lambda *so_far: told["check"].append(so_far))
+        assert len(told["check"]) > len(list(storage.rglob("*.jsonl")))
         for of in told.values():
             assert of == sorted(of)
             assert len({total for _, total in of}) == 1
