@@ -11,8 +11,8 @@ import msgspec
 
 from sidecar.actors.asking import ask
 from sidecar.actors.guardian import Guardian, Handle
-from sidecar.actors.owner import Owner
 from sidecar.actors.messages import FindResults, GetResult, PublishEvent, StoreResult
+from sidecar.actors.owner import Owner
 from sidecar.actors.replies import Published, Stored
 from sidecar.actors.result_store import ResultOptions, ResultStore
 from sidecar.actors.timers import Timers
