@@ -135,7 +135,12 @@ class Prepared:
         pid = self._quick.start() if self._quick is not None else None
         if pid is None:
             pid = self._start_the_long_way()
-        pidfd = os.pidfd_open(pid) if HAS_PIDFD else None
+        try:
+            pidfd = os.pidfd_open(pid) if HAS_PIDFD else None
+        except OSError as error:  # no descriptor is left; what could not be seen to end must not run
+            os.killpg(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise SpawnFailed(f"{self._launch.argv[0]} cannot be watched: {error.strerror}") from error
         _as_if_never_raised(pid)
         # The process may have ended already, or the kernel may have no such file.
         eager.write_small(f"/proc/{pid}/oom_score_adj", _OOM_SCORE_ADJ)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from sidecar.http.access.minting import mint_operator_token
@@ -163,6 +164,26 @@ def test_a_command_is_found_by_the_path_it_will_have(tmp_path: Path) -> None:
     with started(tmp_path, launch(tmp_path, "second/mine")):
         pass
     assert (tmp_path / "out").read_text().split() == ["second"] * 3
+
+
+def test_what_cannot_be_watched_for_want_of_descriptors_does_not_run(tmp_path: Path) -> None:
+    logs = LogFiles(tmp_path / "out", tmp_path / "err")
+    prepared = Prepared(launch(tmp_path, "sleep", "600"), logs)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
+    taken: list[int] = []
+    while not taken or taken[-1] < highest:
+        taken.append(os.open(os.devnull, os.O_RDONLY))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (taken[-1] + 1, before[1]))
+    try:
+        with pytest.raises(SpawnFailed, match="cannot be watched: Too many open files"):
+            prepared.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        logs.close()
+        for descriptor in taken:
+            os.close(descriptor)
+    assert not [child for child in psutil.Process().children() if child.name() == "sleep"]
 
 
 def test_the_quick_way_is_taken_where_it_can_be(tmp_path: Path) -> None:
