@@ -125,7 +125,7 @@ def spawn_over_http(port: int, token: str, count: int) -> None:
     """Each of the clients asks for one agent after the other. Raw sockets: what is measured is the sidecar."""
     numbers = iter(range(count))
     with select.epoll() as ready:
-        clients = {client.sock.fileno(): client for client in (Connection(port) for _ in range(CLIENTS))}
+        clients = {client.sock.fileno(): client for client in (Connection(port) for _ in range(min(CLIENTS, count)))}
         for fd, client in clients.items():
             ready.register(fd, select.EPOLLIN)
             client.ask(_spawn_request(port, token, next(numbers)))
