@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,9 @@ def test_of_a_large_project_only_files_that_may_fit_are_read(tmp_path: Path, mon
         return real(root, path, max_bytes)
 
     monkeypatch.setattr(Root, "read", noted)
-    sent = Builds(tmp_path).files(query="part", max_bytes=65_536)
+    builds = Builds(tmp_path)
+    with closing(builds.index):  # it was told of the project, and has a process
+        sent = builds.files(query="part", max_bytes=65_536)
     assert len(sent) > 40
     assert len([path for path in read if path.startswith("src/")]) <= len(sent) + 3
 

@@ -13,6 +13,7 @@ _MINIFIED_LINE = 5000  # longer lines are written by programs, for programs
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _CONTROL = re.compile(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f]")
 _BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
+_BOM_STARTS = {bom[:1] for bom, _ in _BOMS}
 
 
 class Unsent(NamedTuple):
@@ -63,7 +64,7 @@ def lines_of(text: str) -> list[str]:
 
 
 def _decode(data: bytes) -> tuple[str, str] | None:
-    for bom, encoding in _BOMS:
+    for bom, encoding in _BOMS if data[:1] in _BOM_STARTS else ():
         if data.startswith(bom):
             try:
                 return data[0 if encoding == "utf-8-sig" else 2 :].decode(encoding), encoding

@@ -31,36 +31,37 @@ def choose(order: Order, root: str, snapshot: Snapshot, audience: Audience, inde
     ranked, state = _ranked(order, root, snapshot, index)
     best = max((one.score for one in ranked), default=0.0) or 1.0
     least = best * _POINTED_AT if state == "ready" else max(best * _POINTED_AT, _POINTED_AT_BY_NAME)
-    chosen = {
-        one.path: Chosen(one.path, one.score / best * audience.prior(one.path), False, one.why)
-        for one in ranked
-        if one.path in sizes and (audience.belongs(one.path) or (one.score >= least and _is_pointed_at(one, order)))
-    }
-    best_first = sorted(chosen.values(), key=lambda one: (-one.score, one.path.count("/"), one.path))
-    best_first += _rest(chosen, snapshot, audience)
-    front = {one.path for one in named}
-    return Selection(named + [one for one in best_first if one.path not in front], state)
-
-
-def _is_pointed_at(one: Ranked, order: Order) -> bool:
-    """Whether a task speaks for the file; that it was committed lately says nothing of what the agent should do."""
-    return one.why in ("earlier results", "uncommitted") or (bool(order.query) and one.why != "recent")
-
-
-def _rest(chosen: dict[str, Chosen], snapshot: Snapshot, audience: Audience) -> list[Chosen]:
-    """Below everything that the task points at: the rest of what belongs to the agent, lately touched first."""
-    floor = min((one.score for one in chosen.values()), default=1.0) / 2
     own = snapshot.once(("own", audience), lambda: _own_files(snapshot, audience))
-    return [Chosen(path, floor * worth, False, "of the agent's kind") for path, worth in own if path not in chosen]
+    scores = {
+        path: (score / best * audience.prior(path), why)
+        for path, score, why in ranked
+        if path in sizes and (path in own or (score >= least and _is_pointed_at(why, order)))
+    }
+    keys = sorted([(-score, path.count("/"), path) for path, (score, _) in scores.items()])
+    best_first = [Chosen(path, -score, False, scores[path][1]) for score, _, path in keys]
+    # Below everything that the task points at: the rest of what belongs to the agent, lately touched first.
+    floor = (best_first[-1].score if best_first else 1.0) / 2
+    best_first += [
+        Chosen(path, floor * worth, False, "of the agent's kind") for path, worth in own.items() if path not in scores
+    ]
+    if named:
+        front = {one.path for one in named}
+        best_first = [one for one in best_first if one.path not in front]
+    return Selection(named + best_first, state)
 
 
-def _own_files(snapshot: Snapshot, audience: Audience) -> list[tuple[str, float]]:
+def _is_pointed_at(why: str, order: Order) -> bool:
+    """Whether a task speaks for the file; that it was committed lately says nothing of what the agent should do."""
+    return why in ("earlier results", "uncommitted") or (bool(order.query) and why != "recent")
+
+
+def _own_files(snapshot: Snapshot, audience: Audience) -> dict[str, float]:
     """Every file of the agent's kind and what it is worth without a task, 0 to 1, best first."""
     own = [path for path in snapshot.sizes if audience.belongs(path)]
     scores = by_path(own, "", touched=snapshot.touched, dirty=(), seeds=())
     top = max(scores.values(), default=0.0) + 0.01
     worth = {path: (score + 0.01) / top * min(1.0, audience.prior(path)) for path, score in scores.items()}
-    return [(path, worth[path]) for path in ordered(worth)]
+    return {path: worth[path] for path in ordered(worth)}
 
 
 def _ranked(order: Order, root: str, snapshot: Snapshot, index: Index) -> tuple[list[Ranked], str]:
@@ -73,7 +74,8 @@ def _ranked(order: Order, root: str, snapshot: Snapshot, index: Index) -> tuple[
         return [Ranked(*one) for one in found.files], "ready"
     scores = by_path(snapshot.sizes, query, touched=snapshot.touched, dirty=dirty, seeds=seeds)
     state = "warming" if found is not None or index.is_starting else "unavailable"
-    return [Ranked(path, scores[path], "path") for path in ordered(scores) if scores[path] > 0], state
+    said = {path: score for path, score in scores.items() if score > 0}
+    return [Ranked(path, said[path], "path") for path in ordered(said)], state
 
 
 def anything(snapshot: Snapshot) -> list[Chosen]:
