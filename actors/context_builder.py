@@ -50,13 +50,14 @@ class _Asked(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Ready(Fact):
-    """A pool thread has built a context, or could not."""
+    """A pool thread has built a context, or could not. body: None also where the one who asked has it already."""
 
     key: _Key
     asked: _Asked
     later: Later[ContextBundle]
     built: Built | None
     was_kept: bool
+    body: bytes | None = None
     error: BaseException | None = None
 
 
@@ -154,12 +155,16 @@ class ContextBuilder(Owner):
                 return
             try:
                 built, was_kept = workshop.build(request, wish, project, kept)
-                fact = _Ready(key, asked, later, built, was_kept)
+                if request.if_none_match is not None and _names(request.if_none_match, built.etag):
+                    body = None
+                else:  # here, since to copy ten megabytes would keep the actor for milliseconds
+                    body = workshop.finish(built, cache_hit=was_kept, at=utc_now())
+                fact = _Ready(key, asked, later, built, was_kept, body)
             except SidecarError as error:
-                fact = _Ready(key, asked, later, None, False, error)
+                fact = _Ready(key, asked, later, None, False, error=error)
             except Exception as error:
                 log.exception("context not built project=%s issue=%s", request.project_id, request.issue_id)
-                fact = _Ready(key, asked, later, None, False, error)
+                fact = _Ready(key, asked, later, None, False, error=error)
             me.tell(fact)
 
         self._pool.submit(work)
@@ -183,14 +188,11 @@ class ContextBuilder(Owner):
         self._cache.count(hit=fact.was_kept)
         if not fact.was_kept:
             self._cache.put(fact.key, fact.built)
-        if_none_match = fact.asked.request.if_none_match
-        if if_none_match is not None and _names(if_none_match, fact.built.etag):
+        if fact.body is None:
             self._note(fact, "unchanged")
-            fact.later.answer(ContextBundle(None, fact.built.etag, cache_hit=fact.was_kept))
-            return
-        body = self._opened().finish(fact.built, cache_hit=fact.was_kept, at=utc_now())
-        self._note(fact, "sent", size_bytes=len(body))
-        fact.later.answer(ContextBundle(body, fact.built.etag, cache_hit=fact.was_kept))
+        else:
+            self._note(fact, "sent", size_bytes=len(fact.body))
+        fact.later.answer(ContextBundle(fact.body, fact.built.etag, cache_hit=fact.was_kept))
 
     def _note(self, fact: _Ready, outcome: str, *, size_bytes: int = 0) -> None:
         request, at, began = fact.asked

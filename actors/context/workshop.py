@@ -31,7 +31,7 @@ class Wish(NamedTuple):
 
 
 class Workshop:
-    """`build` is called in a thread that may wait; the rest in the actor's. fragments_bytes: how much is kept of what
+    """`build` and `finish` are called in a thread that may take its time. fragments_bytes: how much is kept of what
     files gave."""
 
     def __init__(self, options: ContextOptions, outside: Outside, profiles: Profiles, *, fragments_bytes: int) -> None:
