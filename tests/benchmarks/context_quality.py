@@ -90,7 +90,10 @@ def _judge_repository(tree: Path, entry: Mapping[str, Any], every: int) -> Itera
         texts.update(snapshot)
         order = _order(f"{entry['language']}-specialist", item["query"], 1 << 20)
         audience = audience_of(order.agent_type, order.agent_class, snapshot.languages)
-        chosen = [one.path for one in choose(order, str(tree), snapshot, audience, index).files]
+        selection = choose(order, str(tree), snapshot, audience, index)
+        while selection.index_state != "ready":  # a busy machine should not count for the names alone
+            selection = choose(order, str(tree), snapshot, audience, index)
+        chosen = [one.path for one in selection.files]
         bm25 = texts.ranked(item["query"])
         own = [path for path in sorted(snapshot.sizes) if path in texts.files]
         scores = {
