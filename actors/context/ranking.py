@@ -11,6 +11,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import log
+from sys import intern
 from typing import NamedTuple
 
 from .kinds import Role, role_of
@@ -78,7 +79,8 @@ class Corpus:
         if path not in self.paths:
             self.paths.put(path, dict.fromkeys(path_terms(path), 1))
             self._names[path] = _name_of(path)
-        self._defined[path] = names = tuple({name.lower() for name in defined})
+        # Interned: many files define what others do, and a copy of each name for each file was a quarter of the memory.
+        self._defined[path] = names = tuple({intern(name.lower()) for name in defined})
         for name in names:
             self._defining.setdefault(name, set()).add(path)
         self._sizes[path] = size
