@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 BUILD_THREADS = 4  # builds of one project take turns; more threads would only share one interpreter
 MIN_BYTES = 8 * 1024  # below that the sections alone do not fit
 MAX_QUERY_NOTED = 500  # characters, of what a request for a context is remembered by
-WARM_UP_AFTER_S = 3.0  # by then a fleet that is started with the sidecar runs
+WARM_UP_AFTER_S = 10.0  # by then a fleet that is started with the sidecar runs
 
 _Key = tuple[object, ...]
 
