@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -195,3 +196,51 @@ def test_names_that_are_not_utf8_are_counted_not_sent(tmp_path: Path) -> None:
     answer = Builds(root).answer()
     assert [file["path"] for file in answer["context"]["relevant_files"]] == ["a.py"]
     assert "1 file names are not UTF-8 and are left out" in answer["warnings"]
+
+
+def test_a_first_context_asks_git_four_times_and_once_more_for_what_is_not_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a project that another process indexes; a small one is indexed here, and asks for its past commits."""
+    root = repository(tmp_path, {f"part_{n}.py": "a = 1\n" for n in range(160)})
+    asked: list[str] = []
+    real = GitDoor._execute
+
+    def noted(door: GitDoor, *words: str) -> bytes:
+        asked.append(next(word for word in words if word in ("config", "status", "log", "ls-files", "diff")))
+        return real(door, *words)
+
+    monkeypatch.setattr(GitDoor, "_execute", noted)
+    for files, expected in (
+        ({}, ["config", "log", "ls-files", "status"]),
+        ({"part_1.py": "a = 2\n", "new.py": "new = 1\n"}, ["config", "diff", "log", "ls-files", "status"]),
+    ):
+        asked.clear()
+        write(root, files)
+        builds = Builds(root)
+        with closing(builds.index):
+            builds.answer()
+        assert sorted(asked) == expected
+
+
+def test_lines_are_counted_however_many_files_differ(tmp_path: Path) -> None:
+    names = [f"part {n}.py" for n in range(130)]  # more than are named on a command line
+    root = repository(tmp_path, dict.fromkeys(names, "1\n"))
+    for count in (3, 130):
+        write(root, dict.fromkeys(names[:count], "1\n2\n"))
+        changes = context_of(root, "chief-architect")["git_context"]["uncommitted_changes"]
+        assert [(one["path"], one["diff"]) for one in changes] == [(name, "+1 -0") for name in sorted(names[:count])]
+
+
+def test_sizes_are_those_of_now(tmp_path: Path) -> None:
+    root = repository(tmp_path, {"a.py": "a = 1\n", "b.py": "b = 1\n"})
+    builds = Builds(root)
+
+    def total() -> int:
+        return int(builds.answer()["context"]["project_structure"]["total_size_bytes"])
+
+    assert total() == 12
+    write(root, {"a.py": "a = 1\n" * 10, "new.py": "1\n"})
+    assert total() == 60 + 6 + 2
+    (root / "b.py").unlink()
+    assert total() == 60 + 2
