@@ -203,6 +203,7 @@ class TestWhatMoves:
         )
 
     def test_acts_on_record(self, sidecar: Any) -> None:
+        sidecar.sidecar.server.auditor.written(timeout_s=5)  # that it was started
         moved = Moves(sidecar)
         sidecar.operator.delete("/api/cache/all")
         sidecar.sidecar.server.auditor.written(timeout_s=5)
