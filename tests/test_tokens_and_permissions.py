@@ -223,6 +223,41 @@ def test_within_the_grace_only_an_agent_that_is_supervised_refreshes(sidecar: An
         assert outcome(spawned.post("/api/auth/refresh")) == (401, "AUTH_002")
 
 
+class TestAHeadThatComesAgain:
+    """Publishes and waits whose head came before are not parsed again; who may still ask is looked at each time."""
+
+    def published(self, client: Any, **more: Any) -> list[tuple[int, str]]:
+        body = {"data": {}}
+        return [outcome(client.post("/api/events/news", json=body, **more)) for _ in range(3)]
+
+    def test_its_token_still_expires(self, sidecar: Any) -> None:
+        with freeze_time(tick=True) as clock:
+            agent = sidecar.agent()
+            assert self.published(agent) == [(202, "")] * 3
+            clock.tick(3601)
+            assert self.published(agent) == [(401, "AUTH_002")] * 3
+
+    def test_its_token_may_be_revoked(self, sidecar: Any) -> None:
+        with freeze_time(tick=True) as clock:
+            old = sidecar.client(sidecar.token())
+            assert self.published(old) == [(202, "")] * 3
+            assert old.post("/api/auth/refresh").status_code == 200
+            clock.tick(61)
+            assert self.published(old) == [(401, "AUTH_001")] * 3
+
+    def test_the_host_it_is_for_is_still_ours_alone(self, sidecar: Any) -> None:
+        assert self.published(sidecar.agent(), headers={"Host": "elsewhere"}) == [(403, "AUTH_003")] * 3
+
+    def test_what_is_open_to_everyone_stays_so_with_any_token(self, sidecar: Any) -> None:
+        stranger = sidecar.client("no token of ours")
+        assert [stranger.get("/health").status_code for _ in range(3)] == [200] * 3
+
+    def test_a_refused_one_is_refused_again(self, sidecar: Any) -> None:
+        agent = sidecar.agent("poet")
+        answers = [agent.post("/api/events/news", json={"topic": "architecture", "data": {}}) for _ in range(3)]
+        assert [outcome(answer) for answer in answers] == [(403, "AUTH_003")] * 3
+
+
 class TestTheTokenCache:
     key = TokenKey(b"k" * 32)
 

@@ -1,8 +1,8 @@
 """Waitress's parser, with a limit for each route's bodies, and a memory for heads that come again and again.
 
 An agent that polls sends the same head each time, to the byte. To parse it takes a fifth of what a publish costs, so
-what came out of it is remembered by its bytes; whatever is not remembered, Waitress parses, and what it refuses is
-never remembered.
+what came out of it the second time is remembered by its bytes. What is not remembered, Waitress parses; what it refuses
+is never remembered.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ Quick = Callable[[dict[str, Any]], Reply | None]
 FindQuick = Callable[[str, str], Quick | None]
 
 REMEMBERED_HEADS = 1024  # about 4 KiB each
+SEEN_HEADS = 16_384  # 100 bytes each
 MAX_REMEMBERED_BYTES = 4096
 MAX_QUICK_BODY_BYTES = 32 << 10  # about 0.2 ms to decode; more of it would hold up others
 _END_OF_HEAD = b"\r\n\r\n"
@@ -56,6 +57,7 @@ class Heads:
         self._limit_of = limit_of
         self._find_quick = find_quick
         self._known: dict[bytes, Head] = {}
+        self._seen: dict[int, None] = {}  # hashes of heads that came once
         self._adjusted: dict[int, Any] = {}  # by limit; a copy for each request would cost more than the check
 
     def get(self, head: bytes) -> Head | None:
@@ -71,11 +73,26 @@ class Heads:
         parser.adj = self._adjusted[limit]
         parser.quick = self._find_quick(parser.command, parser.path)
         is_plain = not parser.chunked and not parser.expect_continue and parser.content_length <= limit
-        if is_plain and head.endswith(_END_OF_HEAD) and len(head) <= MAX_REMEMBERED_BYTES:
-            while len(self._known) >= REMEMBERED_HEADS:
-                del self._known[next(iter(self._known))]
+        if is_plain and head.endswith(_END_OF_HEAD) and len(head) <= MAX_REMEMBERED_BYTES and self._came_before(head):
+            _make_room(self._known, REMEMBERED_HEADS)
             fields = {name: value for name, value in vars(parser).items() if name not in _OF_ONE_REQUEST}
             parser.head = self._known[head] = Head(fields)
+
+    def _came_before(self, head: bytes) -> bool:
+        """Many heads come but once, such as those that acknowledge: they must not push out the ones that do not."""
+        known_as = hash(head)
+        if known_as in self._seen:
+            del self._seen[known_as]
+            return True
+        _make_room(self._seen, SEEN_HEADS)
+        self._seen[known_as] = None
+        return False
+
+
+def _make_room(kept: dict[Any, Any], most: int) -> None:
+    """Forget the oldest where `most` are kept already."""
+    while len(kept) >= most:
+        del kept[next(iter(kept))]
 
 
 _OF_ONE_REQUEST = frozenset({"header_plus", "body_rcv", "completed", "headers_finished", "body_bytes_received"})
