@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from sidecar.actors.context import lexicon as lexicon_module
 from sidecar.actors.context.definitions import definitions_of, names_defined
 from sidecar.actors.context.facts import Unsent, raw_text
 from sidecar.actors.context.lexicon import Lexicon
@@ -77,6 +78,17 @@ def test_names_find_what_their_terms_would(puts: list[tuple[int, str]], query: s
         by_name.remove("0")
         by_term.remove("0")
     assert by_name.scores(asked) == by_term.scores(asked)
+
+
+def test_names_that_stand_nowhere_are_forgotten_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lexicon_module, "_SWEEP_AT", 50)
+    lexicon = Lexicon(terms_of=terms_of_run)
+    for n in range(500):
+        lexicon.put("a", {f"name_{n}": 1, "stays": 1, "_": 1})
+        assert set(lexicon.scores({"stay": 1.0, f"name{n}": 1.0})) == {"a"}
+        assert lexicon.scores({f"name{n - 1}": 1.0}) == {}
+    assert len(lexicon._postings) < 120
+    assert len(lexicon._names["name"]) < 120
 
 
 def test_a_name_counts_as_often_as_it_can_be_told() -> None:

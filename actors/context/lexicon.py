@@ -16,6 +16,7 @@ from typing import NamedTuple
 _K1 = 1.2
 _B = 0.75
 _TIMES_BITS = 12  # an entry is the document's number and, below it, how often the name stands there
+_SWEEP_AT = 20_000  # names that stand nowhere
 _MOST_TIMES = (1 << _TIMES_BITS) - 1
 
 
@@ -57,6 +58,7 @@ class Lexicon:
         self._norms: list[float] | None = None
         self._postings: dict[str, _Posting] = {}
         self._names: dict[str, list[str]] = {}  # term -> the names that have it
+        self._idle = 0  # names that stand nowhere: of files that are gone, or are just being replaced
         self._merged: dict[str, _Merged] = {}  # of terms that were asked for
 
     def __len__(self) -> int:
@@ -86,7 +88,10 @@ class Lexicon:
                 continue
             length += width * times
             entry = first | (times if times < _MOST_TIMES else _MOST_TIMES)
-            if entries and entries[-1] > entry:
+            if not entries:
+                self._idle -= 1
+                entries.append(entry)
+            elif entries[-1] > entry:
                 insort(entries, entry)
             else:
                 entries.append(entry)
@@ -104,6 +109,7 @@ class Lexicon:
         posting = self._postings[name] = _Posting(name, len(terms), array("I"))
         for term in terms:
             self._names.setdefault(term, []).append(name)
+        self._idle += bool(terms)
         return posting
 
     def remove(self, key: str) -> None:
@@ -114,18 +120,23 @@ class Lexicon:
         held = self._held.pop(key)
         for _, _, entries in held:
             del entries[bisect_left(entries, number << _TIMES_BITS)]
+            self._idle += not entries
         self._forget_merged(held)
-        for name, _, entries in held:
-            if not entries:
-                del self._postings[name]
-                for term in self._terms_of(name):
-                    self._names[term].remove(name)
-                    if not self._names[term]:
-                        del self._names[term]
         self._keys[number] = None
         self._total -= self._lengths[number]
         self._lengths[number] = 0
         self._free.append(number)
+        if self._idle > max(_SWEEP_AT, len(self._postings) // 2):
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Forget names that stand nowhere any more. To look for each as it goes would take thousands of steps."""
+        self._postings = {name: posting for name, posting in self._postings.items() if posting.entries}
+        self._names = {}
+        for name in self._postings:
+            for term in self._terms_of(name):
+                self._names.setdefault(term, []).append(name)
+        self._idle = 0
 
     def _forget_merged(self, held: list[_Posting]) -> None:
         if self._merged:
