@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
+from contextlib import contextmanager
 from enum import Enum, auto
 from typing import Generic, Protocol, TypeVar
 
@@ -151,6 +152,37 @@ class Later(Generic[R]):
             act(self)
         except Exception:
             log.exception("callback of an answer failed act=%r", act)
+
+
+class _Together(threading.local):
+    acts: dict[Callable[[], object], None] | None = None
+
+
+_together = _Together()
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Answers that this thread gives within: whatever they make it do `once_together` is done once, at the end.
+
+    Without it, the first answer of many wakes the thread that sends them, and the two take turns from then on, answer
+    by answer.
+    """
+    acts = _together.acts = {}
+    try:
+        yield
+    finally:
+        _together.acts = None
+        for act in acts:
+            act()
+
+
+def once_together(act: Callable[[], object]) -> None:
+    """Do it at the end of what this thread does `together`, and now if that is nothing."""
+    if _together.acts is None:
+        act()
+    else:
+        _together.acts[act] = None
 
 
 class Recipient(Protocol):

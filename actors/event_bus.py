@@ -27,7 +27,7 @@ from ..state.mailbox import Mailbox, MailboxKey
 from ..state.mailboxes import Mailboxes, SubscribedAgent
 from ..state.models import AgentId, Event, EventId
 from ..state.topics import standard_topic
-from .asking import Fact, Later, Recipient
+from .asking import Fact, Later, Recipient, together
 from .event_counter import EventCounter
 from .event_reading import list_events
 from .messages import (
@@ -47,7 +47,7 @@ from .messages import (
     TellTriggered,
 )
 from .owner import Owner
-from .replies import AnswerId, EventNumbers, MailboxStatus, Published
+from .replies import AnswerId, EventBatch, EventNumbers, MailboxStatus, Published
 from .timers import Timers
 from .waiters import Waiter
 from .waiting_room import WaitingRoom
@@ -295,14 +295,19 @@ class EventBus(Owner):
         """A mailbox's move is written before the answer that moves it leaves."""
         answers = self._room.answers()
         self._mailboxes.commit()
-        for waiter, batch in answers:
-            self._counter.delivered(waiter.request.project_id, len(batch.deliveries))
-            if batch.answer is not None:
-                lost = AnswerSettled(answer=batch.answer, taken=False)
-                # The client may go away between the look at the log and this line: nobody else would tell.
-                waiter.later.unclaimed = partial(self._settle, lost)
-            waiter.later.answer(batch)
-        self._acknowledge()
+        if answers or self._acknowledged:
+            with together():
+                for waiter, batch in answers:
+                    self._answer_waiter(waiter, batch)
+                self._acknowledge()
+
+    def _answer_waiter(self, waiter: Waiter, batch: EventBatch) -> None:
+        self._counter.delivered(waiter.request.project_id, len(batch.deliveries))
+        if batch.answer is not None:
+            lost = AnswerSettled(answer=batch.answer, taken=False)
+            # The client may go away between the look at the log and this line: nobody else would tell.
+            waiter.later.unclaimed = partial(self._settle, lost)
+        waiter.later.answer(batch)
 
     def _settle(self, fact: AnswerSettled) -> None:
         mailbox = self._mailboxes.get(fact.answer.mailbox)

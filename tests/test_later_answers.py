@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.actors.asking import Later
+from sidecar.actors.asking import Later, once_together, together
 from sidecar.state.errors import NotFound
 
 WITHIN_S = 5.0
@@ -108,3 +108,42 @@ def test_of_an_answer_and_a_cancellation_in_the_same_moment_one_wins() -> None:
         thread.join(WITHIN_S)
         assert cancelled == [not given]
         assert unclaimed == ([] if given else [True])
+
+
+class TestAnswersGivenTogether:
+    def test_what_they_make_one_do_is_done_once_and_at_the_end(self) -> None:
+        done: list[str] = []
+
+        def rouse() -> None:
+            done.append("roused")
+
+        def woken(later: Later[int]) -> None:
+            done.append(f"answer {later.result()}")
+            once_together(rouse)
+
+        laters = [Later[int]() for _ in range(3)]
+        with together():
+            for number, later in enumerate(laters):
+                later.add_done_callback(woken)
+                later.answer(number)
+        assert done == ["answer 0", "answer 1", "answer 2", "roused"]
+
+    def test_one_given_alone_does_it_at_once(self) -> None:
+        done: list[str] = []
+        once_together(lambda: done.append("roused"))
+        assert done == ["roused"]
+
+    def test_it_is_done_even_if_the_giving_fails(self) -> None:
+        done: list[str] = []
+        with pytest.raises(ZeroDivisionError), together():
+            once_together(lambda: done.append("roused"))
+            raise ZeroDivisionError
+        assert done == ["roused"]
+
+    def test_other_threads_do_not_wait_for_it(self) -> None:
+        done = threading.Event()
+        with together():
+            thread = threading.Thread(target=once_together, args=(done.set,))
+            thread.start()
+            thread.join(WITHIN_S)
+            assert done.is_set()

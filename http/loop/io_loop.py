@@ -23,6 +23,7 @@ from waitress.adjustments import Adjustments
 from waitress.server import TcpWSGIServer
 from waitress.task import ThreadedTaskDispatcher
 
+from ...actors.asking import once_together
 from .connection import STREAMING, WAITING, Connection
 from .deadlines import Deadlines, monotonic_s
 from .parking import Headers, Parked
@@ -109,7 +110,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     def wake(self, parked: Parked) -> None:
         """Have a parked request answered, a slice of all that are due at a time."""
         self._wakes.append(parked)
-        self._rouse()
+        once_together(self._rouse)
 
     def _rouse(self) -> None:
         if self._is_asleep:
