@@ -135,9 +135,14 @@ class TestAnswersGivenTogether:
 
     def test_it_is_done_even_if_the_giving_fails(self) -> None:
         done: list[str] = []
-        with pytest.raises(ZeroDivisionError), together():
-            once_together(lambda: done.append("roused"))
-            raise ZeroDivisionError
+
+        def fail() -> None:
+            with together():
+                once_together(lambda: done.append("roused"))
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            fail()
         assert done == ["roused"]
 
     def test_other_threads_do_not_wait_for_it(self) -> None:
