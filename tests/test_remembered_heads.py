@@ -20,8 +20,8 @@ SAME_AS_WAITRESS = (
 )
 
 
-def new_parser() -> type[RequestParser]:
-    return parser_of(lambda method, path: LIMIT, lambda method, path: None)
+def new_parser(limit: int = LIMIT) -> type[RequestParser]:
+    return parser_of(lambda method, path: limit, lambda method, path: None)
 
 
 def head(*, path: str = "/a?b=c", body: int = 0, more: tuple[str, ...] = ()) -> bytes:
@@ -83,7 +83,7 @@ def test_a_remembered_head_reads_as_waitress_reads_it(
 ) -> None:
     adjustments = Adjustments()
     data = head(path=path, body=body, more=tuple(more)) + b"b" * body
-    parser_class = new_parser()
+    parser_class = new_parser(adjustments.max_request_body_size)
     for _ in range(2):
         fed(parser_class(adjustments), [data])  # from now on it is known, if it is one to be remembered
     pieces = cut(data + rest, places)
