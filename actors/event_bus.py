@@ -130,6 +130,7 @@ class EventBus(Owner):
         self._counter = EventCounter()
         self._tick_at: float | None = None
         self._is_draining = False
+        self._gone = self._tell_gone  # one for all who wait
 
     def on_start(self) -> None:
         self._keep_house()
@@ -282,12 +283,12 @@ class EventBus(Owner):
 
     # Waiting
 
+    def _tell_gone(self, number: int) -> None:
+        self.me.tell(_WaiterGone(number))
+
     def _await(self, request: AwaitEvents) -> Later[Any]:
-        me = self.me
         later = self.later()
-        self._room.enter(
-            request, later, gone=lambda number: me.tell(_WaiterGone(number)), may_wait=not self._is_draining
-        )
+        self._room.enter(request, later, gone=self._gone, may_wait=not self._is_draining)
         self._arm()
         return later
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from ..state.event_filter import EventFilter
 from ..state.mailbox import Mailbox, MailboxKey
@@ -17,9 +17,12 @@ _EVERY_TYPE = ""  # no event type is empty
 
 
 class Waiter:
-    """One request that waits. mailbox None: it reads from `place` on and leaves no trace."""
+    """One request that waits. mailbox None: it reads from `place` on and leaves no trace.
 
-    __slots__ = ("deadline", "event_filter", "is_superseded", "later", "mailbox", "number", "place", "request")
+    gone: called with its number when its client has gone away.
+    """
+
+    __slots__ = ("deadline", "event_filter", "gone", "is_superseded", "later", "mailbox", "number", "place", "request")
 
     def __init__(
         self,
@@ -39,6 +42,11 @@ class Waiter:
         self.deadline = deadline
         self.later = later
         self.is_superseded = False
+        self.gone: Callable[[int], None] | None = None
+
+    def ended(self, later: Later[EventBatch]) -> None:
+        if self.gone is not None and later.cancelled():
+            self.gone(self.number)
 
 
 def concerns(event_types: frozenset[str] | tuple[str, ...], topics: Iterable[str], event: Event) -> bool:

@@ -102,8 +102,8 @@ class WaitingRoom:
         if batch is not None:
             self._answer(waiter, batch)
         else:
-            number = waiter.number
-            later.add_done_callback(lambda later: gone(number) if later.cancelled() else None)
+            waiter.gone = gone
+            later.add_done_callback(waiter.ended)
 
     def leave(self, number: int) -> None:
         """The client has gone; nothing will be handed to it."""

@@ -264,18 +264,29 @@ class Application:
 def answer_when(environ: Environ, exchange: Exchange, pending: Pending[Any]) -> Rendered | None:
     """Answer when an actor does: without holding a thread where the server can park a request, else by waiting."""
 
-    def render(future: Any) -> Rendered:
-        try:
-            return exchange.render(pending.settle(future))
-        except Exception as error:  # noqa: BLE001  # rendered, and logged where it is not one of ours
-            return exchange.render(error)
-
+    render = _Rendering(exchange, pending)
     park = environ.get("sidecar.park")
     if park is not None:
         park(pending.later, render=render, deadline_s=pending.deadline_s, receipt=pending.receipt)
         return None
     pending.later.wait(pending.deadline_s)
     return render(pending.later)
+
+
+class _Rendering:
+    """Makes the answer when it is known. Not a closure: ten thousand may wait for theirs."""
+
+    __slots__ = ("_exchange", "_pending")
+
+    def __init__(self, exchange: Exchange, pending: Pending[Any]) -> None:
+        self._exchange = exchange
+        self._pending = pending
+
+    def __call__(self, future: Any) -> Rendered:
+        try:
+            return self._exchange.render(self._pending.settle(future))
+        except Exception as error:  # noqa: BLE001  # rendered, and logged where it is not one of ours
+            return self._exchange.render(error)
 
 
 MAX_UNREAD_BYTES = 8 * MIB  # of a stream: a whole log that a reader catches up with, sent faster than it reads

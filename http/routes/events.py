@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from ...actors.asking import ask
+from ...actors.asking import Later, Recipient, ask
 from ...actors.messages import (
     AnswerSettled,
     AwaitEvents,
@@ -32,6 +32,7 @@ from ...state.identity import Permission
 from ...state.models import EventId, identifier
 from ...state.topics import standard_topic
 from ..access.auth import require_topic
+from ..measure.instruments import Instruments
 from ..routing import ASK_S, KIB, Answer, Call, Pending, Routes, Streaming
 from ..wire import codec as wire
 from ..wire.codec import Nothing
@@ -157,8 +158,7 @@ def _wait(
     call: Call[Any, Any], query: WaitQuery, *, event_types: frozenset[str], topics: frozenset[str]
 ) -> Pending[Any]:
     timeout_s = min(query.timeout / 1000, call.server.max_wait_s)
-    bus, instruments = call.actors.bus, call.server.instruments  # not the call: its headers would wait with it
-    later = bus.request(
+    later = call.actors.bus.request(
         AwaitEvents(
             project_id=call.project_id,
             agent_id=call.caller.agent_id,
@@ -176,16 +176,28 @@ def _wait(
         )
     )
 
-    def render(batch: EventBatch) -> Answer:
-        instruments.handed_out(batch)
+    waiting = _Waiting(call.actors.bus, call.server.instruments, later)
+    return Pending(later, waiting.render, deadline_s=timeout_s + AFTER_TIME_OUT_S, receipt=waiting.settle)
+
+
+class _Waiting:
+    """What a wait needs until it is over. Ten thousand may wait: not the call, whose headers would wait with it."""
+
+    __slots__ = ("_bus", "_instruments", "_later")
+
+    def __init__(self, bus: Recipient, instruments: Instruments, later: Later[EventBatch]) -> None:
+        self._bus = bus
+        self._instruments = instruments
+        self._later = later
+
+    def render(self, batch: EventBatch) -> Answer:
+        self._instruments.handed_out(batch)
         return Answer(200, EventsAwaited.of(batch, now=utc_now()))
 
-    def settle(taken: bool) -> None:
-        answer = later.result(timeout=0).answer
+    def settle(self, taken: bool) -> None:
+        answer = self._later.result().answer
         if answer is not None:
-            bus.tell(AnswerSettled(answer=answer, taken=taken))
-
-    return Pending(later, render, deadline_s=timeout_s + AFTER_TIME_OUT_S, receipt=settle)
+            self._bus.tell(AnswerSettled(answer=answer, taken=taken))
 
 
 @routes.add(
