@@ -148,9 +148,12 @@ def storm_ms(where: Arena, count: int) -> float:
     return (where.wait_for(len(known) + count)[-1].at - before) * 1000
 
 
-def cost(where: Arena, seconds: float) -> tuple[float, float, int]:
-    """Idle: percent of one CPU, PSS in MB and number of the supervisor's processes."""
-    time.sleep(1.0)
+def cost(where: Arena, settled_s: float, seconds: float) -> tuple[float, float, int]:
+    """Idle: percent of one CPU, PSS in MB and number of the supervisor's processes.
+
+    settled_s: how long to let them be first: what is done once after a start is not what idling costs.
+    """
+    time.sleep(settled_s)
     supervisors, _ = where.processes()
     before = sum(map(_ran_ns, supervisors))
     time.sleep(seconds)
@@ -270,7 +273,7 @@ def _spread(values: list[float]) -> str:
 
 def run(quick: bool) -> None:
     """Measure, and print a table."""
-    count, rounds, idle_s, turns = (10, 5, 2.0, 1) if quick else (100, 30, 20.0, 3)
+    count, rounds, settled_s, idle_s, turns = (10, 5, 1.0, 2.0, 1) if quick else (100, 30, 15.0, 20.0, 3)
     kinds = [kind for kind in PEERS if kind.is_here()]
     console = Console()
     missing = [kind.name for kind in PEERS if kind not in kinds]
@@ -292,7 +295,7 @@ def run(quick: bool) -> None:
                     starts[kind.name].append(cold_ms(where, where.peer(kind, count)))
                     storms[kind.name].append(storm_ms(where, count))
                     if turn == turns - 1:
-                        costs[kind.name] = cost(where, idle_s)
+                        costs[kind.name] = cost(where, settled_s, idle_s)
         for kind in kinds:
             console.print(f"what is left: {kind.name} …")
             percent, pss_mb, processes = costs[kind.name]
