@@ -56,9 +56,7 @@ class Parked:
     @classmethod
     def answered(cls, reply: Reply) -> Parked:
         """A request that did not have to wait after all."""
-        parked = cls(Later(), lambda _: reply, due=0.0)
-        parked._reply = reply
-        return parked
+        return cls(Later(), lambda _: reply, due=0.0)
 
     def woken(self, _: Later[Any]) -> None:
         """The answer is known; called in whichever thread found it."""

@@ -21,6 +21,7 @@ from waitress.utilities import RequestEntityTooLarge
 
 from ..routing import NO_BODY_BYTES, Route
 from .parking import Reply
+from .quick_routes import as_pattern
 
 LimitOf = Callable[[str, str], int]
 Quick = Callable[[dict[str, Any]], Reply | None]
@@ -171,7 +172,7 @@ def parser_of(limit_of: LimitOf, find_quick: FindQuick) -> type[RequestParser]:
 def body_limits(routes: Iterable[Route]) -> LimitOf:
     """From method and path to the most bytes a body may have; where no body is read, to NO_BODY_BYTES."""
     limits = [
-        (route.method, re.compile(re.sub(r"<\w+>", "[^/]+", route.path)), route.max_body_bytes)
+        (route.method, re.compile(as_pattern(route.path)), route.max_body_bytes)
         for route in routes
         if route.body is not None
     ]
