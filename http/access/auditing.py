@@ -1,7 +1,7 @@
 """Auditor: takes what is to go on record from any thread, and writes it in one of its own.
 
-Nobody waits for the disk because of it: a record is on the disk some twenty milliseconds after the answer, and all of them
-are before the server ends.
+Nobody waits for the disk because of it: a record is on the disk some twenty milliseconds after the answer, and all of
+them are before the server ends.
 """
 
 from __future__ import annotations
