@@ -13,6 +13,7 @@ from ..state.event_filter import compile_filter
 from ..state.event_log import EventLog, Gap, is_past_ttl
 from ..state.mailbox import Delivery
 from ..state.models import Event, EventId, event_seq
+from ..state.typed import convert
 from .messages import ListEvents
 from .replies import EventBatch, EventPage
 
@@ -80,7 +81,7 @@ def read_since(event_log: EventLog, since: str, *, strict: bool) -> Reading:
 
 def _time(text: str) -> datetime:
     try:
-        time = msgspec.convert(text, datetime)
+        time = convert(text, datetime)
     except msgspec.ValidationError:
         time = None
     if time is None or time.tzinfo is None:

@@ -13,6 +13,7 @@ from ..state.agent_registry import TRIGGERS, AgentRegistry, TriggerKnown, Trigge
 from ..state.errors import ConfigError, SidecarError
 from ..state.event_filter import EventFilter, compile_filter
 from ..state.models import IDENTIFIER, Event, EventId, event_id
+from ..state.typed import decode
 from ..supervision.fleet import Trigger
 from ..supervision.profile import Profiles
 from .messages import SpawnAgent
@@ -104,7 +105,7 @@ class _Data(msgspec.Struct):
 
 def _issue_of(event: Event) -> str | None:
     try:
-        issue_id = msgspec.json.decode(event.data, type=_Data).issue_id
+        issue_id = decode(event.data, _Data).issue_id
     except msgspec.DecodeError:
         return None
     return issue_id if issue_id is not None and IDENTIFIER.fullmatch(issue_id) else None

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 import bottle
-import msgspec
 
 from ..state.clock import utc_now
 from ..state.errors import InvalidRequest, MethodNotAllowed, NotFound, NotJson, PermissionDenied
 from ..state.identity import AgentClass, Caller, Permission
 from ..state.models import AgentId
+from ..state.typed import decoder
 from .access.auth import Authenticator, admit, class_of_caller, require, require_project
 from .access.limits import Limiter, headers_of, refuse
 from .access.sessions import session_of
@@ -33,7 +33,7 @@ from .routes import dashboard as dashboard_page
 from .routes import login as dashboard_login
 from .routes import tokens as auth_routes
 from .routes.audit import perform
-from .routing import MIB, Answer, Call, Handler, Outcome, Pending, Route, Server, Streaming, too_large
+from .routing import MIB, Answer, Call, Outcome, Pending, Route, Server, Streaming, too_large
 from .wire.codec import NOTHING, read_body, read_query
 
 log = logging.getLogger(__name__)
@@ -105,10 +105,7 @@ class Application:
         self._bottle = bottle.Bottle()
         self._bottle.default_error_handler = self._bottle_error
         self._quick = QuickRoutes(routes)
-        self._decoders: dict[Handler, msgspec.json.Decoder[Any]] = {}
         for route in routes:
-            if route.body is not None:
-                self._decoders[route.handler] = msgspec.json.Decoder(route.body)
             self._bottle.route(route.path, route.method, self._callback(route))
 
     def find_quick(self, method: str, path: str) -> Quick | None:
@@ -192,10 +189,9 @@ class Application:
     def _perform(
         self, route: Route, environ: Environ, exchange: Exchange, parts: dict[str, str], head: _Head
     ) -> Rendered | None:
-        decoder = self._decoders.get(route.handler)
         call = Call(
             caller=head.caller,
-            body=NOTHING if decoder is None else read_body(_body(environ, route), decoder),
+            body=NOTHING if route.body is None else read_body(_body(environ, route), decoder(route.body)),
             query=head.query,
             asked_project=head.asked_project,
             header=header_of(environ),

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from ..state import typed
 from ..state.errors import ConfigError
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -45,7 +46,7 @@ _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 def convert(table: Mapping[str, Any], type_: type[T], where: str) -> T:
     """Raises ConfigError naming the setting and what was expected; no setting is negative."""
     try:
-        options = msgspec.convert(table, type_)
+        options = typed.convert(table, type_)
     except msgspec.ValidationError as error:
         match = _AT.match(str(error))
         what, path = (match["what"], match["path"]) if match else (str(error), None)

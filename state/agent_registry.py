@@ -15,6 +15,7 @@ import msgspec
 
 from .journal import Durability, Journal
 from .models import AgentId, AgentSpec, AgentState, EventId, ExitCause, ProcessIdentity, event_seq
+from .typed import decoder
 
 TRIGGERS = AgentId("sidecar")  # who asks for the agents that events spawn
 
@@ -151,8 +152,6 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag
 
 Entry = AgentRecord | Revoked | Forgotten | Tally | Announcement | Announced | TriggerPlace | TriggerKnown | Instance
 
-_DECODER = msgspec.json.Decoder(Entry)
-
 
 class AgentRegistry:
     """Everything above, in memory and in the journal under `directory`. Used by one thread.
@@ -175,8 +174,9 @@ class AgentRegistry:
         self._pending: list[Entry] = []
         self._journal = Journal.open(directory, durability=Durability.OS)
         self._entries = 0
+        read = decoder(Entry).decode
         for entry in self._journal.entries():
-            self._remember(_DECODER.decode(entry.record))
+            self._remember(read(entry.record))
             self._entries += 1
         if not self.instance_id:
             self.put(Instance(instance_id=secrets.token_hex(8)))

@@ -12,6 +12,8 @@ from datetime import datetime
 
 import msgspec
 
+from .typed import decode
+
 GENESIS = "0" * 64  # what the first record names as its predecessor
 
 Detail = str | int | float | bool | None
@@ -86,7 +88,7 @@ def verify(records: Iterable[bytes], *, noted: Head | None = None) -> Verdict:
 def _fault(raw: bytes, head: Head) -> str | None:
     expected = head.seq + 1
     try:
-        record = msgspec.json.decode(raw, type=AuditRecord)
+        record = decode(raw, AuditRecord)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         return f"record {expected} cannot be read: {error}"
     if record.seq != expected:

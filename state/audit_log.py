@@ -15,6 +15,7 @@ from .errors import NotFound, StorageDamaged
 from .fs import Fs, RealFs
 from .journal import Journal
 from .journal_recovery import find
+from .typed import decode
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class AuditLog:
         self._head = Head(len(raws), digest_of(raws[-1])) if raws else Head()
         for raw in raws[-RECENT:]:
             try:
-                self._recent.append(msgspec.json.decode(raw, type=AuditRecord))
+                self._recent.append(decode(raw, AuditRecord))
             except (msgspec.DecodeError, UnicodeDecodeError):
                 log.warning("audit record cannot be shown directory=%s", journal.directory)
 

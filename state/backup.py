@@ -29,6 +29,7 @@ from .inspection import journals_in, size_of
 from .journal_files import LOCK, segment_path, segments, snapshot_path, snapshots
 from .journal_recovery import find
 from .progress import Progress, untold
+from .typed import decode
 
 VERSION = 1
 _MANIFEST = "sidecar-backup.json"
@@ -227,10 +228,10 @@ def _unpack(fs: RealFs, source: Path, scratch: Path, progress: Progress) -> Mani
 
 
 def _read_manifest(data: bytes, source: Path) -> Manifest:
-    version = msgspec.json.decode(data, type=_Version).version
+    version = decode(data, _Version).version
     if version > VERSION:
         raise StorageTooNew(f"{source} has format version {version}, this sidecar reads {VERSION}", version=version)
-    return msgspec.json.decode(data, type=Manifest)
+    return decode(data, Manifest)
 
 
 def _unpack_file(

@@ -17,6 +17,7 @@ import msgspec
 from .errors import StorageDamaged
 from .journal import Compaction, Journal, JournalNumbers
 from .table_index import TableIndex
+from .typed import decode
 
 Operation = Literal["+", "-", "T", "0", "X", "N"]
 
@@ -116,7 +117,7 @@ class DocumentStore:
             operation, quoted, doc_id, document = found.groups()
             name = names.get(quoted)
             if name is None:
-                name = names[quoted] = msgspec.json.decode(quoted, type=str)
+                name = names[quoted] = decode(quoted, str)
             self._replay(operation, name, int(doc_id or 0), document or b"")
 
     def _replay(self, operation: bytes, name: str, doc_id: int, document: bytes) -> None:

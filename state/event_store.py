@@ -14,6 +14,7 @@ import msgspec
 from .event_log import EventLog, Retention
 from .journal import Durability, Journal
 from .models import Event, Priority, event_id, event_seq
+from .typed import decoder
 
 
 class NewEvent(msgspec.Struct, kw_only=True):
@@ -68,8 +69,9 @@ class EventStore:
         self._once: dict[OnceKey, tuple[str, Event]] = {}
         self._buffered: list[tuple[NewEvent, Event]] = []
         self._newest: datetime | None = None
+        read = decoder(NewEvent).decode
         for entry in self._journal.entries():
-            self._take_in(msgspec.json.decode(entry.record, type=NewEvent), entry.seq)
+            self._take_in(read(entry.record), entry.seq)
 
     def _take_in(self, record: NewEvent, seq: int) -> None:
         # A view into what was read would keep the whole segment in memory.

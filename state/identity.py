@@ -20,6 +20,7 @@ import msgspec
 from .clock import utc_at
 from .errors import TokenExpired, Unauthorized
 from .models import IDENTIFIER, AgentId
+from .typed import convert
 
 ISSUER = "orchestration-sidecar"
 AUDIENCE = "sidecar-agents"
@@ -226,7 +227,7 @@ class TokenKey:
                     "verify_iat": False,
                 },
             )
-            body = msgspec.convert(claims, _Claims)
+            body = convert(claims, _Claims)
         except (jwt.InvalidTokenError, msgspec.ValidationError) as error:
             raise Unauthorized("the token is not one of this sidecar's") from error
         for value in (body.sub, body.agent_type, body.project_id, body.issue_id):

@@ -15,6 +15,7 @@ import msgspec
 from .errors import StorageDamaged, StorageTooNew
 from .fs import AppendFile, Fs
 from .journal_lines import OWN, VERSION, Entry, Footer, Header, Line, encode, parse
+from .typed import decode
 
 LOCK = "LOCK"
 REPAIR_COPY = "before-repair-"  # begins the name of a folder that holds a journal as it was, and is none itself
@@ -69,7 +70,7 @@ def read_header(line: Line | None, path: Path, kind: str, at: int) -> Header | N
             file=str(path),
             version=version,
         )
-    header = msgspec.json.decode(line.record, type=Header)
+    header = decode(line.record, Header)
     if (header.kind, header.at) != (kind, at):
         raise StorageDamaged(f"{path} is not what its name says: it begins as {header}", file=str(path))
     return header
@@ -155,7 +156,7 @@ def read_snapshot(fs: Fs, directory: Path, at: int) -> Iterator[Entry]:
             elif line is None or footer is not None:
                 sound = False
             elif line.seq == OWN:
-                footer = msgspec.json.decode(line.record, type=Footer)
+                footer = decode(line.record, Footer)
                 sound = footer.count == count
             else:
                 count += 1

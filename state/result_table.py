@@ -29,7 +29,7 @@ __all__ = ["Document", "JournalDB", "JournalStorage", "JournalTable", "Page", "Q
 
 Condition = Callable[[Mapping[str, Any]], bool]
 
-_decode = msgspec.json.Decoder().decode
+_decode = msgspec.json.decode
 _encode = msgspec.json.Encoder().encode
 
 

@@ -25,6 +25,7 @@ from .fs import Fs
 from .journal import SEGMENT_BYTES, Journal
 from .models import EventId, NextAgent, ResultId, ResultStatus, StoredResult
 from .result_table import JournalDB, where
+from .typed import decode
 
 RESERVE_BYTES = 8 << 20  # on a full disk: deletes for about a hundred thousand results
 
@@ -127,7 +128,7 @@ class StoredResults:
 
     def at(self, place: int) -> StoredResult | None:
         document = self._results.encoded(place)
-        return None if document is None else msgspec.json.decode(document, type=StoredResult)
+        return None if document is None else decode(document, StoredResult)
 
     def get(self, wanted: str) -> StoredResult | None:
         place = place_of(wanted)
@@ -185,7 +186,7 @@ class StoredResults:
 
     def answer_at(self, place: int) -> Answer | None:
         document = self._answers.encoded(place)
-        return None if document is None else msgspec.json.decode(document, type=Answer)
+        return None if document is None else decode(document, Answer)
 
     def stored_before(self, moment: datetime, limit: int) -> list[int]:
         """Up to `limit` places of the oldest results, as far as they were stored before `moment`."""

@@ -9,7 +9,7 @@ from bisect import bisect_left, insort
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, TypedDict
 
-import msgspec
+from .typed import decoder
 
 Ids = array  # of "q", ascending, each once
 NO_IDS: Ids[int] = array("q")
@@ -34,7 +34,7 @@ class TableIndex:
         self.indexed = tuple(indexed)
         self.columns = frozenset((*self.indexed, *columns))
         shape: Any = TypedDict("shape", dict.fromkeys(self.columns, Any), total=False)  # type: ignore[misc]
-        self._decode = msgspec.json.Decoder(shape).decode
+        self._decode = decoder(shape).decode
         self._ids: dict[str, dict[Hashable, Ids[int]]] = {field: {} for field in self.indexed}
         # Documents whose value for the field is a list or an object: no hash finds them, so they are always looked at.
         self._unhashable: dict[str, Ids[int]] = {field: array("q") for field in self.indexed}

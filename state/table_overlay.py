@@ -13,7 +13,7 @@ import msgspec
 
 from .document_store import Change, TableData
 
-_decode = msgspec.json.Decoder().decode
+_decode = msgspec.json.decode
 
 
 class TableOverlay(MutableMapping[int, Any]):

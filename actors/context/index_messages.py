@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
+from ...state.typed import msgpack_decode
 from .excerpts import Block
 from .rooted import Stamp
 
@@ -74,5 +77,5 @@ ToIndexer = Know | Look | Rank | Cut | Forget
 FromIndexer = Ranking | Blocks
 
 encode = msgspec.msgpack.Encoder().encode
-decode_question = msgspec.msgpack.Decoder(ToIndexer).decode
-decode_answer = msgspec.msgpack.Decoder(FromIndexer).decode
+decode_question: Callable[[bytes], ToIndexer] = msgpack_decode(ToIndexer)
+decode_answer: Callable[[bytes], FromIndexer] = msgpack_decode(FromIndexer)

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from ...state.errors import SidecarError, TokenExpired
+from ...state.typed import decode
 from .cancellation import sleep
 from .errors import NoServer, UnexpectedAnswer, error_of
 from .retry import Failure, RetryPolicy, failure_of
@@ -100,7 +101,7 @@ class Calls:
     ) -> T:
         answer = self._answer(method, path + _query_string(query), body=body, key=key, timeout_s=timeout_s)
         try:
-            return msgspec.json.decode(answer.body, type=type_)
+            return decode(answer.body, type_)
         except msgspec.DecodeError as error:
             raise UnexpectedAnswer(f"{method} {path}: {error}", status=answer.status) from error
 
@@ -163,7 +164,7 @@ class Calls:
         answer = self.once("POST", "/api/auth/refresh", b"{}")
         if answer.status != 200:
             raise error_of(answer)
-        fresh = msgspec.json.decode(answer.body, type=_FreshToken)
+        fresh = decode(answer.body, _FreshToken)
         self.token = fresh.token
         return fresh.expires_at
 

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from ...state.errors import SidecarError
+from ...state.typed import decode
 from .transport import Answer
 
 
@@ -49,7 +50,7 @@ def error_of(answer: Answer) -> SidecarError:
     `details` holds what the server sent, and `status`, `wire_code` (such as REQ_404) and `request_id`.
     """
     try:
-        refusal = msgspec.json.decode(answer.body, type=_Refusal)
+        refusal = decode(answer.body, _Refusal)
     except (msgspec.DecodeError, UnicodeDecodeError):
         # Not a sidecar's own answer: a proxy in between, or another program on that port.
         return UnexpectedAnswer(f"status {answer.status} without the error object of a sidecar", status=answer.status)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from ...state.errors import ConfigError
+from ...state.typed import decode
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +34,7 @@ def holder_of(token: str) -> Holder:
     """Raises ConfigError for what is no token of a sidecar."""
     try:
         payload = token.split(".")[1]
-        claims = msgspec.json.decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)), type=_Claims)
+        claims = decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)), _Claims)
     except (IndexError, binascii.Error, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError("the token is no token of a sidecar", field="token", expected="a JWT") from error
     return Holder(

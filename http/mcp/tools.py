@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from ...state.errors import InvalidRequest
+from ...state.typed import decoder
 from ..access.auth import admit
 from ..routes import agents, context, events, results
 from ..routes.audit import perform
@@ -25,7 +26,7 @@ from ..wire.shapes import IDENTIFIER_SCHEMA
 _PART = re.compile(r"<(\w+)>")
 _REF = "#/$defs/"
 _KEY = "idempotency_key"
-_TEXT = msgspec.json.Decoder(str)
+_TEXT = decoder(str)
 _PLACE = "arguments"
 
 Schema = dict[str, Any]
@@ -61,8 +62,8 @@ class Tool:
         if len(rest) > route.max_body_bytes:
             raise too_large(route.max_body_bytes)
         # Models now and then send "30" for 30; what is meant is plain.
-        decoder = msgspec.json.Decoder(route.query if route.body is None else route.body, strict=False)
-        read = read_body(rest, decoder, place=_PLACE)
+        reader = decoder(route.query if route.body is None else route.body, strict=False)
+        read = read_body(rest, reader, place=_PLACE)
         inner = replace(
             call,
             query=read if route.body is None else NOTHING,

@@ -1,14 +1,14 @@
-"""How the server is doing, measured: latencies, rates and errors of the last minute, and counters for Prometheus."""
+"""How the server is doing, measured: latencies, rates and errors of the last minute, and counters for /metrics."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections import deque
-from typing import NamedTuple
 
 import msgspec
-from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from .series import Counter, Counters, Histogram, Histograms, Measured
 
 WINDOW_S = 60.0
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -16,14 +16,14 @@ OTHER = "(other)"  # a client must not make labels up
 MAX_SAMPLES = 20_000  # a minute at 333 requests/s; a busier minute is judged by its latest part
 
 
-class _Sample(NamedTuple):
+class _Sample(msgspec.Struct, frozen=True, gc=False):
     at: float
     took_ms: float | None
     is_error: bool
     project_id: str | None
 
 
-class _Kind(NamedTuple):
+class _Kind(msgspec.Struct, frozen=True):
     """What counts requests of one method, route and status; to look it up by labels takes longer than to count."""
 
     requests: Counter
@@ -41,25 +41,21 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RequestMeter:
-    """Fed by every request thread; appending to a bounded deque is atomic, so no lock is held."""
+    """Fed by every thread that answers; to append to a bounded deque is atomic. measured: what /metrics shows of it."""
 
-    def __init__(self, *, registry: CollectorRegistry, started_at: float | None = None) -> None:
+    def __init__(self, *, started_at: float | None = None) -> None:
         self._started_at = time.monotonic() if started_at is None else started_at
         self._samples: deque[_Sample] = deque(maxlen=MAX_SAMPLES)
         self._kinds: dict[tuple[str, str, int], _Kind] = {}
-        self._requests = Counter(
-            "sidecar_http_requests", "Requests answered.", ["method", "route", "status"], registry=registry
-        )
-        self._refusals = Counter(
-            "sidecar_http_errors", "Requests answered with an error, by its code.", ["code"], registry=registry
-        )
-        self._seconds = Histogram(
+        self._requests = Counters("sidecar_http_requests", "Requests answered.", "method", "route", "status")
+        self._refusals = Counters("sidecar_http_errors", "Requests answered with an error, by its code.", "code")
+        self._seconds = Histograms(
             "sidecar_http_request_duration_seconds",
             "Time from the request to its answer, long polls left out.",
-            ["route"],
-            buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
-            registry=registry,
+            (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+            "route",
         )
+        self.measured: Measured = (self._requests, self._refusals, self._seconds)
 
     def record(
         self, *, method: str, route: str, status: int, took_s: float, is_wait: bool, project_id: str | None, now: float
@@ -68,21 +64,21 @@ class RequestMeter:
         self._samples.append(_Sample(now, None if is_wait else took_s * 1000, status >= 400, project_id))
         kind = (method, route, status)
         known = self._kinds.get(kind) or self._kind(kind)
-        known.requests.inc()
+        known.requests.add()
         if not is_wait:
             known.seconds.observe(took_s)
 
     def _kind(self, kind: tuple[str, str, int]) -> _Kind:
         method, route, status = kind
         method = method if method in METHODS else OTHER
-        known = _Kind(self._requests.labels(method, route, str(status)), self._seconds.labels(route))
+        known = _Kind(self._requests.of(method, route, str(status)), self._seconds.of(route))
         if method is not OTHER:
             self._kinds[kind] = known
         return known
 
     def refused(self, wire_code: str) -> None:
         """One error that a client was told of, be it inside an answer of another protocol."""
-        self._refusals.labels(wire_code).inc()
+        self._refusals.of(wire_code).add()
 
     def performance(self, *, project_id: str | None, now: float) -> Performance:
         """What the last minute was like; project_id None: for everybody."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import UTC
 from typing import Any
 
-import msgspec
-
 from ...actors.asking import ask
 from ...actors.messages import FindResults, GetResult, StoreResult
 from ...state.errors import (
@@ -19,6 +17,7 @@ from ...state.errors import (
 )
 from ...state.identity import Permission
 from ...state.models import AgentId, ResultId, identifier
+from ...state.typed import decoder
 from ..access.auth import require_own, require_project
 from ..routing import ASK_S, MIB, Answer, Call, Pending, Routes
 from ..wire import codec as wire
@@ -29,8 +28,6 @@ routes = Routes()
 
 MAX_RESULT_BYTES = 10 * MIB
 STORE_S = 30.0  # ten megabytes and an fdatasync behind everybody else's
-
-_OUTCOME = msgspec.json.Decoder(Outcome)
 
 
 @routes.add(
@@ -52,7 +49,7 @@ def store_result(call: Call[NewResult, Nothing]) -> Pending[Any]:
     if body.timestamp is not None and body.timestamp.tzinfo is None:
         raise InvalidRequest("timestamp has no offset", field="timestamp", expected="RFC 3339, such as …T09:00:00Z")
     result = wire.require_object(body.result, "result")
-    outcome = wire.read_part(result, _OUTCOME, "result")
+    outcome = wire.read_part(result, decoder(Outcome), "result")
     request = StoreResult(
         project_id=body.project_id,
         issue_id=identifier(body.issue_id, "issue_id"),

@@ -18,6 +18,7 @@ import msgspec
 
 from ...state.errors import InvalidRequest
 from ...state.models import identifier
+from ...state.typed import Decoder, convert
 from .shapes import Moment
 
 T = TypeVar("T")
@@ -43,7 +44,7 @@ class Timed(msgspec.Struct, frozen=True, kw_only=True):
     timestamp: Moment
 
 
-def read_body(raw: bytes, decoder: msgspec.json.Decoder[T], *, place: str = "body") -> T:
+def read_body(raw: bytes, decoder: Decoder[T], *, place: str = "body") -> T:
     """A body as the decoder's type. Raises InvalidRequest that names the field and what was expected.
 
     place: what the client calls what it sent.
@@ -95,7 +96,7 @@ def _read_query(text: str, type_: type[T]) -> tuple[T, str | None]:
     if project_id is not None:
         identifier(project_id, "project_id")
     try:
-        query = msgspec.convert(fields, type_, strict=False)
+        query = convert(fields, type_, strict=False)
     except msgspec.ValidationError as error:
         _refuse(error, type_, "query")
     for name, value in fields.items():
@@ -163,7 +164,7 @@ def require_object(raw: msgspec.Raw, field: str) -> msgspec.Raw:
     return raw.copy()
 
 
-def read_part(raw: msgspec.Raw, decoder: msgspec.json.Decoder[T], field: str) -> T:
+def read_part(raw: msgspec.Raw, decoder: Decoder[T], field: str) -> T:
     """Part of a body as the decoder's type; faults are named with `field` in front."""
     try:
         return decoder.decode(raw)
