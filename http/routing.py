@@ -15,7 +15,6 @@ from types import MappingProxyType
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar
 
 import msgspec
-from prometheus_client import CollectorRegistry
 
 from ..actors.asking import Later, Recipient
 from ..actors.guardian import ActorStatus
@@ -29,6 +28,7 @@ from .access.auditing import Auditor
 from .access.auth import Authenticator
 from .access.sessions import Sessions
 from .errors import ErrorBody
+from .measure.connections import Connections
 from .measure.instruments import Instruments
 from .measure.meter import RequestMeter
 from .wire.codec import Nothing
@@ -150,7 +150,7 @@ class Server:
     meter: RequestMeter
     auditor: Auditor
     instruments: Instruments
-    registry: CollectorRegistry
+    connections: Connections
     storage: Path
     started_at_s: float
     max_wait_s: float

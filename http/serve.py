@@ -21,8 +21,6 @@ from ipaddress import ip_address
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
-
 from .. import __version__
 from ..actors.asking import Recipient, ask
 from ..actors.context_builder import ContextBuilder
@@ -49,8 +47,7 @@ from .logs import set_up_logging
 from .loop import io_loop
 from .loop.request_parser import body_limits
 from .measure import telemetry
-from .measure.census import FleetCollector
-from .measure.connections import ConnectionCollector
+from .measure.connections import Connections
 from .measure.instruments import Instruments
 from .measure.meter import RequestMeter
 from .routes import openapi
@@ -122,8 +119,7 @@ def running(config: Config) -> Iterator[Sidecar]:
 
         guardian = Guardian(gave_up=gave_up, restarted=auditor.actor_restarted)
         url = url_of(host, port)
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter
-        instruments = Instruments(CollectorRegistry(auto_describe=False))
+        instruments = Instruments()
         actors = _actors(
             guardian,
             config,
@@ -240,13 +236,13 @@ def _server(
     auditor: Auditor,
     instruments: Instruments,
 ) -> Server:
-    server = Server(
+    return Server(
         actors=actors,
         profiles=config.profiles,
-        meter=RequestMeter(registry=instruments.registry),
+        meter=RequestMeter(),
         auditor=auditor,
         instruments=instruments,
-        registry=instruments.registry,
+        connections=Connections(),
         storage=config.storage,
         started_at_s=time.monotonic(),
         max_wait_s=config.events.max_wait_ms / 1000,
@@ -258,9 +254,6 @@ def _server(
         restart_actor=guardian.restart,
         api_description=cache(lambda: openapi.description(ROUTES)),
     )
-    instruments.registry.register(FleetCollector(server))
-    ProcessCollector(registry=instruments.registry)
-    return server
 
 
 @contextmanager
@@ -270,7 +263,7 @@ def _serving(application: Application, sock: socket.socket, server: Server) -> I
     Agents that are told to stop still hand in what they have, so the port closes only when they have ended.
     """
     http = make_server(application, sock, after_input=server.actors.bus.flush)
-    server.registry.register(ConnectionCollector(http))
+    server.connections.watch(http)
     loop = threading.Thread(target=http.run, name="http", daemon=True)
     loop.start()
     try:

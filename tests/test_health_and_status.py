@@ -7,7 +7,6 @@ import time
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.http.app import ROUTES
@@ -187,7 +186,7 @@ def test_every_route_that_is_described_is_answered(sidecar: Any) -> None:
 
 class TestTheMeter:
     def meter(self) -> RequestMeter:
-        return RequestMeter(registry=CollectorRegistry(), started_at=0.0)
+        return RequestMeter(started_at=0.0)
 
     def record(self, meter: RequestMeter, *, now: float, **given: Any) -> None:
         known = {"method": "GET", "route": "/x", "status": 200, "took_s": 0.001, "is_wait": False, "project_id": "p"}

@@ -6,25 +6,23 @@ Counted when somebody asks, from another thread than the I/O loop's: one that co
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
-
-from ..loop.connection import Stage
-from ..loop.io_loop import Server
+if TYPE_CHECKING:
+    from ..loop.connection import Stage
+    from ..loop.io_loop import Server
 
 
-class ConnectionCollector(Collector):
-    def __init__(self, server: Server) -> None:
+class Connections:
+    """Those of the HTTP server that `watch` names; it is made after all that is asked about it."""
+
+    def __init__(self) -> None:
+        self._server: Server | None = None
+
+    def watch(self, server: Server) -> None:
         self._server = server
 
-    def describe(self) -> list[Metric]:
-        return []
-
-    def collect(self) -> Iterator[Metric]:
-        stages = Counter(connection.stage for connection in list(self._server.active_channels.values()))
-        family = GaugeMetricFamily("sidecar_http_connections", "Open connections, by what they do.", labels=["state"])
-        for stage in Stage:
-            family.add_metric([stage.name.lower()], stages[stage])
-        yield family
+    def by_stage(self) -> Counter[Stage]:
+        if self._server is None:
+            return Counter()
+        return Counter(connection.stage for connection in list(self._server.active_channels.values()))

@@ -1,0 +1,151 @@
+"""What `/metrics` answers: everything that is measured, put into the words of the Prometheus client.
+
+This is its one door, and only the route of `/metrics` imports it, when it is first asked: the client takes longer to
+import than any other part of the sidecar. Nothing is kept between scrapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from prometheus_client import ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from ...actors.replies import AgentNumbers, ContextNumbers, EventNumbers, ResultNumbers
+from ...state.durations import SYNCS, Durations
+from ...state.errors import SidecarError
+from ..loop.connection import Stage
+from ..routing import Server
+from .census import take_census
+from .connections import Connections
+from .series import Counters, Histograms
+
+SCRAPE_S = 5.0
+
+_PROCESS = ProcessCollector(registry=None)
+
+
+def text_of(server: Server) -> bytes:
+    """Everything that is measured, as text in Prometheus's format 0.0.4."""
+    return generate_latest(_Everything(server))
+
+
+class _Everything(Collector):
+    """One scrape. What an actor could not count is left out of it."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def collect(self) -> Iterator[Metric]:
+        server = self._server
+        for family in (*server.instruments.measured, *server.meter.measured):
+            yield _counters(family) if isinstance(family, Counters) else _histograms(family)
+        census = take_census(server.actors, project_id=None, timeout_s=SCRAPE_S)
+        yield from _agents(census.agents)
+        yield from _events(census.events)
+        yield from _stores(census.results, census.contexts)
+        yield from self._actors()
+        yield from self._audit()
+        yield _durations(
+            "sidecar_journal_sync_duration_seconds",
+            "Time to get what was written onto the disk (fdatasync).",
+            "journal",
+            SYNCS.snapshot(),
+        )
+        yield from _PROCESS.collect()
+        yield _connections(server.connections)
+
+    def _actors(self) -> Iterator[Metric]:
+        depth = GaugeMetricFamily("sidecar_actor_mailbox_depth", "Messages that wait for an actor.", labels=["actor"])
+        handled = CounterMetricFamily("sidecar_actor_messages", "Messages an actor has handled.", labels=["actor"])
+        failed = CounterMetricFamily("sidecar_actor_failures", "Messages that failed unexpectedly.", labels=["actor"])
+        restarted = CounterMetricFamily("sidecar_actor_restarts", "Times an actor was restarted.", labels=["actor"])
+        busy = CounterMetricFamily("sidecar_actor_busy_seconds", "Time an actor spent on messages.", labels=["actor"])
+        for status in self._server.actor_statuses():
+            depth.add_metric([status.name], status.mailbox_depth)
+            handled.add_metric([status.name], status.processed)
+            failed.add_metric([status.name], status.failures)
+            restarted.add_metric([status.name], status.restarts)
+            busy.add_metric([status.name], status.busy_ms / 1000)
+        yield from (depth, handled, failed, restarted, busy)
+        yield _durations(
+            "sidecar_actor_handling_duration_seconds",
+            "Time an actor took for a message.",
+            "actor",
+            self._server.actor_handling(),
+        )
+
+    def _audit(self) -> Iterator[Metric]:
+        auditor = self._server.auditor
+        yield CounterMetricFamily("sidecar_audit_records", "Records of the audit trail.", auditor.head.seq)
+        yield CounterMetricFamily("sidecar_audit_lost", "Acts that could not be put on record.", auditor.lost)
+
+
+def _counters(family: Counters) -> Metric:
+    made = CounterMetricFamily(family.name, family.text, labels=family.labels)
+    for values, counter in family.series().items():
+        made.add_metric(values, counter.total)
+    return made
+
+
+def _histograms(family: Histograms) -> Metric:
+    made = HistogramMetricFamily(family.name, family.text, labels=family.labels)
+    for values, histogram in family.series().items():
+        cumulative, total = histogram.cumulative()
+        made.add_metric(values, buckets=_buckets(cumulative), sum_value=total)
+    return made
+
+
+def _durations(name: str, text: str, label: str, of: Mapping[str, Durations]) -> Metric:
+    made = HistogramMetricFamily(name, text, labels=[label])
+    for value, durations in of.items():
+        made.add_metric([value], buckets=_buckets(durations.cumulative()), sum_value=durations.total_s)
+    return made
+
+
+def _buckets(cumulative: Iterable[tuple[float, int]]) -> list[tuple[str, float]]:
+    return [(floatToGoString(bound), float(count)) for bound, count in cumulative]  # type: ignore[no-untyped-call]
+
+
+def _agents(numbers: AgentNumbers | SidecarError) -> Iterator[Metric]:
+    if isinstance(numbers, SidecarError):
+        return
+    states = GaugeMetricFamily("sidecar_agents", "Agents by state; also those that ended long ago.", labels=["state"])
+    for state, count in numbers.by_state.items():
+        states.add_metric([state], count)
+    yield states
+    yield CounterMetricFamily("sidecar_agents_spawned", "Agents spawned.", numbers.spawned_total)
+    yield CounterMetricFamily("sidecar_agent_restarts", "Restarts of agents.", numbers.restarts_total)
+
+
+def _events(numbers: EventNumbers | SidecarError) -> Iterator[Metric]:
+    if isinstance(numbers, SidecarError):
+        return
+    yield CounterMetricFamily("sidecar_events_published", "Events published.", numbers.total_published)
+    yield CounterMetricFamily("sidecar_events_delivered", "Events handed out.", numbers.total_delivered)
+    yield GaugeMetricFamily("sidecar_event_waits", "Requests that wait for events.", numbers.active_subscriptions)
+    yield GaugeMetricFamily("sidecar_event_queue_depth", "Events no mailbox has taken yet.", numbers.queue_depth)
+    yield GaugeMetricFamily("sidecar_event_dead_letters", "Events that a mailbox gave up on.", numbers.dead_letters)
+    yield GaugeMetricFamily("sidecar_mailboxes", "Places in the log that are kept.", numbers.mailboxes)
+    yield GaugeMetricFamily(
+        "sidecar_mailbox_lag_max_events", "Events not yet taken by the mailbox furthest behind.", numbers.max_lag
+    )
+
+
+def _stores(results: ResultNumbers | SidecarError, contexts: ContextNumbers | SidecarError) -> Iterator[Metric]:
+    if not isinstance(results, SidecarError):
+        yield GaugeMetricFamily("sidecar_results", "Results kept.", results.results_stored)
+        yield GaugeMetricFamily("sidecar_result_bytes", "Size of the results' JSON.", results.total_bytes)
+    if not isinstance(contexts, SidecarError):
+        yield GaugeMetricFamily("sidecar_context_cache_entries", "Contexts kept ready.", contexts.cache_entries)
+        yield GaugeMetricFamily("sidecar_context_cache_bytes", "Size of the contexts kept ready.", contexts.cache_bytes)
+
+
+def _connections(connections: Connections) -> Metric:
+    by_stage = connections.by_stage()
+    family = GaugeMetricFamily("sidecar_http_connections", "Open connections, by what they do.", labels=["state"])
+    for stage in Stage:
+        family.add_metric([stage.name.lower()], by_stage[stage])
+    return family
