@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 import time
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal
+
+import msgspec
 
 from ..state.agent_registry import AgentRecord
 from ..state.errors import SidecarError
@@ -33,8 +34,7 @@ class Then(Enum):
     GIVEN_UP = "its group was given up"
 
 
-@dataclass(slots=True)
-class Agent:
+class Agent(msgspec.Struct):
     """stop_at: monotonic, when SIGKILL follows SIGTERM; 0 while the sidecar is not ending its process."""
 
     record: AgentRecord
@@ -44,9 +44,9 @@ class Agent:
     stop_at: float = 0.0
     exited: Exited | None = None  # its process has ended while the sidecar was ending it; the tree may live on
     gone_at_ask: int = 0  # the census that shows whether anything is left of it
-    told_to_end: set[ProcessIdentity] = field(default_factory=set)
-    stop_waiters: list[Later[AgentStatus]] = field(default_factory=list)
-    start_waiters: list[Later[AgentStatus]] = field(default_factory=list)
+    told_to_end: set[ProcessIdentity] = msgspec.field(default_factory=set)
+    stop_waiters: list[Later[AgentStatus]] = msgspec.field(default_factory=list)
+    start_waiters: list[Later[AgentStatus]] = msgspec.field(default_factory=list)
     last_heard: float = 0.0
     ended_runs: tuple[int, float] = (0, 0.0)  # since the sidecar started: how many incarnations, seconds in all
     tree: tuple[TreeProcess, ...] = ()
@@ -121,13 +121,11 @@ class Agent:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessExited(Fact):
+class ProcessExited(Fact, frozen=True):
     exited: Exited
 
 
-@dataclass(frozen=True, slots=True)
-class CensusTaken(Fact):
+class CensusTaken(Fact, frozen=True):
     """served: how many had asked for one when it was begun. at: monotonic seconds."""
 
     trees: Trees
@@ -135,16 +133,14 @@ class CensusTaken(Fact):
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class CensusDue(Fact):
+class CensusDue(Fact, frozen=True):
     """Look again at those that are ending."""
 
 
 DueWhat = Literal["backed_off", "prepare", "stop_deadline", "run_timeout", "heartbeat"]
 
 
-@dataclass(frozen=True, slots=True)
-class AgentDue(Fact):
+class AgentDue(Fact, frozen=True):
     """A time of an agent's incarnation has come; ignored when that incarnation has gone."""
 
     agent_id: AgentId
@@ -152,18 +148,15 @@ class AgentDue(Fact):
     what: DueWhat
 
 
-@dataclass(frozen=True, slots=True)
-class QueueDue(Fact):
+class QueueDue(Fact, frozen=True):
     """The spawn bucket has a token again."""
 
 
-@dataclass(frozen=True, slots=True)
-class SaveDue(Fact):
+class SaveDue(Fact, frozen=True):
     """Storage could not be written; try again."""
 
 
-@dataclass(frozen=True, slots=True)
-class LogsDue(Fact):
+class LogsDue(Fact, frozen=True):
     """Look whether followed logs have grown."""
 
 

@@ -7,7 +7,6 @@ idempotency key, so one that is sent twice counts once.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -25,8 +24,7 @@ PUBLISHER = "sidecar"
 _RETRY_S = (0.1, 0.5, 2.0, 5.0)  # the bus restarts within milliseconds; a full disk takes longer
 
 
-@dataclass(frozen=True, slots=True)
-class AnnouncementAnswered(Fact):
+class AnnouncementAnswered(Fact, frozen=True):
     """error: why the bus did not take it, or None. is_final: another try cannot help."""
 
     seq: int
@@ -34,8 +32,7 @@ class AnnouncementAnswered(Fact):
     is_final: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class AnnouncementDue(Fact):
+class AnnouncementDue(Fact, frozen=True):
     """Time for another try."""
 
 

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from enum import Enum, auto
 from typing import Generic, Protocol, TypeVar
 
+import msgspec
+
 from ..state.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -22,16 +24,12 @@ log = logging.getLogger(__name__)
 R = TypeVar("R")
 
 
-class Request(Generic[R]):
+class Request(msgspec.Struct, Generic[R], frozen=True):
     """A question to an actor that is answered with an `R` or a SidecarError."""
 
-    __slots__ = ()
 
-
-class Fact:
+class Fact(msgspec.Struct, frozen=True):
     """Something that happened, told to an actor; nothing is answered."""
-
-    __slots__ = ()
 
 
 class _State(Enum):

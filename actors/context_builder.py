@@ -10,7 +10,6 @@ import logging
 import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple, assert_never
 
@@ -48,8 +47,7 @@ class _Asked(NamedTuple):
     began: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Ready(Fact):
+class _Ready(Fact, frozen=True):
     """A pool thread has built a context, or could not. body: None also where the one who asked has it already."""
 
     key: _Key
@@ -61,8 +59,7 @@ class _Ready(Fact):
     error: BaseException | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _WarmUp(Fact):
+class _WarmUp(Fact, frozen=True):
     """Be ready for the first request, if there was none yet."""
 
 

@@ -10,7 +10,6 @@ import hashlib
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -70,23 +69,19 @@ class EventOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     durability: Literal["os", "commit"] = "os"
 
 
-@dataclass(frozen=True, slots=True)
-class _WaiterGone(Fact):
+class _WaiterGone(Fact, frozen=True):
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class _TimeIsUp(Fact):
+class _TimeIsUp(Fact, frozen=True):
     """The earliest deadline of a waiter has come."""
 
 
-@dataclass(frozen=True, slots=True)
-class _KeepHouse(Fact):
+class _KeepHouse(Fact, frozen=True):
     """Time to drop what retention no longer keeps."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Unanswered:
+class _Unanswered(msgspec.Struct, frozen=True):
     """A publisher who is answered when the event is durable. received: perf_counter seconds."""
 
     later: Later[Published]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from .replies import EventNumbers
 
 
-@dataclass(slots=True)
-class _Done:
+class _Done(msgspec.Struct):
     published: int = 0
     delivered: int = 0
     woken: int = 0

@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import msgspec
 
 from ..state.models import AgentId, AgentState
 from ..supervision.restart import Verdict
@@ -27,12 +28,11 @@ class Together(NamedTuple):
     issue_id: str
 
 
-@dataclass(slots=True)
-class _Restart:
+class _Restart(msgspec.Struct):
     """to_stop: last one first, done when they run no longer. to_start: in order."""
 
     to_stop: list[AgentId]
-    to_start: list[AgentId] = field(default_factory=list)
+    to_start: list[AgentId] = msgspec.field(default_factory=list)
 
 
 class GroupRestarts:

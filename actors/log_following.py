@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+
+import msgspec
 
 from ..supervision.agent_logs import AgentLogs, Chunk
 from .agent import Agent, LogsDue
@@ -15,8 +16,7 @@ from .timers import Timers
 _LOOK_EVERY_S = 0.1  # as long as a person does not notice
 
 
-@dataclass(slots=True)
-class _Waiting:
+class _Waiting(msgspec.Struct):
     agent: Agent
     request: ReadLogs
     offset: int

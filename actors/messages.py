@@ -7,7 +7,6 @@ only frozen things: an actor gets the object itself, not a copy. `project_id=Non
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
@@ -50,8 +49,7 @@ from .replies import (
 # --- Spawner ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpawnAgent(Request[SpawnedAgent]):
+class SpawnAgent(Request[SpawnedAgent], frozen=True, kw_only=True):
     """Start an agent of a type whose profile has a command, or queue it.
 
     idempotency_key: with the spawner's id it names the call; a repeat gets the first answer. Raises NoCommand,
@@ -64,36 +62,32 @@ class SpawnAgent(Request[SpawnedAgent]):
     requested_by: AgentId
     task: str = ""
     context_requirements: tuple[str, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = msgspec.field(default_factory=dict)
     priority: SpawnPriority = "normal"
     idempotency_key: str | None = None
     traceparent: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListAgents(Request[tuple[AgentStatus, ...]]):
+class ListAgents(Request[tuple[AgentStatus, ...]], frozen=True, kw_only=True):
     """Agents, newest first."""
 
     project_id: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GetAgent(Request[AgentStatus]):
+class GetAgent(Request[AgentStatus], frozen=True, kw_only=True):
     """Raises NotFound, also for an agent of another project."""
 
     agent_id: AgentId
     project_id: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FindSpec(Request[AgentSpec | None]):
+class FindSpec(Request[AgentSpec | None], frozen=True, kw_only=True):
     """What an agent was spawned to do, or None if the Spawner never started it (a token minted by hand)."""
 
     agent_id: AgentId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StopAgent(Request[AgentStatus]):
+class StopAgent(Request[AgentStatus], frozen=True, kw_only=True):
     """Stop the agent's whole process tree; answered when it has ended.
 
     timeout_s: from SIGTERM to SIGKILL; None: the profile's. force: SIGKILL at once. Raises NotFound, WrongState.
@@ -105,21 +99,18 @@ class StopAgent(Request[AgentStatus]):
     force: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RestartAgent(Request[AgentStatus]):
+class RestartAgent(Request[AgentStatus], frozen=True, kw_only=True):
     """Stop the agent if it runs, start its next incarnation; answered when that has started."""
 
     agent_id: AgentId
     project_id: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordHeartbeat(Request[AgentStatus]):
+class RecordHeartbeat(Request[AgentStatus], frozen=True, kw_only=True):
     agent_id: AgentId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadLogs(Request[LogChunk]):
+class ReadLogs(Request[LogChunk], frozen=True, kw_only=True):
     """Part of an agent's log: its last `tail` lines, or from `offset` on, then waiting up to `timeout_s` for more."""
 
     agent_id: AgentId
@@ -130,8 +121,7 @@ class ReadLogs(Request[LogChunk]):
     timeout_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefreshToken(Request[Token]):
+class RefreshToken(Request[Token], frozen=True, kw_only=True):
     """A new token for the holder of one that is valid, or that expired within the grace and whose agent runs.
 
     The old one stays good for 60 s. Raises TokenExpired.
@@ -140,20 +130,17 @@ class RefreshToken(Request[Token]):
     caller: Caller
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CountAgents(Request[AgentNumbers]):
+class CountAgents(Request[AgentNumbers], frozen=True, kw_only=True):
     project_id: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drain(Request[int]):
+class Drain(Request[int], frozen=True, kw_only=True):
     """Stop (or, by configuration, leave) every agent, start none; answered with how many were stopped."""
 
     timeout_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventPublished(Fact):
+class EventPublished(Fact, frozen=True, kw_only=True):
     """Told by the EventBus for each event whose type a trigger names, in log order; again when the bus restarts."""
 
     event: Event
@@ -177,8 +164,7 @@ SpawnerRequest = (
 # --- EventBus --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublishEvent(Request[Published]):
+class PublishEvent(Request[Published], frozen=True, kw_only=True):
     """Append an event and wake whoever waits for it. Answered when it survives the death of the sidecar.
 
     data: a JSON object. topic None: the standard topic of the type. ttl_s None: the configured retention.
@@ -199,8 +185,7 @@ class PublishEvent(Request[Published]):
     traceparent: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AwaitEvents(Request[EventBatch]):
+class AwaitEvents(Request[EventBatch], frozen=True, kw_only=True):
     """Look at the log and, if nothing is there, wait: one message, so nothing can fall in between.
 
     event_types, topics: empty means every one; both given: both must hold. since: read from there and touch no
@@ -225,16 +210,14 @@ class AwaitEvents(Request[EventBatch]):
     agent_since: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerSettled(Fact):
+class AnswerSettled(Fact, frozen=True, kw_only=True):
     """What became of an answer with events: the client took it, or it was lost on the way."""
 
     answer: AnswerId
     taken: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListEvents(Request[EventPage]):
+class ListEvents(Request[EventPage], frozen=True, kw_only=True):
     """Events of the log, newest first, no mailbox touched. since: as in AwaitEvents. Both bounds are exclusive."""
 
     project_id: str | None
@@ -246,38 +229,32 @@ class ListEvents(Request[EventPage]):
     limit: int = 100
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListMailboxes(Request[tuple[MailboxStatus, ...]]):
+class ListMailboxes(Request[tuple[MailboxStatus, ...]], frozen=True, kw_only=True):
     project_id: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListDeadLetters(Request[tuple[DeadLetter, ...]]):
+class ListDeadLetters(Request[tuple[DeadLetter, ...]], frozen=True, kw_only=True):
     """Newest first."""
 
     project_id: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplayDeadLetter(Request[int]):
+class ReplayDeadLetter(Request[int], frozen=True, kw_only=True):
     """Give the event again to every mailbox that gave up on it; answered with how many those are. Raises NotFound."""
 
     event_id: EventId
     project_id: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CountEvents(Request[EventNumbers]):
+class CountEvents(Request[EventNumbers], frozen=True, kw_only=True):
     project_id: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerWaiters(Request[int]):
+class AnswerWaiters(Request[int], frozen=True, kw_only=True):
     """Shutdown: answer everyone who waits as if their time were up; answered with how many there were."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentSubscribed(Fact):
+class AgentSubscribed(Fact, frozen=True, kw_only=True):
     """An agent runs whose profile subscribes to these topics; `since` is when it was first spawned."""
 
     agent_id: AgentId
@@ -287,15 +264,13 @@ class AgentSubscribed(Fact):
     incarnation: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentEnded(Fact):
+class AgentEnded(Fact, frozen=True, kw_only=True):
     """The agent ended for good; its subscriptions count no longer."""
 
     agent_id: AgentId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TellTriggered(Fact):
+class TellTriggered(Fact, frozen=True, kw_only=True):
     """The Spawner started anew: tell it again of every event after `since` whose type a trigger names."""
 
     since: EventId
@@ -319,8 +294,7 @@ EventBusRequest = (
 # --- ResultStore -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoreResult(Request[Stored]):
+class StoreResult(Request[Stored], frozen=True, kw_only=True):
     """Keep a result; answered when it is on the disk and its `result_stored` event is published.
 
     result: a JSON object with `status`. idempotency_key: a repeat by the same agent gets the first answer.
@@ -338,16 +312,14 @@ class StoreResult(Request[Stored]):
     traceparent: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GetResult(Request[StoredResult]):
+class GetResult(Request[StoredResult], frozen=True, kw_only=True):
     """Raises NotFound, also for a result of another project."""
 
     result_id: ResultId
     project_id: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FindResults(Request[ResultPage]):
+class FindResults(Request[ResultPage], frozen=True, kw_only=True):
     """Raises InvalidRequest for a cursor that is not one of ours."""
 
     project_id: str | None
@@ -361,8 +333,7 @@ class FindResults(Request[ResultPage]):
     cursor: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CountResults(Request[ResultNumbers]):
+class CountResults(Request[ResultNumbers], frozen=True, kw_only=True):
     project_id: str | None
 
 
@@ -371,8 +342,7 @@ ResultStoreRequest = StoreResult | GetResult | FindResults | CountResults
 # --- ContextBuilder --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuildContext(Request[ContextBundle]):
+class BuildContext(Request[ContextBundle], frozen=True, kw_only=True):
     """What an agent should see. Raises InvalidContextRequest (requirement, glob), NotFound (project), ContextFailed.
 
     requirements: empty means the default sections. files: paths or globs, relative to the root, to add in full.
@@ -391,21 +361,18 @@ class BuildContext(Request[ContextBundle]):
     if_none_match: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClearContext(Request[ContextCleared]):
+class ClearContext(Request[ContextCleared], frozen=True, kw_only=True):
     """Forget cached contexts: of one issue, or (None) of all."""
 
     project_id: str | None
     issue_id: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CountContexts(Request[ContextNumbers]):
+class CountContexts(Request[ContextNumbers], frozen=True, kw_only=True):
     project_id: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListContextRequests(Request[ContextRequests]):
+class ListContextRequests(Request[ContextRequests], frozen=True, kw_only=True):
     """What an agent was answered lately. project_id None: whichever it is in."""
 
     agent_id: AgentId

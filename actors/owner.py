@@ -32,11 +32,10 @@ class Envelope(NamedTuple):
     later: Later[Any] | None
 
 
-class EndLoop(Fact):
+class EndLoop(Fact, frozen=True):
     """Ends the loop of the incarnation that reads it."""
 
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
+    reason: str
 
 
 class LoopEnded(Exception):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
+
+import msgspec
 
 from ..state.event_log import Gap
 from ..state.identity import Token
@@ -21,8 +22,7 @@ from ..state.models import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SpawnedAgent:
+class SpawnedAgent(msgspec.Struct, frozen=True):
     """token: what the agent got as JWT_TOKEN; None only while the agent is queued."""
 
     status: AgentStatus
@@ -30,8 +30,7 @@ class SpawnedAgent:
     context_injected: bool
 
 
-@dataclass(frozen=True, slots=True)
-class LogChunk:
+class LogChunk(msgspec.Struct, frozen=True):
     """data: whole bytes of the log from `offset`; next_offset: where to read on; ended: no more will come."""
 
     data: bytes
@@ -40,8 +39,7 @@ class LogChunk:
     ended: bool
 
 
-@dataclass(frozen=True, slots=True)
-class AgentNumbers:
+class AgentNumbers(msgspec.Struct, frozen=True):
     """avg_execution_time_ms: over incarnations that ended since the sidecar started; 0 when there are none.
 
     by_state: how many agents are in each state, with those long ended.
@@ -55,11 +53,10 @@ class AgentNumbers:
     restarts_total: int
     by_type: Mapping[str, int]
     avg_execution_time_ms: float
-    by_state: Mapping[str, int] = field(default_factory=dict)
+    by_state: Mapping[str, int] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(msgspec.Struct, frozen=True):
     """subscribers: agents that wait for the event now or whose profile subscribes to its topic, sorted."""
 
     event_id: EventId
@@ -69,16 +66,14 @@ class Published:
     published_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerId:
+class AnswerId(msgspec.Struct, frozen=True):
     """Which answer of which mailbox, so that its fate can be told."""
 
     mailbox: MailboxKey
     number: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventBatch:
+class EventBatch(msgspec.Struct, frozen=True, kw_only=True):
     """What a wait got. next_cursor: `since` for reading on without a mailbox.
 
     answer: what to name in AnswerSettled; None where nothing depends on the answer's fate.
@@ -93,8 +88,7 @@ class EventBatch:
     answer: AnswerId | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class EventPage:
+class EventPage(msgspec.Struct, frozen=True):
     """Newest first. next_cursor: `before` of the next older page, or None. total: how many match, over all pages."""
 
     events: tuple[Event, ...]
@@ -102,8 +96,7 @@ class EventPage:
     total: int
 
 
-@dataclass(frozen=True, slots=True)
-class MailboxStatus:
+class MailboxStatus(msgspec.Struct, frozen=True):
     """position: the last event taken. lag: events of the mailbox's project after it, matching or not."""
 
     project_id: str
@@ -120,8 +113,7 @@ class MailboxStatus:
     last_used_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class EventNumbers:
+class EventNumbers(msgspec.Struct, frozen=True):
     """queue_depth: events handed to nobody yet, summed over mailboxes; max_lag: of the mailbox that has most.
 
     avg_delivery_time_ms: publish to hand-out.
@@ -138,8 +130,7 @@ class EventNumbers:
     max_lag: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(msgspec.Struct, frozen=True):
     result_id: ResultId
     storage_path: str
     next_agents: tuple[NextAgent, ...]
@@ -147,8 +138,7 @@ class Stored:
     stored_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class ResultPage:
+class ResultPage(msgspec.Struct, frozen=True):
     """Newest first. total: how many match, over all pages. next_cursor: of the next older page, or None."""
 
     results: tuple[StoredResult, ...]
@@ -156,8 +146,7 @@ class ResultPage:
     total: int
 
 
-@dataclass(frozen=True, slots=True)
-class ResultNumbers:
+class ResultNumbers(msgspec.Struct, frozen=True):
     """total_bytes: of the results' JSON, not of the files that hold them. storage_path: of the whole store.
 
     problem: why results cannot be stored just now, or None. quarantined: files that keep a torn tail, cut at the start.
@@ -170,8 +159,7 @@ class ResultNumbers:
     quarantined: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ContextBundle:
+class ContextBundle(msgspec.Struct, frozen=True):
     """A context ready to send. body: the whole JSON answer, but None when `if_none_match` named this very bundle."""
 
     body: bytes | None
@@ -179,8 +167,7 @@ class ContextBundle:
     cache_hit: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContextRequested:
+class ContextRequested(msgspec.Struct, frozen=True, kw_only=True):
     """One request for a context, once it was answered. at: when it came. query, files, requirements: as it asked.
 
     outcome: sent, unchanged (the client had it already), or the code of the error it was answered with. size_bytes and
@@ -201,22 +188,19 @@ class ContextRequested:
     cache_hit: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ContextRequests:
+class ContextRequests(msgspec.Struct, frozen=True):
     """requests: newest first. since: nothing from before is known."""
 
     requests: tuple[ContextRequested, ...]
     since: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class ContextCleared:
+class ContextCleared(msgspec.Struct, frozen=True):
     entries_removed: int
     bytes_freed: int
 
 
-@dataclass(frozen=True, slots=True)
-class ContextNumbers:
+class ContextNumbers(msgspec.Struct, frozen=True):
     """cache_hit_rate: hits / (hits + misses) since the start, 0.0 before the first request."""
 
     cache_entries: int

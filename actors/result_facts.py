@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ..state.models import EventId
 from .asking import Fact
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResultAnnounced(Fact):
+class ResultAnnounced(Fact, frozen=True, kw_only=True):
     """The bus answered about the event of the result at this place; error: why it is not published, or None."""
 
     place: int
@@ -17,26 +14,19 @@ class ResultAnnounced(Fact):
     error: BaseException | None = None
 
 
-class TimeToAnnounce(Fact):
+class TimeToAnnounce(Fact, frozen=True):
     """Publish the events of results that are not known to be published yet."""
 
-    __slots__ = ()
 
-
-class TimeToSettle(Fact):
+class TimeToSettle(Fact, frozen=True):
     """No result came for a moment: commit what could wait."""
 
-    __slots__ = ()
 
-
-class TimeToForget(Fact):
+class TimeToForget(Fact, frozen=True):
     """Delete results that are older than they are to be kept."""
 
-    __slots__ = ()
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResultsCompacted(Fact):
+class ResultsCompacted(Fact, frozen=True, kw_only=True):
     """The snapshot that stands for all records up to `at` is written, or (error) is not."""
 
     at: int

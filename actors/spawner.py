@@ -7,7 +7,6 @@ import logging
 import os
 import secrets
 import time
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -390,5 +389,5 @@ class Spawner(Owner):
 def _digest(request: m.SpawnAgent) -> str:
     """The same for two requests that ask for the same, in whichever trace."""
     left_out = ("idempotency_key", "traceparent")
-    body = {field.name: getattr(request, field.name) for field in fields(request) if field.name not in left_out}
+    body = {name: value for name, value in msgspec.structs.asdict(request).items() if name not in left_out}
     return hashlib.sha256(msgspec.json.encode(body, order="deterministic")).hexdigest()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -47,8 +46,7 @@ MAX_IDEMPOTENCY_KEY_CHARS = 255
 Access = Literal["open", "loopback", "token", "refresh"]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """body: a wire struct, or bytes that are sent as they are."""
 
     status: int
@@ -60,8 +58,7 @@ class Answer:
 ErrorShape = Callable[[ErrorBody], msgspec.Struct]
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """An error inside an answer of another protocol: described as every error is, then put into `shape`."""
 
     error: BaseException
@@ -119,8 +116,7 @@ class Feed(Protocol):
     def stop(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Streaming:
+class Streaming(msgspec.Struct, frozen=True):
     """An answer without an end. heartbeat: sent when there was nothing else for a while."""
 
     feed: Feed
@@ -131,8 +127,7 @@ class Streaming:
 Outcome = Answer | Refused | Pending[Any] | Streaming
 
 
-@dataclass(frozen=True, slots=True)
-class Actors:
+class Actors(msgspec.Struct, frozen=True):
     """The four owners of state, by the names that routes send to."""
 
     spawner: Recipient
@@ -141,8 +136,7 @@ class Actors:
     contexts: Recipient
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
+class Server(msgspec.Struct, frozen=True, kw_only=True):
     """What routes know of the server they run in. started_at_s: monotonic."""
 
     actors: Actors
@@ -163,8 +157,7 @@ class Server:
     api_description: Callable[[], bytes]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call(Generic[B, Q]):
+class Call(msgspec.Struct, Generic[B, Q], frozen=True, kw_only=True):
     """One request, read and allowed. asked_project: `?project_id=`, which only operators may set to another's."""
 
     caller: Caller
@@ -210,8 +203,7 @@ class Call(Generic[B, Q]):
 Handler = Callable[..., Outcome]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
+class Route(msgspec.Struct, frozen=True, kw_only=True):
     """path: Bottle's syntax; every part in angle brackets is an identifier.
 
     access: "open" to anyone, "loopback": open to this machine, else for operators; "token": for any valid token;

@@ -13,8 +13,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from .eager_calls import watch_no_more
 from .process import HAS_PIDFD, ExitStatus, StartedProcess, exit_of_stranger, is_alive, reap, signal_group
@@ -42,8 +43,7 @@ class Succession(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Exited:
+class Exited(msgspec.Struct, frozen=True):
     """An incarnation's process ended. at: monotonic seconds. succession: what `succeed` made of it, if it was asked."""
 
     agent_id: str
@@ -53,8 +53,7 @@ class Exited:
     succession: object | None
 
 
-@dataclass(slots=True)
-class _Watched:
+class _Watched(msgspec.Struct):
     agent_id: str
     incarnation: int
     process: StartedProcess

@@ -6,7 +6,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -22,28 +21,23 @@ from sidecar.supervision.restart import RestartIntensity
 WITHIN_S = 5.0
 
 
-@dataclass(frozen=True)
-class Count(Request[int]):
+class Count(Request[int], frozen=True):
     """How many facts this incarnation has seen."""
 
 
-@dataclass(frozen=True)
-class Do(Request[Any]):
+class Do(Request[Any], frozen=True):
     what: Callable[[], Any]
 
 
-@dataclass(frozen=True)
-class Noted(Fact):
+class Noted(Fact, frozen=True):
     pass
 
 
-@dataclass(frozen=True)
-class Numbered(Fact):
+class Numbered(Fact, frozen=True):
     number: int
 
 
-@dataclass(frozen=True)
-class Hold(Request[None]):
+class Hold(Request[None], frozen=True):
     """Answered never: the actor keeps the Later."""
 
 
@@ -285,8 +279,7 @@ def test_timers_tell_facts_in_the_order_in_which_they_are_due() -> None:
         def request(self, _: Request[Any]) -> Later[Any]:
             raise AssertionError("timers only tell")
 
-    @dataclass(frozen=True)
-    class Soon(Fact):
+    class Soon(Fact, frozen=True):
         pass
 
     timers = Timers()

@@ -37,11 +37,9 @@ dependencies = []
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
-class Link:
+class Link(msgspec.Struct, frozen=True):
     """A page worth finding again. tags: as its reader wrote them, in their order."""
 
     url: str

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -32,8 +31,7 @@ _PLACE = "arguments"
 Schema = dict[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tool:
+class Tool(msgspec.Struct, frozen=True, kw_only=True):
     """arguments: name and description of those on offer. own: fields that the token fills where they are left out.
 
     shapes: types that say more of a free-form argument than its own does. withheld: fields of the answer that a
@@ -64,7 +62,7 @@ class Tool:
         # Models now and then send "30" for 30; what is meant is plain.
         reader = decoder(route.query if route.body is None else route.body, strict=False)
         read = read_body(rest, reader, place=_PLACE)
-        inner = replace(
+        inner = msgspec.structs.replace(
             call,
             query=read if route.body is None else NOTHING,
             body=NOTHING if route.body is None else read,

@@ -10,9 +10,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, NamedTuple
 
+import msgspec
 from opentelemetry import context, trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -87,7 +87,7 @@ class Tracing:
             parent = _propagator.extract({"traceparent": getattr(request, "traceparent", None) or ""})
         span = self._tracer.start_span(begun.name, parent, begun.kind, begun.attributes)
         if not isinstance(request, BuildContext):
-            request = replace(request, traceparent=traceparent_of(span))  # type: ignore[type-var]
+            request = msgspec.structs.replace(request, traceparent=traceparent_of(span))
         later = send(request)
         later.add_done_callback(lambda done: _end(span, done, begun.finish))
         return later

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import replace
 from typing import Any
+
+import msgspec
 
 from ...actors.asking import Later, Recipient
 from ...actors.messages import AwaitEvents
@@ -52,7 +53,7 @@ class EventStream:
         if self._draining.is_set():
             sink.close()
             return
-        later = self._bus.request(replace(self._read, since=batch.next_cursor, timeout_s=READ_S))
+        later = self._bus.request(msgspec.structs.replace(self._read, since=batch.next_cursor, timeout_s=READ_S))
         self._reading = later
         if self._sink is None:  # stopped meanwhile
             later.cancel()

@@ -185,11 +185,8 @@ class FilePerResult:
         os.close(self._descriptor)
 
 
-class Put(Request[None]):
-    __slots__ = ("stored",)
-
-    def __init__(self, stored: StoredResult) -> None:
-        self.stored = stored
+class Put(Request[None], frozen=True):
+    stored: StoredResult
 
 
 class Grouping(Owner):
