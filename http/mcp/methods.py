@@ -1,0 +1,155 @@
+"""The methods of the Model Context Protocol: what a message gets for an answer, in either way of speaking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from ...actors.asking import Later
+from ...state.identity import Caller
+from ..access.auditing import code_of
+from ..errors import ErrorBody
+from ..routing import Answer, Call, Outcome, Pending, Refused
+from ..wire.codec import Nothing, encode
+from .rpc import (
+    INVALID_PARAMS,
+    SELF_CONTAINED,
+    SERVER_INFO,
+    UNKNOWN_METHOD,
+    WITH_HANDSHAKE,
+    Id,
+    Message,
+    Reply,
+    completed,
+    failed,
+    fault_of_request,
+    is_self_contained,
+)
+from .tools import TOOLS, Tool
+
+_CAPABILITIES: dict[str, Any] = {"tools": {}}
+_LISTED = {"tools": [tool.listed() for tool in TOOLS.values()]}
+
+
+def answer(call: Call[Message, Nothing], id_: Id, method: str) -> Outcome:
+    """The answer to a message that is no notification."""
+    version = call.header("MCP-Protocol-Version")
+    if not is_self_contained(version):
+        return _with_handshake(call, id_, method)
+    fault = fault_of_request(call.body, call.header)
+    if fault is not None:
+        return failed(id_, *fault)
+    return _self_contained(call, id_, method)
+
+
+def _with_handshake(call: Call[Message, Nothing], id_: Id, method: str) -> Outcome:
+    match method:
+        case "initialize":
+            asked = call.body.params.protocol_version
+            result = {
+                "protocolVersion": asked if asked in WITH_HANDSHAKE else WITH_HANDSHAKE[-1],
+                "capabilities": _CAPABILITIES,
+                "serverInfo": SERVER_INFO,
+                "instructions": _instructions(call.caller),
+            }
+            return _reply(id_, result)
+        case "ping":
+            return _reply(id_, {})
+        case "tools/list":
+            return _reply(id_, _LISTED)
+        case "tools/call":
+            return _called(call, id_, lambda result: result)
+        case _:
+            return _unknown(id_, method)
+
+
+def _self_contained(call: Call[Message, Nothing], id_: Id, method: str) -> Outcome:
+    match method:
+        case "server/discover":
+            result = {
+                "supportedVersions": list(SELF_CONTAINED),
+                "capabilities": _CAPABILITIES,
+                "instructions": _instructions(call.caller),
+            }
+            return _reply(id_, completed(result, cache="private"))
+        case "tools/list":
+            return _reply(id_, completed(_LISTED, cache="public"))
+        case "tools/call":
+            return _called(call, id_, completed)
+        case _:
+            return _unknown(id_, method)
+
+
+def _reply(id_: Id, result: dict[str, Any]) -> Answer:
+    return Answer(200, Reply(id=id_, result=result))
+
+
+def _unknown(id_: Id, method: str) -> Answer:
+    return failed(id_, UNKNOWN_METHOD, f"Method not found: {method}")
+
+
+def _instructions(caller: Caller) -> str:
+    """What a model is told of where it is. Its parts are identifiers, so nothing else can get in."""
+    issue = f", on issue {caller.issue_id}" if caller.issue_id is not None else ""
+    return (
+        f"You are agent {caller.agent_id} of type {caller.agent_type} in project {caller.project_id}{issue}, one of "
+        "several that work side by side. Call get_context before you begin. Tell others what you have done with "
+        "publish_event, and learn what they did with wait_for_event. Hand in what you did with store_result before "
+        "you end."
+    )
+
+
+Finish = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def _called(call: Call[Message, Nothing], id_: Id, finish: Finish) -> Outcome:
+    """Call a tool. What goes wrong in it is a result that the model reads, with the code of the HTTP API."""
+    params = call.body.params
+    tool = TOOLS.get(params.name)
+    if tool is None:
+        return failed(id_, INVALID_PARAMS, f"Unknown tool: {params.name}", {"known": list(TOOLS)})
+
+    def settled(produce: Callable[[], Outcome]) -> Outcome:
+        try:
+            outcome = produce()
+        except Exception as error:  # noqa: BLE001  # rendered, and logged where it is not one of ours
+            call.server.instruments.called_tool(tool.name, code_of(error))
+            return Refused(error, lambda body: Reply(id=id_, result=finish(_refusal(body))))
+        if isinstance(outcome, Pending):
+            return _PendingTool(outcome, settled)
+        if isinstance(outcome, Answer):
+            call.server.instruments.called_tool(tool.name, "ok")
+            return _reply(id_, finish(_content(tool, outcome)))
+        return outcome
+
+    return settled(lambda: tool.call(call, params.arguments or {}))
+
+
+class _PendingTool(Pending[Any]):
+    """A tool's answer that comes later, by the same means as the route's, so that it holds no thread either."""
+
+    def __init__(self, inner: Pending[Any], settled: Callable[[Callable[[], Outcome]], Outcome]) -> None:
+        super().__init__(inner.later, inner.render, deadline_s=inner.deadline_s, receipt=inner.receipt, late=inner.late)
+        self._settled = settled
+
+    def settle(self, future: Later[Any]) -> Answer | Refused:
+        outcome = self._settled(lambda: super(_PendingTool, self).settle(future))
+        assert isinstance(outcome, Answer | Refused)
+        return outcome
+
+
+def _content(tool: Tool, answer: Answer) -> dict[str, Any]:
+    """The answer as text for clients that show text, and as the object that `outputSchema` describes."""
+    body = tool.body(answer.body)
+    return {
+        "content": [{"type": "text", "text": body.decode("utf-8")}],
+        "structuredContent": msgspec.Raw(body),
+        "isError": False,
+    }
+
+
+def _refusal(body: ErrorBody) -> dict[str, Any]:
+    """Text alone: an error is no instance of the tool's `outputSchema`."""
+    return {"content": [{"type": "text", "text": encode(body).decode("utf-8")}], "isError": True}
