@@ -50,7 +50,6 @@ from .measure import telemetry
 from .measure.connections import Connections
 from .measure.instruments import Instruments
 from .measure.meter import RequestMeter
-from .routes import openapi
 from .routes.results import MAX_RESULT_BYTES
 from .routing import JSON, Actors, Server, too_large
 from .storage import locked, prepare, token_key
@@ -252,8 +251,15 @@ def _server(
         actor_statuses=guardian.statuses,
         actor_handling=guardian.handling,
         restart_actor=guardian.restart,
-        api_description=cache(lambda: openapi.description(ROUTES)),
+        api_description=_describe_api,
     )
+
+
+@cache
+def _describe_api() -> bytes:
+    from .routes import openapi  # few ask for it
+
+    return openapi.description(ROUTES)
 
 
 @contextmanager

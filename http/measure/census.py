@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from ...actors.asking import Later, Recipient
 from ...actors.messages import CountAgents, CountContexts, CountEvents, CountResults
@@ -12,8 +13,7 @@ from ...state.errors import SidecarError, Unavailable
 from ..routing import Actors
 
 
-@dataclass(frozen=True, slots=True)
-class Census:
+class Census(msgspec.Struct, frozen=True):
     """Each actor's numbers, or the error it answered with."""
 
     agents: AgentNumbers | SidecarError

@@ -7,6 +7,7 @@ as text only (Trusted Types refuse anything else where the browser knows them).
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from pathlib import Path
 
 from ...state.errors import NotFound
@@ -24,7 +25,6 @@ _TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-_FILES = {path.name: path for path in _DIRECTORY.iterdir() if path.suffix in _TYPES}
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
@@ -76,7 +76,7 @@ def show_asset(call: Call[Nothing, Nothing], asset: str) -> Answer:
 
 
 def _file(name: str, call: Call[Nothing, Nothing] | Call[Nothing, LoginQuery]) -> Answer:
-    path = _FILES.get(name)
+    path = _files().get(name)
     if path is None:
         raise NotFound(f"the dashboard has no part {name}", field="asset")
     body = path.read_bytes()
@@ -85,3 +85,9 @@ def _file(name: str, call: Call[Nothing, Nothing] | Call[Nothing, LoginQuery]) -
     if call.header("If-None-Match") == tag:
         return Answer(304, b"", headers)
     return Answer(200, body, headers, content_type=_TYPES[path.suffix])
+
+
+@cache
+def _files() -> dict[str, Path]:
+    """Those there are, by name: what a client asks for is never made into a path."""
+    return {path.name: path for path in _DIRECTORY.iterdir() if path.suffix in _TYPES}
