@@ -1,6 +1,6 @@
 """Which requests are handled in the I/O thread: those of routes whose function never waits for anything.
 
-A publish and a wait hand a message to an actor and park; a worker in between would cost two hand-overs between
+A publish, a wait and a spawn hand a message to an actor and park; a worker in between would cost two hand-overs between
 threads, and would let a client's next wait overtake the news that its last one was given up.
 """
 

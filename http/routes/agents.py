@@ -53,6 +53,7 @@ _CHANGED = (*_KNOWN, StorageUnavailable)
     body=NewAgent,
     status=201,
     answers=AgentSpawned,
+    is_quick=True,
     errors=(*_CHANGED, IdempotencyConflict, NoCommand, SpawnFailed),
 )
 def spawn_agent(call: Call[NewAgent, Nothing]) -> Pending[Any]:
