@@ -109,7 +109,7 @@ class Application:
             self._bottle.route(route.path, route.method, self._callback(route))
 
     def find_quick(self, method: str, path: str) -> Quick | None:
-        """What answers a publish, a wait or the like in the I/O thread: past Bottle, which takes longer than it does."""
+        """What answers a publish, a wait or the like in the I/O thread: past Bottle, which takes longer than it."""
         found = self._quick.find(method, path)
         return None if found is None else partial(self._answer_quickly, *found, _Memory())
 
