@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from sidecar.http.app import ROUTES
 from sidecar.http.errors import ROWS
+from sidecar.http.measure.exposition import family_of
+from sidecar.http.measure.series import Counters, Histograms
 from sidecar.state.durations import BOUNDS_S, Durations
 from sidecar.state.models import AgentState, ExitCause
 
@@ -304,3 +311,79 @@ class TestDurations:
         assert [counts[bound] for bound in BOUNDS_S] == [sum(t <= bound for t in taken) for bound in BOUNDS_S]
         assert counts[float("inf")] == len(taken)
         assert durations.total_s == pytest.approx(sum(taken))
+
+
+BOUNDS = (0.0005, 0.25, 1.0, 2.5, 1_048_576.0)
+A_LABEL = st.sampled_from(["a", 'with "quotes"', "/path/<id>"])
+
+
+class Told(Collector):
+    """Stands for a registry: it has one family to tell of."""
+
+    def __init__(self, family: Metric) -> None:
+        self._family = family
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._family
+
+
+def as_text(measured: Counters | Histograms) -> list[bytes]:
+    return generate_latest(Told(family_of(measured))).splitlines()
+
+
+def without_created(text: bytes) -> list[bytes]:
+    """When a series began, which the client tells of its own instruments unless it is told not to."""
+    return [line for line in text.splitlines() if b"_created" not in line]
+
+
+class TestSeries:
+    """Our counters and histograms; the model is the Prometheus client's own."""
+
+    @given(st.lists(st.tuples(A_LABEL, st.integers(0, 5))))
+    def test_counters_read_as_the_clients_do(self, added: list[tuple[str, int]]) -> None:
+        registry = CollectorRegistry()
+        ours = Counters("things", "What there was.", "kind"), Counters("others", "What else there was.")
+        labelled = Counter("things", "What there was.", ["kind"], registry=registry)
+        plain = Counter("others", "What else there was.", registry=registry)
+        for label, more in added:
+            ours[0].of(label).add(more)
+            ours[1].of().add(more)
+            labelled.labels(label).inc(more)
+            plain.inc(more)
+        assert as_text(ours[0]) + as_text(ours[1]) == without_created(generate_latest(registry))
+
+    @given(st.lists(st.tuples(A_LABEL, st.floats(0, 2_000_000) | st.sampled_from(BOUNDS))))
+    def test_histograms_read_as_the_clients_do(self, observed: list[tuple[str, float]]) -> None:
+        registry = CollectorRegistry()
+        ours = Histograms("took", "How long.", BOUNDS, "kind"), Histograms("size", "How large.", BOUNDS)
+        labelled = Histogram("took", "How long.", ["kind"], buckets=BOUNDS, registry=registry)
+        plain = Histogram("size", "How large.", buckets=BOUNDS, registry=registry)
+        for label, value in observed:
+            ours[0].of(label).observe(value)
+            ours[1].of().observe(value)
+            labelled.labels(label).observe(value)
+            plain.observe(value)
+        assert as_text(ours[0]) + as_text(ours[1]) == without_created(generate_latest(registry))
+
+    def test_lose_nothing_between_threads(self, request: pytest.FixtureRequest) -> None:
+        request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
+        sys.setswitchinterval(1e-6)
+        counters, histograms = Counters("things", "", "kind"), Histograms("took", "", BOUNDS, "kind")
+        together = threading.Barrier(8)
+
+        def count(_: int) -> None:
+            together.wait(10)
+            for n in range(2000):
+                counters.of(str(n % 50)).add()
+                histograms.of(str(n % 50)).observe(n)
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(count, range(8)))
+        assert [counter.total for counter in counters.series().values()] == [8 * 40] * 50
+        read = [histogram.cumulative() for histogram in histograms.series().values()]
+        assert [cumulative[-1][1] for cumulative, _ in read] == [8 * 40] * 50
+        assert sum(total for _, total in read) == 8 * sum(range(2000))
+
+    def test_have_a_value_for_every_label(self) -> None:
+        with pytest.raises(ValueError, match="things has the labels"):
+            Counters("things", "", "kind").of()

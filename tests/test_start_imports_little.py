@@ -88,7 +88,7 @@ def test_a_server_that_has_spawned_an_agent_has_imported_nothing_that_only_other
     assert served.client.get("/health").status_code == 200
     spawned = served.client.post("/api/agents/spawn", json={"agent_type": "python-specialist", "issue_id": "issue-1"})
     assert spawned.status_code == 201
-    exited = {"timeout": 15_000, "filter": f"agent_id:{spawned.json()['agent_id']}"}
+    exited: dict[str, Any] = {"timeout": 15_000, "filter": f"agent_id:{spawned.json()['agent_id']}"}
     assert served.client.get("/api/events/wait/agent_exited", params=exited).json()["events"]
     imported = served.imported()
     assert "sidecar.http.serve" in imported

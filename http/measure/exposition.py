@@ -40,8 +40,7 @@ class _Everything(Collector):
 
     def collect(self) -> Iterator[Metric]:
         server = self._server
-        for family in (*server.instruments.measured, *server.meter.measured):
-            yield _counters(family) if isinstance(family, Counters) else _histograms(family)
+        yield from map(family_of, (*server.instruments.measured, *server.meter.measured))
         census = take_census(server.actors, project_id=None, timeout_s=SCRAPE_S)
         yield from _agents(census.agents)
         yield from _events(census.events)
@@ -83,19 +82,18 @@ class _Everything(Collector):
         yield CounterMetricFamily("sidecar_audit_lost", "Acts that could not be put on record.", auditor.lost)
 
 
-def _counters(family: Counters) -> Metric:
-    made = CounterMetricFamily(family.name, family.text, labels=family.labels)
-    for values, counter in family.series().items():
-        made.add_metric(values, counter.total)
-    return made
-
-
-def _histograms(family: Histograms) -> Metric:
-    made = HistogramMetricFamily(family.name, family.text, labels=family.labels)
-    for values, histogram in family.series().items():
+def family_of(measured: Counters | Histograms) -> Metric:
+    """Our own family as the client's."""
+    if isinstance(measured, Counters):
+        counters = CounterMetricFamily(measured.name, measured.text, labels=measured.labels)
+        for values, counter in measured.series().items():
+            counters.add_metric(values, counter.total)
+        return counters
+    histograms = HistogramMetricFamily(measured.name, measured.text, labels=measured.labels)
+    for values, histogram in measured.series().items():
         cumulative, total = histogram.cumulative()
-        made.add_metric(values, buckets=_buckets(cumulative), sum_value=total)
-    return made
+        histograms.add_metric(values, buckets=_buckets(cumulative), sum_value=total)
+    return histograms
 
 
 def _durations(name: str, text: str, label: str, of: Mapping[str, Durations]) -> Metric:
