@@ -58,6 +58,21 @@ class AgentBook:
         self.agents[agent.id] = agent
         self._by_state[agent.record.state][agent.id] = agent
 
+    def enter(self, agent: Agent) -> None:
+        """A new agent; on the disk when this returns. Raises StorageUnavailable; then it is none of ours."""
+        self._registry.put_now(agent.record)
+        self.add(agent)
+
+    def enter_starting(self, agent: Agent, token: Token) -> None:
+        """The same for one whose turn it is at once: the intent to start it is written with it."""
+        agent.record = msgspec.structs.replace(
+            agent.record,
+            state=after(agent.record.state, Occurrence.TURN_CAME),
+            incarnation=1,
+            tokens=(token_ref(token),),
+        )
+        self.enter(agent)
+
     def forget(self, agent: Agent) -> None:
         del self.agents[agent.id]
         del self._by_state[agent.record.state][agent.id]

@@ -10,6 +10,7 @@ import time
 from typing import assert_never
 
 from ..state.errors import SpawnFailed
+from ..state.identity import Token
 from ..state.models import AgentId, AgentState, ExitCause
 from ..supervision.fleet import SpawnBucket, SpawnerOptions
 from ..supervision.lifecycle import Occurrence
@@ -93,6 +94,29 @@ class Keeper:
         """No agent's process runs, nor anything that one left behind."""
         return self._ending.is_settled and self.book.count(*RUNS) == 0
 
+    def enter(self, agent: Agent) -> None:
+        """A new agent: on the disk before anything else, then started if it is its turn, else queued.
+
+        Raises StorageUnavailable; then there is no such agent.
+        """
+        if not self._is_first_at_once(agent):
+            self.book.enter(agent)
+            self.run_queue()
+            return
+        token = self._starting.mint(agent.record, agent.profile)
+        self.book.enter_starting(agent, token)
+        self._launch(agent, token)
+
+    def _is_first_at_once(self, agent: Agent) -> bool:
+        """Whether a new agent may start now: it takes its token from the bucket then."""
+        return (
+            not self.is_draining
+            and self.has_slot
+            and self._may_start(agent)
+            and not any(self._may_start(queued) for queued in self.book.in_state(AgentState.QUEUED))
+            and self._bucket.take(now=time.monotonic()) == 0
+        )
+
     def run_queue(self) -> None:
         """Start who is next, as long as there are slots: by priority, then age."""
         self._is_queue_due = False
@@ -134,6 +158,9 @@ class Keeper:
     def _start(self, agent: Agent, occurrence: Occurrence) -> None:
         token = self._starting.mint(agent.record, agent.profile)
         self.book.starts(agent, occurrence, token)
+        self._launch(agent, token)
+
+    def _launch(self, agent: Agent, token: Token) -> None:
         try:
             begun = self._starting.start(agent.record, agent.profile, token)
         except SpawnFailed as error:

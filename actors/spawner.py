@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import secrets
 import time
 from pathlib import Path
 from typing import Any, assert_never
@@ -24,6 +23,7 @@ from ..state.errors import (
     WrongState,
 )
 from ..state.identity import Revocations, Token, TokenKey
+from ..state.ids import unique_hex
 from ..state.models import AgentId, AgentSpec, AgentState, AgentStatus, ExitCause, identifier
 from ..state.projects import Projects
 from ..state.trace import new_traceparent
@@ -147,7 +147,9 @@ class Spawner(Owner):
         try:
             return self._answer(message)
         finally:
-            self._save()
+            # What the bus has taken is noted with the next change, or the last of them: sent twice, it counts once.
+            if not isinstance(message, AnnouncementAnswered) or not self._registry.unsent:
+                self._save()
             self._announcer.send()
             self._answer_drained()
 
@@ -234,10 +236,8 @@ class Spawner(Owner):
             request_digest=digest,
             created_at=utc_now(),
         )
-        self._registry.put_now(record)
         agent = Agent(record, profile)
-        self._keeper.book.add(agent)
-        self._keeper.run_queue()
+        self._keeper.enter(agent)
         return self._first_answer(agent)
 
     def _spec(self, request: m.SpawnAgent) -> AgentSpec:
@@ -250,7 +250,7 @@ class Spawner(Owner):
         kind = identifier(request.agent_type, "agent_type")[:118]
         self._projects.root_of(request.project_id)
         return AgentSpec(
-            agent_id=AgentId(f"{kind}-{secrets.token_hex(4)}"),
+            agent_id=AgentId(f"{kind}-{unique_hex(8)}"),
             agent_type=request.agent_type,
             issue_id=request.issue_id,
             project_id=request.project_id,

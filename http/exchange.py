@@ -6,7 +6,6 @@ Rendering needs nothing of Bottle, so a parked answer is made by the same code, 
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ import msgspec
 from ..state.clock import utc_now
 from ..state.errors import SidecarError
 from ..state.identity import Caller
+from ..state.ids import unique_hex
 from ..state.models import IDENTIFIER
 from ..state.trace import trace_id, traceparent
 from .access.auditing import Auditor, code_of
@@ -26,7 +26,6 @@ from .wire.codec import encode
 
 log = logging.getLogger(__name__)
 
-_ids = random.Random()  # ids have to differ, not to be unguessable; of those, every one would be a system call
 
 NOT_ROUTED = "(none)"  # the route label of requests that matched none: a client must not make labels up
 
@@ -47,7 +46,7 @@ def request_id_of(given: str | None) -> str:
     """The client's request id if it is a sane one, else a new one."""
     if given is not None and IDENTIFIER.fullmatch(given) is not None:
         return given
-    return f"req-{_ids.getrandbits(64):016x}"
+    return f"req-{unique_hex(16)}"
 
 
 class Exchange:

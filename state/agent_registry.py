@@ -6,13 +6,13 @@ entry that could not be written stays pending and goes out with the next commit,
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
+from .ids import unique_hex
 from .journal import Durability, Journal
 from .models import AgentId, AgentSpec, AgentState, EventId, ExitCause, ProcessIdentity, event_seq
 from .typed import decoder
@@ -179,7 +179,7 @@ class AgentRegistry:
             self._remember(read(entry.record))
             self._entries += 1
         if not self.instance_id:
-            self.put(Instance(instance_id=secrets.token_hex(8)))
+            self.put(Instance(instance_id=unique_hex(16)))
             self.commit()
 
     def put(self, entry: Entry) -> None:
@@ -191,22 +191,24 @@ class AgentRegistry:
         """Write what was put. Raises StorageUnavailable; then it stays pending."""
         if not self._pending:
             return
-        self._journal.append([msgspec.json.encode(entry) for entry in self._pending])
-        self._journal.commit()
-        self._entries += len(self._pending)
-        self._pending.clear()
+        self._write_pending_and()
         if self._entries > max(_COMPACT_FROM, _COMPACT_AT_RATIO * self._live_entries()):
             self._journal.compact(msgspec.json.encode(entry) for entry in self._snapshot())
             self._entries = self._live_entries()
 
     def put_now(self, *entries: Entry) -> None:
         """Remember what is on the disk when this returns. Raises StorageUnavailable; then it is not remembered."""
-        self.commit()
-        self._journal.append([msgspec.json.encode(entry) for entry in entries])
-        self._journal.commit()
-        self._entries += len(entries)
+        self._write_pending_and(*entries)
         for entry in entries:
             self._remember(entry)
+
+    def _write_pending_and(self, *entries: Entry) -> None:
+        """All as one transaction."""
+        together = [*self._pending, *entries]
+        self._journal.append([msgspec.json.encode(entry) for entry in together])
+        self._journal.commit()
+        self._entries += len(together)
+        self._pending.clear()
 
     def forget_revoked(self, *, expired_before: datetime) -> None:
         """Those that no check would let through anyhow; they leave the disk with the next snapshot."""

@@ -7,7 +7,8 @@ broken tracer must not cost anybody an event.
 from __future__ import annotations
 
 import re
-import secrets
+
+from .ids import unique_hex
 
 VARIABLE = "TRACEPARENT"  # of an agent's environment
 _VALID = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?P<more>-.*)?")
@@ -32,4 +33,4 @@ def trace_id(value: str) -> str:
 
 def new_traceparent() -> str:
     """The beginning of a trace, to be recorded."""
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+    return f"00-{unique_hex(32)}-{unique_hex(16)}-01"
