@@ -1,7 +1,7 @@
 """What `/metrics` answers: everything that is measured, put into the words of the Prometheus client.
 
-This is its one door, and only the route of `/metrics` imports it, when it is first asked: the client takes longer to
-import than any other part of the sidecar. Nothing is kept between scrapes.
+This is its one door, and only the route of `/metrics` imports it, when it is first asked: agents wait for a start, and
+the client brings servers of its own along. Nothing is kept between scrapes.
 """
 
 from __future__ import annotations

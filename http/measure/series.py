@@ -1,7 +1,7 @@
 """Series: counters and histograms that any thread adds to, in families that give them a name and labels.
 
-Our own, since the Prometheus client takes 50 ms of a start to import; exposition.py hands them over to it when
-somebody asks. Each has a lock: `+=` reads and then writes, and only some interpreters let nothing come in between.
+Our own, so that a start need not import the Prometheus client; exposition.py hands them over to it when somebody
+asks. Each has a lock: `+=` reads and then writes, and only some interpreters let nothing come in between.
 """
 
 from __future__ import annotations
