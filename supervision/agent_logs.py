@@ -62,7 +62,7 @@ class AgentLogs:
     def path(self, serial: int, stream: Stream) -> Path:
         known = self._paths.get((serial, stream))
         if known is None:
-            known = self._paths[serial, stream] = self._directory / f"{serial:06d}" / f"{stream}.log"
+            known = self._paths[serial, stream] = Path(f"{self._directory}/{serial:06d}/{stream}.log")
         return known
 
     def read(self, serial: int, stream: Stream, offset: int) -> Chunk:
