@@ -75,7 +75,7 @@ def post(sidecar: Any, body: dict[str, Any], *, token: str | None = "", **header
     """One message as a client without an SDK sends it; token None: without one."""
     if token is not None:
         headers["Authorization"] = f"Bearer {token or sidecar.token()}"
-    return httpx.post(f"{sidecar.url}/mcp", json=body, headers=headers, timeout=30)
+    return httpx.post(f"{sidecar.url}/mcp", json=body, headers=headers, timeout=30, verify=False)
 
 
 class TestConnecting:
@@ -224,7 +224,7 @@ class TestTools:
             f'"arguments":{{"issue_id":"issue-9","result":{raw}}}}}}}'
         )
         headers = {"Authorization": f"Bearer {sidecar.token()}", "Content-Type": "application/json"}
-        answer = httpx.post(f"{sidecar.url}/mcp", content=body, headers=headers)
+        answer = httpx.post(f"{sidecar.url}/mcp", content=body, headers=headers, verify=False)
         stored = answer.json()["result"]["structuredContent"]
         assert raw in sidecar.operator.get(f"/api/results/{stored['id']}").text
 
@@ -353,7 +353,7 @@ class TestErrorsAreResultsThatAModelCanRead:
             "params": {"name": "publish_event", "arguments": {"event_type": "here", "data": {}}},
         }
         headers = {"Authorization": f"Bearer {sidecar.operator_token()}"}
-        httpx.post(f"{sidecar.url}/mcp?project_id=other", json=body, headers=headers)
+        httpx.post(f"{sidecar.url}/mcp?project_id=other", json=body, headers=headers, verify=False)
         assert sidecar.operator.get("/api/events", params={"project_id": "other"}).json()["total"] == 1
         denied = sidecar.agent().post("/mcp?project_id=other", json=body)
         assert (denied.status_code, denied.json()["error"]["data"]["code"]) == (403, "AUTH_004")
