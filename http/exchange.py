@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -26,6 +26,8 @@ from .wire.codec import encode
 
 log = logging.getLogger(__name__)
 
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
 
 NOT_ROUTED = "(none)"  # the route label of requests that matched none: a client must not make labels up
 

@@ -352,6 +352,7 @@ def serve(config: Config) -> int:
     with running(config) as sidecar:
         _on_signals(sidecar)
         gc.freeze()  # what was made so far stays; collections need not look at it again
+        gc.enable()
         print(f"sidecar listens on {sidecar.url}", flush=True)
         sidecar.must_end.wait()
     if sidecar.failure is not None:

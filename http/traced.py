@@ -6,9 +6,9 @@ from typing import Any
 
 from opentelemetry.trace import Status, StatusCode
 
-from .app import Application, Environ
+from .app import Application
 from .errors import Described
-from .exchange import Exchange, Rendered
+from .exchange import Environ, Exchange, Rendered
 from .measure.meter import METHODS
 from .measure.spans import Tracing, traceparent_of
 from .routing import Answer, Refused, Route

@@ -12,8 +12,9 @@ import pytest
 
 from sidecar.actors.context import coverage, metadata
 from sidecar.actors.context.earlier import earlier_outputs, last_build_status
-from sidecar.actors.context.kinds import Role, role_of
+from sidecar.actors.context.kinds import Role
 from sidecar.actors.context.requirements import FilePatterns, checked_requirements
+from sidecar.actors.context.roles import role_of
 from sidecar.state.errors import InvalidContextRequest
 from sidecar.state.models import AgentId, Event, EventId, ResultId, ResultStatus, StoredResult
 from tests.context_world import context_of, repository, sent_of, write

@@ -35,7 +35,7 @@ main(prog_name="sidecar")
 BY_REQUEST = {
     "/metrics": ("prometheus_client", "http.server", "wsgiref", "sidecar.http.measure.exposition"),
     "/mcp": ("sidecar.http.mcp.methods", "sidecar.http.mcp.tools"),
-    "/openapi.json": ("sidecar.http.routes.openapi",),
+    "/openapi.json": ("sidecar.http.routes.openapi", "bottle", "sidecar.http.router"),
 }
 NEVER = ("opentelemetry", "httpx", "requests", "sidecar.http.client", "sidecar.http.demo")
 

@@ -9,7 +9,8 @@ import re
 from typing import NamedTuple
 
 from ...state.identity import AgentClass
-from .kinds import Role, is_code, language_of, read_along_with, role_of
+from .kinds import Role, is_code, language_of, read_along_with
+from .roles import role_of
 
 _LANGUAGE_OF_WORD = {
     "python": "python", "django": "python", "flask": "python", "fastapi": "python",

@@ -11,7 +11,8 @@ from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from .kinds import Role, is_code, language_of, role_of
+from .kinds import Role, is_code, language_of
+from .roles import role_of
 
 _MAX_DEPENDENCIES = 500
 _TYPE_OF_MANIFEST = {

@@ -14,8 +14,9 @@ from math import log
 from sys import intern
 from typing import NamedTuple
 
-from .kinds import Role, role_of
+from .kinds import Role
 from .lexicon import Lexicon
+from .roles import role_of
 from .words import count_terms, name_terms, names_in, path_terms, quick_look_for, terms_of_run
 
 _TEXT, _PATH, _PATH_SHARE, _DEFINED = 1.0, 0.5, 0.08, 0.6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -46,6 +47,8 @@ def serve(
     \b
     Example: sidecar serve --project-root ~/src/shop --port 0
     """
+    # Nothing that is made until it listens is garbage; `serve` collects from then on.
+    gc.disable()
     from .. import serve as server
     from ..config import Flags, load
 
