@@ -32,7 +32,8 @@ from sidecar.http.serve import running
 from tests.conftest import LiveSidecar
 from tests.documented import Operation, document, operations
 
-EXAMPLES = 20
+EXAMPLES = 10
+SOAK_EXAMPLES = 60
 STREAM = "/api/events/stream"
 
 # Nothing that a request makes up can run anything but these, two at a time.
@@ -157,16 +158,26 @@ def described() -> dict[str, Any]:
     return found
 
 
+@pytest.fixture(scope="module")
+def schema() -> Any:
+    return schemathesis.openapi.from_dict(described())
+
+
 @pytest.mark.parametrize(("operation", "mode"), fuzzed())
+@pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(SOAK_EXAMPLES, marks=pytest.mark.soak)])
 def test_answers_as_described(
-    server: LiveSidecar, known: dict[str, list[str]], operation: Operation, mode: GenerationMode
+    server: LiveSidecar,
+    known: dict[str, list[str]],
+    schema: Any,
+    examples: int,
+    operation: Operation,
+    mode: GenerationMode,
 ) -> None:
-    schema = schemathesis.openapi.from_dict(described())
     tested = schema[operation.path][operation.method]
     client = server.client(server.operator_token(agent_id="fuzzer"))
 
     @settings(
-        max_examples=EXAMPLES,
+        max_examples=examples,
         derandomize=True,
         database=None,
         deadline=None,
