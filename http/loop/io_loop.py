@@ -21,7 +21,6 @@ from typing import Any
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.server import TcpWSGIServer
-from waitress.task import ThreadedTaskDispatcher
 
 from ...actors.asking import once_together
 from .connection import STREAMING, WAITING, Connection
@@ -29,6 +28,7 @@ from .deadlines import Deadlines, monotonic_s
 from .parking import Headers, Parked
 from .poller import BROKEN, HANGUP, READ, Poller, make_poller
 from .request_parser import FindQuick, LimitOf, RequestParser, parser_of
+from .workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         sock: socket.socket,
         *,
         adjustments: Adjustments,
-        dispatcher: ThreadedTaskDispatcher,
+        dispatcher: Workers,
         poller: Poller,
         render_refusal: RenderRefusal | None,
         parser_class: type[RequestParser],
@@ -350,7 +350,7 @@ def make_server(
     """
     if sock is None:
         sock = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    adjustments = Adjustments(
+    adjustments = _Adjustments(
         sockets=[sock],
         threads=worker_threads,
         connection_limit=fit_connection_limit(connection_limit),
@@ -365,20 +365,20 @@ def make_server(
         log_socket_errors=False,
         expose_tracebacks=False,
     )
-    dispatcher = ThreadedTaskDispatcher()
-    dispatcher.set_thread_count(worker_threads)
-    # Waitress warns of every request for which no worker is idle; a queue is what the workers are for.
-    dispatcher.queue_logger.setLevel(logging.ERROR)
     return Server(
         app,
         sock,
         adjustments=adjustments,
-        dispatcher=dispatcher,
+        dispatcher=Workers(worker_threads),
         poller=poller or make_poller(),
         render_refusal=render_refusal,
         parser_class=parser_of(limit_of or (lambda method, path: max_body_bytes), find_quick),  # noqa: ARG005
         after_input=after_input,
     )
+
+
+class _Adjustments(Adjustments):  # type: ignore[misc]  # waitress has no types
+    listen: tuple[str, ...] = ()  # Waitress would look its default address up although the socket is given
 
 
 def fit_connection_limit(wanted: int) -> int:

@@ -1,0 +1,32 @@
+"""Waitress's worker threads, started with the first request that needs one: until then the loop answers by itself."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from waitress.task import ThreadedTaskDispatcher
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+
+class Workers(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has no types
+    """count: how many threads there are to be."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self._count = count
+        # Waitress warns of every request for which no worker is idle; a queue is what the workers are for.
+        self.queue_logger.setLevel(logging.ERROR)
+
+    def add_task(self, task: Connection) -> None:
+        """Called in the I/O thread."""
+        if self._count:
+            self.set_thread_count(self._count)
+            self._count = 0
+        super().add_task(task)
+
+    def shutdown(self, cancel_pending: bool = True, timeout: float = 5) -> bool:
+        self._count = 0
+        return bool(super().shutdown(cancel_pending, timeout))
