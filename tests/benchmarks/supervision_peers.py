@@ -93,6 +93,7 @@ class Ours(Peer):
             encoding="utf-8",
         )
         self.environ = {name: value for name, value in self.environ.items() if name != "PYTHONPATH"}
+        self._token = mint_operator_token(self.directory / "storage", {}).text
 
     def argv(self) -> list[str]:
         where = ["--storage", "storage", "--project-root", ".", "--config", "sidecar.toml", "--port", "0"]
@@ -104,8 +105,7 @@ class Ours(Peer):
         port = int(self._url(before).rpartition(":")[2])
         if not self.has_spawned:
             self.has_spawned = True
-            token = mint_operator_token(self.directory / "storage", {}).text
-            spawn_over_http(port, token, self.count)
+            spawn_over_http(port, self._token, self.count)
 
     def _log_size(self) -> int:
         log = self.directory / "log"
