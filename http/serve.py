@@ -1,4 +1,4 @@
-"""Wires everything: `running(config)` is a sidecar from the bound port to the last closed file; `serve` is the command.
+"""Starts and stops all: `running(config)` is a sidecar from the bound port to the last closed file; `serve` the command.
 
 Started top to bottom, stopped in reverse. The port is bound before agents can be started, since each gets its URL.
 """
@@ -22,19 +22,14 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..actors.asking import Recipient, ask
-from ..actors.context_builder import ContextBuilder
-from ..actors.event_bus import EventBus
+from ..actors.asking import ask
 from ..actors.guardian import Guardian
 from ..actors.messages import AnswerWaiters, Drain
-from ..actors.result_store import ResultStore
-from ..actors.spawner import Spawner
 from ..actors.timers import Timers
-from ..actors.turns import TurnByTurn
 from ..state.clock import utc_now
-from ..state.errors import BusUnavailable, ConfigError, InvalidRequest, SidecarError
+from ..state.errors import ConfigError, InvalidRequest, SidecarError
 from ..state.identity import Revocations, TokenKey
-from .access.auditing import SIDECAR, Auditor, LifecycleWitness, auditing
+from .access.auditing import SIDECAR, auditing
 from .access.auth import Authenticator
 from .access.limits import Limiter
 from .access.sessions import Sessions
@@ -51,9 +46,10 @@ from .measure.connections import Connections
 from .measure.instruments import Instruments
 from .measure.meter import RequestMeter
 from .routes.results import MAX_RESULT_BYTES
-from .routing import JSON, Actors, Server, too_large
+from .routing import JSON, Server, too_large
 from .storage import locked, prepare, token_key
 from .wire.codec import encode
+from .wiring import Wiring
 
 if TYPE_CHECKING:
     from .measure.spans import Tracing
@@ -117,20 +113,19 @@ def running(config: Config) -> Iterator[Sidecar]:
                 sidecar.gave_up(actor, reason)
 
         guardian = Guardian(gave_up=gave_up, restarted=auditor.actor_restarted)
-        url = url_of(host, port)
         instruments = Instruments()
-        actors = _actors(
-            guardian,
-            config,
+        wiring = Wiring(
+            config=config,
+            guardian=guardian,
+            timers=timers,
             key=key,
             revocations=revocations,
-            timers=timers,
             auditor=auditor,
             instruments=instruments,
             tracing=tracing,
-            url=url,
+            url=url_of(host, port),
         )
-        server = _server(config, actors, guardian, Authenticator(key, revocations), auditor, instruments)
+        server = _server(wiring, Authenticator(key, revocations))
         sidecar = Sidecar(config, host=host, port=port, key=key, server=server)
         stack.callback(guardian.stop)
         guardian.start()
@@ -150,75 +145,6 @@ def running(config: Config) -> Iterator[Sidecar]:
     log.info("sidecar stopped url=%s", sidecar.url)
 
 
-def _actors(
-    guardian: Guardian,
-    config: Config,
-    *,
-    key: TokenKey,
-    revocations: Revocations,
-    timers: Timers,
-    auditor: Auditor,
-    instruments: Instruments,
-    tracing: Tracing | None,
-    url: str,
-) -> Actors:
-    """The four, in the order in which they start; the handles let them know each other before they run."""
-
-    def traced(recipient: Recipient) -> Recipient:
-        return recipient if tracing is None else tracing.around(recipient)
-
-    bus = guardian.handle(
-        "event_bus",
-        lambda: EventBus(
-            journal_dir=config.storage / "events",
-            options=config.events,
-            timers=timers,
-            spawner=spawner,
-            trigger_types=frozenset(trigger.on for trigger in config.triggers),
-        ),
-        failure=BusUnavailable,
-    )
-    results = guardian.handle(
-        "result_store",
-        lambda: ResultStore(
-            directory=config.storage / "results",
-            options=config.results,
-            bus=traced(bus),
-            profiles=config.profiles,
-            timers=timers,
-        ),
-    )
-    spawner = guardian.handle(
-        "spawner",
-        lambda: Spawner(
-            storage=config.storage,
-            projects=config.projects,
-            profiles=config.profiles,
-            options=config.agents,
-            triggers=config.triggers,
-            key=key,
-            revocations=revocations,
-            bus=LifecycleWitness(traced(bus), auditor.lifecycle, instruments.lifecycle),
-            timers=timers,
-            base_url=url,
-        ),
-    )
-    contexts = guardian.handle(
-        "context_builder",
-        lambda: ContextBuilder(
-            projects=config.projects,
-            profiles=config.profiles,
-            options=config.context,
-            spawner=spawner,
-            results=results,
-            bus=bus,
-            timers=timers,
-        ),
-    )
-    turns = TurnByTurn(bus) if tracing is None else tracing.by_turns(bus)
-    return Actors(spawner=traced(spawner), bus=turns, results=traced(results), contexts=traced(contexts))
-
-
 def _application(tracing: Tracing | None) -> Callable[..., Application]:
     if tracing is None:
         return Application
@@ -227,20 +153,14 @@ def _application(tracing: Tracing | None) -> Callable[..., Application]:
     return partial(TracedApplication, tracing)
 
 
-def _server(
-    config: Config,
-    actors: Actors,
-    guardian: Guardian,
-    authenticator: Authenticator,
-    auditor: Auditor,
-    instruments: Instruments,
-) -> Server:
+def _server(wiring: Wiring, authenticator: Authenticator) -> Server:
+    config, guardian = wiring.config, wiring.guardian
     return Server(
-        actors=actors,
+        actors=wiring.actors(),
         profiles=config.profiles,
         meter=RequestMeter(),
-        auditor=auditor,
-        instruments=instruments,
+        auditor=wiring.auditor,
+        instruments=wiring.instruments,
         connections=Connections(),
         storage=config.storage,
         started_at_s=time.monotonic(),

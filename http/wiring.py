@@ -1,0 +1,97 @@
+"""What the four actors are made of, and how they come to know each other before any of them runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..actors.asking import Recipient
+from ..actors.context_builder import ContextBuilder
+from ..actors.event_bus import EventBus
+from ..actors.guardian import Guardian
+from ..actors.result_store import ResultStore
+from ..actors.spawner import Spawner
+from ..actors.timers import Timers
+from ..actors.turns import TurnByTurn
+from ..state.errors import BusUnavailable
+from ..state.identity import Revocations, TokenKey
+from .access.auditing import Auditor, LifecycleWitness
+from .config import Config
+from .measure.instruments import Instruments
+from .routing import Actors
+
+if TYPE_CHECKING:
+    from .measure.spans import Tracing
+
+
+class Wiring(NamedTuple):
+    """What is there before the actors. url: of this sidecar, without `/api`."""
+
+    config: Config
+    guardian: Guardian
+    timers: Timers
+    key: TokenKey
+    revocations: Revocations
+    auditor: Auditor
+    instruments: Instruments
+    tracing: Tracing | None
+    url: str
+
+    def actors(self) -> Actors:
+        """Handles of the four, which the guardian starts in this order."""
+        handle = self.guardian.handle
+        bus = handle("event_bus", lambda: self._event_bus(spawner), failure=BusUnavailable)
+        results = handle("result_store", lambda: self._result_store(self._traced(bus)))
+        spawner = handle("spawner", lambda: self._spawner(self._traced(bus)))
+        contexts = handle("context_builder", lambda: self._context_builder(spawner, results, bus))
+        return Actors(
+            spawner=self._traced(spawner),
+            bus=TurnByTurn(bus) if self.tracing is None else self.tracing.by_turns(bus),
+            results=self._traced(results),
+            contexts=self._traced(contexts),
+        )
+
+    def _traced(self, recipient: Recipient) -> Recipient:
+        return recipient if self.tracing is None else self.tracing.around(recipient)
+
+    def _event_bus(self, spawner: Recipient) -> EventBus:
+        return EventBus(
+            journal_dir=self.config.storage / "events",
+            options=self.config.events,
+            timers=self.timers,
+            spawner=spawner,
+            trigger_types=frozenset(trigger.on for trigger in self.config.triggers),
+        )
+
+    def _result_store(self, bus: Recipient) -> ResultStore:
+        return ResultStore(
+            directory=self.config.storage / "results",
+            options=self.config.results,
+            bus=bus,
+            profiles=self.config.profiles,
+            timers=self.timers,
+        )
+
+    def _spawner(self, bus: Recipient) -> Spawner:
+        return Spawner(
+            storage=self.config.storage,
+            projects=self.config.projects,
+            profiles=self.config.profiles,
+            options=self.config.agents,
+            triggers=self.config.triggers,
+            key=self.key,
+            revocations=self.revocations,
+            bus=LifecycleWitness(bus, self.auditor.lifecycle, self.instruments.lifecycle),
+            timers=self.timers,
+            base_url=self.url,
+        )
+
+    def _context_builder(self, spawner: Recipient, results: Recipient, bus: Recipient) -> ContextBuilder:
+        return ContextBuilder(
+            projects=self.config.projects,
+            profiles=self.config.profiles,
+            options=self.config.context,
+            spawner=spawner,
+            results=results,
+            bus=bus,
+            timers=self.timers,
+        )
