@@ -1,4 +1,4 @@
-"""Starts and stops all: `running(config)` is a sidecar from the bound port to the last closed file; `serve` the command.
+"""Starts and stops all: `running(config)` is a sidecar, from the bound port to the last closed file; `serve` runs one.
 
 Started top to bottom, stopped in reverse. The port is bound before agents can be started, since each gets its URL.
 """
