@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
@@ -34,6 +33,8 @@ def refuse_unknown(table: Mapping[str, Any], known: Iterable[str], where: str) -
     for key in table:
         if key not in names:
             full = f"{where}.{key}" if where else key
+            import difflib
+
             nearest = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
             hint = f"did you mean {nearest[0]}?" if nearest else f"known here: {', '.join(names)}"
             raise ConfigError(f"unknown setting {full}; {hint}", field=full, expected=nearest[0] if nearest else names)

@@ -6,7 +6,6 @@ after a check that every reader behind us can decode them.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Hashable
 from datetime import UTC, datetime
@@ -130,6 +129,8 @@ def _refuse(error: msgspec.ValidationError, type_: Any, place: str, *, under: st
     known = [f.encode_name for f in msgspec.structs.fields(type_)] if not path else []
     if place == "query":
         known.append("project_id")
+    import difflib  # for those who misspell; all others start sooner
+
     nearest = difflib.get_close_matches(named["name"], known, n=1, cutoff=0.5)
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
     raise InvalidRequest(
