@@ -34,8 +34,7 @@ class QuickStart:
         self._program = os.fsencode(program)
         self._argv = _strings(launch.argv)
         self._env = _strings([f"{name}={value}" for name, value in launch.env.items()])
-        self._cwd = os.fsencode(launch.cwd)
-        self._standard = (stdin, stdout, stderr)
+        self._actions = _FileActions(os.fsencode(launch.cwd), (stdin, stdout, stderr))
 
     def start(self, *, at_once: bool) -> int | None:
         """The pid of the new process, which leads a session of its own; None if there is none.
@@ -44,20 +43,27 @@ class QuickStart:
         this process, others had better use the time.
         """
         posix_spawn = library.posix_spawn if at_once else _patient.posix_spawn
-        actions, pid = _Opaque(), ctypes.c_int()
-        if library.posix_spawn_file_actions_init(actions) != 0:
-            return None
-        try:
-            failed = library.posix_spawn_file_actions_addchdir_np(actions, self._cwd)
-            for number, descriptor in enumerate(self._standard):
-                failed |= library.posix_spawn_file_actions_adddup2(actions, descriptor, number)
-            failed |= library.posix_spawn_file_actions_addclosefrom_np(actions, _FIRST_OF_ITS_OWN)
-            failed = failed or posix_spawn(
-                ctypes.byref(pid), self._program, actions, _attributes, self._argv, self._env
-            )
-        finally:
-            library.posix_spawn_file_actions_destroy(actions)
+        pid = ctypes.c_int()
+        failed = posix_spawn(ctypes.byref(pid), self._program, self._actions.opaque, _attributes, self._argv, self._env)
         return None if failed else pid.value
+
+
+class _FileActions:
+    """What a child does before it runs its program. The C library's memory for it goes with this object."""
+
+    def __init__(self, cwd: bytes, standard: tuple[int, int, int]) -> None:
+        """Raises OSError when there is no memory for it."""
+        self.opaque = _Opaque()
+        failed = library.posix_spawn_file_actions_init(self.opaque)
+        failed = failed or library.posix_spawn_file_actions_addchdir_np(self.opaque, cwd)
+        for number, descriptor in enumerate(standard):
+            failed = failed or library.posix_spawn_file_actions_adddup2(self.opaque, descriptor, number)
+        failed = failed or library.posix_spawn_file_actions_addclosefrom_np(self.opaque, _FIRST_OF_ITS_OWN)
+        if failed:
+            raise OSError(failed, os.strerror(failed))
+
+    def __del__(self) -> None:
+        library.posix_spawn_file_actions_destroy(self.opaque)
 
 
 def prepare(launch: Launch, *, stdin: int, stdout: int, stderr: int) -> QuickStart | None:
@@ -72,7 +78,12 @@ def prepare(launch: Launch, *, stdin: int, stdout: int, stderr: int) -> QuickSta
     ):
         return None
     program = _program(launch)
-    return None if program is None else QuickStart(launch, program, stdin=stdin, stdout=stdout, stderr=stderr)
+    if program is None:
+        return None
+    try:
+        return QuickStart(launch, program, stdin=stdin, stdout=stdout, stderr=stderr)
+    except OSError:
+        return None
 
 
 def _program(launch: Launch) -> str | None:
