@@ -9,6 +9,7 @@ import errno
 import gc
 import logging
 import os
+import queue
 import signal
 import socket
 import sys
@@ -67,7 +68,7 @@ SWITCH_INTERVAL_S = 0.0005  # a restart of an agent must not wait 5 ms for each 
 
 
 class Sidecar:
-    """A sidecar that runs. failed: set with the reason when an actor was given up; then it is time to end."""
+    """A sidecar that runs. failure: why an actor was given up, which ends the sidecar, or None."""
 
     def __init__(self, config: Config, *, host: str, port: int, key: TokenKey, server: Server) -> None:
         self.config = config
@@ -75,8 +76,8 @@ class Sidecar:
         self.port = port
         self.key = key
         self.server = server
-        self.must_end = threading.Event()
         self.failure: str | None = None
+        self._ends: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     @property
     def url(self) -> str:
@@ -85,7 +86,19 @@ class Sidecar:
 
     def gave_up(self, actor: str, reason: str) -> None:
         self.failure = f"actor {actor} was given up: {reason}"
-        self.must_end.set()
+        self.end()
+
+    def end(self) -> None:
+        """Let `wait` return. A signal handler may call it, whatever it interrupts: such a queue is made for that."""
+        self._ends.put(None)
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Until it is to end; False when it is not by then."""
+        try:
+            self._ends.get(timeout=timeout_s)
+        except queue.Empty:
+            return False
+        return True
 
 
 @contextmanager
@@ -274,7 +287,7 @@ def serve(config: Config) -> int:
         gc.freeze()  # what was made so far stays; collections need not look at it again
         gc.enable()
         print(f"sidecar listens on {sidecar.url}", flush=True)
-        sidecar.must_end.wait()
+        sidecar.wait()
     if sidecar.failure is not None:
         log.critical("sidecar ended: %s", sidecar.failure)
         return 1
@@ -282,11 +295,15 @@ def serve(config: Config) -> int:
 
 
 def _on_signals(sidecar: Sidecar) -> None:
+    was_told = False
+
     def end(number: int, _: FrameType | None) -> None:
-        if sidecar.must_end.is_set():
+        nonlocal was_told
+        if was_told:
             # A thread, since the interrupted one may hold what the asking needs.
             threading.Thread(target=_end_at_once, args=(sidecar, number), name="end at once", daemon=True).start()
-        sidecar.must_end.set()
+        was_told = True
+        sidecar.end()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)

@@ -122,6 +122,8 @@ class PidLock:
 
     def release(self) -> None:
         """The file stays: removing it would let two processes lock two files of the same name."""
+        # To close it is not enough: a child that is just being started still holds a copy.
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
         os.close(self._descriptor)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.state.errors import StorageDamaged, StorageInUse, StorageTooNew, StorageUnavailable
+from sidecar.state.fs import PidLock
 from sidecar.state.journal import Durability, Journal
 from sidecar.state.journal_lines import encode
 
@@ -206,6 +207,17 @@ def test_another_process_is_refused_and_killing_the_owner_frees_the_lock(tmp_pat
         holder.stdin.close()
         holder.stdout.close()
         holder.wait(timeout=10)
+
+
+def test_what_is_released_is_free_although_a_child_still_holds_the_descriptor(tmp_path: Path) -> None:
+    """As one does for a moment that is just being started."""
+    lock = PidLock(tmp_path / "LOCK")
+    with subprocess.Popen(["sleep", "1000"], pass_fds=(lock._descriptor,)) as child:
+        try:
+            lock.release()
+            PidLock(tmp_path / "LOCK").release()
+        finally:
+            child.kill()
 
 
 def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:

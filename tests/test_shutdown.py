@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import httpx
@@ -203,6 +204,25 @@ def test_a_second_signal_ends_it_and_its_agents_at_once(serve: Serve, tmp_path: 
         os.kill(pid, 0)
 
 
+def test_a_signal_is_heeded_in_whichever_moment_it_comes(start_sidecar: Any) -> None:
+    """Also in between two steps of the wait that it is to end: here before each line of it."""
+    sidecar = start_sidecar().sidecar
+    told: list[int] = []
+
+    def tell(frame: FrameType, *_: Any) -> Any:
+        told.append(frame.f_lineno)
+        sidecar.end()  # what the signal handler does
+        return tell
+
+    before = sys.gettrace()
+    sys.settrace(tell)
+    try:
+        assert sidecar.wait(WITHIN_S)
+    finally:
+        sys.settrace(before)
+    assert told
+
+
 def test_an_actor_that_keeps_dying_ends_the_server_with_an_error(start_sidecar: Any) -> None:
     sidecar = start_sidecar()
     bus = sidecar.sidecar.server.actors.bus.handle
@@ -210,7 +230,7 @@ def test_an_actor_that_keeps_dying_ends_the_server_with_an_error(start_sidecar: 
     directory.rename(sidecar.storage / "gone")
     directory.write_text("no directory")
     bus.restart("to see it fail")
-    assert sidecar.sidecar.must_end.wait(15)
+    assert sidecar.sidecar.wait(15)
     assert "event_bus" in sidecar.sidecar.failure
 
 

@@ -42,6 +42,7 @@ class Auditor:
         self._queue: queue.SimpleQueue[Act | threading.Event | None] = queue.SimpleQueue()
         self._folding = Folding()
         self._lock = threading.Lock()
+        self._closes = threading.Event()
         self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
 
     def record(
@@ -120,6 +121,7 @@ class Auditor:
             for act in self._folding.rest():
                 self._queue.put(act)
         self._queue.put(None)
+        self._closes.set()
         self._thread.join(timeout=CLOSE_S)
 
     def _run(self) -> None:
@@ -139,7 +141,7 @@ class Auditor:
         acts: list[Act | threading.Event | None] = []
         try:
             acts.append(self._queue.get(timeout=LOOK_AGAIN_S))
-            time.sleep(GATHER_S)
+            self._closes.wait(GATHER_S)
             while True:
                 acts.append(self._queue.get_nowait())
         except queue.Empty:

@@ -37,9 +37,11 @@ dependencies = []
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 
 
-class Link(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class Link:
     """A page worth finding again. tags: as its reader wrote them, in their order."""
 
     url: str
