@@ -212,10 +212,14 @@ def adoption_ms(root: Path, count: int) -> float:
         where.wait_for(count)
         peer.kill()
         peer.start()
-        log = (peer.directory / "log").read_text(encoding="utf-8")
-        found = re.search(rf"agents adopted count={count} lost=0 took_ms=([0-9.]+)", log)
-        peer.stop()
-        return float(found.group(1)) if found else float("nan")
+        deadline = time.monotonic() + WITHIN_S
+        while time.monotonic() < deadline:  # it listens before its actors have come up
+            log = (peer.directory / "log").read_text(encoding="utf-8")
+            if (found := re.search(rf"agents adopted count={count} lost=0 took_ms=([0-9.]+)", log)) is not None:
+                peer.stop()
+                return float(found.group(1))
+            time.sleep(0.01)
+        raise TimeoutError(f"{count} agents were not taken over within {WITHIN_S:g} s")
 
 
 BUSY = """
