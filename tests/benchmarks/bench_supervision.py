@@ -234,23 +234,29 @@ for _ in range(4):
 """
 
 
+BUSY_AGENTS = 4  # killed in turn: one settles while others die
+
+
 def busy_respawn_ms(root: Path, rounds: int) -> list[float]:
-    """Respawn of ours while four threads of the sidecar's process compute."""
+    """Respawn of ours while four threads of the sidecar's process compute; `rounds` of each agent."""
     where = Arena(root / "busy")
     (root / "busy-storage").mkdir()
-    child = does(str(where.script), "0", restart="always", max_restarts=1_000_000, restart_window_seconds=1)
-    sidecar = DoomedSidecar(root / "busy-storage", ("child",), sabotage=BUSY, child=child)
+    forever = {"restart": "always", "max_restarts": 1_000_000, "restart_window_seconds": 1}
+    agents = {f"child-{n}": does(str(where.script), str(n), **forever) for n in range(BUSY_AGENTS)}
+    sidecar = DoomedSidecar(root / "busy-storage", tuple(agents), sabotage=BUSY, **agents)
     took = []
     try:
-        for count in range(1, rounds + 1):
-            time.sleep(SETTLED_S)
-            last = where.wait_for(count)[-1]
+        where.wait_for(BUSY_AGENTS)
+        for count in range(BUSY_AGENTS, (rounds + 1) * BUSY_AGENTS):
+            time.sleep(SETTLED_S / (BUSY_AGENTS - 1))
+            oldest = where.started[-BUSY_AGENTS]
             before = time.monotonic()
-            os.kill(last.pid, signal.SIGKILL)
+            os.kill(oldest.pid, signal.SIGKILL)
             took.append((where.wait_for(count + 1)[-1].at - before) * 1000)
     finally:
         sidecar.kill()
-        os.kill(where.started[-1].pid, signal.SIGKILL)
+        for child in where.started[-BUSY_AGENTS:]:
+            os.kill(child.pid, signal.SIGKILL)
     return took
 
 
