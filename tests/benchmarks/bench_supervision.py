@@ -247,6 +247,7 @@ def busy_respawn_ms(root: Path, rounds: int) -> list[float]:
     took = []
     try:
         where.wait_for(BUSY_AGENTS)
+        time.sleep(SETTLED_S)
         for count in range(BUSY_AGENTS, (rounds + 1) * BUSY_AGENTS):
             time.sleep(SETTLED_S / (BUSY_AGENTS - 1))
             oldest = where.started[-BUSY_AGENTS]
