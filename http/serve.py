@@ -64,7 +64,7 @@ ASK_S = 1.0
 
 WORKER_THREADS = 8  # waits hold none; these ask actors and read bodies
 
-SWITCH_INTERVAL_S = 0.0005  # a restart of an agent must not wait 5 ms for each busy thread
+SWITCH_INTERVAL_S = 0.0002  # a restart of an agent must not wait 5 ms for each busy thread
 
 
 class Sidecar:
