@@ -127,12 +127,12 @@ class Prepared:
         self._logs = logs
         self._quick = quick_start.prepare(launch, stdin=_nothing(), stdout=logs.stdout, stderr=logs.stderr)
 
-    def start(self, *, at_once: bool = False) -> StartedProcess:
+    def start(self) -> StartedProcess:
         """Run it in a session of its own, its output straight to the log files: no pipe that could break or fill.
 
-        at_once: keep the GIL until it runs. Raises SpawnFailed naming what could not be run.
+        Keeps the GIL until it runs and has its limits: it must not get far before. Raises SpawnFailed naming what could not be run.
         """
-        pid = self._quick.start(at_once=at_once) if self._quick is not None else None
+        pid = self._quick.start() if self._quick is not None else None
         if pid is None:
             pid = self._start_the_long_way()
         try:
