@@ -130,7 +130,8 @@ class Prepared:
     def start(self) -> StartedProcess:
         """Run it in a session of its own, its output straight to the log files: no pipe that could break or fill.
 
-        Keeps the GIL until it runs and has its limits: it must not get far before. Raises SpawnFailed naming what could not be run.
+        Keeps the GIL until it runs and has its limits, before which it must not get far. Raises SpawnFailed naming what
+        could not be run.
         """
         pid = self._quick.start() if self._quick is not None else None
         if pid is None:
