@@ -147,7 +147,7 @@ class Succession:
             if at - self._made_at > _TOKEN_FRESH_S:
                 self._prepare()
             log_starts = self._logs.ends()
-            begun = Begun(self._prepared.start(), self._token, log_starts)
+            begun = Begun(self._prepared.start(at_once=True), self._token, log_starts)
             return Successor(decision=decision, begun=begun)
         except SpawnFailed as error:
             return Successor(decision=decision, error=error.message)

@@ -127,13 +127,12 @@ class Prepared:
         self._logs = logs
         self._quick = quick_start.prepare(launch, stdin=_nothing(), stdout=logs.stdout, stderr=logs.stderr)
 
-    def start(self) -> StartedProcess:
+    def start(self, *, at_once: bool = False) -> StartedProcess:
         """Run it in a session of its own, its output straight to the log files: no pipe that could break or fill.
 
-        Keeps the GIL until it runs and has its limits, before which it must not get far. Raises SpawnFailed naming what
-        could not be run.
+        at_once: keep the GIL until it runs. Its limits come right after its start. Raises SpawnFailed naming what could not be run.
         """
-        pid = self._quick.start() if self._quick is not None else None
+        pid = self._quick.start(at_once=at_once) if self._quick is not None else None
         if pid is None:
             pid = self._start_the_long_way()
         try:

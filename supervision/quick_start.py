@@ -1,6 +1,6 @@
 """QuickStart: a process prepared so far that starting it is one call: posix_spawn(3) of the C library.
 
-It copies no page tables, holds the GIL until the child runs its program, and takes a third of the CPU time of
+It copies no page tables, can keep the GIL until the child runs its program, and takes a third of the CPU time of
 `subprocess`, which knows neither of the three file actions that are needed here. What it cannot do, or fails to do, is
 for `subprocess` to do, or to say why not.
 """
@@ -21,6 +21,7 @@ _SETSIGDEF, _SETSID = 0x04, 0x80
 _NEEDED = ("posix_spawn", "posix_spawn_file_actions_addchdir_np", "posix_spawn_file_actions_addclosefrom_np")
 IS_POSSIBLE = sys.platform == "linux" and all(hasattr(library, name) for name in _NEEDED)  # glibc 2.34
 
+_patient = ctypes.CDLL(None)  # lets go of the GIL during a call
 _FIRST_OF_ITS_OWN = 3  # below it are the three standard descriptors
 # The C library's structures are opaque, at most 336 bytes, and want the alignment of a pointer.
 _Opaque = ctypes.c_uint64 * 128
@@ -35,12 +36,15 @@ class QuickStart:
         self._env = _strings([f"{name}={value}" for name, value in launch.env.items()])
         self._actions = _FileActions(os.fsencode(launch.cwd), (stdin, stdout, stderr))
 
-    def start(self) -> int | None:
-        """The pid of the new process, which leads a session of its own; None if there is none."""
+    def start(self, *, at_once: bool) -> int | None:
+        """The pid of the new process, which leads a session of its own; None if there is none.
+
+        at_once: keep the GIL until the child runs its program, some half a millisecond. Where nobody waits for just
+        this process, others had better use the time.
+        """
+        posix_spawn = library.posix_spawn if at_once else _patient.posix_spawn
         pid = ctypes.c_int()
-        failed = library.posix_spawn(
-            ctypes.byref(pid), self._program, self._actions.opaque, _attributes, self._argv, self._env
-        )
+        failed = posix_spawn(ctypes.byref(pid), self._program, self._actions.opaque, _attributes, self._argv, self._env)
         return None if failed else pid.value
 
 

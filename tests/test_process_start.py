@@ -207,7 +207,7 @@ raise SystemExit(serve(load(Flags(port=0, storage=here / "storage", project_root
 
 def test_a_server_that_raised_its_own_limit_does_not_raise_its_agents(tmp_path: Path) -> None:
     """Programs that use select() break when a descriptor is beyond 1023."""
-    # It has its limit within an instant of its start, which a busy machine can stretch.
+    # It has its limit some milliseconds after its start, more on a busy machine.
     command = """['sh', '-c', 'until [ "$(ulimit -Sn)" = 512 ]; do sleep 0.01; done; touch limit']"""
     (tmp_path / "sidecar.toml").write_text(f"[profiles.looks]\ncommand = {command}\n")
     started = ["sh", "-c", 'ulimit -Sn 512; exec "$@"', "sh", sys.executable, "-c", SERVE, str(tmp_path)]
