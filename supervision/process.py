@@ -130,7 +130,7 @@ class Prepared:
     def start(self, *, at_once: bool = False) -> StartedProcess:
         """Run it in a session of its own, its output straight to the log files: no pipe that could break or fill.
 
-        at_once: keep the GIL until it runs. Its limits come right after its start. Raises SpawnFailed naming what could not be run.
+        at_once: keep the GIL until it runs. Raises SpawnFailed naming what could not be run.
         """
         pid = self._quick.start(at_once=at_once) if self._quick is not None else None
         if pid is None:
