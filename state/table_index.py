@@ -7,6 +7,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, insort
 from collections.abc import Hashable, Iterable, Mapping
+from functools import cache
 from typing import Any, TypedDict
 
 from .typed import decoder
@@ -27,14 +28,20 @@ def has_id(ids: Ids[int], doc_id: int) -> bool:
     return place < len(ids) and ids[place] == doc_id
 
 
+@cache
+def _shape_of(columns: frozenset[str]) -> Any:
+    """One type for the same columns: a decoder is kept for each type there ever was."""
+    shape: Any = TypedDict("shape", dict.fromkeys(columns, Any), total=False)  # type: ignore[misc]
+    return shape
+
+
 class TableIndex:
     """indexed: fields with a hash index. columns: all fields that are decoded alone, the indexed ones among them."""
 
     def __init__(self, indexed: Iterable[str], columns: Iterable[str] = ()) -> None:
         self.indexed = tuple(indexed)
         self.columns = frozenset((*self.indexed, *columns))
-        shape: Any = TypedDict("shape", dict.fromkeys(self.columns, Any), total=False)  # type: ignore[misc]
-        self._decode = decoder(shape).decode
+        self._decode = decoder(_shape_of(self.columns)).decode
         self._ids: dict[str, dict[Hashable, Ids[int]]] = {field: {} for field in self.indexed}
         # Documents whose value for the field is a list or an object: no hash finds them, so they are always looked at.
         self._unhashable: dict[str, Ids[int]] = {field: array("q") for field in self.indexed}

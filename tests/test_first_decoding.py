@@ -11,6 +11,9 @@ import sys
 
 import pytest
 
+from sidecar.state import typed
+from sidecar.state.table_index import TableIndex
+
 TYPES = 150
 
 PROGRAM = """
@@ -57,3 +60,11 @@ def test_threads_that_meet_a_type_together_all_get_their_value(read: str) -> Non
     program = PROGRAM % (read, TYPES)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "alive\n", "")
+
+
+def test_tables_that_are_made_anew_leave_no_decoder_behind_each() -> None:
+    TableIndex(("name",), ("colour",))
+    before = typed._decoder.cache_info().currsize
+    for _ in range(5):
+        TableIndex(("name",), ("colour",))
+    assert typed._decoder.cache_info().currsize == before
