@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -33,11 +33,17 @@ def refuse_unknown(table: Mapping[str, Any], known: Iterable[str], where: str) -
     for key in table:
         if key not in names:
             full = f"{where}.{key}" if where else key
-            import difflib
+            meant = nearest(key, names)
+            hint = f"did you mean {meant}?" if meant is not None else f"known here: {', '.join(names)}"
+            raise ConfigError(f"unknown setting {full}; {hint}", field=full, expected=names if meant is None else meant)
 
-            nearest = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
-            hint = f"did you mean {nearest[0]}?" if nearest else f"known here: {', '.join(names)}"
-            raise ConfigError(f"unknown setting {full}; {hint}", field=full, expected=nearest[0] if nearest else names)
+
+def nearest(name: str, known: Sequence[str]) -> str | None:
+    """Which of the names that are known a misspelt one may stand for; None where it is like none."""
+    import difflib  # for those who misspell; all others start sooner
+
+    found = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return found[0] if found else None
 
 
 _AT = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)

@@ -18,6 +18,7 @@ import msgspec
 from ...state.errors import InvalidRequest
 from ...state.models import identifier
 from ...state.typed import Decoder, convert
+from ..tables import nearest
 from .shapes import Moment
 
 T = TypeVar("T")
@@ -129,14 +130,12 @@ def _refuse(error: msgspec.ValidationError, type_: Any, place: str, *, under: st
     known = [f.encode_name for f in msgspec.structs.fields(type_)] if not path else []
     if place == "query":
         known.append("project_id")
-    import difflib  # for those who misspell; all others start sooner
-
-    nearest = difflib.get_close_matches(named["name"], known, n=1, cutoff=0.5)
-    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    meant = nearest(named["name"], known)
+    hint = f"; did you mean {meant}?" if meant is not None else ""
     raise InvalidRequest(
         f"{field} is not a field of the {place}{hint}",
         field=field,
-        expected=nearest[0] if nearest else sorted(known),
+        expected=sorted(known) if meant is None else meant,
     )
 
 
