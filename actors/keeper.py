@@ -99,7 +99,7 @@ class Keeper:
 
         Raises StorageUnavailable; then there is no such agent.
         """
-        if not self._is_first_at_once(agent):
+        if not self._takes_turn_at_once(agent):
             self.book.enter(agent)
             self.run_queue()
             return
@@ -107,8 +107,8 @@ class Keeper:
         self.book.enter_starting(agent, token)
         self._launch(agent, token)
 
-    def _is_first_at_once(self, agent: Agent) -> bool:
-        """Whether a new agent may start now: it takes its token from the bucket then."""
+    def _takes_turn_at_once(self, agent: Agent) -> bool:
+        """Whether a new agent starts now; then it has taken its token from the bucket."""
         return (
             not self.is_draining
             and self.has_slot

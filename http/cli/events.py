@@ -10,6 +10,7 @@ from typing import Any
 import click
 import msgspec
 
+from ...state.typed import decode
 from ..client.calls import segment
 from ..client.client import Client
 from ..client.errors import Superseded
@@ -250,7 +251,7 @@ def read_object(source: str, option: str) -> dict[str, Any]:
         raw = sys.stdin.buffer.read() if source == "-" else source.encode()
         if source.startswith("@"):
             raw = Path(source[1:]).read_bytes()
-        return msgspec.json.decode(raw, type=dict[str, Any])
+        return decode(raw, dict[str, Any])
     except OSError as error:
         raise click.BadParameter(f"cannot be read: {error}", param_hint=option) from error
     except msgspec.DecodeError as error:
