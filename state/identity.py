@@ -1,4 +1,4 @@
-"""Who a caller is and what it may do: agent classes, permissions, and the tokens that carry them. The PyJWT door.
+"""Who a caller is and what it may do: agent classes, permissions, and the tokens that carry them.
 
 A token is HS256 only, with every claim verified; `TokenKey.verify` is pure apart from the secret. Revocations are
 kept by the Spawner and looked up here by `jti`.
@@ -14,13 +14,13 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any
 
-import jwt
 import msgspec
 
 from .clock import utc_at
 from .errors import TokenExpired, Unauthorized
 from .ids import unique_hex
 from .models import IDENTIFIER, AgentId
+from .signing import signed, verified
 from .typed import convert
 
 ISSUER = "orchestration-sidecar"
@@ -28,6 +28,7 @@ AUDIENCE = "sidecar-agents"
 TOKEN_TTL_S = 3600
 REFRESH_GRACE_S = 300  # a token that expired less than this ago may still be refreshed by a supervised agent
 MIN_SECRET_BYTES = 32
+_REQUIRED = ("iss", "aud", "sub", "iat", "nbf", "exp", "jti")
 CLOCK_SKEW_S = 5  # `iat` and `nbf` come from this machine; an adjusted clock must not lock every agent out
 
 
@@ -204,7 +205,7 @@ class TokenKey:
                     expires_at=expires_at,
                 )
             )
-        text = jwt.encode(claims, self._secret, algorithm="HS256")
+        text = signed(claims, self._secret)
         return Token(text=text, token_id=token_id, expires_at=expires_at)
 
     def verify(self, text: str, *, now: datetime, grace_s: int = 0) -> Caller:
@@ -213,23 +214,11 @@ class TokenKey:
         grace_s: how long ago, in seconds, the token may have expired (refresh only).
         Raises TokenExpired, or Unauthorized for everything else that is wrong with it, without quoting it.
         """
+        # `now` decides about time, below: PyJWT would ask the wall clock itself.
+        claims = verified(text, self._secret, issuer=ISSUER, audience=AUDIENCE, required=_REQUIRED)
         try:
-            claims = jwt.decode(
-                text,
-                self._secret,
-                algorithms=["HS256"],
-                audience=AUDIENCE,
-                issuer=ISSUER,
-                # `now` decides about time, below: PyJWT would ask the wall clock itself.
-                options={
-                    "require": ["iss", "aud", "sub", "iat", "nbf", "exp", "jti"],
-                    "verify_exp": False,
-                    "verify_nbf": False,
-                    "verify_iat": False,
-                },
-            )
             body = convert(claims, _Claims)
-        except (jwt.InvalidTokenError, msgspec.ValidationError) as error:
+        except msgspec.ValidationError as error:
             raise Unauthorized("the token is not one of this sidecar's") from error
         for value in (body.sub, body.agent_type, body.project_id, body.issue_id):
             if value is not None and IDENTIFIER.fullmatch(value) is None:

@@ -31,13 +31,16 @@ from sidecar.http.cli.main import main
 main(prog_name="sidecar")
 """
 
-# What each is imported for, if at all; ssl and http.client come with PyJWT's client for keys on the web.
+# What each is imported for, if at all.
 BY_REQUEST = {
     "/metrics": ("prometheus_client", "http.server", "wsgiref", "sidecar.http.measure.exposition"),
     "/mcp": ("sidecar.http.mcp.methods", "sidecar.http.mcp.tools"),
     "/openapi.json": ("sidecar.http.routes.openapi", "bottle", "sidecar.http.router"),
 }
-NEVER = ("opentelemetry", "httpx", "requests", "sidecar.http.client", "sidecar.http.demo")
+NEVER = (
+    *("opentelemetry", "httpx", "requests", "sidecar.http.client", "sidecar.http.demo"),
+    *("cryptography", "ssl", "http.client", "urllib.request", "email", "tempfile", "shutil"),  # with all of PyJWT
+)
 
 CALLERS = 6
 
@@ -111,3 +114,14 @@ def test_who_asks_first_gets_the_whole_answer_however_many_ask_at_once(
     assert {answer.status_code for answer in answers} == {200}
     assert len({answer.text for answer in answers}) == 1 or path == "/metrics"  # whose numbers go on
     assert served.imported().issuperset(modules)
+
+
+def test_who_else_signs_with_pyjwt_in_the_same_process_has_all_of_it() -> None:
+    program = """
+import jwt as before
+import sidecar.state.identity, sidecar.state.signing
+import jwt, cryptography
+assert jwt is before and jwt.PyJWKClient and "RS256" in jwt.algorithms.get_default_algorithms()
+"""
+    for which in (program, program.replace("import jwt as before", "before = None").replace("jwt is before and ", "")):
+        subprocess.run([sys.executable, "-c", which], check=True, timeout=20)
