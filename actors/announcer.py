@@ -7,6 +7,7 @@ idempotency key, so one that is sent twice counts once.
 from __future__ import annotations
 
 import logging
+from heapq import nsmallest
 from typing import Any
 
 import msgspec
@@ -14,18 +15,19 @@ import msgspec
 from ..state.agent_registry import AgentRecord, AgentRegistry, Announced, Announcement
 from ..state.errors import SidecarError
 from .asking import Fact, Later, Recipient
-from .messages import PublishEvent
+from .messages import PublishEvent, PublishTogether
 from .replies import Published
 from .timers import Timers
 
 log = logging.getLogger(__name__)
 
 PUBLISHER = "sidecar"
+_AT_ONCE = 128
 _RETRY_S = (0.1, 0.5, 2.0, 5.0)  # the bus restarts within milliseconds; a full disk takes longer
 
 
 class AnnouncementAnswered(Fact, frozen=True):
-    """error: why the bus did not take it, or None. is_final: another try cannot help."""
+    """Of those up to `seq`. error: why the bus did not take them, or None. is_final: another try cannot help."""
 
     seq: int
     error: str | None = None
@@ -44,7 +46,7 @@ class Announcer:
         self._bus = bus
         self._timers = timers
         self._me = me
-        self._in_flight: int | None = None
+        self._is_waiting = False  # for an answer, or for another try
         self._failures = 0
 
     def announce(self, event_type: str, record: AgentRecord, *, topic: str = "system", **data: Any) -> None:
@@ -71,47 +73,53 @@ class Announcer:
         )
 
     def send(self) -> None:
-        """Give the bus the oldest event it does not have, if none is on its way."""
-        if self._in_flight is not None or not self._registry.unsent:
+        """Give the bus the events it does not have, oldest first, if none are on their way."""
+        if self._is_waiting or not self._registry.unsent:
             return
-        announcement = self._registry.unsent[min(self._registry.unsent)]
-        self._in_flight = announcement.seq
-        later = self._bus.request(
-            PublishEvent(
-                project_id=announcement.project_id,
-                event_type=announcement.event_type,
-                publisher=PUBLISHER,
-                publisher_type=PUBLISHER,
-                data=announcement.data,
-                topic=announcement.topic,
-                idempotency_key=f"{self._registry.instance_id}-{announcement.seq}",
-                traceparent=announcement.traceparent,
-            )
+        self._is_waiting = True
+        # After a failure one by one, so that it is known which it is that fails.
+        seqs = nsmallest(1 if self._failures else _AT_ONCE, self._registry.unsent)
+        events = tuple(self._event_of(self._registry.unsent[seq]) for seq in seqs)
+        later = self._bus.request(PublishTogether(events=events))
+        is_one = len(seqs) == 1
+        later.add_done_callback(lambda answered: self._answered(seqs[-1], is_one, answered))
+
+    def _event_of(self, announcement: Announcement) -> PublishEvent:
+        return PublishEvent(
+            project_id=announcement.project_id,
+            event_type=announcement.event_type,
+            publisher=PUBLISHER,
+            publisher_type=PUBLISHER,
+            data=announcement.data,
+            topic=announcement.topic,
+            idempotency_key=f"{self._registry.instance_id}-{announcement.seq}",
+            traceparent=announcement.traceparent,
         )
-        later.add_done_callback(lambda answered: self._answered(announcement.seq, answered))
 
     def handle(self, fact: AnnouncementAnswered | AnnouncementDue) -> None:
         match fact:
             case AnnouncementDue():
-                self._in_flight = None
+                self._is_waiting = False
             case AnnouncementAnswered(seq=seq, error=error, is_final=is_final):
                 if error is not None and not is_final:
                     delay_s = _RETRY_S[min(self._failures, len(_RETRY_S) - 1)]
                     self._failures += 1
-                    log.warning("lifecycle event not taken seq=%d retry_in_s=%g: %s", seq, delay_s, error)
+                    log.warning("lifecycle events not taken to_seq=%d retry_in_s=%g: %s", seq, delay_s, error)
                     self._timers.tell_after(delay_s, self._me, AnnouncementDue())
                     return
                 if error is not None:
                     log.error("lifecycle event refused for good seq=%d: %s", seq, error)
                 self._failures = 0
-                self._in_flight = None
+                self._is_waiting = False
                 self._registry.put(Announced(seq=seq))
 
-    def _answered(self, seq: int, later: Later[Published]) -> None:
+    def _answered(self, seq: int, is_one: bool, later: Later[tuple[Published, ...]]) -> None:
         """In the bus's thread."""
         error = None if later.cancelled() else later.exception()
         if error is None:
             self._me.tell(AnnouncementAnswered(seq))
             return
-        is_final = isinstance(error, SidecarError) and error.code in ("invalid_event", "idempotency_conflict")
+        is_final = (
+            is_one and isinstance(error, SidecarError) and error.code in ("invalid_event", "idempotency_conflict")
+        )
         self._me.tell(AnnouncementAnswered(seq, str(error) or repr(error), is_final))

@@ -42,6 +42,7 @@ from .messages import (
     ListEvents,
     ListMailboxes,
     PublishEvent,
+    PublishTogether,
     ReplayDeadLetter,
     TellTriggered,
 )
@@ -159,6 +160,8 @@ class EventBus(Owner):
             case _:
                 self._give_answers()
         match message:
+            case PublishTogether(events=events):
+                return self._publish_together(events)
             case AwaitEvents():
                 return self._await(message)
             case AnswerSettled():
@@ -201,6 +204,29 @@ class EventBus(Owner):
             known = self._published_before(request, request.idempotency_key, digest)
             if known is not None:
                 return known
+        later = self.later()
+        self._append(request, digest, later)
+        return later
+
+    def _publish_together(self, events: tuple[PublishEvent, ...]) -> Later[tuple[Published, ...]]:
+        together: Later[tuple[Published, ...]] = self.later()
+        parts: list[Later[Published]] = [Later() for _ in events]
+        new = []
+        for event, part in zip(events, parts, strict=True):
+            digest = _digest(event)
+            known = self._published_before(event, event.idempotency_key or "", digest)
+            if known is None:
+                new.append((event, digest, part))
+            else:
+                part.answer(known)
+        for event, digest, part in new:
+            self._append(event, digest, part)
+        # They are committed with one another and answered in order, so that the last of them speaks for all.
+        last = new[-1][2] if new else parts[-1]
+        last.add_done_callback(lambda settled: _answer_together(together, parts, settled.exception()))
+        return together
+
+    def _append(self, request: PublishEvent, digest: str | None, later: Later[Published]) -> None:
         self._store.append(
             NewEvent(
                 project_id=request.project_id,
@@ -218,9 +244,7 @@ class EventBus(Owner):
                 traceparent=request.traceparent,
             )
         )
-        later = self.later()
         self._unanswered.append(_Unanswered(later, time.perf_counter()))
-        return later
 
     def _published_before(self, request: PublishEvent, idempotency_key: str, digest: str) -> Published | None:
         key: OnceKey = (request.project_id, request.publisher, idempotency_key)
@@ -385,6 +409,15 @@ class EventBus(Owner):
         self._store.expire(now=now)
         self._mailboxes.forget_unused(since=now - timedelta(seconds=self._options.retention_seconds))
         self._timers.tell_after(HOUSEKEEPING_EVERY_S, self.me, _KeepHouse())
+
+
+def _answer_together(
+    together: Later[tuple[Published, ...]], parts: list[Later[Published]], error: BaseException | None
+) -> None:
+    if error is None:
+        together.answer(tuple(part.result() for part in parts))
+    else:
+        together.refuse(error)
 
 
 def _digest(request: PublishEvent) -> str:

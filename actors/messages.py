@@ -185,6 +185,16 @@ class PublishEvent(Request[Published], frozen=True, kw_only=True):
     traceparent: str | None = None
 
 
+class PublishTogether(Request[tuple[Published, ...]], frozen=True, kw_only=True):
+    """Append events in their order, with one commit. Each has an idempotency key, as in PublishEvent.
+
+    After an error the first of them may have been appended, but none without those before it. Raises
+    IdempotencyConflict, StorageUnavailable.
+    """
+
+    events: tuple[PublishEvent, ...]
+
+
 class AwaitEvents(Request[EventBatch], frozen=True, kw_only=True):
     """Look at the log and, if nothing is there, wait: one message, so nothing can fall in between.
 
@@ -278,6 +288,7 @@ class TellTriggered(Fact, frozen=True, kw_only=True):
 
 EventBusRequest = (
     PublishEvent
+    | PublishTogether
     | AwaitEvents
     | ListEvents
     | AnswerSettled

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from ...actors.asking import Fact, Later, R, Recipient, Request
-from ...actors.messages import PublishEvent
+from ...actors.messages import PublishEvent, PublishTogether
 from ...state.audit import Act, AuditRecord, Detail, Folding, Head
 from ...state.audit_log import AuditLog
 from ...state.clock import utc_now
@@ -190,17 +190,18 @@ class LifecycleWitness:
 
     def request(self, request: Request[R]) -> Later[R]:
         later = self._bus.request(request)
-        if isinstance(request, PublishEvent):
-            published = request
-            later.add_done_callback(lambda answered: self._answered(published, answered))
+        if isinstance(request, PublishTogether):
+            events = request.events
+            later.add_done_callback(lambda answered: self._answered(events, answered))
         return later
 
-    def _answered(self, published: PublishEvent, answered: Later[Any]) -> None:
+    def _answered(self, events: tuple[PublishEvent, ...], answered: Later[Any]) -> None:
         if answered.cancelled() or answered.exception() is not None:
-            return  # it is announced again
-        about = msgspec.json.decode(published.data)
-        for listen in self._listeners:
-            listen(published.event_type, published.project_id, about)
+            return  # they are announced again
+        for event in events:
+            about = msgspec.json.decode(event.data)
+            for listen in self._listeners:
+                listen(event.event_type, event.project_id, about)
 
 
 # What an agent printed (last_lines) is none of the trail's business: it may be anything.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -24,7 +25,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from ... import __version__
 from ...actors.asking import Fact, Later, R, Recipient, Request
 from ...actors.guardian import Handle
-from ...actors.messages import BuildContext, PublishEvent, SpawnAgent, StoreResult
+from ...actors.messages import BuildContext, PublishEvent, PublishTogether, SpawnAgent, StoreResult
 from ...actors.replies import ContextBundle, Published, SpawnedAgent, Stored
 from ...actors.turns import TurnByTurn
 from ...state.errors import SidecarError
@@ -79,18 +80,34 @@ class Tracing:
 
     def asked(self, request: Request[R], send: Callable[[Request[R]], Later[R]]) -> Later[R]:
         """Send a request. One that has a span takes the place of whoever sent it in the trace it carries on."""
+        if isinstance(request, PublishTogether):
+            return self._asked_together(request, send)
         begun = _begun(request)
         if begun is None:
             return send(request)
-        parent = context.get_current()
-        if not trace.get_current_span(parent).get_span_context().is_valid:
-            parent = _propagator.extract({"traceparent": getattr(request, "traceparent", None) or ""})
-        span = self._tracer.start_span(begun.name, parent, begun.kind, begun.attributes)
+        span = self._start(request, begun)
         if not isinstance(request, BuildContext):
             request = msgspec.structs.replace(request, traceparent=traceparent_of(span))
         later = send(request)
         later.add_done_callback(lambda done: _end(span, done, begun.finish))
         return later
+
+    def _asked_together(self, request: PublishTogether, send: Callable[[Any], Later[Any]]) -> Later[Any]:
+        """A span for each event, in the trace of its own."""
+        spans = [self._start(event, _publish(event)) for event in request.events]
+        events = tuple(
+            msgspec.structs.replace(event, traceparent=traceparent_of(span))
+            for event, span in zip(request.events, spans, strict=True)
+        )
+        later = send(PublishTogether(events=events))
+        later.add_done_callback(lambda done: _end_together(spans, done))
+        return later
+
+    def _start(self, request: Any, begun: Begun) -> Span:
+        parent = context.get_current()
+        if not trace.get_current_span(parent).get_span_context().is_valid:
+            parent = _propagator.extract({"traceparent": getattr(request, "traceparent", None) or ""})
+        return self._tracer.start_span(begun.name, parent, begun.kind, begun.attributes)
 
     def around(self, recipient: Recipient) -> TracedRecipient:
         return TracedRecipient(recipient, self)
@@ -232,3 +249,12 @@ def _end(span: Span, done: Later[Any], finish: Callable[[Any], Attributes]) -> N
     else:
         span.set_attributes(finish(done.result()))
     span.end()
+
+
+def _end_together(spans: list[Span], done: Later[Any]) -> None:
+    for place, span in enumerate(spans):
+        _end(span, done, partial(_published_at, place))
+
+
+def _published_at(place: int, published: tuple[Published, ...]) -> Attributes:
+    return _published(published[place])
