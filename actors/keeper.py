@@ -171,7 +171,8 @@ class Keeper:
     def _started(self, agent: Agent, begun: Begun) -> None:
         self.book.started(agent, begun)
         self.watch(agent, begun.process)
-        self._look_at_queue()  # others may depend on it
+        if self.book.count(AgentState.QUEUED):
+            self._look_at_queue()  # others may depend on it
 
     def watch(self, agent: Agent, process: StartedProcess) -> None:
         """Its process runs: see it end, measure it, and see to its limits."""

@@ -130,8 +130,9 @@ class Spawner(Owner):
         for record in self._registry.agents.values():
             book.add(Agent(record, self._profiles.of(record.spec.agent_type)))
         self._keeper.open()
-        adopt(self._keeper)
-        self._keeper.sweep()  # for what belongs to nobody any more
+        if not self._registry.is_new:
+            adopt(self._keeper)
+            self._keeper.sweep()  # for what belongs to nobody any more
         self._keeper.run_queue()
         self._save()
         self._announcer.send()

@@ -80,10 +80,7 @@ class Starting:
             logs.close()
 
     def open_logs(self, record: AgentRecord) -> LogFiles:
-        try:
-            return LogFiles(*self._logs.make(record.serial))
-        except OSError as error:
-            raise SpawnFailed(f"log folder {error.filename} cannot be made: {error.strerror}") from error
+        return LogFiles(self._logs.path(record.serial, "stdout"), self._logs.path(record.serial, "stderr"))
 
     def prepare(self, record: AgentRecord, profile: Profile, token: Token, logs: LogFiles) -> Prepared:
         """Raises SpawnFailed."""

@@ -15,7 +15,7 @@ import msgspec
 from .ids import unique_hex
 from .journal import Durability, Journal
 from .models import AgentId, AgentSpec, AgentState, EventId, ExitCause, ProcessIdentity, event_seq
-from .typed import decoder
+from .typed import LateDecoder
 
 TRIGGERS = AgentId("sidecar")  # who asks for the agents that events spawn
 
@@ -32,7 +32,7 @@ class TokenRef(msgspec.Struct, frozen=True):
 
 
 class AgentRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag="agent", omit_defaults=True):
-    """One agent. serial: names its log folder. incarnation: 0 before the first start, then counts starts.
+    """One agent. serial: names its log files. incarnation: 0 before the first start, then counts starts.
 
     deaths, in_a_row, resume_at, started_monotonic: monotonic seconds of the boot `boot_id`, meaningless in another
     one. request_digest: of the spawn request that `idempotency_key` names. tokens: those of the incarnation that
@@ -156,6 +156,8 @@ Entry = AgentRecord | Revoked | Forgotten | Tally | Announcement | Announced | T
 class AgentRegistry:
     """Everything above, in memory and in the journal under `directory`. Used by one thread.
 
+    is_new: the storage has just been named, so that no process can have it in its environment.
+
     Raises what Journal.open raises. Durable against the death of the sidecar; against that of the machine within
     the seconds the kernel takes to write back: no agent survives the machine either.
     """
@@ -174,11 +176,12 @@ class AgentRegistry:
         self._pending: list[Entry] = []
         self._journal = Journal.open(directory, durability=Durability.OS)
         self._entries = 0
-        read = decoder(Entry).decode
+        reader: LateDecoder[Entry] = LateDecoder(Entry)
         for entry in self._journal.entries():
-            self._remember(read(entry.record))
+            self._remember(reader.decode(entry.record))
             self._entries += 1
-        if not self.instance_id:
+        self.is_new = not self.instance_id
+        if self.is_new:
             self.put(Instance(instance_id=unique_hex(16)))
             self.commit()
 

@@ -14,7 +14,7 @@ import msgspec
 from .event_log import EventLog, Retention
 from .journal import Durability, Journal
 from .models import Event, Priority, event_id, event_seq
-from .typed import decoder
+from .typed import LateDecoder
 
 
 class NewEvent(msgspec.Struct, kw_only=True):
@@ -69,9 +69,9 @@ class EventStore:
         self._once: dict[OnceKey, tuple[str, Event]] = {}
         self._buffered: list[tuple[NewEvent, Event]] = []
         self._newest: datetime | None = None
-        read = decoder(NewEvent).decode
+        reader = LateDecoder(NewEvent)
         for entry in self._journal.entries():
-            self._take_in(read(entry.record), entry.seq)
+            self._take_in(reader.decode(entry.record), entry.seq)
 
     def _take_in(self, record: NewEvent, seq: int) -> None:
         # A view into what was read would keep the whole segment in memory.

@@ -17,7 +17,7 @@ from .event_log import EventLog
 from .journal import Durability, Journal
 from .mailbox import MAX_DELIVERIES, Mailbox, MailboxKey
 from .models import AgentId, Event, EventId
-from .typed import decoder
+from .typed import LateDecoder
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +69,10 @@ class Mailboxes:
         self._changed: dict[MailboxKey, Mailbox] = {}
         self._unwritten: list[_Record] = []
         self._records = 0
-        read = decoder(_Record).decode
+        reader: LateDecoder[_Record] = LateDecoder(_Record)
         for entry in self._journal.entries():
             self._records += 1
-            self._apply(read(entry.record))
+            self._apply(reader.decode(entry.record))
         for mailbox in self._mailboxes.values():
             # Nobody can tell any more what became of the last answer, so it is given again, and says so.
             if mailbox.handed is not None and mailbox.handed.taken is None:

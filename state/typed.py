@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from functools import cache
+from functools import cache, cached_property
 from types import UnionType
-from typing import Any, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 import msgspec
 
@@ -33,6 +33,17 @@ def decoder(type_: UnionType, *, strict: bool = True) -> Decoder[Any]: ...
 def decoder(type_: Any, *, strict: bool = True) -> Decoder[Any]:
     """strict: whether `"1"` is refused where a number is asked for."""
     return _decoder(type_, strict)
+
+
+class LateDecoder(Generic[T]):
+    """A decoder that looks at its type when it is first used: an empty journal is read without."""
+
+    def __init__(self, type_: type[T] | UnionType) -> None:
+        self._type = type_
+
+    @cached_property
+    def decode(self) -> Callable[[bytes], T]:
+        return decoder(self._type).decode
 
 
 def decode(raw: bytes | str | msgspec.Raw, type_: type[T]) -> T:

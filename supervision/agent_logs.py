@@ -14,7 +14,9 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
+
+import msgspec
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ _MAX_LINE = 500  # characters of a line that goes into an event
 _TOKEN = re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]+")
 
 
-class Chunk(NamedTuple):
+class Chunk(msgspec.Struct, frozen=True):
     """Bytes of a log from `offset` on; `at_end`: there were no more."""
 
     data: bytes
@@ -44,7 +46,7 @@ class Chunk(NamedTuple):
 
 
 class AgentLogs:
-    """The logs under one directory: a folder an agent, named by its serial number. max_bytes: of each stream."""
+    """The logs under one directory: two files an agent, named by its serial number. max_bytes: of each stream."""
 
     def __init__(self, directory: Path, *, max_bytes: int) -> None:
         self._directory = directory
@@ -53,16 +55,10 @@ class AgentLogs:
         self._paths: dict[tuple[int, Stream], Path] = {}
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def make(self, serial: int) -> tuple[Path, Path]:
-        """The files for stdout and stderr of an agent; the folder is there afterwards."""
-        stdout = self.path(serial, "stdout")
-        stdout.parent.mkdir(mode=0o700, exist_ok=True)
-        return stdout, self.path(serial, "stderr")
-
     def path(self, serial: int, stream: Stream) -> Path:
         known = self._paths.get((serial, stream))
         if known is None:
-            known = self._paths[serial, stream] = Path(f"{self._directory}/{serial:06d}/{stream}.log")
+            known = self._paths[serial, stream] = Path(f"{self._directory}/{serial:06d}.{stream}.log")
         return known
 
     def read(self, serial: int, stream: Stream, offset: int) -> Chunk:
@@ -115,14 +111,15 @@ class AgentLogs:
 
     def remove(self, serial: int) -> bool:
         """Delete an agent's logs; whether there were any."""
+        there_were_any = False
         for stream in _STREAMS:
-            self.path(serial, stream).unlink(missing_ok=True)
+            try:
+                self.path(serial, stream).unlink()
+                there_were_any = True
+            except FileNotFoundError:
+                pass  # it was never started, or its logs went when the disk was short
             del self._paths[serial, stream]
-        try:
-            (self._directory / f"{serial:06d}").rmdir()
-        except FileNotFoundError:
-            return False
-        return True
+        return there_were_any
 
     def free_bytes(self) -> int:
         """What the file system of the logs still has for us."""

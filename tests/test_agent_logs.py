@@ -104,7 +104,7 @@ def counted(data: bytes) -> list[int]:
 def write_under_rotation(directory: Path, lines: int, max_bytes: int) -> tuple[AgentLogs, list[int]]:
     """A writer at full speed, a reader who follows it, and the bound kept all the time. Returns what the reader saw."""
     logs = AgentLogs(directory, max_bytes=max_bytes)
-    stdout, _ = logs.make(1)
+    stdout = logs.path(1, "stdout")
     stdout.touch()
     seen: list[int] = []
     with (
@@ -157,7 +157,7 @@ def test_many_rotations_lose_no_line(tmp_path: Path) -> None:
 def test_a_tail_agrees_with_the_whole(data: bytes, lines: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
         logs = AgentLogs(Path(directory) / "logs", max_bytes=1 << 20)
-        stdout, _ = logs.make(7)
+        stdout = logs.path(7, "stdout")
         stdout.write_bytes(data)
         chunk = logs.tail(7, "stdout", lines)
         *ended, rest = data.split(b"\n")
@@ -170,7 +170,7 @@ def test_logs_are_bounded_while_agents_run(tmp_path: Path) -> None:
     chatty = runs("for _ in range(60_000): print('y' * 63)\nimport time\ntime.sleep(600)")
     with Fleet(tmp_path, options={"log_max_mb": 1.0, "sample_seconds": 0.1}, chatty=chatty) as fleet:
         agent = fleet.spawn_id("chatty")
-        path = tmp_path / "logs" / "000001" / "stdout.log"
+        path = tmp_path / "logs" / "000001.stdout.log"
         wait_until(lambda: path.exists() and path.stat().st_size > 3_500_000)
         wait_until(lambda: path.stat().st_blocks * 512 <= 1.3 * 2**20)
         first = fleet.ask(m.ReadLogs(agent_id=agent, project_id=None, offset=0))
@@ -186,13 +186,13 @@ def test_a_disk_that_runs_short_costs_the_oldest_logs_of_the_ended_and_no_agent(
         ended = [fleet.spawn_id("said") for _ in range(3)]
         for agent in ended:
             fleet.wait_for_state(agent, AgentState.COMPLETED)
-        kept = tmp_path / "logs" / "000001" / "stdout.log"
+        kept = tmp_path / "logs" / "000001.stdout.log"
         wait_until(lambda: kept.stat().st_size == 60_000 * 64)
         assert [fleet.log(agent) for agent in ended] == ["said\n"] * 3
 
         free_mb = iter([255, 255, 257])  # short, still short without the first, not without the second
         with disk_of(lambda: next(free_mb, 257)):
-            wait_until(lambda: not (tmp_path / "logs" / "000003").exists())
+            wait_until(lambda: not (tmp_path / "logs" / "000003.stdout.log").exists())
             assert [fleet.log(agent) for agent in ended] == ["", "", "said\n"]
             assert kept.stat().st_blocks * 512 > 3_500_000
         with disk_of(lambda: 255):
