@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import NamedTuple
+
+import msgspec
 
 from ..state.agent_registry import AgentRecord
 from ..state.models import AgentState, ProcessIdentity
@@ -22,7 +23,7 @@ from .keeper import Keeper
 log = logging.getLogger(__name__)
 
 
-class Found(NamedTuple):
+class Found(msgspec.Struct, frozen=True):
     """Which incarnation of an agent runs, as which process."""
 
     incarnation: int

@@ -11,7 +11,9 @@ import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple, assert_never
+from typing import TYPE_CHECKING, assert_never
+
+import msgspec
 
 from ..state.clock import utc_now
 from ..state.errors import ContextFailed, InvalidContextRequest, SidecarError
@@ -39,7 +41,7 @@ WARM_UP_AFTER_S = 10.0  # by then a fleet that is started with the sidecar runs
 _Key = tuple[object, ...]
 
 
-class _Asked(NamedTuple):
+class _Asked(msgspec.Struct, frozen=True):
     """A request, and when it came. began: monotonic seconds."""
 
     request: BuildContext
@@ -192,16 +194,16 @@ class ContextBuilder(Owner):
         fact.later.answer(ContextBundle(fact.body, fact.built.etag, cache_hit=fact.was_kept))
 
     def _note(self, fact: _Ready, outcome: str, *, size_bytes: int = 0) -> None:
-        request, at, began = fact.asked
+        request = fact.asked.request
         requested = ContextRequested(
-            at=at,
+            at=fact.asked.at,
             issue_id=request.issue_id,
             agent_type=request.agent_type,
             query=request.query[:MAX_QUERY_NOTED],
             files=request.files,
             requirements=request.requirements,
             outcome=outcome,
-            took_ms=round((time.monotonic() - began) * 1000, 1),
+            took_ms=round((time.monotonic() - fact.asked.began) * 1000, 1),
             size_bytes=size_bytes,
             file_count=fact.built.file_count if fact.built is not None else 0,
             truncation_strategy=fact.built.strategy if fact.built is not None else "none",

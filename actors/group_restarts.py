@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
 
 import msgspec
 
@@ -20,7 +19,7 @@ from .agent import RUNS, Agent, Then
 log = logging.getLogger(__name__)
 
 
-class Together(NamedTuple):
+class Together(msgspec.Struct, frozen=True):
     """Where a group lives."""
 
     group: str

@@ -88,13 +88,14 @@ class Handle:
         """Send messages that are handled one after the other, without any other in between. See tell and request."""
         with self._lock:
             is_over = self._state in ("stopped", "failed")
-            for _, later in envelopes:
-                if later is not None and not is_over:
+            asked = tuple(envelope.later for envelope in envelopes if envelope.later is not None)
+            if not is_over:
+                for later in asked:
                     self._in_flight.add(later)
                     later.add_done_callback(self._in_flight.discard)
             self._post(envelopes)
         if is_over:
-            self._refuse(tuple(later for _, later in envelopes if later is not None), "is not running")
+            self._refuse(asked, "is not running")
 
     def _post(self, envelopes: tuple[Envelope, ...]) -> None:
         # Under the lock, so that no message slips into the mailbox of an incarnation that has just ended.

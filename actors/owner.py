@@ -12,8 +12,9 @@ import queue
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pykka
 
 from ..state.errors import SidecarError, Unavailable
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Envelope(NamedTuple):
+class Envelope(msgspec.Struct, frozen=True):
     """later: where the answer goes; None for a fact."""
 
     message: Request[Any] | Fact
@@ -74,7 +75,8 @@ class Owner(pykka.ThreadingActor):
     def on_receive(self, message: Sequence[Envelope]) -> None:
         self._batch.extend(message)
         while self._batch:
-            self._receive(*self._batch.popleft())
+            envelope = self._batch.popleft()
+            self._receive(envelope.message, envelope.later)
 
     def _receive(self, request: Request[Any] | Fact, later: Later[Any] | None) -> None:
         if isinstance(request, EndLoop):

@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
 from http import HTTPStatus
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
+
+import msgspec
 
 from ..state.clock import utc_now
 from ..state.errors import InvalidRequest, NotJson, PermissionDenied
@@ -66,7 +68,7 @@ _ANYONE = Caller(
 )
 
 
-class _Head(NamedTuple):
+class _Head(msgspec.Struct, frozen=True):
     """What the head of a request was found to say, and to be allowed; who may still ask is another matter."""
 
     caller: Caller

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -15,7 +15,7 @@ from ..state.errors import SidecarError
 from .wire.shapes import Moment
 
 
-class Row(NamedTuple):
+class Row(msgspec.Struct, frozen=True):
     """status: HTTP. wire_code: `code` of the answer. word: `error` of the answer. when: for the documentation.
 
     public_text: what everybody but operators is told, for errors whose own text may name a path of this machine.
@@ -107,7 +107,7 @@ class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
 
 
-class Described(NamedTuple):
+class Described(msgspec.Struct, frozen=True):
     status: int
     body: ErrorBody
     headers: list[tuple[str, str]]

@@ -175,7 +175,7 @@ class Exchange:
             log.warning("request refused " + _WHERE + ": %s", *self._where(), error)
         if is_operator:
             return described
-        return described._replace(body=_without(described.body, self._private_paths))
+        return msgspec.structs.replace(described, body=_without(described.body, self._private_paths))
 
     def _where(self) -> tuple[str | None, ...]:
         return self.request_id, self.method, self.route, self.correlation_id

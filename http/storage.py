@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,9 +28,10 @@ def prepare(storage: Path) -> None:
         raise ConfigError(f"storage directory {storage} cannot be made: {error.strerror}", field="storage") from None
     if not storage.is_dir():
         raise ConfigError(f"storage {storage} is not a directory", field="storage")
+    probe = storage / "probe"
     try:
-        with tempfile.TemporaryFile(dir=storage):
-            pass
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        probe.unlink(missing_ok=True)  # by another that starts in the same moment
     except OSError as error:
         raise ConfigError(f"storage directory {storage} cannot be written: {error.strerror}", field="storage") from None
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from ..actors.asking import Recipient
 from ..actors.context_builder import ContextBuilder
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from .measure.spans import Tracing
 
 
-class Wiring(NamedTuple):
+class Wiring(msgspec.Struct, frozen=True):
     """What is there before the actors. url: of this sidecar, without `/api`."""
 
     config: Config

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
@@ -28,7 +28,7 @@ _LINE_BYTES = 64  # of a journal line around a document, about
 _RECORD = re.compile(rb'\["([-+T0XN])",("(?:[^"\\]|\\.)*")(?:,(\d+)(?:,(.*))?)?\]', re.DOTALL)
 
 
-class Change(NamedTuple):
+class Change(msgspec.Struct, frozen=True):
     """One operation on one table. document: of `+` only."""
 
     operation: Operation

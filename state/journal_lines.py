@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
@@ -24,14 +24,14 @@ _CHECKED_FROM = len('["01234567",')
 _BEGINNING = re.compile(rb'(?:\A|(?<=\n)|(?<=\][^\n, \t\r]))(?=\["[0-9a-f]{8}",\d)')
 
 
-class Line(NamedTuple):
+class Line(msgspec.Struct, frozen=True):
     seq: int
     synced: int
     left: int
     record: bytes
 
 
-class Entry(NamedTuple):
+class Entry(msgspec.Struct, frozen=True):
     """One committed record. seq: rises by one; in a snapshot it may repeat and skip."""
 
     seq: int

@@ -14,7 +14,8 @@ import logging
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+
+import msgspec
 
 from .errors import StorageDamaged
 from .fs import Fs
@@ -24,7 +25,7 @@ from .journal_lines import OWN, Entry, Line, find_lines, parse
 log = logging.getLogger(__name__)
 
 
-class Damage(NamedTuple):
+class Damage(msgspec.Struct, frozen=True):
     """Where a segment stops making sense. cut_at: where its last whole transaction ends, in bytes."""
 
     path: Path
@@ -40,7 +41,7 @@ class Damage(NamedTuple):
         return f"{self.path}: {self.reason} at byte {self.offset} (line {self.line}), expected record {self.expected}"
 
 
-class SegmentScan(NamedTuple):
+class SegmentScan(msgspec.Struct, frozen=True):
     """synced: the newest record that its lines say was on the disk."""
 
     entries: list[Entry]
@@ -48,7 +49,7 @@ class SegmentScan(NamedTuple):
     damage: Damage | None
 
 
-class Found(NamedTuple):
+class Found(msgspec.Struct, frozen=True):
     """What there is to go on with.
 
     snapshot_at: 0 without a snapshot. kept: first records of the segments that count. synced: as in SegmentScan, of

@@ -6,7 +6,9 @@ The description is the query's `_hash`: `("==", ("issue_id",), "x")`, `("one_of"
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from .table_index import NO_IDS, Ids, TableIndex, intersection, union
 
@@ -14,7 +16,7 @@ from .table_index import NO_IDS, Ids, TableIndex, intersection, union
 _PLAIN = (str, int, float, bool, type(None))
 
 
-class Plan(NamedTuple):
+class Plan(msgspec.Struct, frozen=True):
     """candidates: ids, ascending; None: every document. exact: every candidate is known to match."""
 
     candidates: Ids[int] | None

@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import msgspec
 from tinydb import Query, TinyDB, where
@@ -33,7 +33,7 @@ _decode = msgspec.json.decode
 _encode = msgspec.json.Encoder().encode
 
 
-class Page(NamedTuple):
+class Page(msgspec.Struct, frozen=True):
     """Ids of documents, newest first. total: how many match, over all pages. has_more: older ones follow."""
 
     ids: list[int]

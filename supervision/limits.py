@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from ..state.models import AgentState, ExitCause
 from .process_tree import TreeProcess
@@ -12,7 +13,7 @@ from .profile import Profile
 _MAY_HAVE_PROCESSES = frozenset({AgentState.STARTING, AgentState.RUNNING, AgentState.STOPPING})
 
 
-class Broken(NamedTuple):
+class Broken(msgspec.Struct, frozen=True):
     """A limit that a tree breaks. is_urgent: no time to end in peace."""
 
     cause: ExitCause

@@ -11,7 +11,6 @@ import os
 import resource
 import signal
 import struct
-import subprocess
 import sys
 from contextlib import suppress
 from functools import cache
@@ -149,6 +148,8 @@ class Prepared:
 
     def _start_the_long_way(self) -> int:
         """Never preexec_fn: it costs a copy of our page tables."""
+        import subprocess  # seldom needed, and the start of an agent waits for what is imported
+
         launch = self._launch
         try:
             child = subprocess.Popen(

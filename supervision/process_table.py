@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+
+import msgspec
 
 HAS_PROC = Path("/proc/self/stat").exists()
 
@@ -13,7 +14,7 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
-class Row(NamedTuple):
+class Row(msgspec.Struct, frozen=True):
     """One process. cpu_s: used since it started."""
 
     pid: int

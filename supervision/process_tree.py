@@ -10,7 +10,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
 
 import msgspec
 
@@ -24,7 +23,7 @@ from .process_table import Row
 _MAY_CHANGE_TICKS = 200
 
 
-class Owned(NamedTuple):
+class Owned(msgspec.Struct, frozen=True):
     """Whose process it is."""
 
     agent_id: str

@@ -6,7 +6,7 @@ A group of the configuration names agent types. Its members live together: those
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
@@ -37,7 +37,7 @@ class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return RestartIntensity(max_restarts=self.max_restarts, within_s=self.restart_window_seconds)
 
 
-class Member(NamedTuple):
+class Member(msgspec.Struct, frozen=True):
     """An agent that lives in a group. age: rises; of two agents of one type the older starts first."""
 
     agent_id: AgentId

@@ -11,7 +11,7 @@ from tinydb import version as tinydb_version
 from tinydb.queries import QueryInstance
 from tinydb.table import Table
 
-from sidecar.state.result_table import Document, JournalDB, JournalTable, Query, where
+from sidecar.state.result_table import Document, JournalDB, JournalTable, Page, Query, where
 
 
 def test_the_documented_way_of_using_tinydb_works_and_uses_an_index(tmp_path: Path) -> None:
@@ -122,9 +122,9 @@ def test_pages_are_newest_first_and_know_the_total(tmp_path: Path) -> None:
         ):
             newest = list(ids)[::-1]
             first = table.page(cond, limit=3)
-            assert first == (newest[:3], len(newest), True)
-            assert table.page(cond, limit=3, before=first.ids[-1]) == (newest[3:6], len(newest), len(newest) > 6)
-        assert table.page(where("issue_id") == "none", limit=3) == ([], 0, False)
+            assert first == Page(newest[:3], len(newest), True)
+            assert table.page(cond, limit=3, before=first.ids[-1]) == Page(newest[3:6], len(newest), len(newest) > 6)
+        assert table.page(where("issue_id") == "none", limit=3) == Page([], 0, False)
 
 
 def test_documents_with_ids_of_their_own_keep_their_order(tmp_path: Path) -> None:

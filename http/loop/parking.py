@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError
-from http.client import responses
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from waitress.task import ErrorTask, Task, WSGITask
@@ -285,7 +285,7 @@ class RefusalTask(ErrorTask):  # type: ignore[misc]
 
 
 def status_line(status: int) -> str:
-    return f"{status} {responses.get(status, 'Unknown')}"
+    return f"{status} {HTTPStatus(status).phrase}"
 
 
 def checked(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import sys
 import threading
 import time
@@ -25,7 +24,9 @@ def memory_bytes() -> int:
 
 
 def disk_free_bytes(where: Path) -> int:
-    return shutil.disk_usage(where).free
+    """What the file system of a directory still has for us."""
+    found = os.statvfs(where)
+    return found.f_bavail * found.f_frsize
 
 
 class CpuGauge:

@@ -243,7 +243,7 @@ def _errors(route: Route) -> dict[int, dict[str, str]]:
         raised.append(NotJson)
     rows = {row.wire_code: row for row in (ROWS[error.code] for error in raised)}
     statuses: dict[int, dict[str, str]] = {}
-    for row in sorted(rows.values()):
+    for row in sorted(rows.values(), key=lambda row: (row.status, row.wire_code)):
         statuses.setdefault(row.status, {})[row.wire_code] = row.when
     for status, when in _UNREADABLE.items():
         statuses[status] = {ROWS[InvalidRequest.code].wire_code: when}
