@@ -193,7 +193,7 @@ class Keeper:
         self.book.start_failed(agent, why)
         agent.refuse_started(SpawnFailed(f"agent {agent.id} could not be started: {why}", agent_id=agent.id))
         now = time.monotonic()
-        decision = self._starting.decide(agent.record, agent.profile, None, at=now)
+        decision = self._starting.decide(agent.record, agent.profile.restart_policy, None, at=now)
         if agent.record.incarnation == 1:
             self.book.given_up(agent, Occurrence.START_FAILED, why)
         elif decision.verdict is not Verdict.RESTART:
@@ -336,7 +336,7 @@ class Keeper:
         if successor is not None:
             decision = successor.decision
         else:
-            decision = self._starting.decide(agent.record, agent.profile, exit_code, at=exited.at)
+            decision = self._starting.decide(agent.record, agent.profile.restart_policy, exit_code, at=exited.at)
         lines = self.book.ended(agent, exited, ending or self._cause_of(exited.status), note)
         self._ending.sweep()
         match decision.verdict:

@@ -18,7 +18,7 @@ from ..supervision.agent_logs import AgentLogs
 from ..supervision.launch import launch_of
 from ..supervision.process import ExitStatus, LogFiles, Prepared, StartedProcess
 from ..supervision.profile import Profile
-from ..supervision.restart import Death, Decision, History, Verdict
+from ..supervision.restart import Death, Decision, History, RestartPolicy, Verdict
 from .agent_tokens import AgentTokens
 
 log = logging.getLogger(__name__)
@@ -100,11 +100,11 @@ class Starting:
         )
         return Prepared(launch, logs)
 
-    def decide(self, record: AgentRecord, profile: Profile, exit_code: int | None, *, at: float) -> Decision:
+    def decide(self, record: AgentRecord, policy: RestartPolicy, exit_code: int | None, *, at: float) -> Decision:
         """What follows the death, at monotonic `at`, of the incarnation that `record` names."""
         death = Death(exit_code=exit_code, uptime_s=max(0.0, at - record.started_monotonic))
         history = History(record.deaths, record.in_a_row)
-        return profile.restart_policy.decide(history, death, now=at, chance=self._chance())
+        return policy.decide(history, death, now=at, chance=self._chance())
 
     def succession(self, record: AgentRecord, profile: Profile) -> Succession | None:
         """What the exit watcher is to do at the death of the incarnation that `record` names; None: nothing."""
@@ -124,6 +124,7 @@ class Succession:
         self._record = record
         self._next = msgspec.structs.replace(record, incarnation=record.incarnation + 1)
         self._profile = profile
+        self._policy = profile.restart_policy
         self._logs = starting.open_logs(record)
         try:
             self._prepare()
@@ -137,7 +138,7 @@ class Succession:
         self._made_at = time.monotonic()
 
     def succeed(self, status: ExitStatus, at: float) -> Successor:
-        decision = self._starting.decide(self._record, self._profile, status.exit_code, at=at)
+        decision = self._starting.decide(self._record, self._policy, status.exit_code, at=at)
         if decision.verdict is not Verdict.RESTART or decision.delay_s > 0:
             return Successor(decision=decision)
         try:

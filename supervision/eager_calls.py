@@ -26,6 +26,30 @@ def end_of(fd: int) -> int:
     return int(library.lseek(fd, 0, os.SEEK_END))
 
 
+class _Child(ctypes.Structure):
+    _fields_ = (("pid", ctypes.c_int), ("uid", ctypes.c_uint), ("status", ctypes.c_int))
+
+
+class _SigInfo(ctypes.Structure):
+    """siginfo_t of Linux for SIGCHLD; what is of a child begins where a pointer might."""
+
+    _fields_ = (
+        *(("signo", ctypes.c_int), ("errno", ctypes.c_int), ("code", ctypes.c_int)),
+        *(("aligned", ctypes.c_void_p * 0), ("child", _Child), ("rest", ctypes.c_byte * 128)),
+    )
+
+
+def end_of_child(pid: int) -> tuple[int, int] | None:
+    """si_code and si_status of our own child that has ended, which stays a zombie; None while it runs. Linux only.
+
+    Raises ChildProcessError when it is not our child, or when someone else reaped it.
+    """
+    info = _SigInfo()
+    if library.waitid(os.P_PID, pid, ctypes.byref(info), os.WEXITED | os.WNOHANG | os.WNOWAIT) < 0:
+        raise ChildProcessError(f"process {pid} is not our child")
+    return (info.code, info.child.status) if info.child.pid else None
+
+
 def waited(pid: int) -> int | None:
     """The status of our own child that has ended, which the kernel then forgets; None while it runs.
 

@@ -230,6 +230,15 @@ def reap(pid: int) -> ExitStatus | None:
     return None if status is None else _status_of(status)
 
 
+def end_of_child(pid: int) -> ExitStatus | None:
+    """As `reap`, but the kernel does not forget it: that takes as long again, and can wait."""
+    end = eager.end_of_child(pid)
+    if end is None:
+        return None
+    code, status = end
+    return ExitStatus(exit_code=status) if code == os.CLD_EXITED else ExitStatus(signal=status)
+
+
 def exit_of_stranger(identity: ProcessIdentity, pidfd: int) -> ExitStatus:
     """How a process that is not our child ended. Empty where that cannot be seen, or not until its parent reaps it."""
     return _exit_of_zombie(identity) or _exit_of_reaped(pidfd) or ExitStatus()

@@ -119,7 +119,9 @@ def respawn_ms(root: Path, kinds: list[type[Peer]], rounds: int) -> dict[str, li
             arenas[kind.name].peer(kind, 1).start()
         for count in range(1, rounds + 1):
             time.sleep(SETTLED_S)
-            for name, where in arenas.items():
+            turn = count % len(kinds)  # the first after the pause finds the CPUs asleep
+            for kind in kinds[turn:] + kinds[:turn]:
+                name, where = kind.name, arenas[kind.name]
                 last = where.wait_for(count)[-1]
                 before = time.monotonic()
                 os.kill(last.pid, signal.SIGKILL)
@@ -286,7 +288,7 @@ def run(quick: bool) -> None:
     """Measure, and print a table."""
     count, rounds, settled_s, idle_s, turns = (10, 5, 1.0, 2.0, 1) if quick else (100, 30, 15.0, 20.0, 3)
     kinds = [kind for kind in PEERS if kind.is_here()]
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 180)
     missing = [kind.name for kind in PEERS if kind not in kinds]
     if missing:
         console.print(f"not installed, not compared: {', '.join(missing)}")
