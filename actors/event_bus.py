@@ -6,7 +6,6 @@ published while the actor is busy is committed together: one write, and one fdat
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Iterable
@@ -18,14 +17,13 @@ from typing import Any, Literal, assert_never
 import msgspec
 
 from ..state.clock import utc_now
-from ..state.errors import IdempotencyConflict, StorageUnavailable
+from ..state.errors import StorageUnavailable
 from ..state.event_log import BEGINNING, Retention
-from ..state.event_store import EventStore, NewEvent, OnceKey
+from ..state.event_store import EventStore
 from ..state.journal import Durability
 from ..state.mailbox import Mailbox, MailboxKey
 from ..state.mailboxes import Mailboxes, SubscribedAgent
 from ..state.models import AgentId, Event, EventId
-from ..state.topics import standard_topic
 from .asking import Fact, Later, Recipient, together
 from .event_counter import EventCounter
 from .event_reading import list_events
@@ -47,6 +45,7 @@ from .messages import (
     TellTriggered,
 )
 from .owner import Owner
+from .publishing import answer_all, digest_of, published_before, record_of
 from .replies import AnswerId, EventBatch, EventNumbers, MailboxStatus, Published
 from .timers import Timers
 from .waiters import Waiter
@@ -200,65 +199,34 @@ class EventBus(Owner):
         digest = None
         if request.idempotency_key is not None:
             self._commit()
-            digest = _digest(request)
-            known = self._published_before(request, request.idempotency_key, digest)
+            digest = digest_of(request)
+            known = published_before(self._store, request, digest)
             if known is not None:
-                return known
+                return self._answer_to(known, ())
         later = self.later()
         self._append(request, digest, later)
         return later
 
     def _publish_together(self, events: tuple[PublishEvent, ...]) -> Later[tuple[Published, ...]]:
-        together: Later[tuple[Published, ...]] = self.later()
+        whole: Later[tuple[Published, ...]] = self.later()
         parts: list[Later[Published]] = [Later() for _ in events]
         new = []
         for event, part in zip(events, parts, strict=True):
-            digest = _digest(event)
-            known = self._published_before(event, event.idempotency_key or "", digest)
+            digest = digest_of(event)
+            known = published_before(self._store, event, digest)
             if known is None:
                 new.append((event, digest, part))
             else:
-                part.answer(known)
+                part.answer(self._answer_to(known, ()))
         for event, digest, part in new:
             self._append(event, digest, part)
-        # They are committed with one another and answered in order, so that the last of them speaks for all.
         last = new[-1][2] if new else parts[-1]
-        last.add_done_callback(lambda settled: _answer_together(together, parts, settled.exception()))
-        return together
+        last.add_done_callback(lambda settled: answer_all(whole, parts, settled))
+        return whole
 
     def _append(self, request: PublishEvent, digest: str | None, later: Later[Published]) -> None:
-        self._store.append(
-            NewEvent(
-                project_id=request.project_id,
-                event_type=request.event_type,
-                publisher=request.publisher,
-                publisher_type=request.publisher_type,
-                topic=request.topic or standard_topic(request.event_type),
-                data=request.data,
-                correlation_id=request.correlation_id,
-                priority=request.priority,
-                ttl_s=min(request.ttl_s or self._options.retention_seconds, self._options.retention_seconds),
-                published_at=utc_now(),
-                key=request.idempotency_key,
-                digest=digest,
-                traceparent=request.traceparent,
-            )
-        )
+        self._store.append(record_of(request, digest, retention_s=self._options.retention_seconds))
         self._unanswered.append(_Unanswered(later, time.perf_counter()))
-
-    def _published_before(self, request: PublishEvent, idempotency_key: str, digest: str) -> Published | None:
-        key: OnceKey = (request.project_id, request.publisher, idempotency_key)
-        known = self._store.published_before(key)
-        if known is None:
-            return None
-        first_digest, event = known
-        if first_digest != digest:
-            raise IdempotencyConflict(
-                f"idempotency key {idempotency_key!r} was used for another event",
-                field="Idempotency-Key",
-                event_id=event.event_id,
-            )
-        return self._answer_to(event, ())
 
     def _commit(self) -> None:
         """Make what was published durable, then wake whoever waits for it and answer the publishers."""
@@ -409,18 +377,3 @@ class EventBus(Owner):
         self._store.expire(now=now)
         self._mailboxes.forget_unused(since=now - timedelta(seconds=self._options.retention_seconds))
         self._timers.tell_after(HOUSEKEEPING_EVERY_S, self.me, _KeepHouse())
-
-
-def _answer_together(
-    together: Later[tuple[Published, ...]], parts: list[Later[Published]], error: BaseException | None
-) -> None:
-    if error is None:
-        together.answer(tuple(part.result() for part in parts))
-    else:
-        together.refuse(error)
-
-
-def _digest(request: PublishEvent) -> str:
-    """What an idempotency key stands for: everything the publisher said but the key itself."""
-    said = (request.event_type, request.topic, request.correlation_id, request.ttl_s, request.priority, request.data)
-    return hashlib.sha256(msgspec.json.encode(said)).hexdigest()
