@@ -91,7 +91,7 @@ class Sidecar:
         self.end()
 
     def end(self) -> None:
-        """Let `wait` return. A signal handler may call it, whatever it interrupts: such a queue is made for that."""
+        """Let `wait` return."""
         self._ends.put(None)
 
     def wait(self, timeout_s: float | None = None) -> bool:
@@ -297,18 +297,28 @@ def serve(config: Config) -> int:
 
 
 def _on_signals(sidecar: Sidecar) -> None:
-    was_told = False
+    """End it at the first SIGTERM or SIGINT, and at once at the second.
 
-    def end(number: int, _: FrameType | None) -> None:
-        nonlocal was_told
-        if was_told:
-            # A thread, since the interrupted one may hold what the asking needs.
-            threading.Thread(target=_end_at_once, args=(sidecar, number), name="end at once", daemon=True).start()
-        was_told = True
-        sidecar.end()
-
+    A Python handler runs in the main thread, when that does: not while it waits for a lock, where the signal came to
+    another thread or in the moment before the wait. What the interpreter's own handler writes is read by a thread.
+    """
+    told, tell = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(tell, False)
+    signal.set_wakeup_fd(tell)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
+        signal.signal(number, _heeded_elsewhere)
+    threading.Thread(target=_heed, args=(sidecar, told), name="signals", daemon=True).start()
+
+
+def _heeded_elsewhere(number: int, frame: FrameType | None) -> None:
+    """The interpreter's own handler is there only where there is one in Python."""
+
+
+def _heed(sidecar: Sidecar, told: int) -> None:
+    os.read(told, 1)
+    sidecar.end()
+    (number,) = os.read(told, 1)
+    _end_at_once(sidecar, number)
 
 
 def _end_at_once(sidecar: Sidecar, number: int) -> None:

@@ -57,6 +57,18 @@ class Served:
 
 Serve = Callable[..., Served]
 
+# The main thread hears no signal once it waits: as if that came in the moment before, when nothing interrupts the wait.
+DEAF = """
+import signal
+from sidecar.http.serve import Sidecar
+wait = Sidecar.wait
+def wait_deafly(*arguments):
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+    print("deaf", flush=True)
+    return wait(*arguments)
+Sidecar.wait = wait_deafly
+"""
+
 START = """
 import os, sys
 from pathlib import Path
@@ -71,10 +83,10 @@ raise SystemExit(serve(load(flags, os.environ, working_dir=Path(sys.argv[2]))))
 def serve(tmp_path: Path, project: Path) -> Iterator[Serve]:
     started: list[subprocess.Popen[str]] = []
 
-    def start(settings: str = "") -> Served:
+    def start(settings: str = "", *, before: str = "") -> Served:
         (project / "sidecar.toml").write_text(settings)
         process = subprocess.Popen(
-            [sys.executable, "-c", START, str(tmp_path / "storage"), str(project)],
+            [sys.executable, "-c", before + START, str(tmp_path / "storage"), str(project)],
             stdout=subprocess.PIPE,
             stderr=(tmp_path / "log").open("a"),
             text=True,
@@ -101,6 +113,14 @@ def test_a_signal_ends_it_cleanly_and_at_once_when_nothing_runs(serve: Serve, nu
     code, took_s = served.end(number)
     assert code == 0
     assert took_s < WITHIN_S
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_heeded_that_comes_in_the_moment_before_the_main_thread_waits(serve: Serve, number: int) -> None:
+    served = serve(before=DEAF)
+    assert served.process.stdout is not None
+    assert served.process.stdout.readline() == "deaf\n"
+    assert served.end(number)[0] == 0
 
 
 def test_everybody_who_waits_is_answered(serve: Serve) -> None:
@@ -204,14 +224,14 @@ def test_a_second_signal_ends_it_and_its_agents_at_once(serve: Serve, tmp_path: 
         os.kill(pid, 0)
 
 
-def test_a_signal_is_heeded_in_whichever_moment_it_comes(start_sidecar: Any) -> None:
+def test_an_end_is_heeded_in_whichever_moment_it_is_asked_for(start_sidecar: Any) -> None:
     """Also in between two steps of the wait that it is to end: here before each line of it."""
     sidecar = start_sidecar().sidecar
     told: list[int] = []
 
     def tell(frame: FrameType, *_: Any) -> Any:
         told.append(frame.f_lineno)
-        sidecar.end()  # what the signal handler does
+        sidecar.end()
         return tell
 
     before = sys.gettrace()
