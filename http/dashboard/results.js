@@ -42,6 +42,7 @@ export function resultsView({ query }) {
   let results = [];
   let cursor = null;
   let isWhole = false; // older pages were asked for: what is shown no longer follows the newest
+  let asked = 0; // an answer that comes when something else was asked meanwhile is not shown
   const issue = h("input", { type: "search", value: query.get("issue_id") ?? "", placeholder: "Issue", "aria-label": "Issue" });
   const type = h("input", { type: "search", value: query.get("agent_type") ?? "", placeholder: "Agent type", "aria-label": "Agent type" });
   const status = h("select", { "aria-label": "Status" }, h("option", { value: "", text: "Every status" }), ["success", "partial", "failed"].map((name) => h("option", { value: name, text: name })));
@@ -62,8 +63,10 @@ export function resultsView({ query }) {
   }
 
   async function load() {
+    const mine = ++asked;
     try {
       const page = await get("/api/results", wanted());
+      if (mine !== asked) return;
       setText(problem, "");
       results = page.results;
       show(page);
@@ -74,10 +77,17 @@ export function resultsView({ query }) {
   }
 
   async function loadOlder() {
-    const page = await get("/api/results", { ...wanted(), cursor });
+    const mine = ++asked;
     isWhole = true;
-    results = [...results, ...page.results];
-    show(page);
+    try {
+      const page = await get("/api/results", { ...wanted(), cursor });
+      if (mine !== asked) return;
+      results = [...results, ...page.results];
+      show(page);
+    } catch (error) {
+      isWhole = false;
+      throw error;
+    }
   }
 
   function show(page) {
