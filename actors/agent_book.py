@@ -147,10 +147,21 @@ class AgentBook:
             started_monotonic=time.monotonic(),
         )
 
-    def ended(self, agent: Agent, exited: Exited, cause: ExitCause | None, note: str) -> tuple[str, ...]:
-        """An incarnation's process has ended. Returns its last lines."""
+    def ended(
+        self,
+        agent: Agent,
+        exited: Exited,
+        cause: ExitCause | None,
+        note: str,
+        *,
+        log_ends: tuple[int, int] | None = None,
+    ) -> tuple[str, ...]:
+        """An incarnation's process has ended. log_ends: where the logs of the next begin, if that runs already.
+
+        Returns its last lines.
+        """
         record, status = agent.record, exited.status
-        lines = self._logs.last_lines(record.serial, LAST_LINES, since=record.log_starts)
+        lines = self._logs.last_lines(record.serial, LAST_LINES, since=record.log_starts, until=log_ends)
         ran_for_s = max(0.0, exited.at - record.started_monotonic)
         agent.forget_process(ran_for_s)
         self.remember(

@@ -337,7 +337,9 @@ class Keeper:
             decision = successor.decision
         else:
             decision = self._starting.decide(agent.record, agent.profile.restart_policy, exit_code, at=exited.at)
-        lines = self.book.ended(agent, exited, ending or self._cause_of(exited.status), note)
+        next_begun = successor.begun if successor is not None else None
+        log_ends = next_begun.log_starts if next_begun is not None else None
+        lines = self.book.ended(agent, exited, ending or self._cause_of(exited.status), note, log_ends=log_ends)
         self._ending.sweep()
         match decision.verdict:
             case Verdict.COMPLETE:

@@ -71,13 +71,14 @@ class AgentLogs:
             data = os.pread(fd, MAX_READ_BYTES, begin)
             return Chunk(data, begin, begin + len(data) >= size)
 
-    def tail(self, serial: int, stream: Stream, lines: int, *, since: int = 0) -> Chunk:
+    def tail(self, serial: int, stream: Stream, lines: int, *, since: int = 0, until: int | None = None) -> Chunk:
         """The last whole lines from offset `since` on, at most MAX_READ_BYTES of them. A last line without its end
-        counts as one."""
+        counts as one. until: the offset before which they end; None: where the log ends now."""
         with _opened(self.path(serial, stream)) as fd:
             if fd is None:
                 return Chunk(b"", 0, True)
-            end = os.fstat(fd).st_size
+            size = os.fstat(fd).st_size
+            end = size if until is None else min(until, size)
             oldest = max(_first_data(fd, min(since, end), end), end - MAX_READ_BYTES)
             data, begin = b"", end
             while begin > oldest and data.rstrip(b"\n").count(b"\n") < lines:
@@ -90,14 +91,17 @@ class AgentLogs:
             kept += b"\n" if ended and lines > 0 else b""
             return Chunk(kept, end - len(kept), True)
 
-    def last_lines(self, serial: int, lines: int, *, since: tuple[int, int]) -> tuple[str, ...]:
+    def last_lines(
+        self, serial: int, lines: int, *, since: tuple[int, int], until: tuple[int, int] | None = None
+    ) -> tuple[str, ...]:
         """What an agent said last: on stderr, or where that is silent on stdout. Without tokens, long lines cut.
 
-        since: where an incarnation's stdout and stderr begin.
+        since: where an incarnation's stdout and stderr begin. until: where those of the next do, if there is one.
         """
-        begins: tuple[tuple[Stream, int], ...] = (("stderr", since[1]), ("stdout", since[0]))
-        for stream, begin in begins:
-            said = self.tail(serial, stream, lines, since=begin).data.decode("utf-8", "replace")
+        streams: tuple[tuple[Stream, int], ...] = (("stderr", 1), ("stdout", 0))
+        for stream, place in streams:
+            end = None if until is None else until[place]
+            said = self.tail(serial, stream, lines, since=since[place], until=end).data.decode("utf-8", "replace")
             if said.strip():
                 return tuple(_TOKEN.sub("[token]", line)[:_MAX_LINE] for line in said.removesuffix("\n").split("\n"))
         return ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -10,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,6 +21,7 @@ from hypothesis import strategies as st
 from sidecar.actors import messages as m
 from sidecar.state.models import AgentState
 from sidecar.supervision.agent_logs import AgentLogs
+from sidecar.supervision.process_exits import ExitWatcher
 from tests.fleet import Fleet, does, runs, wait_until
 
 COUNTS = "import sys\nfor n in range({lines}): sys.stdout.write(f'{{n:09d}} ' + 'x' * 54 + '\\n')"
@@ -35,6 +39,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         twice=does("sh", "-c", "echo $AGENT_INCARNATION; exit 3", max_restarts=1, backoff_initial_seconds=0.01),
         bytes=does("printf", "\\377\\376 caf\\303\\251\\n"),
         sleeps=does("sleep", "600"),
+        greets=does("sh", "-c", "echo $AGENT_INCARNATION; exec sleep 600"),
     ) as fleet:
         yield fleet
 
@@ -83,6 +88,25 @@ def test_the_last_lines_of_an_exit_are_those_of_that_incarnation(fleet: Fleet) -
     exits = [fleet.wait_for_event(agent, "agent_exited", count=n)["last_lines"] for n in (1, 2)]
     assert exits == [["1"], ["2"]]
     assert fleet.log(agent) == "1\n2\n"
+
+
+def test_what_its_successor_has_written_already_is_none_of_an_incarnations_last_lines(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restart at once is told of only after it."""
+    agent = fleet.spawn_id("greets")
+    wait_until(lambda: fleet.status(agent).uptime_seconds > 1.3, what="its restart is prepared")
+    written = fleet.directory / "logs" / "000001.stdout.log"
+    tell = ExitWatcher._tell
+
+    def tell_late(watcher: ExitWatcher, untold: list[Any]) -> None:
+        if untold:
+            wait_until(lambda: written.read_text() == "1\n2\n")
+        tell(watcher, untold)
+
+    monkeypatch.setattr(ExitWatcher, "_tell", tell_late)
+    os.kill(fleet.status(agent).process_id or 0, signal.SIGKILL)
+    assert fleet.wait_for_event(agent, "agent_exited")["last_lines"] == ["1"]
 
 
 def test_a_token_that_an_agent_printed_does_not_reach_those_who_read_of_its_failure(fleet: Fleet) -> None:
