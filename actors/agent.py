@@ -165,12 +165,20 @@ def describe_end(status: ExitStatus, note: str, lines: tuple[str, ...]) -> str:
     if note:
         what = note
     elif status.signal is not None:
-        what = f"ended by {signal.Signals(status.signal).name}"
+        what = f"ended by {_name_of(status.signal)}"
     elif status.exit_code is not None:
         what = f"ended with exit code {status.exit_code}"
     else:
         what = "ended while nobody could see how"
-    return f"{what}: {lines[-1]}" if lines else what
+    said = next((line for line in reversed(lines) if line.strip()), "")
+    return f"{what}: {said}" if said else what
+
+
+def _name_of(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have none
+        return f"signal {number}"
 
 
 def how_it_ended(record: AgentRecord, last_lines: tuple[str, ...] = ()) -> dict[str, Any]:

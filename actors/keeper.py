@@ -5,6 +5,7 @@ Used by the Spawner in its thread. Nothing here waits: exits, looks at the proce
 
 from __future__ import annotations
 
+import logging
 import signal
 import time
 from typing import assert_never
@@ -27,6 +28,8 @@ from .ending import Ending
 from .group_restarts import GroupRestarts
 from .starting import Begun, Starting, Successor
 from .timers import Timers
+
+log = logging.getLogger(__name__)
 
 PREPARED_AFTER_S = SETTLED_AFTER_S - 0.2  # for a restart at once, which only a settled agent gets
 _PRIORITY = {"high": 0, "normal": 1, "low": 2}
@@ -165,6 +168,9 @@ class Keeper:
             begun = self._starting.start(agent.record, agent.profile, token)
         except SpawnFailed as error:
             self._start_failed(agent, error.message)
+        except Exception as error:  # whatever it is: one that stayed `starting` would never be looked at again
+            log.exception("agent could not be started agent_id=%s", agent.id)
+            self._start_failed(agent, repr(error))
         else:
             self._started(agent, begun)
 

@@ -84,6 +84,8 @@ class Starting:
 
     def prepare(self, record: AgentRecord, profile: Profile, token: Token, logs: LogFiles) -> Prepared:
         """Raises SpawnFailed."""
+        if not profile.command:
+            raise SpawnFailed(f"the profile of {profile.agent_type} has no command any more")
         try:
             project_root = self._projects.root_of(record.spec.project_id)
         except NotFound as error:

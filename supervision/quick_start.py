@@ -82,7 +82,7 @@ def prepare(launch: Launch, *, stdin: int, stdout: int, stderr: int) -> QuickSta
         return None
     try:
         return QuickStart(launch, program, stdin=stdin, stdout=stdout, stderr=stderr)
-    except OSError:
+    except (OSError, ValueError):  # no memory; or a text that cannot be written in the file system's encoding
         return None
 
 

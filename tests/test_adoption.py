@@ -282,6 +282,22 @@ def test_who_was_queued_or_backing_off_still_is(tmp_path: Path) -> None:
         fleet.wait_for_state(queued, AgentState.RUNNING)
 
 
+def test_agents_whose_profile_has_lost_its_command_end_instead_of_the_sidecar(tmp_path: Path) -> None:
+    fleet = next_sidecar(tmp_path, max_concurrent=1)
+    fleet.open()
+    runs_on, queued = (fleet.spawn_id("sleeps") for _ in range(2))
+    fleet.vanish()
+    with Fleet(tmp_path, options={"max_concurrent": 1}) as fleet:
+        assert fleet.status(runs_on).state is AgentState.RUNNING
+        fleet.stop(runs_on)
+        failed = fleet.wait_for_state(queued, AgentState.FAILED)
+        assert (failed.cause, failed.last_error) == (
+            ExitCause.START_FAILED,
+            "the profile of sleeps has no command any more",
+        )
+        assert fleet.spawner.status().restarts == 0
+
+
 def test_a_sidecar_told_to_detach_leaves_its_agents_for_the_next(tmp_path: Path) -> None:
     fleet = next_sidecar(tmp_path, on_shutdown="detach")
     fleet.open()

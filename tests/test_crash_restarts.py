@@ -45,6 +45,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         once=runs(ONCE, **quick),
         fails=does("sh", "-c", "echo boom >&2; exit 3", max_restarts=2, **quick),
         usage=does("sh", "-c", "exit 64", **quick),
+        sighs=does("sh", "-c", "printf 'no key\\n\\n  \\n' >&2; exit 64"),
         never=does("sh", "-c", "exit 3", restart="never"),
         always=does("sh", "-c", "exit 0", restart="always", max_restarts=2, **quick),
         ends=does("true"),
@@ -122,6 +123,22 @@ def test_a_killed_agent_is_restarted_and_the_signal_is_told(fleet: Fleet) -> Non
     assert (data["exit_code"], data["signal"], data["cause"]) == (None, 9, "signal")
     again = wait_until(lambda: s if (s := fleet.status(spawned.agent_id)).incarnation == 2 else None)
     fleet.wait_for_state(again.agent_id, AgentState.RUNNING)
+
+
+@pytest.mark.parametrize("number", [signal.SIGRTMIN + 1, signal.SIGRTMAX])
+def test_a_death_by_a_signal_without_a_name_is_a_death_like_any_other(fleet: Fleet, number: int) -> None:
+    spawned = fleet.spawn("sleeps").status
+    assert spawned.process_id is not None
+    os.kill(spawned.process_id, number)
+    assert fleet.wait_for_event(spawned.agent_id, "agent_exited")["signal"] == number
+    wait_until(lambda: fleet.status(spawned.agent_id).incarnation == 2)
+    assert str(fleet.status(spawned.agent_id).last_error) in (f"ended by signal {int(number)}", "ended by SIGRTMAX")
+
+
+def test_the_last_line_that_says_something_is_the_last_error(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("sighs")
+    fleet.wait_for_state(agent, AgentState.FAILED)
+    assert fleet.status(agent).last_error == "ended with exit code 64: no key"
 
 
 def test_a_settled_agent_is_restarted_at_once(fleet: Fleet) -> None:
