@@ -12,9 +12,10 @@ import math
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Annotated, Any, assert_never
 
 import msgspec
+from msgspec import Meta
 
 from ..state.clock import utc_now
 from ..state.errors import IdempotencyConflict, NotFound, StorageUnavailable
@@ -53,7 +54,7 @@ FORGET_AT_ONCE = 500  # a longer piece would keep writers waiting
 class ResultOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[results]`. retention_days: results older than that are deleted; 0 keeps them for ever."""
 
-    retention_days: float = 0.0
+    retention_days: Annotated[float, Meta(le=36_500)] = 0.0
 
 
 class ResultStore(Owner):

@@ -13,6 +13,10 @@ from ..state.errors import ConfigError
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+# Thirty years, a petabyte of megabytes: what is beyond is a slip, and no clock or timer can count it.
+_MOST = 1_000_000_000
+_MOST_BYTES = 2**53
+
 
 def read_table(table: object, type_: type[T], where: str) -> T:
     """A table as the option type declared for it. where: its name in the file, such as `events`."""
@@ -51,7 +55,7 @@ _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 
 
 def convert(table: Mapping[str, Any], type_: type[T], where: str) -> T:
-    """Raises ConfigError naming the setting and what was expected; no setting is negative."""
+    """Raises ConfigError naming the setting and what was expected; no setting is negative or without bounds."""
     try:
         options = typed.convert(table, type_)
     except msgspec.ValidationError as error:
@@ -63,16 +67,19 @@ def convert(table: Mapping[str, Any], type_: type[T], where: str) -> T:
             raise ConfigError(f"unknown setting {full}.{unknown[1]}", field=f"{full}.{unknown[1]}") from None
         what = what.replace("`", "")
         raise ConfigError(f"setting {full}: {what[0].lower()}{what[1:]}", field=full, expected=what) from None
-    _refuse_negative(options, where)
+    _refuse_out_of_bounds(options, where)
     return options
 
 
-def _refuse_negative(value: object, where: str) -> None:
-    if isinstance(value, int | float) and not value >= 0:  # NaN is not either
-        raise ConfigError(f"setting {where} is {value}, expected 0 or more", field=where, expected="0 or more")
-    if isinstance(value, msgspec.Struct):
+def _refuse_out_of_bounds(value: object, where: str) -> None:
+    if isinstance(value, int | float):
+        most = _MOST_BYTES if where.endswith("_bytes") else _MOST
+        if not 0 <= value <= most:  # NaN is not either
+            expected = "0 or more" if value < 0 else f"a number from 0 to {most}"
+            raise ConfigError(f"setting {where} is {value}, expected {expected}", field=where, expected=expected)
+    elif isinstance(value, msgspec.Struct):
         for field in msgspec.structs.fields(value):
-            _refuse_negative(getattr(value, field.name), f"{where}.{field.encode_name}")
+            _refuse_out_of_bounds(getattr(value, field.name), f"{where}.{field.encode_name}")
     elif isinstance(value, dict):
         for key, inner in value.items():
-            _refuse_negative(inner, f"{where}.{key}")
+            _refuse_out_of_bounds(inner, f"{where}.{key}")

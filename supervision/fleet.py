@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from .strategy import Group
 
@@ -21,12 +22,12 @@ class SpawnerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """
 
     max_concurrent: int = 10
-    spawns_per_second: float = 20.0
-    spawn_burst: int = 50
+    spawns_per_second: Annotated[float, Meta(gt=0)] = 20.0
+    spawn_burst: Annotated[int, Meta(ge=1)] = 50
     on_shutdown: Literal["stop", "detach"] = "stop"
     log_max_mb: float = 50.0
     min_free_disk_mb: float = 256.0
-    sample_seconds: float = 2.0
+    sample_seconds: Annotated[float, Meta(ge=0.05)] = 2.0
     keep_ended: int = 1000
     groups: dict[str, Group] = {}
 
