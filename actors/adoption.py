@@ -54,9 +54,14 @@ def adopt(keeper: Keeper) -> None:
     trees = keeper.look_now()
     adopted = lost = 0
     for agent in tuple(keeper.book.agents.values()):
-        if agent.record.state not in HOLDS_SLOT:
-            continue
         found = newest(agent.record, trees)
+        if agent.record.state not in HOLDS_SLOT:
+            if found is None or found.incarnation <= agent.record.incarnation:
+                continue
+            # It was started when the disk was full: nothing of that could be written down.
+        elif agent.record.boot_id != boot_id():
+            # What it remembers of the clock is of another boot.
+            keeper.book.remember(agent, deaths=(), in_a_row=0, resume_at=0.0, started_monotonic=time.monotonic())
         if found is None and agent.record.process is not None:
             found = Found(agent.record.incarnation, agent.record.process)
         process = _process_of(found.process) if found is not None else None
@@ -64,11 +69,11 @@ def adopt(keeper: Keeper) -> None:
             _take_over(keeper, agent, found.incarnation, process)
             adopted += 1
         elif agent.record.state is AgentState.BACKING_OFF:
-            same_boot = agent.record.boot_id == boot_id()
-            keeper.tell_after(agent.record.resume_at - time.monotonic() if same_boot else 0.0, agent, "backed_off")
-        else:
+            keeper.tell_after(agent.record.resume_at - time.monotonic(), agent, "backed_off")
+        elif agent.record.state in HOLDS_SLOT:
             _lost(keeper, agent)
             lost += 1
+    keeper.go_on_with_groups()
     if adopted or lost:
         took_ms = (time.monotonic() - started) * 1000
         log.info("agents adopted count=%d lost=%d took_ms=%.1f", adopted, lost, took_ms)
@@ -91,6 +96,7 @@ def _take_over(keeper: Keeper, agent: Agent, incarnation: int, process: StartedP
         incarnation=incarnation,
         process=process.identity,
         boot_id=boot_id(),
+        ended_at=None,
         started_monotonic=time.monotonic() if is_newer else was.started_monotonic,
     )
     keeper.watch(agent, process)
@@ -103,8 +109,6 @@ def _take_over(keeper: Keeper, agent: Agent, incarnation: int, process: StartedP
 def _lost(keeper: Keeper, agent: Agent) -> None:
     """It ended while no sidecar looked: how is not known, so the policy treats it as a failure."""
     record, now = agent.record, time.monotonic()
-    if record.boot_id != boot_id():
-        keeper.book.remember(agent, deaths=(), in_a_row=0, started_monotonic=now)
     keeper.book.announcer.announce("agent_lost", agent.record)
     exited = Exited(agent.id, record.incarnation, ExitStatus(), now, None)
     if record.state is AgentState.STOPPING:

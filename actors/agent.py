@@ -33,6 +33,11 @@ class Then(Enum):
     TOGETHER = "it is restarted with its group"
     GIVEN_UP = "its group was given up"
 
+    @property
+    def may_start_again(self) -> bool:
+        """Without that anyone asked for it."""
+        return self in (Then.JUDGED, Then.TOGETHER)
+
 
 class Agent(msgspec.Struct):
     """stop_at: monotonic, when SIGKILL follows SIGTERM; 0 while the sidecar is not ending its process."""

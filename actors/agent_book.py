@@ -187,6 +187,7 @@ class AgentBook:
             Occurrence.WILL_RESTART,
             deaths=decision.history.deaths,
             in_a_row=decision.history.in_a_row,
+            is_open=decision.history.is_open,
             boot_id=boot_id(),
             resume_at=at + decision.delay_s,
             process=None,
@@ -215,7 +216,7 @@ class AgentBook:
         """In a state that has ended: its tokens are good no longer, and who waited for its end is answered."""
         now = utc_now()
         self._tokens.revoke_all(agent.record, now=now)
-        self.remember(agent, ended_at=now, tokens=(), deaths=(), in_a_row=0, resume_at=0.0)
+        self.remember(agent, ended_at=now, tokens=(), deaths=(), in_a_row=0, is_open=False, resume_at=0.0)
         agent.token = None
         self._bus.tell(AgentEnded(agent_id=agent.id))
         agent.answer_stopped()

@@ -1,6 +1,7 @@
 """GroupRestarts: restarts agents together: the others are stopped in reverse order, then all start in order.
 
 Used in the Spawner's thread, driven by what happens to the members; `supervision.strategy` decides whom it concerns.
+A restart that is under way is kept in the registry, so that the next sidecar goes on with it.
 """
 
 from __future__ import annotations
@@ -11,27 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
+from ..state.agent_registry import AgentRegistry, GroupRestart, Together
 from ..state.models import AgentId, AgentState
 from ..supervision.restart import Verdict
-from ..supervision.strategy import Group, Member, affected
-from .agent import RUNS, Agent, Then
+from ..supervision.strategy import Group, Member, affected, in_order
+from .agent import HOLDS_SLOT, RUNS, Agent, Then
 
 log = logging.getLogger(__name__)
-
-
-class Together(msgspec.Struct, frozen=True):
-    """Where a group lives."""
-
-    group: str
-    project_id: str
-    issue_id: str
-
-
-class _Restart(msgspec.Struct):
-    """to_stop: last one first, done when they run no longer. to_start: in order."""
-
-    to_stop: list[AgentId]
-    to_start: list[AgentId] = msgspec.field(default_factory=list)
 
 
 class GroupRestarts:
@@ -41,87 +28,117 @@ class GroupRestarts:
         self,
         groups: Mapping[str, Group],
         agents: Mapping[AgentId, Agent],
+        registry: AgentRegistry,
         *,
         end: Callable[[Agent, Then, str], None],
         start: Callable[[Agent], None],
     ) -> None:
         self._groups = groups
         self._agents = agents
+        self._registry = registry
         self._end = end
         self._start = start
-        self._restarts: dict[Together, _Restart] = {}
         self._deaths: dict[Together, tuple[float, ...]] = {}
 
     def restarts_alone(self, agent: Agent) -> bool:
-        """Whether its death concerns no other agent."""
-        return next(self._of(agent), None) is None
+        """Whether its death restarts no other agent."""
+        return all(group.strategy == "one_for_one" for _, group in self._of(agent))
 
     def holds(self, agent: Agent) -> bool:
         """Whether it is to start together with others, not when its own delay is over."""
-        return any(agent.id in restart.to_start for restart in self._restarts.values())
+        return any(agent.id in restart.to_start for restart in self._registry.group_restarts.values())
 
-    def died(self, agent: Agent) -> bool:
-        """One that is to be restarted has died: restart the others with it. False: its whole group is given up."""
+    def count(self, agent: Agent) -> Together | None:
+        """Count the restart of one that has died. Returns the group that has had too many of them, if one has."""
+        if agent.record.cause is None:
+            return None  # it ended unseen, with the sidecar and all others: nothing is wrong with the group
         for where, group in self._of(agent):
-            members = {a.id: _member(a) for a in self._agents.values() if _lives(a, where, group)}
-            concerned = affected(group, members[agent.id], members.values())
-            running = self._restarts.get(where)
-            if not concerned and running is None:
-                continue
             # As in OTP, those that die while the group is being stopped count for nothing.
-            if running is None and not self._may_restart(where, group):
-                log.error("group given up group=%s issue_id=%s", where.group, where.issue_id)
-                for agent_id in reversed(concerned):
-                    self._end(self._agents[agent_id], Then.GIVEN_UP, f"its group {where.group} was given up")
-                return False
-            restart = self._restarts.setdefault(where, _Restart([]))
-            restart.to_stop = [*reversed(concerned)]
-            restart.to_start = [a for a in members if a in {agent.id, *concerned, *restart.to_start}]
-            restart.to_start.sort(key=lambda a: (group.agents.index(members[a].agent_type), members[a].age))
-            log.info("group restarts group=%s issue_id=%s agents=%d", where.group, where.issue_id, len(concerned) + 1)
+            if where not in self._registry.group_restarts and not self._may_restart(where, group):
+                return where
+        return None
+
+    def give_up(self, where: Together) -> None:
+        """End all of the group, last one first."""
+        log.error("group given up group=%s issue_id=%s", where.group, where.issue_id)
+        group = self._groups[where.group]
+        living = [_member(a) for a in self._members(where, group) if a.record.state in HOLDS_SLOT]
+        for agent_id in reversed(in_order(group, living)):
+            self._end(self._agents[agent_id], Then.GIVEN_UP, f"its group {where.group} was given up")
+
+    def restart_with(self, agent: Agent) -> None:
+        """One that backs off has died: restart with it whom its death concerns."""
+        for where, group in self._of(agent):
+            members = [_member(a) for a in self._members(where, group)]
+            concerned = affected(group, _member(agent), members)
+            under_way = self._registry.group_restarts.get(where)
+            if not concerned and under_way is None:
+                continue
+            waiting = under_way.to_start if under_way is not None else ()
+            together = [member for member in members if member.agent_id in {agent.id, *concerned, *waiting}]
+            log.info("group restarts group=%s issue_id=%s agents=%d", where.group, where.issue_id, len(together))
+            restart = GroupRestart(where, to_stop=concerned[::-1], to_start=in_order(group, together))
+            self._registry.put(restart)
             self.advance()
-        return True
 
     def advance(self) -> None:
         """Go on as far as the members' states allow."""
-        for where, restart in tuple(self._restarts.items()):
-            if self._all_stopped(restart, where) and self._is_time(restart):
-                del self._restarts[where]
-                for agent in self._waiting(restart):
-                    self._start(agent)
+        for where in tuple(self._registry.group_restarts):
+            restart = self._registry.group_restarts.get(where)  # starting those of one may have ended another
+            if restart is not None and self._all_stopped(restart) and self._is_time(restart):
+                self._registry.put(GroupRestart(where))
+                self._start_in_order(restart)
+
+    def _start_in_order(self, restart: GroupRestart) -> None:
+        for agent_id in restart.to_start:
+            agent = self._agents.get(agent_id)
+            if agent is not None and agent.record.state is AgentState.BACKING_OFF:
+                self._start(agent)
+            if restart.where in self._registry.group_restarts:
+                return  # that one could not be started, and those after it wait with it for another try
 
     def _may_restart(self, where: Together, group: Group) -> bool:
-        verdict, self._deaths[where] = group.intensity.decide(self._deaths.get(where, ()), now=time.monotonic())
+        now = time.monotonic()
+        verdict, self._deaths[where] = group.intensity.decide(self._deaths.get(where, ()), now=now)
+        for other in [
+            w for w, deaths in self._deaths.items() if now - deaths[-1] > self._groups[w.group].restart_window_seconds
+        ]:
+            del self._deaths[other]
         return verdict is Verdict.RESTART
 
-    def _all_stopped(self, restart: _Restart, where: Together) -> bool:
-        while restart.to_stop:
-            agent = self._agents.get(restart.to_stop[0])
-            if agent is not None and agent.record.state in RUNS:
-                if agent.record.state is AgentState.RUNNING:
-                    self._end(agent, Then.TOGETHER, f"it is restarted with its group {where.group}")
-                return False
-            restart.to_stop.pop(0)
-        return True
+    def _all_stopped(self, restart: GroupRestart) -> bool:
+        running = [agent for agent_id in restart.to_stop if (agent := self._agents.get(agent_id)) and _runs(agent)]
+        if len(running) < len(restart.to_stop):
+            restart = msgspec.structs.replace(restart, to_stop=tuple(agent.id for agent in running))
+            self._registry.put(restart)
+        if running and running[0].record.state is AgentState.RUNNING:
+            self._end(running[0], Then.TOGETHER, f"its group {restart.where.group} restarts")
+        return not running
 
-    def _is_time(self, restart: _Restart) -> bool:
+    def _is_time(self, restart: GroupRestart) -> bool:
         now = time.monotonic()
-        return all(agent.record.resume_at <= now for agent in self._waiting(restart))
-
-    def _waiting(self, restart: _Restart) -> list[Agent]:
         found = (self._agents.get(agent_id) for agent_id in restart.to_start)
-        return [agent for agent in found if agent is not None and agent.record.state is AgentState.BACKING_OFF]
+        waiting = (agent for agent in found if agent is not None and agent.record.state is AgentState.BACKING_OFF)
+        return all(agent.record.resume_at <= now for agent in waiting)
+
+    def _members(self, where: Together, group: Group) -> Iterator[Agent]:
+        for agent in self._agents.values():
+            spec = agent.record.spec
+            if (spec.project_id, spec.issue_id) == (
+                where.project_id,
+                where.issue_id,
+            ) and spec.agent_type in group.agents:
+                yield agent
 
     def _of(self, agent: Agent) -> Iterator[tuple[Together, Group]]:
         spec = agent.record.spec
         for name, group in self._groups.items():
-            if spec.agent_type in group.agents and group.strategy != "one_for_one":
+            if spec.agent_type in group.agents:
                 yield Together(name, spec.project_id, spec.issue_id), group
 
 
-def _lives(agent: Agent, where: Together, group: Group) -> bool:
-    spec = agent.record.spec
-    return spec.agent_type in group.agents and (spec.project_id, spec.issue_id) == (where.project_id, where.issue_id)
+def _runs(agent: Agent) -> bool:
+    return agent.record.state in RUNS
 
 
 def _member(agent: Agent) -> Member:

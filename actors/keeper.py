@@ -10,6 +10,7 @@ import signal
 import time
 from typing import assert_never
 
+from ..state.agent_registry import AgentRegistry
 from ..state.errors import SpawnFailed
 from ..state.identity import Token
 from ..state.models import AgentId, AgentState, ExitCause
@@ -42,6 +43,7 @@ class Keeper:
         self,
         *,
         book: AgentBook,
+        registry: AgentRegistry,
         options: SpawnerOptions,
         starting: Starting,
         instance_id: str,
@@ -71,6 +73,7 @@ class Keeper:
         self._groups = GroupRestarts(
             options.groups,
             book.agents,
+            registry,
             end=self._end_for_group,
             start=lambda agent: self._start(agent, Occurrence.BACKED_OFF),
         )
@@ -152,11 +155,12 @@ class Keeper:
 
     def start_anew(self, agent: Agent) -> None:
         """Start one that has ended, or that waits for its restart, with a clean history."""
-        self.book.change(agent, Occurrence.START_ASKED, deaths=(), in_a_row=0, resume_at=0.0)
-        if self.has_slot and not self.is_draining:
+        self.book.change(agent, Occurrence.START_ASKED, deaths=(), in_a_row=0, is_open=False, resume_at=0.0)
+        if self.has_slot and self._may_start(agent) and not self.is_draining:
             self._start(agent, Occurrence.TURN_CAME)
         else:
             agent.answer_started()  # it is queued
+        self._groups.advance()  # those that were to start with it need not wait for it any more
 
     def _start(self, agent: Agent, occurrence: Occurrence) -> None:
         token = self._starting.mint(agent.record, agent.profile)
@@ -230,11 +234,20 @@ class Keeper:
         """Another sidecar was ending it."""
         self._ending.end(agent, grace_s=agent.profile.stop_timeout_seconds)
 
+    def go_on_with_groups(self) -> None:
+        """Another sidecar was restarting them."""
+        self._groups.advance()
+
     def _end_for_group(self, agent: Agent, then: Then, note: str) -> None:
-        if agent.record.state is AgentState.RUNNING:
-            self.end(agent, then, note=note)
-        elif agent.record.state is AgentState.BACKING_OFF and then is Then.GIVEN_UP:
+        state = agent.record.state
+        if state is AgentState.RUNNING:
+            # As in OTP one that is never restarted ends with the others, and does not start with them.
+            never = then is Then.TOGETHER and agent.profile.restart == "never"
+            self.end(agent, Then.STOPPED if never else then, note=note)
+        elif state is AgentState.BACKING_OFF and then is Then.GIVEN_UP:
             self.book.given_up(agent, Occurrence.GIVEN_UP, note)
+        elif state is AgentState.STOPPING and then is Then.GIVEN_UP and Then[agent.record.then].may_start_again:
+            self.book.remember(agent, then=then.name, ending_note=note)
 
     def drop(self, agent: Agent) -> None:
         """End an agent that has no process: it is queued, or waits for its restart."""
@@ -325,7 +338,7 @@ class Keeper:
                 self.book.stopped(agent, Occurrence.STOPPED)
                 self.start_anew(agent)
             case Then.TOGETHER:
-                unchanged = History(record.deaths, record.in_a_row)
+                unchanged = History(record.deaths, record.in_a_row, record.is_open)
                 self.book.backs_off(agent, Decision(verdict=Verdict.RESTART, history=unchanged), at=exited.at)
                 self.tell_after(0.0, agent, "backed_off")
             case Then.GIVEN_UP:
@@ -353,22 +366,38 @@ class Keeper:
             case Verdict.GIVE_UP:
                 self.book.given_up(agent, Occurrence.GIVEN_UP, decision.reason, lines)
             case Verdict.RESTART:
-                self._back_off(agent, decision, exited.at, successor)
+                self._back_off(agent, decision, exited.at, lines=lines, successor=successor)
         self._groups.advance()
         self._look_at_queue()
 
-    def _back_off(self, agent: Agent, decision: Decision, at: float, successor: Successor | None = None) -> None:
+    def _back_off(
+        self,
+        agent: Agent,
+        decision: Decision,
+        at: float,
+        *,
+        lines: tuple[str, ...] = (),
+        successor: Successor | None = None,
+    ) -> None:
         """Restart after the delay; at once if there is none, unless the exit watcher has done that already."""
+        begun = successor.begun if successor is not None else None
+        exceeded = self._groups.count(agent) if not self.is_draining else None
+        if exceeded is not None and begun is None:
+            self.book.given_up(agent, Occurrence.GIVEN_UP, f"its group {exceeded.group} restarted too often", lines)
+            self._groups.give_up(exceeded)
+            return
         self.book.backs_off(agent, decision, at=at)
-        if successor is not None and successor.begun is not None:
-            self.book.starts(agent, Occurrence.BACKED_OFF, successor.begun.token)
-            self._started(agent, successor.begun)
+        if begun is not None:
+            self.book.starts(agent, Occurrence.BACKED_OFF, begun.token)
+            self._started(agent, begun)
+            if exceeded is not None:
+                self._groups.give_up(exceeded)
         elif successor is not None and successor.error is not None:
             self.book.change(agent, Occurrence.BACKED_OFF, incarnation=agent.record.incarnation + 1)
             self._start_failed(agent, successor.error)
-        elif not self.is_draining and not self._groups.died(agent):
-            self.book.given_up(agent, Occurrence.GIVEN_UP, "its group restarted too often")
         else:
+            if not self.is_draining:
+                self._groups.restart_with(agent)
             self.tell_after(agent.record.resume_at - time.monotonic(), agent, "backed_off")
 
     def _cause_of(self, status: ExitStatus) -> ExitCause | None:

@@ -113,6 +113,7 @@ class Spawner(Owner):
         )
         self._keeper = Keeper(
             book=book,
+            registry=self._registry,
             options=self._options,
             starting=Starting(
                 projects=self._projects,

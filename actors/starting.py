@@ -105,7 +105,7 @@ class Starting:
     def decide(self, record: AgentRecord, policy: RestartPolicy, exit_code: int | None, *, at: float) -> Decision:
         """What follows the death, at monotonic `at`, of the incarnation that `record` names."""
         death = Death(exit_code=exit_code, uptime_s=max(0.0, at - record.started_monotonic))
-        history = History(record.deaths, record.in_a_row)
+        history = History(record.deaths, record.in_a_row, record.is_open)
         return policy.decide(history, death, now=at, chance=self._chance())
 
     def succession(self, record: AgentRecord, profile: Profile) -> Succession | None:

@@ -35,10 +35,10 @@ class AgentRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", 
     """One agent. serial: names its log files. incarnation: 0 before the first start, then counts starts.
 
     deaths, in_a_row, resume_at, started_monotonic: monotonic seconds of the boot `boot_id`, meaningless in another
-    one. request_digest: of the spawn request that `idempotency_key` names. tokens: those of the incarnation that
-    runs. signal: number. ending, then, ending_note: why the sidecar is ending it
-    and what follows, while it is stopping. log_starts: where
-    this incarnation's output begins in stdout's and stderr's log.
+    one. is_open: it died too often and is only probed. request_digest: of the spawn request that `idempotency_key`
+    names. tokens: those of the incarnation that runs. signal: number. ending, then, ending_note: why the sidecar is
+    ending it and what follows, while it is stopping. log_starts: where this incarnation's output begins in stdout's
+    and stderr's log.
     """
 
     spec: AgentSpec
@@ -61,6 +61,7 @@ class AgentRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", 
     last_error: str | None = None
     deaths: tuple[float, ...] = ()
     in_a_row: int = 0
+    is_open: bool = False
     resume_at: float = 0.0
     ending: ExitCause | None = None
     then: str = ""
@@ -143,6 +144,25 @@ class TriggerKnown(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry",
     since: datetime
 
 
+class Together(msgspec.Struct, frozen=True):
+    """Where a group of agents lives: each issue of each project has one of its own."""
+
+    group: str
+    project_id: str
+    issue_id: str
+
+
+class GroupRestart(msgspec.Struct, frozen=True, tag_field="entry", tag="group_restart"):
+    """A group that is being restarted. to_stop: last one first, those that still run; to_start: in order.
+
+    With nobody to start it is over.
+    """
+
+    where: Together
+    to_stop: tuple[AgentId, ...] = ()
+    to_start: tuple[AgentId, ...] = ()
+
+
 class Instance(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag="instance"):
     """Names this storage in the environment of its agents, so that no sidecar touches another's."""
 
@@ -150,7 +170,18 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag
     last_serial: int = 0
 
 
-Entry = AgentRecord | Revoked | Forgotten | Tally | Announcement | Announced | TriggerPlace | TriggerKnown | Instance
+Entry = (
+    AgentRecord
+    | Revoked
+    | Forgotten
+    | Tally
+    | Announcement
+    | Announced
+    | TriggerPlace
+    | TriggerKnown
+    | GroupRestart
+    | Instance
+)
 
 
 class AgentRegistry:
@@ -167,6 +198,7 @@ class AgentRegistry:
         self.revoked: dict[str, Revoked] = {}
         self.tallies: dict[tuple[str, str], Tally] = {}
         self.unsent: dict[int, Announcement] = {}
+        self.group_restarts: dict[Together, GroupRestart] = {}
         self.trigger_place: EventId | None = None
         self.triggers: dict[str, datetime] = {}
         self.instance_id = ""
@@ -251,6 +283,10 @@ class AgentRegistry:
                 self.trigger_place = event_id
             case TriggerKnown():
                 self.triggers[entry.trigger_id] = entry.since
+            case GroupRestart(where=where, to_start=()):
+                self.group_restarts.pop(where, None)
+            case GroupRestart(where=where):
+                self.group_restarts[where] = entry
             case Instance(instance_id=instance_id, last_serial=serial):
                 self.instance_id = instance_id
                 self._last_serial = max(self._last_serial, serial)
@@ -262,6 +298,7 @@ class AgentRegistry:
         yield from self.agents.values()
         yield from self.revoked.values()
         yield from self.tallies.values()
+        yield from self.group_restarts.values()
         if self.trigger_place is not None:
             yield TriggerPlace(event_id=self.trigger_place)
         for trigger_id, since in self.triggers.items():

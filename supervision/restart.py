@@ -52,10 +52,11 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
 
 class History(msgspec.Struct, frozen=True):
     """What a policy remembers of an agent. deaths: monotonic seconds, inside the window. in_a_row: without a healthy
-    spell between them."""
+    spell between them. is_open: it had too many, and is only probed."""
 
     deaths: tuple[float, ...] = ()
     in_a_row: int = 0
+    is_open: bool = False
 
 
 class Death(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,8 +78,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """When an agent is started again.
 
-    no_restart_exit_codes: exits that another try cannot mend. probe_after_s: 0, or after giving up try once more
-    each time that many seconds have passed (a half-open circuit breaker).
+    no_restart_exit_codes: exits that another try cannot mend. probe_after_s: 0, or instead of giving up try once more
+    each time that many seconds have passed, until a try is healthy (a half-open circuit breaker).
     """
 
     restart: RestartType = "on-failure"
@@ -104,10 +105,11 @@ class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
         in_a_row = 1 if healthy else history.in_a_row + 1
         verdict, deaths = self.intensity.decide(history.deaths, now=now)
         after = History(deaths, in_a_row)
+        if self.probe_after_s > 0 and (verdict is Verdict.GIVE_UP or (history.is_open and not healthy)):
+            after = History(deaths, in_a_row, is_open=True)
+            return Decision(verdict=Verdict.RESTART, history=after, delay_s=self.probe_after_s)
         if verdict is Verdict.GIVE_UP:
             most = f"{self.intensity.max_restarts} restarts within {self.intensity.within_s:g} s are the limit"
-            if self.probe_after_s > 0:
-                return Decision(verdict=Verdict.RESTART, history=after, delay_s=self.probe_after_s, reason=most)
             return self._give_up(after, most)
         settled = in_a_row == 1 and death.uptime_s >= SETTLED_AFTER_S
         delay_s = 0.0 if settled else self.backoff.delay_s(in_a_row, chance=chance)

@@ -50,19 +50,23 @@ def affected(group: Group, dead: Member, others: Iterable[Member]) -> tuple[Agen
     """Whom the death of `dead` concerns beside itself, in the order in which they start."""
     if group.strategy == "one_for_one":
         return ()
-    at = {agent_type: place for place, agent_type in enumerate(group.agents)}
-
-    def place(member: Member) -> tuple[int, int]:
-        return at[member.agent_type], member.age
-
     concerned = [
         member
         for member in others
-        if member.agent_type in at and member.agent_id != dead.agent_id and member.state in _CONCERNED
+        if member.agent_type in group.agents and member.agent_id != dead.agent_id and member.state in _CONCERNED
     ]
     if group.strategy == "rest_for_one":
-        concerned = [member for member in concerned if place(member) > place(dead)]
-    return tuple(member.agent_id for member in sorted(concerned, key=place))
+        concerned = [member for member in concerned if _place(group, member) > _place(group, dead)]
+    return in_order(group, concerned)
+
+
+def in_order(group: Group, members: Iterable[Member]) -> tuple[AgentId, ...]:
+    """The members in the order in which they start."""
+    return tuple(member.agent_id for member in sorted(members, key=lambda member: _place(group, member)))
+
+
+def _place(group: Group, member: Member) -> tuple[int, int]:
+    return group.agents.index(member.agent_type), member.age
 
 
 def may_start(depends_on: Sequence[str], present: Iterable[tuple[str, AgentState]]) -> bool:

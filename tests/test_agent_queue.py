@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from sidecar.actors.asking import ask
 from sidecar.state.errors import ConfigError, IdempotencyConflict, NotFound
 from sidecar.state.models import AgentId, AgentState
 from sidecar.supervision.fleet import SpawnBucket, Trigger
-from sidecar.supervision.strategy import Group, Member, affected, may_start
+from sidecar.supervision.strategy import may_start
 from tests.fleet import SLEEPS, Fleet, does, wait_until
 
 QUICK = {"backoff_initial_seconds": 0.01}
@@ -120,7 +118,7 @@ def test_a_bucket_never_gives_more_than_its_burst_and_rate(times: list[float], p
             assert count <= burst + (end - begin) * per_second + 1e-6
 
 
-# --- dependencies and groups
+# --- dependencies
 
 
 def test_an_agent_starts_after_those_it_depends_on(tmp_path: Path) -> None:
@@ -131,73 +129,6 @@ def test_an_agent_starts_after_those_it_depends_on(tmp_path: Path) -> None:
         assert fleet.status(after.agent_id).state is AgentState.QUEUED
         fleet.spawn("base")
         fleet.wait_for_state(after.agent_id, AgentState.COMPLETED)
-
-
-def grouped(directory: Path, strategy: Any, **options: Any) -> Fleet:
-    group = Group(agents=("a", "b", "c"), strategy=strategy, **options)
-    sleeps = does(*SLEEPS, **QUICK)
-    return Fleet(directory, options={"groups": {"team": group}}, a=sleeps, b=sleeps, c=sleeps)
-
-
-@pytest.mark.parametrize(
-    ("strategy", "restarted"),
-    [("one_for_one", {"b"}), ("one_for_all", {"a", "b", "c"}), ("rest_for_one", {"b", "c"})],
-)
-def test_a_death_restarts_whom_the_strategy_says(tmp_path: Path, strategy: str, restarted: set[str]) -> None:
-    with grouped(tmp_path, strategy) as fleet:
-        team = {name: fleet.spawn(name).status for name in ("a", "b", "c")}
-        other_issue = fleet.spawn("c", issue_id="another-issue").status
-        os.kill(team["b"].process_id or 0, signal.SIGKILL)
-        for name in restarted:
-            wait_until(lambda name=name: fleet.status(team[name].agent_id).incarnation == 2)  # type: ignore[misc]
-            fleet.wait_for_state(team[name].agent_id, AgentState.RUNNING)
-        for status in (*(team[name] for name in {"a", "b", "c"} - restarted), other_issue):
-            assert fleet.status(status.agent_id).process_id == status.process_id
-
-
-def test_a_group_stops_in_reverse_and_starts_in_order(tmp_path: Path) -> None:
-    with grouped(tmp_path, "one_for_all") as fleet:
-        team = {name: fleet.spawn(name).status for name in ("c", "a", "b")}
-        names = {status.agent_id: name for name, status in team.items()}
-        os.kill(team["a"].process_id or 0, signal.SIGKILL)
-        for status in team.values():
-            fleet.wait_for_event(status.agent_id, "agent_started", count=2)
-        story = [(e.event_type, names[AgentId(msgspec.json.decode(e.data)["agent_id"])]) for e in fleet.events()]
-        assert [name for kind, name in story if kind == "agent_exited"] == ["a", "c", "b"]
-        assert [name for kind, name in story if kind == "agent_started"][3:] == ["a", "b", "c"]
-
-
-def test_a_group_that_restarts_too_often_is_given_up_whole(tmp_path: Path) -> None:
-    with grouped(tmp_path, "one_for_all", max_restarts=1) as fleet:
-        team = [fleet.spawn(name).status for name in ("a", "b", "c")]
-        os.kill(team[0].process_id or 0, signal.SIGKILL)
-        for status in team:
-            wait_until(lambda status=status: fleet.status(status.agent_id).incarnation == 2)  # type: ignore[misc]
-        again = fleet.wait_for_state(team[0].agent_id, AgentState.RUNNING)
-        os.kill(again.process_id or 0, signal.SIGKILL)
-        for status in team:
-            fleet.wait_for_event(status.agent_id, "agent_failed")
-
-
-members = st.lists(st.tuples(st.sampled_from("abcx"), st.sampled_from(list(AgentState))), min_size=1, max_size=12)
-
-
-@given(members, st.sampled_from(["one_for_one", "one_for_all", "rest_for_one"]))
-def test_a_death_never_concerns_who_has_ended_or_came_before(team: list[tuple[str, AgentState]], strategy: Any) -> None:
-    group = Group(agents=("a", "b", "c"), strategy=strategy)
-    everyone = [Member(AgentId(str(n)), kind, n, state) for n, (kind, state) in enumerate(team)]
-    dead = next((one for one in everyone if one.agent_type != "x"), None)
-    if dead is None:
-        return
-    by_id = {one.agent_id: one for one in everyone}
-    concerned = [by_id[agent_id] for agent_id in affected(group, dead, everyone)]
-    assert dead not in concerned
-    assert all(one.agent_type in group.agents and not one.state.has_ended for one in concerned)
-    assert [(one.agent_type, one.age) for one in concerned] == sorted((one.agent_type, one.age) for one in concerned)
-    if strategy == "one_for_one":
-        assert concerned == []
-    if strategy == "rest_for_one":
-        assert all((one.agent_type, one.age) > (dead.agent_type, dead.age) for one in concerned)
 
 
 def test_a_dependency_is_met_by_one_that_runs_or_has_completed() -> None:
