@@ -100,10 +100,8 @@ class GroupRestarts:
     def _may_restart(self, where: Together, group: Group) -> bool:
         now = time.monotonic()
         verdict, self._deaths[where] = group.intensity.decide(self._deaths.get(where, ()), now=now)
-        for other in [
-            w for w, deaths in self._deaths.items() if now - deaths[-1] > self._groups[w.group].restart_window_seconds
-        ]:
-            del self._deaths[other]
+        for old in [w for w, at in self._deaths.items() if now - at[-1] > self._groups[w.group].intensity.within_s]:
+            del self._deaths[old]
         return verdict is Verdict.RESTART
 
     def _all_stopped(self, restart: GroupRestart) -> bool:
@@ -124,10 +122,7 @@ class GroupRestarts:
     def _members(self, where: Together, group: Group) -> Iterator[Agent]:
         for agent in self._agents.values():
             spec = agent.record.spec
-            if (spec.project_id, spec.issue_id) == (
-                where.project_id,
-                where.issue_id,
-            ) and spec.agent_type in group.agents:
+            if spec.agent_type in group.agents and Together(where.group, spec.project_id, spec.issue_id) == where:
                 yield agent
 
     def _of(self, agent: Agent) -> Iterator[tuple[Together, Group]]:

@@ -199,6 +199,36 @@ def test_a_restart_that_was_not_noted_is_found(tmp_path: Path) -> None:
         assert fleet.processes() == [status.process_id] != [pid]
 
 
+WRITES_NO_START_OF_THE_SECOND = """
+from sidecar.actors.agent_book import AgentBook
+from sidecar.state.agent_registry import AgentRegistry
+from sidecar.state.errors import StorageUnavailable
+real, starts = AgentRegistry.commit, AgentBook.starts
+def commit(self):
+    if full:
+        raise StorageUnavailable("no space left")
+    real(self)
+def disk_is_full_from_now_on(self, agent, occurrence, token):
+    global full
+    full = True
+    starts(self, agent, occurrence, token)
+full, AgentRegistry.commit, AgentBook.starts = False, commit, disk_is_full_from_now_on
+"""
+
+
+def test_a_start_that_could_not_be_written_down_is_not_made_twice(tmp_path: Path) -> None:
+    waits_for_sleeps = {**PROFILES, "after": does(*SLEEPS, depends_on=("sleeps",))}
+    first = DoomedSidecar(tmp_path, ("after", "sleeps"), sabotage=WRITES_NO_START_OF_THE_SECOND, **waits_for_sleeps)
+    with AgentsAt(tmp_path, first) as pids:
+        first.kill()
+    with Fleet(tmp_path, **waits_for_sleeps) as fleet:
+        statuses = [fleet.status(agent) for agent in first.agents]
+        assert [(s.state, s.incarnation, s.process_id) for s in statuses] == [
+            (AgentState.RUNNING, 1, pid) for pid in pids
+        ]
+        assert sorted(fleet.processes()) == sorted(pids)
+
+
 def psutil_age_s(pid: int) -> float:
     ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
     uptime_s = float(Path("/proc/uptime").read_text().split()[0])

@@ -238,6 +238,21 @@ def test_a_delay_is_never_above_its_bound_nor_far_below(
     assert backoff.delay_s(deaths + 1, chance=chance) >= delay_s
 
 
+def test_a_half_open_agent_is_tried_once_an_interval_until_a_try_is_healthy() -> None:
+    policy = RestartPolicy(intensity=RestartIntensity(max_restarts=2, within_s=10.0), probe_after_s=300.0)
+    now, history, delays = 0.0, History(), []
+    for _ in range(6):
+        decision = policy.decide(history, Death(exit_code=3, uptime_s=0.1), now=now, chance=0.0)
+        assert decision.verdict is Verdict.RESTART
+        history = decision.history
+        delays.append(decision.delay_s)
+        now += decision.delay_s + 0.1
+    assert delays == [0.5, 1.0, 300.0, 300.0, 300.0, 300.0]
+    healthy = policy.decide(history, Death(exit_code=3, uptime_s=10.0), now=now + 10.0, chance=0.0)
+    assert (healthy.delay_s, healthy.history.is_open) == (0.0, False)
+    assert policy.decide(healthy.history, Death(exit_code=3, uptime_s=0.1), now=now + 11.0, chance=0.0).delay_s == 1.0
+
+
 def test_a_healthy_spell_ends_a_row_of_deaths() -> None:
     policy = RestartPolicy(backoff=Backoff(initial_s=1.0, max_s=60.0, jitter=0.0))
     history, now = History(), 0.0

@@ -1,4 +1,4 @@
-"""Agents that live together are restarted together, in order, and given up together; also across the sidecar's death."""
+"""Agents that live together are restarted together, in order, and given up together, whatever dies meanwhile."""
 
 from __future__ import annotations
 
