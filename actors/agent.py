@@ -19,6 +19,8 @@ from ..supervision.process_tree import TreeProcess, Trees
 from ..supervision.profile import Profile
 from .asking import Fact, Later
 
+Role = tuple[str, str, str]  # project, issue and type: on this others of the issue may depend
+
 RUNS = frozenset({AgentState.STARTING, AgentState.RUNNING, AgentState.STOPPING})  # there may be a process
 ENDED = frozenset(state for state in AgentState if state.has_ended)
 HOLDS_SLOT = RUNS | {AgentState.BACKING_OFF}
@@ -61,6 +63,10 @@ class Agent(msgspec.Struct):
     @property
     def id(self) -> AgentId:
         return self.record.spec.agent_id
+
+    @property
+    def role(self) -> Role:
+        return self.record.spec.project_id, self.record.spec.issue_id, self.record.spec.agent_type
 
     @property
     def memory_bytes(self) -> int:
@@ -154,7 +160,9 @@ class AgentDue(Fact, frozen=True):
 
 
 class QueueDue(Fact, frozen=True):
-    """The spawn bucket has a token again."""
+    """Look at the queue. by_bucket: because the spawn bucket has a token again."""
+
+    by_bucket: bool = False
 
 
 class SaveDue(Fact, frozen=True):

@@ -8,7 +8,7 @@ import msgspec
 
 from ..state.agent_registry import AgentRecord, AgentRegistry, Revoked, TokenRef
 from ..state.errors import TokenExpired
-from ..state.identity import PERMISSIONS, Caller, Revocations, Token, TokenKey
+from ..state.identity import PERMISSIONS, TOKEN_TTL_S, Caller, Revocations, Token, TokenKey
 from ..state.models import AgentSpec
 from ..supervision.profile import Profile
 
@@ -26,6 +26,13 @@ class AgentTokens:
             revocations.revoke(entry.token_id, from_=entry.from_, expires_at=entry.expires_at)
 
     def mint(self, spec: AgentSpec, profile: Profile, *, now: datetime) -> Token:
+        return self._mint(spec, profile, now)
+
+    def again(self, spec: AgentSpec, profile: Profile, ref: TokenRef) -> Token:
+        """One that was minted before, with its text."""
+        return self._mint(spec, profile, ref.expires_at - timedelta(seconds=TOKEN_TTL_S), again=ref.token_id)
+
+    def _mint(self, spec: AgentSpec, profile: Profile, now: datetime, *, again: str | None = None) -> Token:
         return self._key.mint(
             agent_id=spec.agent_id,
             agent_type=spec.agent_type,
@@ -33,6 +40,7 @@ class AgentTokens:
             issue_id=spec.issue_id,
             permissions=PERMISSIONS[profile.agent_class],
             now=now,
+            again=again,
         )
 
     def revoke_all(self, record: AgentRecord, *, now: datetime) -> None:

@@ -14,16 +14,17 @@ from ..state.agent_registry import AgentRegistry
 from ..state.errors import SpawnFailed
 from ..state.identity import Token
 from ..state.models import AgentId, AgentState, ExitCause
-from ..supervision.fleet import SpawnBucket, SpawnerOptions
+from ..supervision.fleet import SpawnerOptions
 from ..supervision.lifecycle import Occurrence
 from ..supervision.limits import Broken
+from ..supervision.oom import OomKills
 from ..supervision.process import ExitStatus, StartedProcess, oom_kills
 from ..supervision.process_exits import Exited
 from ..supervision.process_tree import Trees
 from ..supervision.restart import SETTLED_AFTER_S, Decision, History, Verdict
-from ..supervision.strategy import may_start
-from .agent import HOLDS_SLOT, RUNS, Agent, AgentDue, CensusTaken, DueWhat, QueueDue, Then
+from .agent import RUNS, Agent, AgentDue, CensusTaken, DueWhat, Then
 from .agent_book import AgentBook, token_ref
+from .agent_queue import AgentQueue
 from .asking import Recipient
 from .ending import Ending
 from .group_restarts import GroupRestarts
@@ -33,11 +34,10 @@ from .timers import Timers
 log = logging.getLogger(__name__)
 
 PREPARED_AFTER_S = SETTLED_AFTER_S - 0.2  # for a restart at once, which only a settled agent gets
-_PRIORITY = {"high": 0, "normal": 1, "low": 2}
 
 
 class Keeper:
-    """All times that decide are monotonic."""
+    """All times that decide are monotonic. queue: whose turn it is; once it is closed nothing is started any more."""
 
     def __init__(
         self,
@@ -51,16 +51,11 @@ class Keeper:
         me: Recipient,
     ) -> None:
         self.book = book
-        self.is_draining = False
-        self._options = options
         self._starting = starting
         self._timers = timers
         self._me = me
-        self._oom_kills = oom_kills()
-        self._is_queue_due = False
-        self._bucket = SpawnBucket(
-            per_second=options.spawns_per_second, burst=options.spawn_burst, now=time.monotonic()
-        )
+        self._oom = OomKills(oom_kills())
+        self.queue = AgentQueue(book, options, timers, me, start=lambda agent: self._start(agent, Occurrence.TURN_CAME))
         self._ending = Ending(
             book.agents,
             instance_id=instance_id,
@@ -92,10 +87,6 @@ class Keeper:
     # --- starting ------------------------------------------------------------------------------------------
 
     @property
-    def has_slot(self) -> bool:
-        return self.book.count(*HOLDS_SLOT) < self._options.max_concurrent
-
-    @property
     def is_quiet(self) -> bool:
         """No agent's process runs, nor anything that one left behind."""
         return self._ending.is_settled and self.book.count(*RUNS) == 0
@@ -105,58 +96,18 @@ class Keeper:
 
         Raises StorageUnavailable; then there is no such agent.
         """
-        if not self._takes_turn_at_once(agent):
+        if not self.queue.takes_turn_at_once(agent):
             self.book.enter(agent)
-            self.run_queue()
+            self.queue.run()
             return
         token = self._starting.mint(agent.record, agent.profile)
         self.book.enter_starting(agent, token)
         self._launch(agent, token)
 
-    def _takes_turn_at_once(self, agent: Agent) -> bool:
-        """Whether a new agent starts now; then it has taken its token from the bucket."""
-        return (
-            not self.is_draining
-            and self.has_slot
-            and self._may_start(agent)
-            and not any(self._may_start(queued) for queued in self.book.in_state(AgentState.QUEUED))
-            and self._bucket.take(now=time.monotonic()) == 0
-        )
-
-    def run_queue(self) -> None:
-        """Start who is next, as long as there are slots: by priority, then age."""
-        self._is_queue_due = False
-        while not self.is_draining and self.has_slot:
-            queued = [agent for agent in self.book.in_state(AgentState.QUEUED) if self._may_start(agent)]
-            if not queued:
-                return
-            agent = min(queued, key=lambda a: (_PRIORITY[a.record.spec.priority], a.record.serial))
-            if agent.record.incarnation == 0 and (wait_s := self._bucket.take(now=time.monotonic())) > 0:
-                self._timers.tell_after(wait_s, self._me, QueueDue())
-                return
-            self._start(agent, Occurrence.TURN_CAME)
-
-    def _look_at_queue(self) -> None:
-        """Soon, not now: what has just changed may change again."""
-        if not self._is_queue_due:
-            self._is_queue_due = True
-            self._me.tell(QueueDue())
-
-    def _may_start(self, agent: Agent) -> bool:
-        spec, depends_on = agent.record.spec, agent.profile.depends_on
-        return not depends_on or may_start(
-            depends_on,
-            (
-                (a.record.spec.agent_type, a.record.state)
-                for a in self.book.agents.values()
-                if (a.record.spec.project_id, a.record.spec.issue_id) == (spec.project_id, spec.issue_id)
-            ),
-        )
-
     def start_anew(self, agent: Agent) -> None:
         """Start one that has ended, or that waits for its restart, with a clean history."""
         self.book.change(agent, Occurrence.START_ASKED, deaths=(), in_a_row=0, is_open=False, resume_at=0.0)
-        if self.has_slot and self._may_start(agent) and not self.is_draining:
+        if self.queue.has_room_for(agent):
             self._start(agent, Occurrence.TURN_CAME)
         else:
             agent.answer_started()  # it is queued
@@ -182,7 +133,7 @@ class Keeper:
         self.book.started(agent, begun)
         self.watch(agent, begun.process)
         if self.book.count(AgentState.QUEUED):
-            self._look_at_queue()  # others may depend on it
+            self.queue.look_soon()  # others may depend on it
 
     def watch(self, agent: Agent, process: StartedProcess) -> None:
         """Its process runs: see it end, measure it, and see to its limits."""
@@ -210,7 +161,7 @@ class Keeper:
             self.book.given_up(agent, Occurrence.GIVEN_UP, decision.reason)
         else:
             self._back_off(agent, decision, now)
-        self._look_at_queue()
+        self.queue.look_soon()
 
     # --- ending --------------------------------------------------------------------------------------------
 
@@ -253,7 +204,7 @@ class Keeper:
         """End an agent that has no process: it is queued, or waits for its restart."""
         self.book.stopped(agent, Occurrence.STOP_ASKED)
         self._groups.advance()
-        self._look_at_queue()
+        self.queue.look_soon()
 
     def exited(self, exited: Exited) -> None:
         agent = self.book.agents.get(AgentId(exited.agent_id))
@@ -270,6 +221,7 @@ class Keeper:
         self._ending.sweep()
 
     def census_taken(self, fact: CensusTaken) -> None:
+        self._oom.look(oom_kills(), now=fact.at)
         self._ending.census_taken(fact)
 
     def census_due(self) -> None:
@@ -281,7 +233,7 @@ class Keeper:
             return
         state, profile, now = agent.record.state, agent.profile, time.monotonic()
         match fact.what:
-            case "backed_off" if state is AgentState.BACKING_OFF and not self.is_draining:
+            case "backed_off" if state is AgentState.BACKING_OFF and not self.queue.is_closed:
                 if self._groups.holds(agent):
                     self._groups.advance()
                 else:
@@ -346,7 +298,7 @@ class Keeper:
             case _:
                 assert_never(then)
         self._groups.advance()
-        self._look_at_queue()
+        self.queue.look_soon()
 
     def died(self, agent: Agent, exited: Exited, successor: Successor | None) -> None:
         """It ended by itself, or for breaking a limit: the policy says what follows."""
@@ -368,7 +320,7 @@ class Keeper:
             case Verdict.RESTART:
                 self._back_off(agent, decision, exited.at, lines=lines, successor=successor)
         self._groups.advance()
-        self._look_at_queue()
+        self.queue.look_soon()
 
     def _back_off(
         self,
@@ -381,7 +333,7 @@ class Keeper:
     ) -> None:
         """Restart after the delay; at once if there is none, unless the exit watcher has done that already."""
         begun = successor.begun if successor is not None else None
-        exceeded = self._groups.count(agent) if not self.is_draining else None
+        exceeded = self._groups.count(agent) if not self.queue.is_closed else None
         if exceeded is not None and begun is None:
             self.book.given_up(agent, Occurrence.GIVEN_UP, f"its group {exceeded.group} restarted too often", lines)
             self._groups.give_up(exceeded)
@@ -396,7 +348,7 @@ class Keeper:
             self.book.change(agent, Occurrence.BACKED_OFF, incarnation=agent.record.incarnation + 1)
             self._start_failed(agent, successor.error)
         else:
-            if not self.is_draining:
+            if not self.queue.is_closed:
                 self._groups.restart_with(agent)
             self.tell_after(agent.record.resume_at - time.monotonic(), agent, "backed_off")
 
@@ -404,7 +356,5 @@ class Keeper:
         """None where nobody could see how it ended."""
         if status.signal is None:
             return ExitCause.EXIT if status.exit_code is not None else None
-        if status.signal == signal.SIGKILL and (kills := oom_kills()) > self._oom_kills:
-            self._oom_kills = kills
-            return ExitCause.OOM
-        return ExitCause.SIGNAL
+        is_oom = status.signal == signal.SIGKILL and self._oom.take(oom_kills(), now=time.monotonic())
+        return ExitCause.OOM if is_oom else ExitCause.SIGNAL

@@ -23,9 +23,11 @@ from ..state.models import (
 
 
 class SpawnedAgent(msgspec.Struct, frozen=True):
-    """token: what the agent got as JWT_TOKEN; None only while the agent is queued."""
+    """token: what the agent got as JWT_TOKEN; None only while the agent is queued. at: when this was so: a repeat with
+    the same idempotency key is told the same."""
 
     status: AgentStatus
+    at: datetime
     token: Token | None
     context_injected: bool
 

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import time
 from pathlib import Path
 from typing import Any, assert_never
 
-import msgspec
-
-from ..state.agent_registry import AgentRecord, AgentRegistry, Forgotten, Tally
+from ..state.agent_registry import (
+    KEYS_KEPT_FOR,
+    AgentRegistry,
+    Departed,
+    Forgotten,
+    Tally,
+)
 from ..state.clock import utc_now
 from ..state.errors import (
-    IdempotencyConflict,
-    NoCommand,
     NotFound,
-    SpawnFailed,
     StorageUnavailable,
     Unavailable,
     WrongState,
 )
 from ..state.identity import Revocations, Token, TokenKey
-from ..state.ids import unique_hex
-from ..state.models import AgentId, AgentSpec, AgentState, AgentStatus, ExitCause, identifier
+from ..state.models import AgentId, AgentState, AgentStatus
 from ..state.projects import Projects
-from ..state.trace import new_traceparent
 from ..supervision.agent_logs import AgentLogs
 from ..supervision.fleet import SpawnerOptions, Trigger
-from ..supervision.launch import check_environment, check_text, inherited
+from ..supervision.launch import inherited
 from ..supervision.profile import Profiles
 from . import messages as m
 from .adoption import adopt
@@ -43,7 +41,7 @@ from .keeper import Keeper
 from .log_bounds import LogBounds
 from .log_following import LogFollowing
 from .owner import Owner
-from .replies import SpawnedAgent
+from .spawning import Spawning
 from .starting import Starting
 from .timers import Timers
 from .triggers import Triggers
@@ -127,6 +125,13 @@ class Spawner(Owner):
             timers=self._timers,
             me=self.me,
         )
+        self._spawning = Spawning(
+            registry=self._registry,
+            projects=self._projects,
+            profiles=self._profiles,
+            tokens=self._tokens,
+            keeper=self._keeper,
+        )
         self._agents = book.agents
         for record in self._registry.agents.values():
             book.add(Agent(record, self._profiles.of(record.spec.agent_type)))
@@ -134,7 +139,7 @@ class Spawner(Owner):
         if not self._registry.is_new:
             adopt(self._keeper)
             self._keeper.sweep()  # for what belongs to nobody any more
-        self._keeper.run_queue()
+        self._keeper.queue.run()
         self._save()
         self._announcer.send()
         self._bus.tell(m.TellTriggered(since=self._triggers.place))
@@ -158,7 +163,7 @@ class Spawner(Owner):
     def _answer(self, message: m.SpawnerRequest | SpawnerFact) -> Any:
         match message:
             case m.SpawnAgent():
-                return self._spawn_agent(message)
+                return self._spawning.spawn(message)
             case m.ListAgents(project_id=project_id):
                 visible = [a for a in self._agents.values() if a.is_visible_to(project_id)]
                 return tuple(a.status() for a in sorted(visible, key=lambda a: -a.record.serial))
@@ -191,8 +196,8 @@ class Spawner(Owner):
     def _take_in(self, fact: SpawnerFact) -> None:
         match fact:
             case m.EventPublished(event=event):
-                if not self._keeper.is_draining:
-                    self._triggers.look_at(event, self._spawn_agent)
+                if not self._keeper.queue.is_closed:
+                    self._triggers.look_at(event, self._spawning.spawn)
             case ProcessExited(exited=exited):
                 self._keeper.exited(exited)
             case CensusTaken():
@@ -203,7 +208,7 @@ class Spawner(Owner):
             case AgentDue():
                 self._keeper.due(fact)
             case QueueDue():
-                self._keeper.run_queue()
+                self._keeper.queue.due(fact)
                 self._forget_the_oldest()
             case SaveDue():
                 self._is_saving_later = False
@@ -215,74 +220,6 @@ class Spawner(Owner):
                 assert_never(fact)
 
     # --- requests ------------------------------------------------------------------------------------------
-
-    def _spawn_agent(self, request: m.SpawnAgent) -> SpawnedAgent:
-        digest = _digest(request)
-        if (earlier := self._spawned_before(request, digest)) is not None:
-            return self._first_answer(earlier)
-        if self._keeper.is_draining:
-            raise Unavailable("the sidecar is shutting down and starts no agents")
-        spec = self._spec(request)
-        profile = self._profiles.of(spec.agent_type)
-        if not profile.command:
-            raise NoCommand(
-                f"agent type {spec.agent_type} has no command: its profile sets none",
-                field="agent_type",
-                expected=f"a `command` in [profiles.{spec.agent_type}] of sidecar.toml",
-            )
-        record = AgentRecord(
-            spec=spec,
-            serial=self._registry.next_serial(),
-            requested_by=request.requested_by,
-            idempotency_key=request.idempotency_key,
-            request_digest=digest,
-            created_at=utc_now(),
-        )
-        agent = Agent(record, profile)
-        self._keeper.enter(agent)
-        return self._first_answer(agent)
-
-    def _spec(self, request: m.SpawnAgent) -> AgentSpec:
-        """What is to be spawned. Raises InvalidRequest."""
-        identifier(request.issue_id, "issue_id")
-        identifier(request.project_id, "project_id")
-        check_environment(request.environment)
-        check_text(request.task, "task")
-        # An identifier has at most 128 characters, and the id's random part is to fit.
-        kind = identifier(request.agent_type, "agent_type")[:118]
-        self._projects.root_of(request.project_id)
-        return AgentSpec(
-            agent_id=AgentId(f"{kind}-{unique_hex(8)}"),
-            agent_type=request.agent_type,
-            issue_id=request.issue_id,
-            project_id=request.project_id,
-            task=request.task,
-            context_requirements=request.context_requirements,
-            environment=dict(request.environment),
-            priority=request.priority,
-            traceparent=request.traceparent or new_traceparent(),
-        )
-
-    def _spawned_before(self, request: m.SpawnAgent, digest: str) -> Agent | None:
-        """The agent that an earlier request with this idempotency key spawned. Raises IdempotencyConflict."""
-        if request.idempotency_key is None:
-            return None
-        for agent in self._agents.values():
-            record = agent.record
-            if (record.requested_by, record.idempotency_key) == (request.requested_by, request.idempotency_key):
-                if record.request_digest != digest:
-                    raise IdempotencyConflict(f"idempotency key {request.idempotency_key} spawned another agent")
-                return agent
-        return None
-
-    def _first_answer(self, agent: Agent) -> SpawnedAgent:
-        record = agent.record
-        if record.incarnation == 1 and record.cause is ExitCause.START_FAILED:
-            raise SpawnFailed(f"agent {agent.id} could not be started: {record.last_error}", agent_id=agent.id)
-        token = None
-        if record.state is not AgentState.QUEUED and agent.token is not None:
-            token = agent.token
-        return SpawnedAgent(agent.status(), token, context_injected=record.incarnation > 0)
 
     def _stop_agent(self, request: m.StopAgent) -> AgentStatus | Later[AgentStatus]:
         agent = self._agent(request.agent_id, request.project_id)
@@ -302,7 +239,7 @@ class Spawner(Owner):
         return later
 
     def _restart_agent(self, agent: Agent) -> AgentStatus | Later[AgentStatus]:
-        if self._keeper.is_draining:
+        if self._keeper.queue.is_closed:
             raise Unavailable("the sidecar is shutting down and starts no agents")
         state = agent.record.state
         if state is AgentState.QUEUED:
@@ -327,7 +264,7 @@ class Spawner(Owner):
 
     def _drain(self, timeout_s: float) -> Later[int]:
         """All agents at once, one deadline. Asked again, it can only be sooner."""
-        self._keeper.is_draining = True
+        self._keeper.queue.is_closed = True
         running = [agent for agent in self._agents.values() if agent.record.state in RUNS]
         later: Later[int] = Later()
         if self._options.on_shutdown == "detach":
@@ -371,12 +308,14 @@ class Spawner(Owner):
         book = self._keeper.book
         too_many = book.count(*ENDED) - self._options.keep_ended
         if too_many > 0:
-            ended = sorted(book.in_state(*ENDED), key=lambda a: a.record.ended_at or utc_now())
-            for agent in ended[:too_many]:
+            waited_for = self._keeper.queue.waited_for()
+            ended = (a for a in book.in_state(*ENDED) if a.role not in waited_for)
+            for agent in sorted(ended, key=lambda a: a.record.ended_at or utc_now())[:too_many]:
                 self._forget(agent)
         if (now := time.monotonic()) >= self._forget_tokens_at:
             self._forget_tokens_at = now + _FORGET_TOKENS_EVERY_S
             self._tokens.forget_expired(now=utc_now())
+            self._registry.forget_departed(created_before=utc_now() - KEYS_KEPT_FOR)
 
     def _forget(self, agent: Agent) -> None:
         record = agent.record
@@ -384,12 +323,7 @@ class Spawner(Owner):
         tally = self._registry.tallies.get(where) or Tally(project_id=where[0], agent_type=where[1])
         self._registry.put(with_one_more(tally, record))
         self._registry.put(Forgotten(agent_id=agent.id))
+        if record.spawn_key is not None and record.created_at > utc_now() - KEYS_KEPT_FOR:
+            self._registry.put(Departed(record=record))
         self._logs.remove(record.serial)
         self._keeper.book.forget(agent)
-
-
-def _digest(request: m.SpawnAgent) -> str:
-    """The same for two requests that ask for the same, in whichever trace."""
-    left_out = ("idempotency_key", "traceparent")
-    body = {name: value for name, value in msgspec.structs.asdict(request).items() if name not in left_out}
-    return hashlib.sha256(msgspec.json.encode(body, order="deterministic")).hexdigest()

@@ -7,7 +7,7 @@ entry that could not be written stays pending and goes out with the next commit,
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -19,6 +19,9 @@ from .typed import LateDecoder
 
 TRIGGERS = AgentId("sidecar")  # who asks for the agents that events spawn
 
+SpawnKey = tuple[AgentId, str]  # who asks, and the idempotency key
+KEYS_KEPT_FOR = timedelta(days=1)
+
 # History is rewritten as a snapshot when it is this many times longer than what it says.
 _COMPACT_AT_RATIO = 8
 _COMPACT_FROM = 2_000  # entries; below that a rewrite saves nothing
@@ -29,6 +32,15 @@ class TokenRef(msgspec.Struct, frozen=True):
 
     token_id: str
     expires_at: datetime
+
+
+class FirstAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What whoever spawned an agent with an idempotency key was told. token: its text can be made again."""
+
+    state: AgentState
+    process_id: int | None
+    token: TokenRef | None
+    at: datetime
 
 
 class AgentRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag="agent", omit_defaults=True):
@@ -46,6 +58,7 @@ class AgentRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", 
     requested_by: AgentId
     idempotency_key: str | None = None
     request_digest: str = ""
+    first_answer: FirstAnswer | None = None
     created_at: datetime
     state: AgentState = AgentState.QUEUED
     incarnation: int = 0
@@ -74,6 +87,11 @@ class AgentRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", 
         return self.spec.agent_id
 
     @property
+    def spawn_key(self) -> SpawnKey | None:
+        """Two requests with the same one are one spawn."""
+        return (self.requested_by, self.idempotency_key) if self.idempotency_key is not None else None
+
+    @property
     def restarts(self) -> int:
         return max(0, self.incarnation - 1)
 
@@ -98,9 +116,15 @@ class Revoked(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag=
 
 
 class Forgotten(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag="forgotten"):
-    """An agent that ended long ago leaves the registry; its project's totals keep counting it."""
+    """An agent that ended long ago leaves the list; its project's totals keep counting it."""
 
     agent_id: AgentId
+
+
+class Departed(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag="departed"):
+    """What is kept of a forgotten agent for a day, for whoever repeats its spawn."""
+
+    record: AgentRecord
 
 
 class Tally(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag="tally"):
@@ -174,6 +198,7 @@ Entry = (
     AgentRecord
     | Revoked
     | Forgotten
+    | Departed
     | Tally
     | Announcement
     | Announced
@@ -195,6 +220,8 @@ class AgentRegistry:
 
     def __init__(self, directory: Path) -> None:
         self.agents: dict[AgentId, AgentRecord] = {}
+        self._spawned: dict[SpawnKey, AgentId] = {}
+        self._departed: dict[SpawnKey, AgentRecord] = {}
         self.revoked: dict[str, Revoked] = {}
         self.tallies: dict[tuple[str, str], Tally] = {}
         self.unsent: dict[int, Announcement] = {}
@@ -245,10 +272,20 @@ class AgentRegistry:
         self._entries += len(together)
         self._pending.clear()
 
+    def forget_departed(self, *, created_before: datetime) -> None:
+        """They leave the disk with the next snapshot."""
+        for key in [key for key, record in self._departed.items() if record.created_at < created_before]:
+            del self._departed[key]
+
     def forget_revoked(self, *, expired_before: datetime) -> None:
         """Those that no check would let through anyhow; they leave the disk with the next snapshot."""
         for token_id in [n for n, entry in self.revoked.items() if entry.expires_at < expired_before]:
             del self.revoked[token_id]
+
+    def spawned_with(self, key: SpawnKey) -> AgentRecord | None:
+        """The agent that a spawn with this key made, also when it has left the list within the last day."""
+        agent_id = self._spawned.get(key)
+        return self.agents[agent_id] if agent_id is not None else self._departed.get(key)
 
     def next_serial(self) -> int:
         """A number no agent has had; it is used up by putting a record with it."""
@@ -264,9 +301,16 @@ class AgentRegistry:
         match entry:
             case AgentRecord():
                 self.agents[entry.spec.agent_id] = entry
+                if entry.spawn_key is not None:
+                    self._spawned[entry.spawn_key] = entry.spec.agent_id
                 self._last_serial = max(self._last_serial, entry.serial)
             case Forgotten(agent_id=agent_id):
-                self.agents.pop(agent_id, None)
+                gone = self.agents.pop(agent_id, None)
+                if gone is not None and gone.spawn_key is not None:
+                    self._spawned.pop(gone.spawn_key, None)
+            case Departed(record=record):
+                if record.spawn_key is not None:
+                    self._departed[record.spawn_key] = record
             case Revoked():
                 self.revoked[entry.token_id] = entry
             case Tally():
@@ -296,6 +340,7 @@ class AgentRegistry:
         yield Announced(seq=self._announced_to)
         yield from self.unsent.values()
         yield from self.agents.values()
+        yield from (Departed(record=record) for record in self._departed.values())
         yield from self.revoked.values()
         yield from self.tallies.values()
         yield from self.group_restarts.values()
@@ -305,4 +350,5 @@ class AgentRegistry:
             yield TriggerKnown(trigger_id=trigger_id, since=since)
 
     def _live_entries(self) -> int:
-        return len(self.agents) + len(self.revoked) + len(self.tallies) + len(self.unsent) + len(self.triggers) + 3
+        of_agents = len(self.agents) + len(self._departed) + len(self.revoked) + len(self.tallies)
+        return of_agents + len(self.unsent) + len(self.triggers) + 3

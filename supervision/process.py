@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import resource
 import signal
@@ -25,6 +26,8 @@ from . import eager_calls as eager
 from . import quick_start
 from .launch import Launch
 from .process_table import HAS_PROC
+
+log = logging.getLogger(__name__)
 
 HAS_PIDFD = hasattr(os, "pidfd_open") and sys.platform == "linux"
 
@@ -99,7 +102,7 @@ class LogFiles:
                 self._descriptors.append(os.open(path, _LOG_FLAGS, _LOG_MODE))
         except OSError as error:
             self.close()
-            raise SpawnFailed(f"log file {error.filename} cannot be opened: {error.strerror}") from error
+            raise SpawnFailed(f"log file {_shown(error.filename)} cannot be opened: {error.strerror}") from error
 
     @property
     def stdout(self) -> int:
@@ -139,7 +142,7 @@ class Prepared:
         except OSError as error:  # no descriptor is left; what could not be seen to end must not run
             os.killpg(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-            raise SpawnFailed(f"{self._launch.argv[0]} cannot be watched: {error.strerror}") from error
+            raise SpawnFailed(f"{_shown(self._launch.argv[0])} cannot be watched: {error.strerror}") from error
         _as_if_never_raised(pid)
         # The process may have ended already, or the kernel may have no such file.
         eager.write_small(f"/proc/{pid}/oom_score_adj", _OOM_SCORE_ADJ)
@@ -164,6 +167,7 @@ class Prepared:
                 **_as_user(launch.user),
             )
         except (OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
+            log.warning("process not started argv0=%s cwd=%s: %s", launch.argv[0], launch.cwd, error)
             raise SpawnFailed(_why_not_started(launch, error)) from error
         # The exit is seen and reaped elsewhere; with a returncode set, Popen neither warns nor reaps behind our back.
         child.returncode = 0
@@ -326,6 +330,13 @@ def _as_user(user: str | None) -> dict[str, Any]:
 def _why_not_started(launch: Launch, error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"there is no user {launch.user}"
+    if isinstance(error, OSError) and error.filename == launch.cwd:
+        return f"folder {_shown(launch.cwd)} cannot be entered: {error.strerror}"
     if isinstance(error, OSError):
-        return f"{error.filename or launch.argv[0]} cannot be run: {error.strerror}"
-    return f"{launch.argv[0]} cannot be run: {error}"
+        return f"{_shown(error.filename or launch.argv[0])} cannot be run: {error.strerror}"
+    return f"{_shown(launch.argv[0])} cannot be run: {error}"
+
+
+def _shown(path: str) -> str:
+    """Agents read what could not be started, and are not to learn where things lie outside the project."""
+    return (Path(path).name or path) if Path(path).is_absolute() else path

@@ -122,7 +122,9 @@ def test_text_that_no_process_can_get_is_refused_before_anything_starts(fleet: F
     fleet.spawn("sleeps", task="y" * MAX_TEXT_BYTES)
 
 
-@pytest.mark.parametrize(("agent_type", "named"), [("nowhere", "/no/such/folder"), ("stranger", "no-such-user")])
+@pytest.mark.parametrize(
+    ("agent_type", "named"), [("nowhere", "started: folder folder cannot be entered"), ("stranger", "no-such-user")]
+)
 def test_what_is_missing_for_a_start_is_named(fleet: Fleet, agent_type: str, named: str) -> None:
     with pytest.raises(Exception, match=named):
         fleet.spawn(agent_type)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.actors import messages as m
-from sidecar.actors.asking import ask
+from sidecar.actors.agent import QueueDue
+from sidecar.actors.asking import Fact, Recipient, ask
+from sidecar.actors.timers import Timers
+from sidecar.state.agent_registry import AgentRecord, AgentRegistry, Departed
+from sidecar.state.clock import utc_now
 from sidecar.state.errors import ConfigError, IdempotencyConflict, NotFound
-from sidecar.state.models import AgentId, AgentState
+from sidecar.state.models import AgentId, AgentSpec, AgentState
 from sidecar.supervision.fleet import SpawnBucket, Trigger
 from sidecar.supervision.strategy import may_start
 from tests.fleet import SLEEPS, Fleet, does, wait_until
@@ -71,9 +76,87 @@ def test_a_repeat_with_the_same_key_gets_the_first_answer_also_from_the_next_sid
     with pytest.raises(IdempotencyConflict):
         fleet.spawn("sleeps", idempotency_key="once", task="another")
     assert fleet.spawn("sleeps", idempotency_key="once", requested_by=AgentId("b")).status.state is AgentState.QUEUED
+    fleet.restart(first.status.agent_id)
     fleet.vanish()
     fleet.open()
-    assert fleet.spawn("sleeps", idempotency_key="once").status.agent_id == first.status.agent_id
+    assert told(fleet.spawn("sleeps", idempotency_key="once")) == told(first)
+    fleet.stop(first.status.agent_id)
+    assert told(fleet.spawn("sleeps", idempotency_key="once")) == told(first)
+
+
+def told(spawned: m.SpawnedAgent) -> tuple[object, ...]:
+    """What whoever spawned it is told."""
+    token = spawned.token.text if spawned.token is not None else None
+    status = spawned.status
+    return status.agent_id, status.state, status.process_id, token, spawned.context_injected, spawned.at
+
+
+def test_who_was_told_that_an_agent_is_queued_is_told_so_again(fleet: Fleet) -> None:
+    fleet.spawn("sleeps")
+    sleeps, missing = (fleet.spawn(kind, idempotency_key=kind) for kind in ("sleeps", "missing"))
+    for agent in fleet.ask(m.ListAgents(project_id=None))[::-1]:
+        if agent.state is AgentState.RUNNING:
+            fleet.stop(agent.agent_id)
+    fleet.wait_for_state(missing.status.agent_id, AgentState.QUEUED)
+    fleet.wait_for_state(sleeps.status.agent_id, AgentState.RUNNING)
+    fleet.stop(sleeps.status.agent_id)
+    fleet.wait_for_state(missing.status.agent_id, AgentState.FAILED)
+    for kind, first in (("sleeps", sleeps), ("missing", missing)):
+        assert first.status.state is AgentState.QUEUED
+        assert told(fleet.spawn(kind, idempotency_key=kind)) == told(first)
+
+
+def test_a_key_outlives_its_agent_in_the_list_for_a_day(tmp_path: Path) -> None:
+    with Fleet(tmp_path, options={"keep_ended": 1}, ends=does("true")) as fleet:
+        first = fleet.spawn("ends", idempotency_key="once")
+        fleet.wait_for_state(first.status.agent_id, AgentState.COMPLETED)
+        fleet.spawn("ends")
+        wait_until(lambda: len(fleet.ask(m.ListAgents(project_id=None))) == 1)
+        with pytest.raises(NotFound):
+            fleet.status(first.status.agent_id)
+        for _ in range(2):
+            assert told(fleet.spawn("ends", idempotency_key="once")) == told(first)
+            fleet.vanish()
+            fleet.open()
+        with pytest.raises(IdempotencyConflict):
+            fleet.spawn("ends", idempotency_key="once", task="another")
+        registry = AgentRegistry(tmp_path / "elsewhere")
+        record = AgentRecord(
+            spec=AgentSpec(agent_id=AgentId("a-1"), agent_type="a", issue_id="i", project_id="p"),
+            serial=1,
+            requested_by=AgentId("someone"),
+            idempotency_key="once",
+            created_at=utc_now(),
+        )
+        registry.put(Departed(record=record))
+        registry.forget_departed(created_before=record.created_at)
+        assert registry.spawned_with((record.requested_by, "once")) == record
+        registry.forget_departed(created_before=record.created_at + timedelta(seconds=1))
+        assert registry.spawned_with((record.requested_by, "once")) is None
+        registry.close()
+
+
+def test_one_on_which_a_queued_agent_depends_stays_in_the_list(tmp_path: Path) -> None:
+    profiles = {"base": does("true"), "other": does("true"), "after": does("true", depends_on=("base", "other"))}
+    with Fleet(tmp_path, options={"keep_ended": 0}, **profiles) as fleet:
+        after = fleet.spawn_id("after")
+        base = fleet.spawn_id("base")
+        fleet.wait_for_state(base, AgentState.COMPLETED)
+        fleet.spawn("base", issue_id="another-issue")
+        wait_until(lambda: {s.agent_id for s in fleet.ask(m.ListAgents(project_id=None))} == {base, after})
+        fleet.spawn("other")
+        wait_until(lambda: fleet.ask(m.CountAgents(project_id="p")).completed == 4)
+
+
+def test_one_that_is_started_again_waits_for_those_it_depends_on(tmp_path: Path) -> None:
+    profiles = {"base": does(*SLEEPS), "after": does(*SLEEPS, depends_on=("base",))}
+    with Fleet(tmp_path, **profiles) as fleet:
+        base, after = fleet.spawn_id("base"), fleet.spawn_id("after")
+        fleet.stop(after)
+        fleet.stop(base)
+        assert fleet.restart(after).state is AgentState.QUEUED
+        fleet.restart(base)
+        fleet.wait_for_state(after, AgentState.RUNNING)
 
 
 def test_agents_of_other_projects_are_not_seen(fleet: Fleet) -> None:
@@ -107,6 +190,21 @@ def test_first_starts_are_spread_when_too_many_come_at_once(tmp_path: Path) -> N
         states = [fleet.spawn("sleeps").status.state for _ in range(4)]
         assert states == [AgentState.RUNNING, AgentState.RUNNING, AgentState.QUEUED, AgentState.QUEUED]
         wait_until(lambda: len(running(fleet)) == 4)
+
+
+def test_one_timer_is_enough_however_many_wait_for_the_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    real = Timers.tell_after
+
+    def tell_after(timers: Timers, delay_s: float, recipient: Recipient, fact: Fact) -> None:
+        told.append(fact)
+        real(timers, delay_s, recipient, fact)
+
+    monkeypatch.setattr(Timers, "tell_after", tell_after)
+    with Fleet(tmp_path, options={"spawn_burst": 1, "spawns_per_second": 0.01}, sleeps=does(*SLEEPS)) as fleet:
+        states = [fleet.spawn("sleeps").status.state for _ in range(20)]
+        assert states == [AgentState.RUNNING, *[AgentState.QUEUED] * 19]
+        assert told.count(QueueDue(by_bucket=True)) == 1
 
 
 @given(st.lists(st.floats(0, 3), max_size=60).map(sorted), st.floats(0.5, 50), st.integers(1, 10))

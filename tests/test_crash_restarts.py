@@ -168,7 +168,7 @@ def test_a_half_open_agent_is_tried_again_instead_of_failing(fleet: Fleet) -> No
 
 
 def test_a_first_start_that_is_impossible_is_answered_and_recorded(fleet: Fleet) -> None:
-    with pytest.raises(SpawnFailed, match="/no/such/program") as refused:
+    with pytest.raises(SpawnFailed, match="started: program cannot be run: No such file") as refused:
         fleet.spawn("missing")
     agent = refused.value.details["agent_id"]
     data = fleet.wait_for_event(agent, "agent_failed")  # type: ignore[arg-type]

@@ -11,12 +11,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sidecar.actors import messages as m
 from sidecar.state.agent_registry import AgentRegistry
 from sidecar.state.errors import StorageUnavailable, Unavailable
 from sidecar.state.journal import Journal
 from sidecar.state.models import AgentState, ExitCause
+from sidecar.supervision.oom import OomKills
 from sidecar.supervision.process import oom_kills
 from sidecar.supervision.restart import SETTLED_AFTER_S
 from tests.fleet import SLEEPS, Fleet, does, wait_until
@@ -165,6 +168,25 @@ def test_a_kill_for_want_of_memory_is_told_from_any_other(fleet: Fleet, monkeypa
     running = wait_until(lambda: status if (status := fleet.status(agent.agent_id)).incarnation == 3 else None)
     os.kill(running.process_id or 0, signal.SIGTERM)
     assert fleet.wait_for_event(agent.agent_id, "agent_exited", count=3)["cause"] == ExitCause.SIGNAL
+
+
+@given(st.lists(st.tuples(st.sampled_from(["kernel", "other", "census"]), st.floats(0, 0.4)), max_size=40))
+def test_as_many_deaths_are_the_kernels_as_it_has_just_counted(happens: list[tuple[str, float]]) -> None:
+    counted, now = 7, 100.0
+    kills = OomKills(counted)
+    for what, later in happens:
+        now += later
+        if what == "kernel":  # of an agent: told at once
+            counted += 1
+            assert kills.take(counted, now=now)
+        elif what == "other":  # somebody's kill -9 of an agent
+            assert not kills.take(counted, now=now)
+        else:
+            kills.look(counted, now=now)
+    counted += 3  # they die together, and are told of one after the other
+    assert [kills.take(counted, now=now) for _ in range(3)] == [True, True, True]
+    kills.look(counted + 1, now=now + 1.0)  # somebody else's process
+    assert not kills.take(counted + 1, now=now + 3.0)
 
 
 def test_nothing_is_started_while_the_sidecar_shuts_down(fleet: Fleet) -> None:

@@ -75,7 +75,7 @@ def spawn_agent(call: Call[NewAgent, Nothing]) -> Pending[Any]:
     )
     later = call.actors.spawner.request(request)
     call.server.instruments.watch_spawn(later)
-    return Pending(later, lambda spawned: Answer(201, AgentSpawned.of(spawned, now=utc_now())), deadline_s=SPAWN_S)
+    return Pending(later, lambda spawned: Answer(201, AgentSpawned.of(spawned)), deadline_s=SPAWN_S)
 
 
 @routes.add("GET", "/api/agents", answers=AgentsListed, errors=(Unavailable,))

@@ -41,7 +41,7 @@ class AgentSpawned(Timed, frozen=True, kw_only=True):
     state: AgentState
 
     @classmethod
-    def of(cls, spawned: SpawnedAgent, *, now: datetime) -> AgentSpawned:
+    def of(cls, spawned: SpawnedAgent) -> AgentSpawned:
         status = spawned.status
         return cls(
             agent_id=status.agent_id,
@@ -51,7 +51,7 @@ class AgentSpawned(Timed, frozen=True, kw_only=True):
             jwt_token=spawned.token.text if spawned.token is not None else None,
             webhook_url=f"/api/agents/{status.agent_id}/status",
             state=status.state,
-            timestamp=now,
+            timestamp=spawned.at,
         )
 
 

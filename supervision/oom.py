@@ -1,0 +1,34 @@
+"""Whose SIGKILL was the kernel's, for want of memory: it counts its kills for the whole machine, and names nobody."""
+
+from __future__ import annotations
+
+_SOON_S = 1.0  # a death is told within a tenth of it
+
+
+class OomKills:
+    """Lets each kill that the kernel has counted account for one death by SIGKILL, if that is told soon after.
+
+    counted: kills since the machine's boot. now: monotonic seconds.
+    """
+
+    def __init__(self, counted: int) -> None:
+        self._counted = counted
+        self._left = 0
+        self._until = 0.0
+
+    def look(self, counted: int, *, now: float) -> None:
+        """The count is so much now."""
+        if now > self._until:
+            self._left = 0  # those were others
+        if counted > self._counted:
+            self._left += counted - self._counted
+            self._until = now + _SOON_S
+        self._counted = counted
+
+    def take(self, counted: int, *, now: float) -> bool:
+        """Somebody died by a SIGKILL that was not ours: whether it was the kernel's."""
+        self.look(counted, now=now)
+        if self._left == 0:
+            return False
+        self._left -= 1
+        return True
