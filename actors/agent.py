@@ -55,7 +55,6 @@ class Agent(msgspec.Struct):
     stop_waiters: list[Later[AgentStatus]] = msgspec.field(default_factory=list)
     start_waiters: list[Later[AgentStatus]] = msgspec.field(default_factory=list)
     last_heard: float = 0.0
-    ended_runs: tuple[int, float] = (0, 0.0)  # since the sidecar started: how many incarnations, seconds in all
     tree: tuple[TreeProcess, ...] = ()
     sampled_at: float = 0.0
     cpu_percent: float = 0.0
@@ -84,9 +83,8 @@ class Agent(msgspec.Struct):
             self.cpu_percent = round(100.0 * max(0.0, used_s) / elapsed_s, 1)
         self.tree, self.sampled_at = tree, now
 
-    def forget_process(self, ran_for_s: float) -> None:
+    def forget_process(self) -> None:
         """It has ended."""
-        self.ended_runs = (self.ended_runs[0] + 1, self.ended_runs[1] + ran_for_s)
         self.process, self.stop_at, self.exited = None, 0.0, None
         self.told_to_end.clear()
         self.tree, self.sampled_at, self.cpu_percent = (), 0.0, 0.0

@@ -163,13 +163,15 @@ class AgentBook:
         record, status = agent.record, exited.status
         lines = self._logs.last_lines(record.serial, LAST_LINES, since=record.log_starts, until=log_ends)
         ran_for_s = max(0.0, exited.at - record.started_monotonic)
-        agent.forget_process(ran_for_s)
+        agent.forget_process()
         self.remember(
             agent,
             exit_code=status.exit_code,
             signal=status.signal,
             cause=cause,
             ran_for_s=ran_for_s,
+            runs_ended=record.runs_ended + 1,
+            ran_in_all_s=record.ran_in_all_s + ran_for_s,
             last_error=describe_end(status, note, lines),
             ending=None,
             then="",

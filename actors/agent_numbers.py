@@ -19,8 +19,8 @@ def count(agents: Sequence[Agent], forgotten: Sequence[Tally]) -> AgentNumbers:
     by_type = Counter(agent.record.spec.agent_type for agent in agents)
     for tally in forgotten:
         by_type[tally.agent_type] += tally.spawned
-    runs = sum(agent.ended_runs[0] for agent in agents)
-    ran_s = sum(agent.ended_runs[1] for agent in agents)
+    runs = sum(a.record.runs_ended for a in agents) + sum(tally.runs_ended for tally in forgotten)
+    ran_s = sum(a.record.ran_in_all_s for a in agents) + sum(tally.ran_in_all_s for tally in forgotten)
     return AgentNumbers(
         active=sum(states[state] for state in HOLDS_SLOT),
         completed=states[AgentState.COMPLETED] + sum(tally.completed for tally in forgotten),
@@ -46,4 +46,6 @@ def with_one_more(tally: Tally, record: AgentRecord) -> Tally:
         completed=tally.completed + (record.state is AgentState.COMPLETED),
         failed=tally.failed + (record.state is AgentState.FAILED),
         restarts=tally.restarts + record.restarts,
+        runs_ended=tally.runs_ended + record.runs_ended,
+        ran_in_all_s=tally.ran_in_all_s + record.ran_in_all_s,
     )

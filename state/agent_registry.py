@@ -48,9 +48,9 @@ class AgentRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", 
 
     deaths, in_a_row, resume_at, started_monotonic: monotonic seconds of the boot `boot_id`, meaningless in another
     one. is_open: it died too often and is only probed. request_digest: of the spawn request that `idempotency_key`
-    names. tokens: those of the incarnation that runs. signal: number. ending, then, ending_note: why the sidecar is
-    ending it and what follows, while it is stopping. log_starts: where this incarnation's output begins in stdout's
-    and stderr's log.
+    names. ran_for_s: the last run that ended; ran_in_all_s: all of them. tokens: those of the incarnation that runs.
+    signal: number. ending, then, ending_note: why the sidecar is ending it and what follows, while it is stopping.
+    log_starts: where this incarnation's output begins in stdout's and stderr's log.
     """
 
     spec: AgentSpec
@@ -68,6 +68,8 @@ class AgentRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", 
     started_monotonic: float = 0.0
     ended_at: datetime | None = None
     ran_for_s: float = 0.0
+    runs_ended: int = 0
+    ran_in_all_s: float = 0.0
     exit_code: int | None = None
     signal: int | None = None
     cause: ExitCause | None = None
@@ -136,6 +138,8 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag="t
     completed: int = 0
     failed: int = 0
     restarts: int = 0
+    runs_ended: int = 0
+    ran_in_all_s: float = 0.0
 
 
 class Announcement(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag="announcement"):
