@@ -79,7 +79,7 @@ class GroupRestarts:
             log.info("group restarts group=%s issue_id=%s agents=%d", where.group, where.issue_id, len(together))
             restart = GroupRestart(where, to_stop=concerned[::-1], to_start=in_order(group, together))
             self._registry.put(restart)
-            self.advance()
+            self._all_stopped(restart)  # the first is told; who starts waits for its own delay at least
 
     def advance(self) -> None:
         """Go on as far as the members' states allow."""

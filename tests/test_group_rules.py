@@ -1,0 +1,157 @@
+"""Whatever happens to the members of a group while it restarts, they start in order, and none waits for ever."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from sidecar.actors.agent import Agent, Then
+from sidecar.actors.group_restarts import GroupRestarts
+from sidecar.state.agent_registry import AgentRecord, AgentRegistry
+from sidecar.state.clock import utc_now
+from sidecar.state.models import AgentId, AgentSpec, AgentState, ExitCause
+from sidecar.supervision.profile import built_in
+from sidecar.supervision.strategy import Group
+
+TYPES = ("a", "b", "c")
+places = st.integers(0, 4)
+NOT_YET = 1e18  # monotonic
+
+
+class GroupLife(RuleBasedStateMachine):
+    """Five members; ends and starts happen as the Keeper would let them, but without processes and times."""
+
+    @initialize(
+        strategy=st.sampled_from(["one_for_all", "rest_for_one"]),
+        kinds=st.lists(st.sampled_from(TYPES), min_size=5, max_size=5),
+    )
+    def begin(self, strategy: Any, kinds: list[str]) -> None:
+        self.directory = tempfile.TemporaryDirectory()
+        self.registry = AgentRegistry(Path(self.directory.name))
+        self.group = Group(agents=TYPES, strategy=strategy, max_restarts=1_000_000)
+        self.agents: dict[AgentId, Agent] = {}
+        self.broken: set[AgentId] = set()
+        for serial, kind in enumerate(kinds, start=1):
+            spec = AgentSpec(agent_id=AgentId(f"{kind}-{serial}"), agent_type=kind, issue_id="i", project_id="p")
+            record = AgentRecord(
+                spec=spec,
+                serial=serial,
+                requested_by=AgentId("someone"),
+                created_at=utc_now(),
+                state=AgentState.RUNNING,
+                cause=ExitCause.SIGNAL,
+            )
+            self.agents[spec.agent_id] = Agent(record, built_in(kind))
+        self.held: set[AgentId] = set()
+        self.restarts_together = False
+        self.restarts = self.made()
+
+    def made(self) -> GroupRestarts:
+        return GroupRestarts({"g": self.group}, self.agents, self.registry, end=self.end, start=self.start)
+
+    def at(self, place: int) -> Agent:
+        return [*self.agents.values()][place]
+
+    def become(self, agent: Agent, state: AgentState, **more: Any) -> None:
+        agent.record = msgspec.structs.replace(agent.record, state=state, **more)
+
+    def end(self, agent: Agent, then: Then, _: str) -> None:
+        assert then is Then.TOGETHER
+        self.become(agent, AgentState.STOPPING, then=then.name)
+
+    def start(self, agent: Agent) -> None:
+        in_order = sorted(self.agents.values(), key=lambda a: (TYPES.index(a.role[2]), a.record.serial))
+        place = in_order.index(agent)
+        if self.restarts_together:
+            assert all(a.record.state is not AgentState.BACKING_OFF for a in in_order[:place] if a.id in self.held)
+        self.become(agent, AgentState.RUNNING)
+        if agent.id in self.broken:
+            self.dies(agent)
+
+    def dies(self, agent: Agent) -> None:
+        assert self.restarts.count(agent) is None
+        self.become(agent, AgentState.BACKING_OFF, resume_at=NOT_YET)
+        self.restarts.restart_with(agent)
+
+    def advance(self) -> None:
+        """As the Keeper calls it; those of a restart that may start now are started together."""
+        self.held = {agent_id for restart in self.registry.group_restarts.values() for agent_id in restart.to_start}
+        self.restarts_together = True
+        self.restarts.advance()
+        self.restarts_together = False
+
+    def comes_to_an_end(self, agent: Agent) -> None:
+        is_for_good = agent.record.then == Then.STOPPED.name
+        self.become(agent, AgentState.STOPPED if is_for_good else AgentState.BACKING_OFF, resume_at=0.0)
+        self.advance()
+
+    def is_due(self, agent: Agent) -> None:
+        self.become(agent, AgentState.BACKING_OFF, resume_at=0.0)
+        if self.restarts.holds(agent):
+            self.advance()
+        else:
+            self.start(agent)
+
+    @rule(place=places)
+    def one_dies(self, place: int) -> None:
+        if (agent := self.at(place)).record.state is AgentState.RUNNING:
+            self.dies(agent)
+
+    @rule(place=places)
+    def one_is_told_to_stop(self, place: int) -> None:
+        if (agent := self.at(place)).record.state in (AgentState.RUNNING, AgentState.STOPPING):
+            self.become(agent, AgentState.STOPPING, then=Then.STOPPED.name)
+
+    @rule(place=places)
+    def one_has_stopped(self, place: int) -> None:
+        if (agent := self.at(place)).record.state is AgentState.STOPPING:
+            self.comes_to_an_end(agent)
+
+    @rule(place=places)
+    def the_delay_of_one_is_over(self, place: int) -> None:
+        if (agent := self.at(place)).record.state is AgentState.BACKING_OFF:
+            self.is_due(agent)
+
+    @rule(place=places)
+    def one_is_started_by_hand(self, place: int) -> None:
+        if (agent := self.at(place)).record.state in (AgentState.BACKING_OFF, AgentState.STOPPED):
+            self.become(agent, AgentState.RUNNING)
+            self.advance()
+
+    @rule(place=places)
+    def the_program_of_one_breaks_or_is_mended(self, place: int) -> None:
+        self.broken ^= {self.at(place).id}
+
+    @rule()
+    def the_sidecar_dies(self) -> None:
+        self.registry.commit()
+        self.registry.close()
+        self.registry = AgentRegistry(Path(self.directory.name))
+        self.restarts = self.made()
+        self.advance()
+
+    def teardown(self) -> None:
+        """In the end everyone runs, or was stopped by somebody."""
+        if not hasattr(self, "registry"):
+            return
+        self.broken.clear()
+        for _ in range(3 * len(self.agents)):
+            for agent in self.agents.values():
+                if agent.record.state is AgentState.STOPPING:
+                    self.comes_to_an_end(agent)
+                elif agent.record.state is AgentState.BACKING_OFF:
+                    self.is_due(agent)
+        states = {agent.record.state for agent in self.agents.values()}
+        self.registry.close()
+        self.directory.cleanup()
+        assert states <= {AgentState.RUNNING, AgentState.STOPPED}
+
+
+test_groups = GroupLife.TestCase
+test_groups.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
