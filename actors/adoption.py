@@ -16,7 +16,7 @@ from ..state.models import AgentState, ProcessIdentity
 from ..supervision.lifecycle import Occurrence
 from ..supervision.process import HAS_PIDFD, ExitStatus, StartedProcess, boot_id, is_alive, open_pidfd
 from ..supervision.process_exits import Exited
-from ..supervision.process_tree import Trees
+from ..supervision.process_tree import Trees, kill_all
 from .agent import HOLDS_SLOT, Agent
 from .keeper import Keeper
 
@@ -71,6 +71,7 @@ def adopt(keeper: Keeper) -> None:
         elif agent.record.state is AgentState.BACKING_OFF:
             keeper.tell_after(agent.record.resume_at - time.monotonic(), agent, "backed_off")
         elif agent.record.state in HOLDS_SLOT:
+            kill_all(p for p in trees.get(agent.id, ()) if p.incarnation <= agent.record.incarnation)
             _lost(keeper, agent)
             lost += 1
     keeper.go_on_with_groups()

@@ -39,7 +39,7 @@ class AnnouncementDue(Fact, frozen=True):
 
 
 class Announcer:
-    """Used in the Spawner's thread. `send` after what was announced is committed."""
+    """Used in the Spawner's thread. What is announced leaves when it has been committed and `send` is called."""
 
     def __init__(self, registry: AgentRegistry, bus: Recipient, timers: Timers, me: Recipient) -> None:
         self._registry = registry
@@ -76,9 +76,12 @@ class Announcer:
         """Give the bus the events it does not have, oldest first, if none are on their way."""
         if self._is_waiting or not self._registry.unsent:
             return
-        self._is_waiting = True
+        kept = (seq for seq in self._registry.unsent if seq <= self._registry.announcements_kept_to)
         # After a failure one by one, so that it is known which it is that fails.
-        seqs = nsmallest(1 if self._failures else _AT_ONCE, self._registry.unsent)
+        seqs = nsmallest(1 if self._failures else _AT_ONCE, kept)
+        if not seqs:
+            return
+        self._is_waiting = True
         events = tuple(self._event_of(self._registry.unsent[seq]) for seq in seqs)
         later = self._bus.request(PublishTogether(events=events))
         is_one = len(seqs) == 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from ..state.models import AgentId, AgentState, ProcessIdentity
 from ..supervision.limits import Broken, broken_limit, is_left_over
@@ -48,6 +48,7 @@ class Ending:
         self._asked = 0
         self._served = 0
         self._first_look = Census(instance_id)
+        self._beyond: set[ProcessIdentity] = set()  # may not be signalled
         self._watcher = ExitWatcher(lambda exited: me.tell(ProcessExited(exited)))
         self._census = CensusTaker(
             instance_id,
@@ -109,7 +110,7 @@ class Ending:
         """SIGKILL for all that is known of the tree; the next looks find the rest."""
         if agent.process is not None:
             self._watcher.signal(agent.process, signal.SIGKILL)
-        kill_all(agent.tree)
+        self._kill(agent.id, agent.tree)
         self._ask()
 
     def sweep(self) -> None:
@@ -134,21 +135,20 @@ class Ending:
 
     def census_taken(self, fact: CensusTaken) -> None:
         self._served = fact.served
+        trees = self._within_reach(fact.trees)
         look_again = False
-        for agent_id, processes in fact.trees.items():
+        for agent_id, processes in trees.items():
             agent = self._agents.get(AgentId(agent_id))
             if agent is None:
-                kill_all(processes)
-                look_again = True
+                look_again |= self._kill(agent_id, processes)
                 continue
             record = agent.record
             left_over = [p for p in processes if is_left_over(p, state=record.state, incarnation=record.incarnation)]
-            if left_over:
+            if left_over and self._kill(agent_id, left_over):
                 log.info("processes left over killed agent_id=%s count=%d", agent_id, len(left_over))
-                kill_all(left_over)
                 look_again = True
         for agent in tuple(self._agents.values()):
-            tree = tuple(p for p in fact.trees.get(agent.id, ()) if p.incarnation == agent.record.incarnation)
+            tree = tuple(p for p in trees.get(agent.id, ()) if p.incarnation == agent.record.incarnation)
             if agent.record.state is AgentState.RUNNING:
                 agent.sampled(tree, now=fact.at)
                 if (broken := broken_limit(agent.profile, tree)) is not None:
@@ -159,6 +159,23 @@ class Ending:
             self._is_look_due = True
             self._timers.tell_after(_LOOK_AGAIN_S, self._me, CensusDue())
 
+    def _within_reach(self, trees: Trees) -> Trees:
+        """Without those that may not be signalled: nothing can be done about them."""
+        if not self._beyond:
+            return trees
+        self._beyond &= {process.identity for processes in trees.values() for process in processes}
+        return {name: tuple(p for p in found if p.identity not in self._beyond) for name, found in trees.items()}
+
+    def _kill(self, agent_id: str, processes: Sequence[TreeProcess]) -> bool:
+        """Whether any of them could be signalled."""
+        refused = kill_all(processes)
+        for process in refused:
+            log.warning(
+                "process cannot be ended, it is another user's agent_id=%s pid=%d", agent_id, process.identity.pid
+            )
+        self._beyond.update(process.identity for process in refused)
+        return len(refused) < len(processes)
+
     def census_due(self) -> None:
         self._is_look_due = False
         self._ask()
@@ -167,7 +184,7 @@ class Ending:
         """Whether to look again soon."""
         agent.tree = tree
         if tree and fact.at >= agent.stop_at:
-            kill_all(tree)
+            self._kill(agent.id, tree)
             return True
         if tree:
             self._terminate(agent, tree)

@@ -302,7 +302,7 @@ def _on_signals(sidecar: Sidecar) -> None:
     A Python handler runs in the main thread, when that does: not while it waits for a lock, where the signal came to
     another thread or in the moment before the wait. What the interpreter's own handler writes is read by a thread.
     """
-    told, tell = os.pipe2(os.O_CLOEXEC)
+    told, tell = os.pipe()
     os.set_blocking(tell, False)
     signal.set_wakeup_fd(tell)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -216,6 +216,7 @@ Entry = (
 class AgentRegistry:
     """Everything above, in memory and in the journal under `directory`. Used by one thread.
 
+    announcements_kept_to: those up to this number are on the disk; a later one's could be given again after a crash.
     is_new: the storage has just been named, so that no process can have it in its environment.
 
     Raises what Journal.open raises. Durable against the death of the sidecar; against that of the machine within
@@ -235,6 +236,7 @@ class AgentRegistry:
         self.instance_id = ""
         self._announced_to = 0
         self._last_announcement = 0
+        self.announcements_kept_to = 0
         self._last_serial = 0
         self._pending: list[Entry] = []
         self._journal = Journal.open(directory, durability=Durability.OS)
@@ -243,6 +245,7 @@ class AgentRegistry:
         for entry in self._journal.entries():
             self._remember(reader.decode(entry.record))
             self._entries += 1
+        self.announcements_kept_to = self._last_announcement
         self.is_new = not self.instance_id
         if self.is_new:
             self.put(Instance(instance_id=unique_hex(16)))
@@ -275,6 +278,7 @@ class AgentRegistry:
         self._journal.commit()
         self._entries += len(together)
         self._pending.clear()
+        self.announcements_kept_to = self._last_announcement
 
     def forget_departed(self, *, created_before: datetime) -> None:
         """They leave the disk with the next snapshot."""

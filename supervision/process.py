@@ -29,7 +29,17 @@ from .process_table import HAS_PROC
 
 log = logging.getLogger(__name__)
 
-HAS_PIDFD = hasattr(os, "pidfd_open") and sys.platform == "linux"
+
+def _knows_pidfds() -> bool:
+    """Linux before 5.3 has the call in the library only, and a sandbox may refuse it."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return sys.platform == "linux"
+
+
+HAS_PIDFD = _knows_pidfds()
 
 _LOG_MODE = 0o600
 _LOG_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
@@ -194,11 +204,11 @@ def is_alive(identity: ProcessIdentity) -> bool:
 
 
 def send_signal(identity: ProcessIdentity, number: int) -> bool:
-    """Signal exactly this process; False when it is gone."""
+    """Signal exactly this process; False when it is gone. Raises PermissionError when it is another user's."""
     if not HAS_PIDFD:
         if not is_alive(identity):
             return False
-        with suppress(ProcessLookupError, PermissionError):
+        with suppress(ProcessLookupError):
             os.kill(identity.pid, number)
             return True
         return False
@@ -207,7 +217,7 @@ def send_signal(identity: ProcessIdentity, number: int) -> bool:
         return False
     try:
         signal.pidfd_send_signal(pidfd, number)  # type: ignore[attr-defined,unused-ignore]  # Linux only
-    except (ProcessLookupError, PermissionError):
+    except ProcessLookupError:
         return False
     finally:
         os.close(pidfd)

@@ -84,7 +84,8 @@ class ExitWatcher:
         self._watched: dict[int, _Watched] = {}  # by pidfd, or by pid where there are none
         self._stopped = False
         self._epoll = select.epoll() if HAS_PIDFD else None
-        self._wake_r, self._wake_w = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._wake_r, self._wake_w = os.pipe()
+        os.set_blocking(self._wake_r, False)
         if self._epoll is not None:
             self._epoll.register(self._wake_r, select.EPOLLIN)
         self._removed = 0  # from the set, so far
@@ -220,7 +221,9 @@ class ExitWatcher:
             status = end_of_child(process.identity.pid) if is_reaped_later else reap(process.identity.pid)
         except ChildProcessError:
             is_reaped_later = False
-            status = self._status_of_stranger(key, watched, now, is_reaped=bool(event & select.EPOLLHUP))
+            status = self._status_of_stranger(
+                key, watched, now, is_reaped=self._epoll is not None and bool(event & select.EPOLLHUP)
+            )
         if status is None:
             return None
         del self._watched[key]

@@ -89,19 +89,30 @@ class Census:
         return Owned(agent_id.decode("utf-8", "replace"), int(incarnation))
 
 
-def kill_all(processes: Iterable[TreeProcess]) -> None:
-    """SIGKILL, all of them stopped first, so that none can fork while the others die."""
+def kill_all(processes: Iterable[TreeProcess]) -> tuple[TreeProcess, ...]:
+    """SIGKILL, all of them stopped first, so that none can fork while the others die. Returns those that may not be
+    signalled: they have become another user's."""
     doomed = tuple(processes)
-    for number in (signal.SIGSTOP, signal.SIGKILL):
-        for process in doomed:
-            send_signal(process.identity, number)
+    _signal_all(doomed, signal.SIGSTOP)
+    return _signal_all(doomed, signal.SIGKILL)
 
 
 def end_all(processes: Iterable[TreeProcess]) -> None:
     """SIGTERM, and SIGCONT for those that are stopped and could not act on it."""
     for process in processes:
-        send_signal(process.identity, signal.SIGTERM)
-        send_signal(process.identity, signal.SIGCONT)
+        for number in (signal.SIGTERM, signal.SIGCONT):
+            _signal_all((process,), number)
+
+
+def _signal_all(processes: Iterable[TreeProcess], number: int) -> tuple[TreeProcess, ...]:
+    """Returns those that may not be signalled."""
+    refused = []
+    for process in processes:
+        try:
+            send_signal(process.identity, number)
+        except PermissionError:
+            refused.append(process)
+    return tuple(refused)
 
 
 class CensusTaker:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from sidecar.actors import adoption
 from sidecar.actors import messages as m
+from sidecar.actors.starting import Starting
 from sidecar.state.agent_registry import AgentRegistry
 from sidecar.state.clock import utc_now
 from sidecar.state.models import AgentId, AgentState, ExitCause, ProcessIdentity
 from sidecar.supervision.process import ExitStatus, StartedProcess, identity_of, is_alive, open_pidfd
 from sidecar.supervision.process_exits import Exited, ExitWatcher
+from sidecar.supervision.process_tree import TreeProcess
 from tests.fleet import SLEEPS, DoomedSidecar, Fleet, does, runs, wait_until
 
 WRITES = """
@@ -197,6 +201,38 @@ def test_a_restart_that_was_not_noted_is_found(tmp_path: Path) -> None:
         status = fleet.status(first.agents[0])
         assert (status.state, status.incarnation) == (AgentState.RUNNING, 2)
         assert fleet.processes() == [status.process_id] != [pid]
+
+
+def test_what_a_lost_agent_left_is_killed_before_it_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profiles = {"parent": does("sh", "-c", "sleep 600 & echo $!; wait")}
+    first = DoomedSidecar(tmp_path, ("parent",), **profiles)
+    (agent,) = first.agents
+    log = tmp_path / "logs" / "000001.stdout.log"
+    child = int(wait_until(lambda: log.read_text().strip()))
+    (parent,) = {int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1])}
+    first.kill()
+    os.kill(parent, signal.SIGKILL)
+    wait_until(lambda: not Path(f"/proc/{parent}").exists(), within_s=60)
+    killed_at_start: list[set[int]] = []
+    killed: set[int] = set()
+    real_kill, real_start = adoption.kill_all, Starting.start
+
+    def kill_all(processes: Iterable[TreeProcess]) -> tuple[TreeProcess, ...]:
+        doomed = tuple(processes)
+        killed.update(process.identity.pid for process in doomed)
+        return real_kill(doomed)
+
+    def start(*about: Any) -> Any:
+        killed_at_start.append(set(killed))
+        return real_start(*about)
+
+    monkeypatch.setattr(adoption, "kill_all", kill_all)
+    monkeypatch.setattr(Starting, "start", start)
+    with Fleet(tmp_path, **profiles) as fleet:
+        wait_until(lambda: fleet.status(agent).incarnation == 2)
+        assert killed_at_start[0] == {child}
 
 
 WRITES_NO_START_OF_THE_SECOND = """

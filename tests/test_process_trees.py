@@ -14,7 +14,7 @@ import pytest
 from sidecar.actors import messages as m
 from sidecar.state.errors import WrongState
 from sidecar.state.models import AgentState, ExitCause, ProcessIdentity
-from sidecar.supervision import portable_processes, process_table
+from sidecar.supervision import portable_processes, process_table, process_tree
 from sidecar.supervision.process import identity_of, is_alive, send_signal
 from sidecar.supervision.restart import SETTLED_AFTER_S
 from tests.fleet import SLEEPS, Fleet, does, runs, wait_until
@@ -240,6 +240,28 @@ def test_a_number_that_is_used_again_is_not_signalled() -> None:
         assert send_signal(real, signal.SIGKILL)
         assert child.wait() == -signal.SIGKILL
         assert not send_signal(real, signal.SIGKILL)
+
+
+def test_a_process_that_may_not_be_signalled_is_said_once_and_not_waited_for(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    spawned, pids = family(fleet)
+    beyond = next(pid for pid in pids if os.getsid(pid) not in (spawned.status.process_id, os.getsid(0)))
+    real = process_tree.send_signal
+
+    def send_signal(identity: ProcessIdentity, number: int) -> bool:
+        if identity.pid == beyond:
+            raise PermissionError
+        return real(identity, number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(process_tree, "send_signal", send_signal)
+        assert fleet.stop(spawned.status.agent_id, timeout_s=0.2).state is AgentState.STOPPED
+        assert fleet.processes() == [beyond]
+    said = [record.message for record in caplog.records if "cannot be ended" in record.message]
+    assert said == [f"process cannot be ended, it is another user's agent_id={spawned.status.agent_id} pid={beyond}"]
+    os.kill(beyond, signal.SIGKILL)
+    wait_until(lambda: fleet.processes() == [])
 
 
 def test_a_process_of_another_sidecar_is_left_alone(fleet: Fleet) -> None:
