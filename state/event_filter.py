@@ -122,9 +122,13 @@ class _Glob(msgspec.Struct, frozen=True, tag=True):
         return "*".join(self.parts)
 
 
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_LONGEST_INT = 300  # digits; beyond it is no number of anybody's, and Python reads it slowly
+
+
 class _Comparison(msgspec.Struct, frozen=True, tag=True):
     operator: str
-    bound: float
+    bound: int | float
 
     def accepts(self, found: Any) -> bool:
         if isinstance(found, bool) or not isinstance(found, int | float):  # true is 1 to Python, not to JSON
@@ -135,11 +139,15 @@ class _Comparison(msgspec.Struct, frozen=True, tag=True):
         return f"{self.operator}{self.bound!r}".removesuffix(".0")
 
 
-def _number(text: str) -> float | None:
-    """The number that JSON would read, or None; "nan" and "inf" are words, not numbers."""
-    if not re.fullmatch(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?", text):
+def _number(text: str) -> int | float | None:
+    """The number that JSON would read, or None; "nan" and "inf" are words, not numbers.
+
+    A whole one stays whole: above 2**53 a float is its neighbour's, too.
+    """
+    match = _NUMBER.fullmatch(text)
+    if match is None:
         return None
-    return float(text)
+    return int(text) if match.lastindex is None and len(text) <= _LONGEST_INT else float(text)
 
 
 def _look_up(data: Any, field: str) -> Any:

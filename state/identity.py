@@ -227,11 +227,14 @@ class TokenKey:
         for value in (body.sub, body.agent_type, body.project_id, body.issue_id):
             if value is not None and IDENTIFIER.fullmatch(value) is None:
                 raise Unauthorized("the token names something that is not an identifier")
-        issued_at = utc_at(body.iat)
+        try:
+            issued_at, expires_at = utc_at(body.iat), utc_at(body.exp)
+            good_until = expires_at + timedelta(seconds=grace_s)
+        except OverflowError:
+            raise Unauthorized("the token names a time that there is not") from None
         if max(body.iat, body.nbf) > now.timestamp() + CLOCK_SKEW_S:
             raise Unauthorized("the token is not valid yet")
-        expires_at = utc_at(body.exp)
-        if now >= expires_at + timedelta(seconds=grace_s):
+        if now >= good_until:
             raise TokenExpired("the token has expired", expired_at=expires_at)
         return Caller(
             agent_id=AgentId(body.sub),

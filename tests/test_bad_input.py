@@ -44,6 +44,8 @@ BODIES = [
     (b'{"data": {"a": 1e999}}', "data"),
     (b'{"data": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "body"),
     (b'{"data": ' + b'{"a":' * 40_000 + b"1" + b"}" * 40_000 + b"}", "body"),
+    (b'{"data": ' + b'{"a":' * 980 + b"1" + b"}" * 980 + b"}", "data"),
+    (b'{"data": ' + b'{"a":' * 129 + b"1" + b"}" * 129 + b"}", "data"),
     (b"{}", "data"),
     (b'{"data": 1}', "data"),
     (b'{"data": []}', "data"),
@@ -64,6 +66,17 @@ def test_a_body_that_is_no_event_is_refused_by_field(sidecar: Any, raw: bytes, f
     answer = sidecar.operator.post("/api/events/done", content=raw, headers=JSON)
     refused(answer, 400, "REQ_001", field)
     assert sidecar.operator.get("/api/events").json()["total"] == 0
+
+
+def test_what_is_as_deep_as_may_be_is_taken_and_can_be_read(sidecar: Any) -> None:
+    body = {"data": {"a": nested(127), "brackets in a text": "[{" * 1000 + '"'}}
+    assert sidecar.operator.post("/api/events/deep", json=body).status_code == 202
+    assert sidecar.operator.get("/api/events/wait/deep?timeout=0&filter=b:1").json()["events"] == []
+    assert sidecar.operator.get("/api/events?type=deep").json()["events"][0]["data"] == body["data"]
+    result = {**RESULT, "result": {"status": "success", "decisions": [{"a": nested(125)}] * 9}}
+    assert sidecar.agent().post("/api/results", json=result).status_code == 201
+    assert sidecar.operator.get("/api/results").json()["results"][0]["result"] == result["result"]
+    assert sidecar.agent().get("/api/context/i/python-specialist").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -94,6 +107,13 @@ def test_a_misspelt_field_is_named_with_the_nearest_known(
     assert nearest in error["message"]
 
 
+def nested(levels: int) -> Any:
+    value: Any = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
 RESULTS = [
     ({**RESULT}, "result"),
     ({**STATUS, **{name: value for name, value in RESULT.items() if name != "agent_id"}}, "agent_id"),
@@ -110,6 +130,10 @@ RESULTS = [
     ({**RESULT, **STATUS, "project_id": "../x"}, "project_id"),
     ({**RESULT, **STATUS, "timestamp": "yesterday"}, "timestamp"),
     ({**RESULT, **STATUS, "timestamp": "2026-01-01T00:00:00"}, "timestamp"),
+    ({**RESULT, **STATUS, "timestamp": "9999-12-31T23:59:59-23:00"}, "timestamp"),
+    ({**RESULT, **STATUS, "agent_id": "a b"}, "agent_id"),
+    ({**RESULT, **STATUS, "agent_type": ""}, "agent_type"),
+    ({**RESULT, "result": {"status": "success", "decisions": nested(128)}}, "result"),
 ]
 
 
@@ -128,6 +152,10 @@ QUERIES = [
     ("/api/events/wait/done", "limit=100000", "limit"),
     ("/api/events/wait/done", "consumer=a/b", "consumer"),
     ("/api/events/wait/done", "timeout=1&timeout=2", "timeout"),
+    ("/api/events/wait/done", "ack=undefined", "ack"),
+    ("/api/events", "cursor=a", "cursor"),
+    ("/api/results", "since=0001-01-01T00:00:00%2B23:00", "since"),
+    ("/api/results", "until=9999-12-31T23:59:59-23:00", "until"),
     ("/api/events/wait", "types=a,,b", "types"),
     ("/api/events/wait", "types=a,b%20c", "types"),
     ("/api/events/wait", "topics=../etc", "topics"),

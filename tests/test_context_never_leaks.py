@@ -173,6 +173,7 @@ def test_the_remote_shows_no_credentials_and_no_path_of_this_machine(tmp_path: P
     git(root, "remote", "add", "origin", "https://ada:hunter2@example.org/shop.git")
     assert context_of(root)["git_context"]["remote_url"] == "https://example.org/shop.git"
     assert without_credentials("git@example.org:shop.git") == "git@example.org:shop.git"
+    assert without_credentials("https://example.org/shop?access_token=abc#key") == "https://example.org/shop"
     assert without_credentials("/srv/shop.git") is None
 
 

@@ -174,6 +174,8 @@ def test_only_whole_tokens_of_ours_are_taken(sidecar: Any) -> None:
         "another issuer": f"Bearer {jwt.encode({**claims, 'iss': 'others'}, secret, algorithm='HS256')}",
         "from the future": f"Bearer {jwt.encode({**claims, 'nbf': claims['nbf'] + 600}, secret, algorithm='HS256')}",
         "an unknown permission": f"Bearer {jwt.encode({**claims, 'permissions': ['all']}, secret, algorithm='HS256')}",
+        "for ever": f"Bearer {jwt.encode({**claims, 'exp': 10**30}, secret, algorithm='HS256')}",
+        "from before time": f"Bearer {jwt.encode({**claims, 'iat': -(10**15)}, secret, algorithm='HS256')}",
         "a bad name": f"Bearer {jwt.encode({**claims, 'sub': '../x'}, secret, algorithm='HS256')}",
         **{
             f"no {name}": "Bearer "

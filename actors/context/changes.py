@@ -26,6 +26,9 @@ class Change(NamedTuple):
     removed: int | None
 
 
+_LAST_SECOND = int(datetime.max.replace(tzinfo=UTC).timestamp())  # git takes later ones, too
+
+
 def read_log(output: bytes, prefix: str) -> tuple[Commit, ...]:
     """The commits of `GitDoor.log`, newest first."""
     commits = []
@@ -36,9 +39,8 @@ def read_log(output: bytes, prefix: str) -> tuple[Commit, ...]:
         oid, author, seconds, message = (part.decode("utf-8", "replace") for part in parts[:4])
         if len(oid) not in (40, 64) or not seconds.isdigit():
             continue  # a message that itself holds the mark: the rest of it is no commit
-        commits.append(
-            Commit(oid, author, datetime.fromtimestamp(int(seconds), UTC), message.strip(), _touched(parts[4:], prefix))
-        )
+        at = datetime.fromtimestamp(min(int(seconds), _LAST_SECOND), UTC)
+        commits.append(Commit(oid, author, at, message.strip(), _touched(parts[4:], prefix)))
     return tuple(commits)
 
 

@@ -171,7 +171,12 @@ def redact_json(value: Any) -> tuple[Any, int]:
 
 
 def without_credentials(url: str) -> str | None:
-    """A remote's URL without user and password; `git@host:path` has none and stays. None for a path of this machine."""
+    """A remote's URL without user, password and query; `git@host:path` has none and stays.
+
+    None for a path of this machine.
+    """
     if url.startswith(("/", ".", "~", "file:")) or "::" in url:
         return None
+    if "://" in url:
+        url = url.partition("#")[0].partition("?")[0]  # a token may stand in the query; git needs none of it
     return redact(_REMOTE_CREDENTIALS.sub("", url))[0]

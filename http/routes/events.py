@@ -23,13 +23,14 @@ from ...state.errors import (
     IdempotencyConflict,
     InvalidEvent,
     InvalidFilter,
+    InvalidRequest,
     NotFound,
     StorageUnavailable,
     Unavailable,
     WrongIdentity,
 )
 from ...state.identity import Permission
-from ...state.models import EventId, identifier
+from ...state.models import EventId, event_seq, identifier
 from ...state.topics import standard_topic
 from ..access.auth import require_topic
 from ..measure.instruments import Instruments
@@ -168,7 +169,7 @@ def _wait(
             consumer=identifier(query.consumer, "consumer") if query.consumer else "",
             timeout_s=timeout_s,
             limit=query.limit,
-            ack=EventId(identifier(query.ack, "ack")) if query.ack else None,
+            ack=_event(query.ack, "ack") if query.ack else None,
             since=query.since,
             strict=query.strict,
             is_proxied=any(call.header(name) is not None for name in _PROXY_HEADERS),
@@ -178,6 +179,13 @@ def _wait(
 
     waiting = _Waiting(call.actors.bus, call.server.instruments, later)
     return Pending(later, waiting.render, deadline_s=timeout_s + AFTER_TIME_OUT_S, receipt=waiting.settle)
+
+
+def _event(text: str | None, field: str) -> EventId | None:
+    """Raises InvalidRequest unless it is an event's id."""
+    if text is not None and event_seq(text) is None:
+        raise InvalidRequest(f"{field} is no event's id", field=field, expected="an event_id")
+    return EventId(text) if text is not None else None
 
 
 class _Waiting:
@@ -240,7 +248,7 @@ def list_events(call: Call[Nothing, ListQuery]) -> Answer:
             topic=identifier(query.topic, "topic") if query.topic is not None else None,
             event_type=identifier(query.type, "type") if query.type is not None else None,
             since=query.since,
-            before=EventId(identifier(query.cursor, "cursor")) if query.cursor is not None else None,
+            before=_event(query.cursor, "cursor"),
             filter=query.filter,
             limit=query.limit,
         ),

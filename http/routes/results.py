@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC
 from typing import Any
 
 from ...actors.asking import ask
 from ...actors.messages import FindResults, GetResult, StoreResult
 from ...state.errors import (
     IdempotencyConflict,
-    InvalidRequest,
     NotFound,
     StorageUnavailable,
     Unavailable,
@@ -43,11 +41,9 @@ STORE_S = 30.0  # ten megabytes and an fdatasync behind everybody else's
 def store_result(call: Call[NewResult, Nothing]) -> Pending[Any]:
     """Store a result. When this is answered, the result is on the disk and its event is published."""
     body, caller = call.body, call.caller
-    require_own(field="agent_id", value=body.agent_id, own=caller.agent_id)
-    require_own(field="agent_type", value=body.agent_type, own=caller.agent_type)
+    require_own(field="agent_id", value=identifier(body.agent_id, "agent_id"), own=caller.agent_id)
+    require_own(field="agent_type", value=identifier(body.agent_type, "agent_type"), own=caller.agent_type)
     require_project(caller, identifier(body.project_id, "project_id"))
-    if body.timestamp is not None and body.timestamp.tzinfo is None:
-        raise InvalidRequest("timestamp has no offset", field="timestamp", expected="RFC 3339, such as …T09:00:00Z")
     result = wire.require_object(body.result, "result")
     outcome = wire.read_part(result, decoder(Outcome), "result")
     request = StoreResult(
@@ -57,7 +53,7 @@ def store_result(call: Call[NewResult, Nothing]) -> Pending[Any]:
         agent_type=caller.agent_type,
         status=outcome.status,
         result=result,
-        timestamp=body.timestamp and body.timestamp.astimezone(UTC),
+        timestamp=body.timestamp and wire.in_utc(body.timestamp, "timestamp"),
         idempotency_key=call.idempotency_key(),
         traceparent=call.traceparent,
     )

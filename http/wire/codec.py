@@ -17,6 +17,7 @@ import msgspec
 
 from ...state.errors import InvalidRequest
 from ...state.models import identifier
+from ...state.nesting import MAX_LEVELS, is_deeper
 from ...state.typed import Decoder, convert
 from ..tables import nearest
 from .shapes import Moment
@@ -25,6 +26,8 @@ T = TypeVar("T")
 
 MAX_QUERY_FIELDS = 64
 USUAL_QUERY_CHARS = 256
+
+_MOMENT = "RFC 3339, such as 2026-01-31T09:00:00Z"
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -60,7 +63,7 @@ def read_body(raw: bytes, decoder: Decoder[T], *, place: str = "body") -> T:
             f"the body is not UTF-8: byte {error.start} of a string", field="body", expected="UTF-8"
         ) from None
     except RecursionError:
-        raise InvalidRequest("the body is nested too deeply", field="body", expected="fewer levels") from None
+        raise _too_deep("the body", "body") from None
 
 
 def read_query(text: str, type_: type[T]) -> tuple[T, str | None]:
@@ -150,18 +153,26 @@ def _expected(what: str) -> str:
 def require_object(raw: msgspec.Raw, field: str) -> msgspec.Raw:
     """`raw` if it is a JSON object that any reader can decode, without the body around it.
 
-    A Raw field was only skipped over: bad UTF-8 inside a string and numbers out of range show up here, not at whoever
-    reads it later.
+    A Raw field was only skipped over: bad UTF-8 inside a string, numbers out of range and too many levels show up here,
+    not at whoever reads it later.
     """
     try:
         value = msgspec.json.decode(raw)
+    except RecursionError:
+        raise _too_deep(field, field) from None
     except UnicodeDecodeError:
         raise InvalidRequest(f"{field} is not UTF-8", field=field, expected="UTF-8") from None
     except msgspec.DecodeError as error:
         raise InvalidRequest(f"{field} cannot be read: {error}", field=field, expected="a JSON object") from None
     if not isinstance(value, dict):
         raise InvalidRequest(f"{field} is not an object", field=field, expected="a JSON object")
+    if is_deeper(bytes(raw)):
+        raise _too_deep(field, field)
     return raw.copy()
+
+
+def _too_deep(what: str, field: str) -> InvalidRequest:
+    return InvalidRequest(f"{what} is nested too deeply", field=field, expected=f"at most {MAX_LEVELS} levels")
 
 
 def read_part(raw: msgspec.Raw, decoder: Decoder[T], field: str) -> T:
@@ -190,9 +201,19 @@ def moment(text: str | None, field: str) -> datetime | None:
         at = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
     except ValueError:
         at = None
-    if at is None or at.tzinfo is None:
-        raise InvalidRequest(f"{field} is not a time", field=field, expected="RFC 3339, such as 2026-01-31T09:00:00Z")
-    return at.astimezone(UTC)
+    if at is None:
+        raise InvalidRequest(f"{field} is not a time", field=field, expected=_MOMENT)
+    return in_utc(at, field)
+
+
+def in_utc(at: datetime, field: str) -> datetime:
+    """Raises InvalidRequest for a time without an offset, or that lies before the year 1 or after 9999 in UTC."""
+    if at.tzinfo is None:
+        raise InvalidRequest(f"{field} has no offset", field=field, expected=_MOMENT)
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise InvalidRequest(f"{field} is no time in UTC", field=field, expected=_MOMENT) from None
 
 
 def between(value: float, field: str, low: float, high: float) -> None:
