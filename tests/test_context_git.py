@@ -46,7 +46,8 @@ def test_commits_come_newest_first_with_their_files(tmp_path: Path) -> None:
 def test_a_commit_from_beyond_the_last_year_is_a_commit(tmp_path: Path) -> None:
     root = repository(tmp_path, {"a.py": "1\n"}, "Begin")
     at = "@253402300800 +0000"
-    git(root, "commit", "--allow-empty", "-m", "From the future", GIT_AUTHOR_DATE=at, GIT_COMMITTER_DATE=at)
+    (root / "a.py").write_text("2\n")
+    git(root, "commit", "--all", "-m", "From the future", GIT_AUTHOR_DATE=at, GIT_COMMITTER_DATE=at)
     newest, oldest = context_of(root)["git_context"]["recent_commits"]
     assert (newest["message"], newest["timestamp"]) == ("From the future", "9999-12-31T23:59:59Z")
     assert oldest["message"] == "Begin"
