@@ -26,7 +26,7 @@ class Change(NamedTuple):
     removed: int | None
 
 
-_LAST_SECOND = int(datetime.max.replace(tzinfo=UTC).timestamp())  # git takes later ones, too
+_LAST_SECOND = 253_402_300_799  # of the year 9999; git takes later ones, too
 
 
 def read_log(output: bytes, prefix: str) -> tuple[Commit, ...]:
