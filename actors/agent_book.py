@@ -162,6 +162,7 @@ class AgentBook:
         """
         record, status = agent.record, exited.status
         lines = self._logs.last_lines(record.serial, LAST_LINES, since=record.log_starts, until=log_ends)
+        self._logs.bound((record.serial,))  # nobody looks at its size again
         ran_for_s = max(0.0, exited.at - record.started_monotonic)
         agent.forget_process()
         self.remember(

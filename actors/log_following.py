@@ -37,7 +37,7 @@ class LogFollowing:
         serial, stream = agent.record.serial, request.stream
         if request.offset is None:
             return _chunk(self._logs.tail(serial, stream, request.tail), agent)
-        found = self._logs.read(serial, stream, request.offset)
+        found = self._read(agent, request, request.offset)
         if found.data or request.timeout_s <= 0 or _is_over(agent):
             return _chunk(found, agent)
         until = time.monotonic() + request.timeout_s
@@ -53,11 +53,15 @@ class LogFollowing:
         if self._waiting:
             self._timers.tell_after(_LOOK_EVERY_S, self._me, LogsDue())
 
+    def _read(self, agent: Agent, request: ReadLogs, offset: int) -> Chunk:
+        found = self._logs.read(agent.record.serial, request.stream, offset)
+        return found if found.at_end and _is_over(agent) else found.of_whole_characters()
+
     def _answered(self, waiting: _Waiting) -> bool:
         if waiting.later.cancelled():
             return True
         agent = waiting.agent
-        found = self._logs.read(agent.record.serial, waiting.request.stream, waiting.offset)
+        found = self._read(agent, waiting.request, waiting.offset)
         if not found.data and not _is_over(agent) and time.monotonic() < waiting.until:
             return False
         waiting.later.answer(_chunk(found, agent))

@@ -31,7 +31,20 @@ from ..supervision.launch import inherited
 from ..supervision.profile import Profiles
 from . import messages as m
 from .adoption import adopt
-from .agent import ENDED, RUNS, Agent, AgentDue, CensusDue, CensusTaken, LogsDue, ProcessExited, QueueDue, SaveDue, Then
+from .agent import (
+    ENDED,
+    HOLDS_SLOT,
+    RUNS,
+    Agent,
+    AgentDue,
+    CensusDue,
+    CensusTaken,
+    LogsDue,
+    ProcessExited,
+    QueueDue,
+    SaveDue,
+    Then,
+)
 from .agent_book import AgentBook
 from .agent_numbers import count, with_one_more
 from .agent_tokens import AgentTokens
@@ -202,7 +215,7 @@ class Spawner(Owner):
                 self._keeper.exited(exited)
             case CensusTaken():
                 self._keeper.census_taken(fact)
-                self._bounds.look(self._keeper.book.in_state(*RUNS), self._keeper.book.in_state(*ENDED))
+                self._bounds.look(self._keeper.book.in_state(*HOLDS_SLOT), self._keeper.book.in_state(*ENDED))
             case CensusDue():
                 self._keeper.census_due()
             case AgentDue():

@@ -44,6 +44,11 @@ class Chunk(msgspec.Struct, frozen=True):
     def next_offset(self) -> int:
         return self.offset + len(self.data)
 
+    def of_whole_characters(self) -> Chunk:
+        """Without a last character of UTF-8 of which bytes are missing: they come with the rest of it."""
+        torn = _torn_bytes(self.data)
+        return Chunk(self.data[:-torn], self.offset, False) if torn else self
+
 
 class AgentLogs:
     """The logs under one directory: two files an agent, named by its serial number. max_bytes: of each stream."""
@@ -62,12 +67,15 @@ class AgentLogs:
         return known
 
     def read(self, serial: int, stream: Stream, offset: int) -> Chunk:
-        """From `offset` on, at most MAX_READ_BYTES; later if what is there has gone. Empty when nothing is there."""
+        """From `offset` on, at most MAX_READ_BYTES; later if what is there has gone. Empty when nothing is there.
+
+        From the beginning when the log ends before `offset`: the agent has emptied it (`> /dev/stdout` does).
+        """
         with _opened(self.path(serial, stream)) as fd:
             if fd is None:
                 return Chunk(b"", offset, True)
             size = os.fstat(fd).st_size
-            begin = _first_data(fd, offset, size)
+            begin = _first_data(fd, offset if offset <= size else 0, size)
             data = os.pread(fd, MAX_READ_BYTES, begin)
             return Chunk(data, begin, begin + len(data) >= size)
 
@@ -79,12 +87,15 @@ class AgentLogs:
                 return Chunk(b"", 0, True)
             size = os.fstat(fd).st_size
             end = size if until is None else min(until, size)
-            oldest = max(_first_data(fd, min(since, end), end), end - MAX_READ_BYTES)
+            asked = since if since <= end else 0
+            oldest = max(_first_data(fd, asked, end), end - MAX_READ_BYTES)
             data, begin = b"", end
             while begin > oldest and data.rstrip(b"\n").count(b"\n") < lines:
                 step = min(_TAIL_STEP, begin - oldest)
                 begin -= step
                 data = os.pread(fd, step, begin) + data
+            if begin == oldest > asked:
+                data = data[data.find(b"\n") + 1 :]  # of that line the beginning has gone
             # Only \n ends a line: a progress bar draws one line with many \r.
             ended = data.endswith(b"\n")
             kept = b"\n".join(data.removesuffix(b"\n").split(b"\n")[-lines:]) if lines > 0 else b""
@@ -167,6 +178,17 @@ class _opened:  # noqa: N801  # used like a function
     def __exit__(self, *_: object) -> None:
         if self._fd is not None:
             os.close(self._fd)
+
+
+def _torn_bytes(data: bytes) -> int:
+    """How many bytes at the end begin a character of UTF-8 and do not end it."""
+    for length, byte in enumerate(reversed(data[-3:]), start=1):
+        if byte >= 0xC0:
+            needed = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return length if byte < 0xF8 and length < needed else 0
+        if byte < 0x80:
+            return 0
+    return 0
 
 
 def _first_data(fd: int, offset: int, size: int) -> int:

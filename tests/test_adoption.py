@@ -131,7 +131,8 @@ def test_how_an_adopted_agent_ends_is_seen(tmp_path: Path, code: int, state: Age
     first = DoomedSidecar(tmp_path, ("told",), **PROFILES)
     first.kill()
     with next_sidecar(tmp_path) as fleet:
-        (tmp_path / "told").write_text(str(code))
+        (tmp_path / "telling").write_text(str(code))
+        (tmp_path / "telling").rename(tmp_path / "told")
         status = fleet.wait_for_state(first.agents[0], state)
         assert (status.exit_code, status.cause) == (code, ExitCause.EXIT)
 
@@ -148,6 +149,8 @@ def test_how_a_stranger_ended_is_seen_before_its_parent_reaps_it() -> None:
             assert parent.stdout is not None
             identity = identity_of(int(parent.stdout.readline()))
             assert identity is not None
+            # A shell might still reap it.
+            wait_until(lambda: Path(f"/proc/{parent.pid}/comm").read_text() == "sleep\n")
             watcher.watch("stranger", 1, StartedProcess(identity, open_pidfd(identity)))
             parent.stdin.write(b"now\n")
             parent.stdin.flush()

@@ -14,18 +14,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.actors import messages as m
 from sidecar.state.models import AgentState
-from sidecar.supervision.agent_logs import AgentLogs
+from sidecar.supervision.agent_logs import AgentLogs, Chunk
 from sidecar.supervision.process_exits import ExitWatcher
 from tests.fleet import Fleet, does, runs, wait_until
 
 COUNTS = "import sys\nfor n in range({lines}): sys.stdout.write(f'{{n:09d}} ' + 'x' * 54 + '\\n')"
 SLOWLY = "import time\nfor n in range(3):\n    print(n, flush=True)\n    time.sleep(0.15)"
+TORN = """
+import os, time
+for _ in range(5):
+    for part in (b"x\\xe2\\x82", b"\\xac\\n"):
+        os.write(1, part)
+        time.sleep(0.12)
+os.write(1, b"end\\n")
+time.sleep(600)
+"""
 LEAKS = "import os, sys; sys.stderr.write('my token is ' + os.environ['JWT_TOKEN'] + '\\n'); sys.exit(3)"
 
 
@@ -39,6 +49,15 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         twice=does("sh", "-c", "echo $AGENT_INCARNATION; exit 3", max_restarts=1, backoff_initial_seconds=0.01),
         bytes=does("printf", "\\377\\376 caf\\303\\251\\n"),
         sleeps=does("sleep", "600"),
+        empties=does(
+            "sh",
+            "-c",
+            "echo before before before before; sleep 0.3; echo written > /dev/stdout; echo after;"
+            "[ $AGENT_INCARNATION = 1 ] && echo at first > /dev/stderr || echo again > /dev/stderr; exit 3",
+            max_restarts=1,
+            backoff_initial_seconds=0.01,
+        ),
+        torn=runs(TORN),
         greets=does("sh", "-c", "echo $AGENT_INCARNATION; exec sleep 600"),
     ) as fleet:
         yield fleet
@@ -80,6 +99,47 @@ def test_bytes_come_back_as_they_were_written(fleet: Fleet) -> None:
     agent = fleet.spawn_id("bytes")
     fleet.wait_for_state(agent, AgentState.COMPLETED)
     assert fleet.ask(m.ReadLogs(agent_id=agent, project_id=None)).data == b"\xff\xfe caf\xc3\xa9\n"
+
+
+def test_a_log_that_its_agent_has_emptied_is_read_from_its_beginning(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("empties")
+    seen, offset = "", 0
+    while "after" not in seen:
+        chunk = fleet.ask(m.ReadLogs(agent_id=agent, project_id=None, stream="stdout", offset=offset, timeout_s=5.0))
+        seen, offset = seen + chunk.data.decode(), chunk.next_offset
+    assert [*dict.fromkeys(seen.split())] == ["before", "written", "after"]
+    fleet.wait_for_state(agent, AgentState.FAILED)
+    exits = [msgspec.json.decode(e.data) for e in fleet.events(agent, "agent_exited")]
+    assert [exited["last_lines"] for exited in exits] == [["at first"], ["again"]]
+
+
+def test_no_character_is_torn_for_a_follower(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("torn")
+    seen, offset = "", 0
+    while not seen.endswith("end\n"):
+        chunk = fleet.ask(m.ReadLogs(agent_id=agent, project_id=None, stream="stdout", offset=offset, timeout_s=5.0))
+        seen, offset = seen + chunk.data.decode(), chunk.next_offset
+    assert seen == "x\u20ac\n" * 5 + "end\n"
+
+
+@given(st.text(), st.integers(0, 40))
+def test_a_chunk_ends_with_a_whole_character_and_loses_nothing_else(text: str, cut: int) -> None:
+    data = text.encode()[:cut]
+    whole = Chunk(data, 0, True).of_whole_characters().data
+    assert data.startswith(whole)
+    assert len(data) - len(whole) < 4
+    assert whole.decode() == data.decode(errors="ignore")
+
+
+def test_a_log_is_bounded_also_when_its_agent_has_ended(tmp_path: Path) -> None:
+    writes = runs("print(('x' * 99 + chr(10)) * 50_000, end='')")
+    with Fleet(tmp_path, options={"log_max_mb": 1.0, "sample_seconds": 1000.0}, writes=writes) as fleet:
+        agent = fleet.spawn_id("writes")
+        fleet.wait_for_state(agent, AgentState.COMPLETED)
+        stat = (tmp_path / "logs/000001.stdout.log").stat()
+        assert stat.st_size > 4_000_000
+        assert stat.st_blocks * 512 <= 1_500_000
+        assert {len(line) for line in fleet.log(agent, tail=100_000).split("\n")} <= {0, 99}
 
 
 def test_the_last_lines_of_an_exit_are_those_of_that_incarnation(fleet: Fleet) -> None:
@@ -207,9 +267,10 @@ def test_a_disk_that_runs_short_costs_the_oldest_logs_of_the_ended_and_no_agent(
     options = {"sample_seconds": 0.05, "min_free_disk_mb": 256.0}
     with Fleet(tmp_path, options=options, chatty=chatty, said=said) as fleet:
         running = fleet.spawn_id("chatty")
-        ended = [fleet.spawn_id("said") for _ in range(3)]
-        for agent in ended:
-            fleet.wait_for_state(agent, AgentState.COMPLETED)
+        ended = []
+        for _ in range(3):  # one after the other: those that ended first go first
+            ended.append(fleet.spawn_id("said"))
+            fleet.wait_for_state(ended[-1], AgentState.COMPLETED)
         kept = tmp_path / "logs" / "000001.stdout.log"
         wait_until(lambda: kept.stat().st_size == 60_000 * 64)
         assert [fleet.log(agent) for agent in ended] == ["said\n"] * 3

@@ -172,8 +172,10 @@ def test_agents_of_other_projects_are_not_seen(fleet: Fleet) -> None:
 
 def test_agents_that_ended_long_ago_leave_the_list_but_not_the_totals(tmp_path: Path) -> None:
     with Fleet(tmp_path, options={"keep_ended": 2}, ends=does("true")) as fleet:
-        agents = [fleet.spawn_id("ends") for _ in range(5)]
-        wait_until(lambda: fleet.ask(m.CountAgents(project_id=None)).completed == 5)
+        agents = []
+        for count in range(1, 6):  # one after the other: those that ended first leave first
+            agents.append(fleet.spawn_id("ends"))
+            wait_until(lambda count=count: fleet.ask(m.CountAgents(project_id=None)).completed == count)  # type: ignore[misc]
         wait_until(lambda: len(fleet.ask(m.ListAgents(project_id=None))) == 2)
         numbers = fleet.ask(m.CountAgents(project_id="p"))
         assert (numbers.spawned_total, numbers.by_type) == (5, {"ends": 5})
@@ -187,7 +189,7 @@ def test_agents_that_ended_long_ago_leave_the_list_but_not_the_totals(tmp_path: 
 
 
 def test_first_starts_are_spread_when_too_many_come_at_once(tmp_path: Path) -> None:
-    with Fleet(tmp_path, options={"spawn_burst": 2, "spawns_per_second": 10.0}, sleeps=does(*SLEEPS)) as fleet:
+    with Fleet(tmp_path, options={"spawn_burst": 2, "spawns_per_second": 1.0}, sleeps=does(*SLEEPS)) as fleet:
         states = [fleet.spawn("sleeps").status.state for _ in range(4)]
         assert states == [AgentState.RUNNING, AgentState.RUNNING, AgentState.QUEUED, AgentState.QUEUED]
         wait_until(lambda: len(running(fleet)) == 4)
