@@ -140,9 +140,14 @@ class TestExitCodes:
         done = run("status", code=2, SIDECAR_URL=None)
         assert "port" in done.stderr
 
+    @pytest.mark.parametrize("url", ["foo", "127.0.0.1:3001", "http://"])
+    def test_two_for_what_is_no_url(self, run: Run, url: str) -> None:
+        assert "expected http://HOST:PORT" in run("status", "--url", url, code=2).stderr
+
     def test_three_when_no_server_is_there(self, run: Run) -> None:
         done = run("status", code=3, SIDECAR_URL="http://127.0.0.1:9")
-        assert "no sidecar answers at http://127.0.0.1:9" in done.stderr
+        assert done.stderr.startswith("Error: no sidecar answers at http://127.0.0.1:9: ")
+        assert "`sidecar serve`" in done.stderr
 
     def test_three_when_no_sidecar_ever_ran_here_and_nothing_is_made_by_asking(self, run: Run, tmp_path: Path) -> None:
         done = run("agent", "list", code=3, SIDECAR_URL=None, SIDECAR_STORAGE=str(tmp_path / "none"))
@@ -358,6 +363,9 @@ class TestEvents:
     def test_refuse_a_filter_that_cannot_be_read(self, run: Run) -> None:
         assert "EVT_003" in run("events", "list", "--filter", "no colon", code=1).stderr
 
+    def test_say_what_was_expected_instead(self, run: Run) -> None:
+        assert "; expected a value" in run("events", "list", "--filter", "a:", code=1).stderr
+
 
 class TestTables:
     def test_show_text_of_agents_as_it_is(self, run: Run) -> None:
@@ -382,6 +390,21 @@ class TestTables:
         lines = [line for line in shown.splitlines() if "evt-" in line]
         assert len(lines) == 3
         assert all(len(line.rstrip()) <= 90 and "…" in line and "operator" in line for line in lines)
+
+    def test_cut_no_id_however_narrow_the_terminal_is(self, sidecar: Any) -> None:
+        published = sidecar.operator.post("/api/events/tick", json={"data": {"text": "long " * 40}}).json()
+        stored = sidecar.operator.post(
+            "/api/results",
+            json={
+                "agent_id": "operator",
+                "agent_type": "operator",
+                "issue_id": "issue-1",
+                "project_id": "default",
+                "result": {"status": "success"},
+            },
+        ).json()
+        for what, kept in ((["events", "list"], published["event_id"]), (["results", "list"], stored["id"])):
+            assert kept in on_a_terminal(what, sidecar, columns=60)
 
     @pytest.mark.parametrize(
         ("shown", "value", "text"),

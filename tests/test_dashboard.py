@@ -121,7 +121,7 @@ class TestLoggingIn:
         page.open()
         page.paste("#token", sidecar.token())
         page.press("Log in")
-        page.reads(".problem", "may not admin")
+        page.reads(".problem", "lack the permission admin")
 
     def test_a_one_time_link_logs_in_once_and_leaves_the_address(
         self, page: Dashboard, sidecar: LiveSidecar, expected_complaints: list[str]

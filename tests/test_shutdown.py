@@ -141,6 +141,21 @@ def test_everybody_who_waits_is_answered(serve: Serve) -> None:
     assert all(answer.json()["timeout"] is True and answer.json()["events"] == [] for answer in answers)
 
 
+def test_who_follows_a_log_is_answered_that_nothing_came(serve: Serve) -> None:
+    served = serve("[profiles.sleeper]\ncommand = ['sleep', '600']\n")
+    agent = served.client.post("/api/agents/spawn", json={"agent_type": "sleeper", "issue_id": "i"}).json()["agent_id"]
+    with ThreadPoolExecutor(1) as pool:
+        follow = {"offset": 0, "timeout": 30}
+        following = pool.submit(served.client.get, f"/api/agents/{agent}/logs", params=follow)
+        deadline = time.monotonic() + 10
+        while 'sidecar_http_connections{state="waiting"} 1.0' not in served.client.get("/metrics").text:
+            assert time.monotonic() < deadline
+        served.end()
+        answer = following.result(5)
+    assert answer.status_code == 200
+    assert (answer.json()["data"], answer.json()["next_offset"]) == ("", 0)
+
+
 def test_a_stream_of_events_ends_with_the_server(serve: Serve) -> None:
     served = serve()
     with served.client.stream("GET", "/api/events/stream", params={"since": "earliest"}) as answer:

@@ -91,7 +91,9 @@ def class_of_caller(caller: Caller, profiles: Profiles) -> AgentClass:
 def require(caller: Caller, permission: Permission) -> None:
     """Raises PermissionDenied."""
     if not caller.may(permission):
-        raise PermissionDenied(f"agents of type {caller.agent_type} may not {permission}", permission=permission.value)
+        raise PermissionDenied(
+            f"agents of type {caller.agent_type} lack the permission {permission}", permission=permission.value
+        )
 
 
 def admit(caller: Caller, needs: Permission | None, parts: Mapping[str, str]) -> None:

@@ -33,8 +33,19 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except SidecarError as error:
             named = [str(error.details[name]) for name in ("wire_code", "request_id") if error.details.get(name)]
-            click.echo(f"Error: {error.message}" + (f" ({', request '.join(named)})" if named else ""), err=True)
+            code = f" ({', request '.join(named)})" if named else ""
+            click.echo(f"Error: {error.message}{_hint(error)}{code}", err=True)
             ctx.exit({"no_server": NO_SERVER, "config": USAGE}.get(error.code, REFUSED))
+
+
+def _hint(error: SidecarError) -> str:
+    """What the message alone does not say: what the server expected, or how there comes to be one."""
+    if error.code == "no_server":
+        return "; start it with `sidecar serve`, or name another with --url"
+    expected = error.details.get("expected")
+    if not error.details.get("wire_code") or not expected or str(expected) in error.message:
+        return ""
+    return f"; expected {', '.join(expected) if isinstance(expected, list) else expected}"
 
 
 storage_option = click.option(
@@ -80,7 +91,11 @@ def connect(url: str | None, token: str | None, storage: Path | None) -> Client:
     if url is None:
         here = configuration()
         url = url_of(here.host, here.port)
-    return Client(url, token or operator_token(storage_of(storage)), retries=ONE_ATTEMPT)
+    token = token or operator_token(storage_of(storage))
+    try:
+        return Client(url, token, retries=ONE_ATTEMPT)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--url") from None
 
 
 def configuration() -> Config:

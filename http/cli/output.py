@@ -111,7 +111,10 @@ def show(renderable: RenderableType = "") -> None:
     from rich.console import Console
 
     if sys.stdout.isatty():
-        console().print(renderable)
+        terminal = console()
+        # Where not even that is room enough, the terminal wraps lines; an id that is cut is of no use.
+        terminal.width = max(terminal.width, terminal.measure(renderable).minimum)
+        terminal.print(renderable)
         return
     unbounded = Console(file=io.StringIO(), width=10_000, highlight=False, color_system=None)
     with unbounded.capture() as captured:
@@ -129,12 +132,15 @@ def table_of(rows: Iterable[Row], columns: Sequence[Column], *, title: str | Non
     shown = [[column.show(value_of(row, column.field)) for column in columns] for row in rows]
     # A column of remarks in which nothing is remarked only takes space from the others.
     kept = [at for at, column in enumerate(columns) if not column.may_shrink or any(row[at] for row in shown)]
-    for column in (columns[at] for at in kept):
+    for at in kept:
+        column = columns[at]
+        widest = max((Text.from_markup(row[at]).cell_len for row in shown), default=0)
         table.add_column(
             column.title,
             header_style="dim",
             justify="right" if column.right else "left",
             no_wrap=not column.may_shrink,
+            min_width=None if column.may_shrink else max(widest, len(column.title)),
         )
     for row in shown:
         cells = [Text.from_markup(row[at], overflow="fold" if columns[at].wraps else "ellipsis") for at in kept]

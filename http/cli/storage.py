@@ -81,7 +81,7 @@ def _repair(config: Config) -> None:
 def backup(file: Path, storage: Path | None) -> None:
     """Copy the storage into the new FILE, also while the server runs.
 
-    In it: events, results, agents, mailboxes. Not in it: the signing secret, and the logs of agents.
+    In it: events, results, agents, mailboxes, audit trail. Not in it: the signing secret, and the logs of agents.
 
     \b
     Example: sidecar backup /backups/shop-$(date +%F).tar.gz

@@ -74,13 +74,16 @@ def _look(client: Client, events: deque[Row], project: str | None, *, lines: int
     shown = agents[: max(1, room - _MIN_EVENTS)]
     hidden = f"\n[dim]and {len(agents) - len(shown)} more[/]" if len(shown) < len(agents) else ""
     latest = list(events)[-max(_MIN_EVENTS, room - len(shown)) :]
+    told = [Text.from_markup(_event_line(event), overflow="ellipsis") for event in latest]
+    for line in told:
+        line.no_wrap = True  # one line each
     return Group(
         Text.from_markup(_headline(client.url, health, numbers)),
         Text.from_markup(_actors_line(actors)),
         Text(),
         table_of(shown, AGENT_COLUMNS) if shown else Text("no agents"),
         Text.from_markup(hidden),
-        *(Text.from_markup(_event_line(event), overflow="ellipsis") for event in latest),
+        *told,
     )
 
 

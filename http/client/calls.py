@@ -120,7 +120,7 @@ class Calls:
                 )
             except NotConnected as error:
                 failure = Failure.NOT_CONNECTED
-                refusal: SidecarError = NoServer(f"no sidecar answers at {self.url} ({error})")
+                refusal: SidecarError = NoServer(f"no sidecar answers at {self.url}: {error}")
             except AnswerLost as error:
                 failure, refusal = Failure.ANSWER_LOST, NoServer(str(error), url=self.url)
             else:
@@ -176,7 +176,7 @@ class Calls:
         try:
             return self._connections.exchange(method, path, headers=headers, body=content, timeout_s=timeout_s)
         except (NotConnected, AnswerLost) as error:
-            raise NoServer(f"no sidecar answers at {self.url} ({error})") from error
+            raise NoServer(f"no sidecar answers at {self.url}: {error}") from error
 
 
 class _FreshToken(msgspec.Struct):

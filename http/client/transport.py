@@ -79,7 +79,7 @@ class Connections:
                     extensions={} if keeps else {"trace": trace},
                 )
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise NotConnected(f"{self._url}: {error}") from error
+            raise NotConnected(str(error)) from error
         except httpx.HTTPError as error:
             raise AnswerLost(f"no answer to {method} {path}: {error!r}") from error
         return Answer(response.status_code, {k.lower(): v for k, v in response.headers.items()}, response.content)

@@ -59,8 +59,8 @@ def show_report(story: Story, client: Client, project: Path) -> None:
     for restart in story.restarts:
         show(
             f"The restart of {restart.agent_type} ({text(restart.why)}) cost "
-            f"[bold]{restart.took_ms:.0f} ms[/] from crash to running: {restart.back_off_ms:.0f} ms of back-off and "
-            f"{max(0.0, restart.took_ms - restart.back_off_ms):.0f} ms of work."
+            f"[bold]{round(restart.took_ms)} ms[/] from crash to running: {round(restart.back_off_ms)} ms of back-off "
+            f"and {max(0, round(restart.took_ms) - round(restart.back_off_ms))} ms of work."
         )
     commit = _last_commit(project)
     verdict = "[bold green]completed[/]" if story.is_good else "[bold red]not completed[/]"

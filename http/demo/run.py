@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -114,10 +115,12 @@ def _say_what_was_kept(server: ServerProcess, project: Path) -> None:
 
 
 def _say_how_to_begin() -> None:
+    programs = shlex.quote(str(Path(sys.executable).parent))
     click.echo(
         "For a project of your own:\n"
-        f"  cd YOUR-PROJECT && {_command()} serve     # no configuration needed\n"
-        f"  {_command()} token --operator             # for curl, or an agent started by hand\n"
+        f"  export PATH={programs}:$PATH     # `python` and `sidecar`, also for agents\n"
+        "  cd YOUR-PROJECT && sidecar serve      # no configuration needed\n"
+        "  sidecar token --operator              # for curl, or an agent started by hand\n"
         "Which command runs for which agent type stands in sidecar.toml; the agents you have just seen are in\n"
         f"  {AGENTS}"
     )

@@ -154,7 +154,13 @@ def read_logs(call: Call[Nothing, LogQuery], agent_id: str) -> Pending[Any]:
     def render(chunk: LogChunk) -> Answer:
         return Answer(200, LogOut.of(chunk, agent_id=AgentId(agent_id), stream=query.stream, now=utc_now()))
 
-    return Pending(call.actors.spawner.request(request), render, deadline_s=query.timeout + ASK_S)
+    def late() -> Answer:
+        """Nothing came, or the sidecar shuts down: whoever follows asks again from the same place."""
+        return render(LogChunk(b"", query.offset or 0, query.offset or 0, ended=False))
+
+    follows = query.offset is not None and query.timeout > 0
+    deadline_s = query.timeout + ASK_S
+    return Pending(call.actors.spawner.request(request), render, deadline_s=deadline_s, late=late if follows else None)
 
 
 def _shown(status: AgentStatus) -> Answer:
