@@ -168,13 +168,14 @@ class Ending:
 
     def _kill(self, agent_id: str, processes: Sequence[TreeProcess]) -> bool:
         """Whether any of them could be signalled."""
-        refused = kill_all(processes)
+        within_reach = [process for process in processes if process.identity not in self._beyond]
+        refused = kill_all(within_reach)
         for process in refused:
             log.warning(
                 "process cannot be ended, it is another user's agent_id=%s pid=%d", agent_id, process.identity.pid
             )
         self._beyond.update(process.identity for process in refused)
-        return len(refused) < len(processes)
+        return len(refused) < len(within_reach)
 
     def census_due(self) -> None:
         self._is_look_due = False

@@ -260,7 +260,7 @@ def test_a_stopped_actor_finishes_its_mailbox_and_then_refuses(world: World) -> 
     last = world.counter.request(Count())
     world.guardian.stop()
     assert last.result(timeout=WITHIN_S) == 50
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match="is not running"):
         world.ask(Count())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -338,6 +339,31 @@ def test_an_agent_that_was_being_stopped_is_stopped(tmp_path: Path) -> None:
         assert stopped.last_error.startswith("it was stopped by request")
 
 
+def test_an_agent_that_was_being_stopped_and_died_meanwhile_is_stopped(tmp_path: Path) -> None:
+    fleet = next_sidecar(tmp_path)
+    fleet.open()
+    agent = fleet.spawn_id("ignores")
+    fleet.wait_for_log(agent, "ready")
+    fleet.spawner.request(m.StopAgent(agent_id=agent, project_id=None, timeout_s=60))
+    pid = fleet.wait_for_state(agent, AgentState.STOPPING).process_id or 0
+    fleet.vanish()
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    with next_sidecar(tmp_path) as fleet:
+        fleet.wait_for_state(agent, AgentState.STOPPED)
+
+
+def test_who_was_backing_off_is_restarted_when_its_time_comes(tmp_path: Path) -> None:
+    soon = {"soon": does("sh", "-c", "exit 3", backoff_initial_seconds=0.5, max_restarts=1)}
+    fleet = Fleet(tmp_path, **soon)
+    fleet.open()
+    agent = fleet.spawn_id("soon")
+    fleet.wait_for_state(agent, AgentState.BACKING_OFF)
+    fleet.vanish()
+    with Fleet(tmp_path, **soon) as fleet:
+        assert fleet.wait_for_state(agent, AgentState.FAILED).incarnation == 2
+
+
 def test_who_was_queued_or_backing_off_still_is(tmp_path: Path) -> None:
     fleet = next_sidecar(tmp_path, max_concurrent=2)
     fleet.open()
@@ -402,6 +428,20 @@ def rounds_of_death(directory: Path, *, rounds: int, agents: int) -> None:
         statuses = [fleet.status(AgentId(agent)) for agent in known]
         assert {(s.state, s.incarnation) for s in statuses} == {(AgentState.RUNNING, 1)}
         assert sorted(s.process_id or 0 for s in statuses) == pids
+
+
+def test_a_spawner_that_is_restarted_leaves_no_second_watcher(tmp_path: Path) -> None:
+    def watchers() -> list[str]:
+        return sorted(t.name for t in threading.enumerate() if t.name.startswith(("exits-", "census")))
+
+    with next_sidecar(tmp_path) as fleet:
+        fleet.spawn("sleeps")
+        before = watchers()
+        assert before
+        fleet.guardian.restart("spawner", "a test says so")
+        wait_until(lambda: fleet.spawner.status().restarts == 1 and fleet.spawner.status().state == "running")
+        fleet.ask(m.ListAgents(project_id=None))
+        wait_until(lambda: watchers() == before)
 
 
 def test_three_deaths_of_the_sidecar_lose_and_double_nobody(tmp_path: Path) -> None:

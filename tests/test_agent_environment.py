@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +20,7 @@ from sidecar.state.errors import InvalidRequest, TokenExpired
 from sidecar.state.identity import AgentClass, Caller, Permission
 from sidecar.state.models import AgentState
 from sidecar.supervision.launch import MAX_TEXT_BYTES, check_environment, fill
-from tests.fleet import SLEEPS, Fleet, does, runs
+from tests.fleet import SLEEPS, Fleet, does, runs, wait_until
 
 TELLS = "import json, os, sys; print(json.dumps({'argv': sys.argv[1:], 'env': dict(os.environ), 'cwd': os.getcwd()}))"
 ARGUMENTS = ("{task}", "--on={agent_id}:{issue_id}", "{project_root}/x", "{unknown} {", "{context_url}")
@@ -173,8 +174,23 @@ def test_a_token_is_revoked_with_the_end_of_its_process(fleet: Fleet) -> None:
     assert not is_good(fleet, first)
     second = fleet.token_of(spawned.status.agent_id)
     assert is_good(fleet, second)
-    fleet.stop(spawned.status.agent_id)
+    os.kill(fleet.status(spawned.status.agent_id).process_id or 0, signal.SIGKILL)
+    wait_until(lambda: fleet.status(spawned.status.agent_id).incarnation == 3)
     assert not is_good(fleet, second)
+    third = fleet.token_of(spawned.status.agent_id)
+    fleet.stop(spawned.status.agent_id)
+    assert not is_good(fleet, third)
+
+
+def test_a_refreshed_token_is_revoked_by_the_next_sidecar_too(fleet: Fleet) -> None:
+    spawned = fleet.spawn("sleeps")
+    assert spawned.token is not None
+    old = caller(fleet, spawned.token.text)
+    new = caller(fleet, fleet.ask(m.RefreshToken(caller=old)).text)
+    fleet.vanish()
+    fleet.open()
+    fleet.stop(spawned.status.agent_id)
+    assert not is_good(fleet, new)
 
 
 def test_a_refreshed_token_leaves_the_old_one_good_for_a_minute(fleet: Fleet) -> None:

@@ -176,6 +176,15 @@ def test_a_token_that_an_agent_printed_does_not_reach_those_who_read_of_its_fail
     assert "eyJ" not in (fleet.status(agent).last_error or "")
 
 
+def test_no_part_of_a_token_is_left_of_a_line_that_is_cut(tmp_path: Path) -> None:
+    logs = AgentLogs(tmp_path, max_bytes=1 << 20)
+    logs.path(1, "stderr").write_text("x" * 440 + " eyJ" + "a" * 40 + "." + "b" * 200 + "." + "c" * 40)
+    (line,) = logs.last_lines(1, 20, since=(0, 0))
+    assert line == "x" * 440 + " [token]"
+    logs.path(2, "stderr").write_text("x" * 5000)
+    assert logs.last_lines(2, 20, since=(0, 0)) == ("x" * 500,)
+
+
 def test_an_agent_that_never_ran_has_an_empty_log(tmp_path: Path) -> None:
     with Fleet(tmp_path, options={"max_concurrent": 0}, both=does("true")) as fleet:
         assert fleet.log(fleet.spawn_id("both")) == ""

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from sidecar.actors import messages as m
 from sidecar.actors.agent import QueueDue
-from sidecar.actors.asking import Fact, Recipient, ask
+from sidecar.actors.asking import Fact, Later, Recipient, ask
+from sidecar.actors.owner import Envelope
 from sidecar.actors.timers import Timers
 from sidecar.state.agent_registry import AgentRecord, AgentRegistry, Departed
 from sidecar.state.clock import utc_now
 from sidecar.state.errors import ConfigError, IdempotencyConflict, NotFound
-from sidecar.state.models import AgentId, AgentSpec, AgentState
+from sidecar.state.models import AgentId, AgentSpec, AgentState, AgentStatus
 from sidecar.supervision.fleet import SpawnBucket, Trigger
 from sidecar.supervision.strategy import may_start
 from tests.fleet import SLEEPS, Fleet, does, wait_until
@@ -148,6 +149,37 @@ def test_one_on_which_a_queued_agent_depends_stays_in_the_list(tmp_path: Path) -
         wait_until(lambda: fleet.ask(m.CountAgents(project_id="p")).completed == 4)
 
 
+def test_it_is_enough_that_the_one_it_depends_on_runs(tmp_path: Path) -> None:
+    with Fleet(tmp_path, base=does(*SLEEPS), after=does(*SLEEPS, depends_on=("base",))) as fleet:
+        after = fleet.spawn_id("after")
+        fleet.spawn("base")
+        fleet.wait_for_state(after, AgentState.RUNNING)
+
+
+def test_one_that_is_stopped_while_it_waits_for_its_restart_leaves_its_slot(tmp_path: Path) -> None:
+    waits = does("sh", "-c", "exit 3", backoff_initial_seconds=30)
+    with Fleet(tmp_path, options={"max_concurrent": 1}, waits=waits, sleeps=does(*SLEEPS)) as fleet:
+        first, second = fleet.spawn_id("waits"), fleet.spawn_id("sleeps")
+        fleet.wait_for_state(first, AgentState.BACKING_OFF)
+        stopped: Later[AgentStatus] = Later()
+        spawned: Later[m.SpawnedAgent] = Later()
+        third = m.SpawnAgent(agent_type="sleeps", issue_id="i", project_id="p", requested_by=AgentId("someone"))
+        # Nobody who comes in that very moment overtakes those that wait.
+        stop = m.StopAgent(agent_id=first, project_id=None)
+        fleet.spawner.send((Envelope(stop, stopped), Envelope(third, spawned)))
+        assert spawned.result(timeout=5).status.state is AgentState.QUEUED
+        fleet.wait_for_state(second, AgentState.RUNNING)
+
+
+def test_the_next_sidecar_starts_those_for_whom_it_has_room(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, options={"max_concurrent": 0}, sleeps=does(*SLEEPS))
+    fleet.open()
+    agent = fleet.spawn_id("sleeps")
+    fleet.vanish()
+    with Fleet(tmp_path, options={"max_concurrent": 1}, sleeps=does(*SLEEPS)) as fleet:
+        fleet.wait_for_state(agent, AgentState.RUNNING)
+
+
 def test_one_that_is_started_again_waits_for_those_it_depends_on(tmp_path: Path) -> None:
     profiles = {"base": does(*SLEEPS), "after": does(*SLEEPS, depends_on=("base",))}
     with Fleet(tmp_path, **profiles) as fleet:
@@ -165,6 +197,10 @@ def test_agents_of_other_projects_are_not_seen(fleet: Fleet) -> None:
         fleet.ask(m.GetAgent(agent_id=agent, project_id="b"))
     with pytest.raises(NotFound):
         fleet.ask(m.StopAgent(agent_id=agent, project_id="b"))
+    with pytest.raises(NotFound):
+        fleet.ask(m.RestartAgent(agent_id=agent, project_id="b"))
+    with pytest.raises(NotFound):
+        fleet.ask(m.ReadLogs(agent_id=agent, project_id="b"))
     assert fleet.ask(m.ListAgents(project_id="b")) == ()
     assert fleet.ask(m.CountAgents(project_id="b")).spawned_total == 0
     assert fleet.ask(m.CountAgents(project_id="a")).active == 1
@@ -294,6 +330,13 @@ def test_an_event_published_while_no_spawner_ran_spawns_afterwards(tmp_path: Pat
         fleet.vanish()
         fleet.open()
         wait_until(lambda: spawned_for(fleet) == ["i-1"])
+
+
+def test_two_triggers_on_one_event_spawn_one_agent_each(tmp_path: Path) -> None:
+    two = tuple(Trigger(on="done", spawn=kind) for kind in ("x", "y"))
+    with Fleet(tmp_path, triggers=two, x=does("true"), y=does("true")) as fleet:
+        publish(fleet, "done", issue_id="i-1")
+        wait_until(lambda: spawned_for(fleet) == ["i-1", "i-1"])
 
 
 def test_a_trigger_that_could_never_spawn_is_refused(tmp_path: Path) -> None:

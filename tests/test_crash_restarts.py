@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,6 +16,8 @@ from hypothesis import strategies as st
 from sidecar.state.errors import NoCommand, SpawnFailed, WrongState
 from sidecar.state.models import AgentState, ExitCause
 from sidecar.supervision.lifecycle import LIFECYCLE, Occurrence, after
+from sidecar.supervision.process import Prepared, StartedProcess
+from sidecar.supervision.process_exits import ExitWatcher
 from sidecar.supervision.restart import (
     SETTLED_AFTER_S,
     Backoff,
@@ -37,6 +41,13 @@ else:
 """
 
 
+SAYS_GOODBYE = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+time.sleep(600)
+"""
+
+
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
     quick = {"backoff_initial_seconds": 0.02, "backoff_max_seconds": 0.1}
@@ -54,6 +65,9 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         sleeps=does(*SLEEPS),
         missing=does("/no/such/program"),
         vanishes=does("./agent"),
+        polite=runs(SAYS_GOODBYE, run_timeout_seconds=0.3, restart="never"),
+        timed=does(*SLEEPS, run_timeout_seconds=0.5, **quick),
+        slows=does("sh", "-c", "exit 3", backoff_initial_seconds=0.2, backoff_max_seconds=20.0),
     ) as fleet:
         yield fleet
 
@@ -141,12 +155,27 @@ def test_the_last_line_that_says_something_is_the_last_error(fleet: Fleet) -> No
     assert fleet.status(agent).last_error == "ended with exit code 64: no key"
 
 
-def test_a_settled_agent_is_restarted_at_once(fleet: Fleet) -> None:
+def test_a_settled_agent_is_restarted_at_once(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts: list[str] = []
+    prepared: list[StartedProcess] = []
+    real_start, real_prepare = Prepared.start, ExitWatcher.prepare
+
+    def start(this: Prepared, *, at_once: bool = False) -> StartedProcess:
+        starts.append(threading.current_thread().name)
+        return real_start(this, at_once=at_once)
+
+    def prepare(this: ExitWatcher, process: StartedProcess, succeed: Any) -> None:
+        real_prepare(this, process, succeed)
+        prepared.append(process)
+
+    monkeypatch.setattr(Prepared, "start", start)
+    monkeypatch.setattr(ExitWatcher, "prepare", prepare)
     spawned = fleet.spawn("sleeps").status
-    wait_until(lambda: fleet.status(spawned.agent_id).uptime_seconds > SETTLED_AFTER_S)
+    wait_until(lambda: prepared and fleet.status(spawned.agent_id).uptime_seconds > SETTLED_AFTER_S)
     assert spawned.process_id is not None
     os.kill(spawned.process_id, signal.SIGKILL)
     assert fleet.wait_for_event(spawned.agent_id, "agent_restarting")["delay_ms"] == 0
+    assert starts[-1].startswith("exits-")  # not when the Spawner gets to it
     status = fleet.wait_for_state(spawned.agent_id, AgentState.RUNNING)
     assert (status.incarnation, status.process_id != spawned.process_id) == (2, True)
 
@@ -208,6 +237,39 @@ def test_no_zombie_is_left_after_many_crashes(fleet: Fleet) -> None:
     assert fleet.zombies() == []
 
 
+def test_who_asked_for_a_restart_that_is_impossible_is_told_so(fleet: Fleet) -> None:
+    program = fleet.directory / "agent"
+    program.write_text("#!/bin/sh\nexit 0\n", encoding="utf-8")
+    program.chmod(0o700)
+    agent = fleet.spawn_id("vanishes")
+    fleet.wait_for_state(agent, AgentState.COMPLETED)
+    program.unlink()
+    with pytest.raises(SpawnFailed, match="agent cannot be run"):
+        fleet.restart(agent)
+
+
+def test_a_limit_that_was_broken_decides_whatever_the_exit_code_is(fleet: Fleet) -> None:
+    data = fleet.wait_for_event(fleet.spawn_id("polite"), "agent_failed")
+    assert (data["cause"], data["exit_code"]) == ("timeout", 0)
+
+
+def test_a_crash_after_a_broken_limit_has_its_own_cause(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("timed")
+    assert fleet.wait_for_event(agent, "agent_exited")["cause"] == "timeout"
+    again = wait_until(lambda: status if (status := fleet.status(agent)).incarnation == 2 else None)
+    again = fleet.wait_for_state(agent, AgentState.RUNNING) if again.process_id is None else again
+    os.kill(again.process_id or 0, signal.SIGKILL)
+    assert fleet.wait_for_event(agent, "agent_exited", count=2)["cause"] == "signal"
+
+
+def test_a_restart_by_hand_begins_with_a_clean_history(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("slows")
+    fleet.wait_for_event(agent, "agent_restarting", count=2)
+    fleet.wait_for_state(agent, AgentState.BACKING_OFF)
+    fleet.restart(agent)
+    assert fleet.wait_for_event(agent, "agent_restarting", count=3)["delay_ms"] <= 200
+
+
 # --- the policy
 
 
@@ -251,6 +313,16 @@ def test_a_half_open_agent_is_tried_once_an_interval_until_a_try_is_healthy() ->
     healthy = policy.decide(history, Death(exit_code=3, uptime_s=10.0), now=now + 10.0, chance=0.0)
     assert (healthy.delay_s, healthy.history.is_open) == (0.0, False)
     assert policy.decide(healthy.history, Death(exit_code=3, uptime_s=0.1), now=now + 11.0, chance=0.0).delay_s == 1.0
+
+
+def test_only_the_first_death_of_a_settled_agent_is_free() -> None:
+    policy = RestartPolicy(backoff=Backoff(initial_s=1.0, max_s=60.0, jitter=0.0))
+    history, delays = History(), []
+    for n in (1, 2, 3):
+        decision = policy.decide(history, Death(exit_code=1, uptime_s=2.0), now=2.0 * n, chance=0.0)
+        history = decision.history
+        delays.append(decision.delay_s)
+    assert delays == [0.0, 2.0, 4.0]
 
 
 def test_a_healthy_spell_ends_a_row_of_deaths() -> None:

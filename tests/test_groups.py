@@ -33,12 +33,12 @@ def grouped(directory: Path, strategy: Any, **options: Any) -> Fleet:
 def test_a_death_restarts_whom_the_strategy_says(tmp_path: Path, strategy: str, restarted: set[str]) -> None:
     with grouped(tmp_path, strategy) as fleet:
         team = {name: fleet.spawn(name).status for name in ("a", "b", "c")}
-        other_issue = fleet.spawn("c", issue_id="another-issue").status
+        others = [fleet.spawn("c", issue_id="another-issue").status, fleet.spawn("c", project_id="another").status]
         os.kill(team["b"].process_id or 0, signal.SIGKILL)
         for name in restarted:
             wait_until(lambda name=name: fleet.status(team[name].agent_id).incarnation == 2)  # type: ignore[misc]
             fleet.wait_for_state(team[name].agent_id, AgentState.RUNNING)
-        for status in (*(team[name] for name in {"a", "b", "c"} - restarted), other_issue):
+        for status in (*(team[name] for name in {"a", "b", "c"} - restarted), *others):
             assert fleet.status(status.agent_id).process_id == status.process_id
 
 
@@ -181,6 +181,14 @@ def test_agents_that_were_lost_with_the_sidecar_do_not_give_up_their_group(tmp_p
         for status in team:
             wait_until(lambda status=status: fleet.status(status.agent_id).incarnation == 2)  # type: ignore[misc]
             fleet.wait_for_state(status.agent_id, AgentState.RUNNING)
+
+
+def test_one_that_waits_or_starts_is_restarted_with_the_others() -> None:
+    group = Group(agents=("a", "b", "c"), strategy="one_for_all")
+    dead = Member(AgentId("1"), "a", 1, AgentState.BACKING_OFF)
+    waits = Member(AgentId("2"), "b", 2, AgentState.BACKING_OFF)
+    starts = Member(AgentId("3"), "c", 3, AgentState.STARTING)
+    assert affected(group, dead, (dead, waits, starts)) == ("2", "3")
 
 
 members = st.lists(st.tuples(st.sampled_from("abcx"), st.sampled_from(list(AgentState))), min_size=1, max_size=12)

@@ -581,6 +581,8 @@ def test_shutdown_does_not_wait_for_a_client_that_never_reads() -> None:
         sink = site.client().send(get("/wait/a"))
         site.waits.take("a").answer("a" * 20_000_000)
         site.server.close(within_s=0.2)
+        with pytest.raises(ConnectionRefusedError):
+            site.client()
         sink.close()
 
 

@@ -9,13 +9,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from sidecar.actors import messages as m
+from sidecar.actors.agent import ProcessExited
 from sidecar.state.errors import WrongState
 from sidecar.state.models import AgentState, ExitCause, ProcessIdentity
 from sidecar.supervision import portable_processes, process_table, process_tree
-from sidecar.supervision.process import identity_of, is_alive, send_signal
+from sidecar.supervision.limits import is_left_over
+from sidecar.supervision.process import ExitStatus, identity_of, is_alive, send_signal
+from sidecar.supervision.process_exits import Exited
 from sidecar.supervision.restart import SETTLED_AFTER_S
 from tests.fleet import SLEEPS, Fleet, does, runs, wait_until
 
@@ -49,9 +53,16 @@ setsid sh -c 'trap "echo goodbye; exit" TERM; echo ready; while :; do sleep 0.02
 exec sleep 600
 """
 HOLDS_A_LOCK = "exec 9> lock; flock -w 1 9 && echo free || echo held; sleep 600 & exec sleep 600"
+HIDES = """
+import subprocess, time
+subprocess.Popen(["sleep", "600"], env={}, start_new_session=True)
+print("ready", flush=True)
+time.sleep(600)
+"""
 BOMB = """
 import os, time
-while True:
+until = time.monotonic() + 10  # were nobody to end it, it would end itself
+while time.monotonic() < until:
     try:
         if os.fork() == 0:
             time.sleep(0.05)
@@ -59,6 +70,17 @@ while True:
         time.sleep(0.01)
 """
 HUNGRY = "import time; kept = bytearray(b'x' * 120_000_000); print('ready', flush=True); time.sleep(600)"
+# Each by itself is small; the child alone computes.
+BUSY = """
+import os, time
+kept = bytearray(b"x" * 50_000_000)
+if os.fork() == 0:
+    kept = bytearray(b"y" * 60_000_000)
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        pass
+time.sleep(600)
+"""
 once = {"restart": "never"}
 
 
@@ -78,6 +100,10 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         timed=does(*SLEEPS, run_timeout_seconds=0.2, **once),
         silent=does(*SLEEPS, heartbeat_timeout_seconds=0.3, **once),
         sleeps=does(*SLEEPS),
+        late=runs(IGNORES, run_timeout_seconds=0.5, stop_timeout_seconds=60),
+        brief=does(*SLEEPS, run_timeout_seconds=0.7, **once),
+        hides=runs(HIDES),
+        busy=runs(BUSY),
     ) as fleet:
         yield fleet
 
@@ -181,6 +207,44 @@ def test_a_second_stop_can_only_be_sooner(fleet: Fleet) -> None:
     assert slow.result(timeout=5).state is AgentState.STOPPED
 
 
+def test_a_later_stop_with_more_time_does_not_give_it(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("ignores")
+    fleet.wait_for_log(agent, "ready")
+    soon = fleet.spawner.request(m.StopAgent(agent_id=agent, project_id=None, timeout_s=0.3))
+    fleet.spawner.request(m.StopAgent(agent_id=agent, project_id=None, timeout_s=60))
+    assert soon.result(timeout=10).state is AgentState.STOPPED
+
+
+def test_a_stop_comes_before_what_a_broken_limit_would_lead_to(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("late")
+    fleet.wait_for_state(agent, AgentState.STOPPING)
+    assert fleet.stop(agent, force=True).state is AgentState.STOPPED
+
+
+def test_a_stop_comes_before_a_restart_that_was_asked_for(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("late")
+    restarted = fleet.spawner.request(m.RestartAgent(agent_id=agent, project_id=None))
+    fleet.wait_for_state(agent, AgentState.STOPPING)
+    fleet.stop(agent, force=True)
+    with pytest.raises(WrongState):
+        restarted.result(timeout=5)
+
+
+def test_each_incarnation_has_its_own_time(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("brief")
+    wait_until(lambda: fleet.status(agent).uptime_seconds > 0.4)
+    fleet.restart(agent)
+    fleet.wait_for_event(agent, "agent_failed")
+    assert fleet.wait_for_event(agent, "agent_exited", count=2)["uptime_seconds"] >= 0.7
+
+
+def test_the_end_of_an_earlier_incarnation_ends_nothing(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("sleeps")
+    fleet.restart(agent)
+    fleet.spawner.tell(ProcessExited(Exited(agent, 1, ExitStatus(exit_code=0), time.monotonic(), None)))
+    assert fleet.status(agent).state is AgentState.RUNNING
+
+
 def test_a_fork_bomb_is_ended_whole(fleet: Fleet) -> None:
     agent = fleet.spawn_id("bomb")
     data = fleet.wait_for_event(agent, "agent_failed")
@@ -210,8 +274,11 @@ def test_a_heartbeat_keeps_an_agent_alive_and_silence_ends_it(fleet: Fleet) -> N
 
 
 def test_usage_is_measured_over_the_whole_tree(fleet: Fleet) -> None:
-    agent = fleet.spawn_id("hungry")
-    wait_until(lambda: fleet.status(agent).memory_mb > 100 or fleet.status(agent).state.has_ended)
+    agent = fleet.spawn_id("busy")
+    wait_until(lambda: fleet.status(agent).memory_mb > 100, what="both processes' memory")
+    wait_until(lambda: fleet.status(agent).cpu_percent > 20, what="the child's work")
+    fleet.stop(agent)
+    assert (fleet.status(agent).memory_mb, fleet.status(agent).cpu_percent) == (0, 0)
 
 
 def test_a_shutdown_stops_all_at_once_within_one_deadline(fleet: Fleet) -> None:
@@ -224,6 +291,38 @@ def test_a_shutdown_stops_all_at_once_within_one_deadline(fleet: Fleet) -> None:
     assert {fleet.status(agent).state for agent in agents} == {AgentState.STOPPED}
     with pytest.raises(Exception, match="shutting down"):
         fleet.spawn("sleeps")
+
+
+def test_a_child_that_only_its_parent_tells_of_is_ended_too(fleet: Fleet) -> None:
+    status = fleet.spawn("hides").status
+    fleet.wait_for_log(status.agent_id, "ready")
+    (child,) = map(int, Path(f"/proc/{status.process_id}/task/{status.process_id}/children").read_text().split())
+    # A look has seen it when its memory counts: an agent alone uses less than both.
+    alone = psutil.Process(status.process_id).memory_info().rss
+    wait_until(lambda: fleet.status(status.agent_id).memory_mb * 2**20 > alone + 2**17)
+    fleet.stop(status.agent_id)
+    assert identity_of(child) is None
+
+
+def test_a_session_is_an_agents_only_while_its_leader_is() -> None:
+    with subprocess.Popen(SLEEPS, start_new_session=True) as child:
+        real = identity_of(child.pid)
+        assert real is not None
+        before = ProcessIdentity(real.boot_id, real.pid, real.start_ticks - 1)
+        assert process_tree.Census("nobody").take({before: process_tree.Owned("a", 1)}) == {}
+        assert list(process_tree.Census("nobody").take({real: process_tree.Owned("a", 1)})) == ["a"]
+        child.kill()
+
+
+def test_a_process_of_a_later_incarnation_is_not_left_over() -> None:
+    def of(incarnation: int) -> process_tree.TreeProcess:
+        return process_tree.TreeProcess(
+            identity=ProcessIdentity("boot", 1, 1), incarnation=incarnation, group=1, session=1, cpu_s=0, rss_bytes=0
+        )
+
+    running = [is_left_over(of(n), state=AgentState.RUNNING, incarnation=2) for n in (1, 2, 3)]
+    waiting = [is_left_over(of(n), state=AgentState.BACKING_OFF, incarnation=2) for n in (1, 2, 3)]
+    assert (running, waiting) == ([True, False, False], [True, True, False])
 
 
 def test_a_number_that_is_used_again_is_not_signalled() -> None:
