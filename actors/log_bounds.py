@@ -1,7 +1,7 @@
 """LogBounds: keeps logs within what they may take, each stream and all together: no agent's output fills the disk.
 
 Used in the Spawner's thread. When the disk runs short, the logs of agents that ended longest ago go first, then those
-of running agents are cut to their newest part. No agent is ended for it.
+of the others are cut to their newest part. No agent is ended for it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .agent import Agent
 
 log = logging.getLogger(__name__)
 
-LEAST_BYTES = 1 << 20  # of each stream of a running agent, however short the disk is
+LEAST_BYTES = 1 << 20  # of each stream of an agent that has not ended, however short the disk is
 
 
 class LogBounds:
@@ -26,8 +26,9 @@ class LogBounds:
         self._min_free_bytes = min_free_bytes
         self._was_short = False
 
-    def look(self, running: Iterable[Agent], ended: Iterable[Agent]) -> None:
-        serials = [agent.record.serial for agent in running]
+    def look(self, living: Iterable[Agent], ended: Iterable[Agent]) -> None:
+        """living: those that run or will run again."""
+        serials = [agent.record.serial for agent in living]
         self._logs.bound(serials)
         if self._is_short():
             self._make_room(serials, ended)
@@ -40,10 +41,10 @@ class LogBounds:
         self._was_short = is_short
         return is_short
 
-    def _make_room(self, running: list[int], ended: Iterable[Agent]) -> None:
+    def _make_room(self, living: list[int], ended: Iterable[Agent]) -> None:
         for agent in sorted(ended, key=lambda agent: agent.record.ended_at or utc_now()):
             if self._logs.remove(agent.record.serial):
                 log.warning("logs of an ended agent removed to make room agent_id=%s", agent.id)
                 if not self._is_short():
                     return
-        self._logs.bound(running, max_bytes=LEAST_BYTES)
+        self._logs.bound(living, max_bytes=LEAST_BYTES)

@@ -43,11 +43,15 @@ _OURS = frozenset(
 _DANGEROUS = frozenset(["PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "NODE_OPTIONS", "BASH_ENV", "ENV"])
 _DANGEROUS_PREFIXES = ("LD_", "DYLD_", "GIT_")
 
+# What another user's process must not have of the sidecar's: the account's own is put in its place.
+# Source: systemd.exec(5), User=.
+OF_THE_ACCOUNT = ("HOME", "USER", "LOGNAME", "SHELL")
+
 _PLACEHOLDER = re.compile(r"\{(agent_id|agent_type|issue_id|project_id|project_root|task|context_url)\}")
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
-    """One process to be. env: all of it. user: None for the sidecar's own."""
+    """One process to be. env: all of it, but for what the account of `user` says. user: None for the sidecar's own."""
 
     argv: tuple[str, ...]
     env: dict[str, str]
@@ -118,6 +122,8 @@ def launch_of(
         "task": spec.task,
         "context_url": f"{api_url}/context/{spec.issue_id}/{spec.agent_type}",
     }
+    if profile.user is not None:
+        base = {name: value for name, value in base.items() if name not in OF_THE_ACCOUNT}
     return Launch(
         argv=tuple(fill(argument, values) for argument in profile.command),
         env={

@@ -24,7 +24,7 @@ from ..state.errors import SpawnFailed
 from ..state.models import ProcessIdentity
 from . import eager_calls as eager
 from . import quick_start
-from .launch import Launch
+from .launch import OF_THE_ACCOUNT, Launch
 from .process_table import HAS_PROC
 
 log = logging.getLogger(__name__)
@@ -126,6 +126,12 @@ class LogFiles:
         """How long they are."""
         return eager.end_of(self.stdout), eager.end_of(self.stderr)
 
+    def give_to(self, uid: int) -> None:
+        """So that a process of that user may open what it writes to once more, as scripts do with /dev/stderr."""
+        for descriptor in self._descriptors:
+            with suppress(PermissionError):  # who may switch users may perhaps not do this; it can write all the same
+                os.fchown(descriptor, uid, -1)
+
     def close(self) -> None:
         while self._descriptors:
             os.close(self._descriptors.pop())
@@ -165,16 +171,18 @@ class Prepared:
 
         launch = self._launch
         try:
+            account = _account_of(launch)
+            if "user" in account:
+                self._logs.give_to(account["user"])
             child = subprocess.Popen(
                 launch.argv,
-                env=launch.env,
                 cwd=launch.cwd,
                 stdin=_nothing(),
                 stdout=self._logs.stdout,
                 stderr=self._logs.stderr,
                 start_new_session=True,
                 close_fds=True,
-                **_as_user(launch.user),
+                **account,
             )
         except (OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
             log.warning("process not started argv0=%s cwd=%s: %s", launch.argv[0], launch.cwd, error)
@@ -328,18 +336,28 @@ def _nothing() -> int:
     return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
 
 
-def _as_user(user: str | None) -> dict[str, Any]:
-    if user is None:
-        return {}
+def _account_of(launch: Launch) -> dict[str, Any]:
+    """Whose process it is to be, and its environment. Raises KeyError when there is no such user."""
+    if launch.user is None:
+        return {"env": launch.env}
     import pwd
 
-    entry = pwd.getpwnam(user)
-    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": os.getgrouplist(user, entry.pw_gid)}
+    entry = pwd.getpwnam(launch.user)
+    own = dict(zip(OF_THE_ACCOUNT, (entry.pw_dir, launch.user, launch.user, entry.pw_shell), strict=True))
+    return {
+        "user": entry.pw_uid,
+        "group": entry.pw_gid,
+        "extra_groups": os.getgrouplist(launch.user, entry.pw_gid),
+        "env": own | launch.env,
+    }
 
 
 def _why_not_started(launch: Launch, error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"there is no user {launch.user}"
+    # A program or folder that the user may not use is EACCES.
+    if isinstance(error, OSError) and error.errno == errno.EPERM and launch.user is not None:
+        return f"the sidecar may not switch to user {launch.user}"
     if isinstance(error, OSError) and error.filename == launch.cwd:
         return f"folder {_shown(launch.cwd)} cannot be entered: {error.strerror}"
     if isinstance(error, OSError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 from collections.abc import Iterator
 from datetime import timedelta
@@ -26,10 +27,14 @@ TELLS = "import json, os, sys; print(json.dumps({'argv': sys.argv[1:], 'env': di
 ARGUMENTS = ("{task}", "--on={agent_id}:{issue_id}", "{project_root}/x", "{unknown} {", "{context_url}")
 
 
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may switch to another user")
+
+
 @pytest.fixture
 def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
     monkeypatch.setenv("SIDECAR_JWT_SECRET", "not for agents")
     monkeypatch.setenv("JWT_TOKEN", "an outer agent's")
+    monkeypatch.setenv("HOME", "/home/of-the-sidecar")
     monkeypatch.setenv("SOME_API_KEY", "agents need it")
     tells = runs(TELLS)
     tells["command"] += ARGUMENTS
@@ -42,6 +47,8 @@ def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
         sleeps=does(*SLEEPS),
         nowhere=does("true", cwd="/no/such/folder"),
         stranger=does("true", user="no-such-user"),
+        other=does("env", user="nobody", cwd="/", env={"SHELL": "/profile/sh"}),
+        reopens=does("sh", "-c", "echo out >> /dev/stdout; echo err > /dev/stderr", user="nobody", cwd="/"),
     ) as fleet:
         yield fleet
 
@@ -92,6 +99,32 @@ def test_text_of_a_request_is_an_argument_and_nothing_else(fleet: Fleet) -> None
         "{unknown} {",
         f"{api}/context/issue-1/tells",
     ]
+
+
+@as_root
+def test_an_agent_of_another_user_has_that_accounts_variables_where_nothing_else_is_said(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("other")
+    fleet.wait_for_state(agent, AgentState.COMPLETED)
+    seen = dict(line.split("=", 1) for line in fleet.log(agent).splitlines())
+    home = pwd.getpwnam("nobody").pw_dir
+    expected = {
+        "HOME": home,
+        "USER": "nobody",
+        "LOGNAME": "nobody",
+        "SHELL": "/profile/sh",
+        "SOME_API_KEY": "agents need it",
+    }
+    assert {name: seen.get(name) for name in expected} == expected
+    assert told(fleet, "tells")["env"]["HOME"] == "/home/of-the-sidecar"
+
+
+@as_root
+def test_an_agent_of_another_user_can_open_its_streams_anew(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("reopens")
+    fleet.wait_for_state(agent, AgentState.COMPLETED)
+    assert (fleet.log(agent), fleet.log(agent, "stderr")) == ("out\n", "err\n")
+    for path in (fleet.directory / "logs").iterdir():
+        assert path.stat().st_mode & 0o077 == 0
 
 
 def test_a_profile_sets_folder_and_variables(fleet: Fleet) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import resource
 import signal
 import subprocess
@@ -149,6 +150,30 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(SpawnFailed, match="folder gone cannot be entered") as refused, started(tmp_path, gone):
         pass
     assert str(tmp_path) not in refused.value.message
+
+
+def test_a_user_that_the_sidecar_may_not_switch_to_is_named(tmp_path: Path) -> None:
+    other = Launch(argv=("true",), env={"PATH": os.environ["PATH"]}, cwd="/", user="daemon")
+    logs = LogFiles(tmp_path / "out", tmp_path / "err")
+    prepared, uid = Prepared(other, logs), os.geteuid()
+    try:
+        if uid == 0:
+            os.seteuid(pwd.getpwnam("nobody").pw_uid)
+        with pytest.raises(SpawnFailed, match="the sidecar may not switch to user daemon"):
+            prepared.start()
+    finally:
+        os.seteuid(uid)
+        logs.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may switch to another user")
+def test_what_another_user_may_not_run_is_named(tmp_path: Path) -> None:
+    program = tmp_path / "mine"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o700)
+    other = Launch(argv=(str(program),), env={"PATH": os.environ["PATH"]}, cwd="/", user="nobody")
+    with pytest.raises(SpawnFailed, match="mine cannot be run: Permission denied"), started(tmp_path, other):
+        pass
 
 
 @both_ways
