@@ -31,7 +31,7 @@ export function actorsView() {
     title: "Actors",
     element: h("div", { class: "view" },
       heading("Actors"),
-      h("p", { class: "quiet", text: "The guardian starts them in this order, and again when one ends; each rebuilds its state from the disk. Restart ends an actor's loop: what it holds is answered with 503, what waits in its mailbox as facts is kept." }),
+      h("p", { class: "quiet", text: "The guardian starts them in this order, and again when one ends; each rebuilds its state from the disk. Restart ends an actor's loop: requests in flight get a 503; notices waiting in its mailbox go to the next incarnation." }),
       h("p", { class: "root", text: "guardian" }),
       table.element),
     async refresh() {
