@@ -333,6 +333,20 @@ class TestIssues:
         page.reads(".facts", f"a trigger on {cause}")
         page.forget()
 
+    def test_are_stopped_where_every_agent_was_and_completed_where_one_came_to_its_end(
+        self, inside: Dashboard, sidecar: LiveSidecar
+    ) -> None:
+        for issue in ("issue-stopped", "issue-done"):
+            agent_id = sidecar.spawn("go-specialist", issue)["agent_id"]
+            assert sidecar.operator.delete(f"/api/agents/{agent_id}").json()["state"] == "stopped"
+        done = sidecar.spawn("python-specialist", "issue-done")["agent_id"]
+        sidecar.wait_for("agent_exited", f"agent_id:{done}")
+        counts = "active 0 queued 0 completed 1 stopped 2 failed 0"
+        inside.until(lambda: " ".join(inside.find(".legend").text.split()) == counts)
+        inside.go("issues")
+        for issue, state in (("issue-stopped", "stopped"), ("issue-done", "completed")):
+            assert inside.row(issue).find_element("css selector", ".state").text == state
+
 
 class TestEvents:
     def test_come_live_without_asking(self, inside: Dashboard, sidecar: LiveSidecar) -> None:

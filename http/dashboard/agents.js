@@ -28,6 +28,7 @@ export function restart(agent, control) {
 }
 
 export const isEnded = (agent) => ENDED.includes(agent.state);
+export const isActive = (agent) => !isEnded(agent) && agent.state !== "queued";
 
 function spawn(types, project) {
   ask({

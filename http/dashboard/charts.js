@@ -66,7 +66,7 @@ export class Chart {
   }
 }
 
-/** What there is of each kind now, as one bar with a legend. parts: [{label, value, tone, source}] */
+/** What there is of each kind now, as one bar with a legend. parts: [{label, value, tone}] */
 export class Shares {
   constructor(title) {
     this.bar = h("div", { class: "shares", role: "presentation" });
@@ -86,7 +86,7 @@ export class Shares {
   }
 
   make(part) {
-    const made = { piece: h("span", { class: `share ${part.tone}` }), value: h("b", { data: { source: part.source } }) };
+    const made = { piece: h("span", { class: `share ${part.tone}` }), value: h("b") };
     this.bar.append(made.piece);
     this.legend.append(h("li", { class: part.tone }, h("span", { text: part.label }), made.value));
     this.made.set(part.label, made);

@@ -1,5 +1,6 @@
 // All issues that agents have worked on, put together from agents and results.
 
+import { isActive } from "./agents.js";
 import { get, segment } from "./api.js";
 import { h, heading, setText } from "./dom.js";
 import * as format from "./format.js";
@@ -19,21 +20,17 @@ const COLUMNS = [
   { label: "Agent types", class: "wide", text: (i) => [...i.types].join(", ") },
 ];
 
-const ACTIVE = ["starting", "running", "backing_off", "stopping"];
-
 export function gather(agents, results) {
   const issues = new Map();
   const of = ({ project_id, issue_id }) => {
     const key = `${project_id}|${issue_id}`;
-    if (!issues.has(key)) issues.set(key, { key, project_id, issue_id, agents: 0, active: 0, queued: 0, failed: 0, results: 0, changed_at: "", types: new Set() });
+    if (!issues.has(key)) issues.set(key, { key, project_id, issue_id, agents: 0, active: 0, queued: 0, failed: 0, stopped: 0, completed: 0, results: 0, changed_at: "", types: new Set() });
     return issues.get(key);
   };
   for (const agent of agents) {
     const issue = of(agent);
     issue.agents += 1;
-    issue.active += ACTIVE.includes(agent.state) ? 1 : 0;
-    issue.queued += agent.state === "queued" ? 1 : 0;
-    issue.failed += agent.state === "failed" ? 1 : 0;
+    issue[isActive(agent) ? "active" : agent.state] += 1;
     issue.types.add(agent.agent_type);
     for (const at of [agent.started_at, agent.ended_at]) if (at && at > issue.changed_at) issue.changed_at = at;
   }
@@ -43,8 +40,14 @@ export function gather(agents, results) {
     issue.types.add(result.agent_type);
     if (result.stored_at > issue.changed_at) issue.changed_at = result.stored_at;
   }
-  for (const issue of issues.values()) issue.state = issue.active ? "running" : issue.queued ? "queued" : issue.failed ? "failed" : "completed";
+  for (const issue of issues.values()) issue.state = stateOf(issue);
   return [...issues.values()].sort((a, b) => (a.changed_at < b.changed_at ? 1 : -1));
+}
+
+/** Where some agents were stopped and others completed, the work was done; results without an agent are work done, too. */
+function stateOf(issue) {
+  if (issue.active) return "running";
+  return ["queued", "failed", "completed", "stopped"].find((state) => issue[state]) ?? "completed";
 }
 
 export function issuesView() {

@@ -1,5 +1,6 @@
 // The whole at a glance: health, numbers, charts of the last minutes, and what wants a look.
 
+import { isActive } from "./agents.js";
 import { get, segment } from "./api.js";
 import { Chart, Shares } from "./charts.js";
 import { Keyed, h, heading, link, setNumber, setState, setText } from "./dom.js";
@@ -38,6 +39,7 @@ const STATES = [
   ["active", "good"],
   ["queued", "idle"],
   ["completed", "done"],
+  ["stopped", "warn"],
   ["failed", "bad"],
 ];
 
@@ -87,13 +89,15 @@ export function overviewView({ history }) {
       setNumber(disk, health.checks.disk_space_available_mb, format.megabytes, "health:checks.disk_space_available_mb");
       for (const { path, shown, value } of tiles) setNumber(value, valueAt(status, path), shown, `status:${path}`);
       for (const { name, chart } of charts) chart.show(history.of(name));
-      shares.show(STATES.map(([name, tone]) => ({ label: name, value: status.agents[name], tone, source: `status:agents.${name}` })));
       byType.show(Object.entries(status.agents.by_type));
     },
     async refresh() {
       const [{ agents }, { actors }, letters] = await Promise.all([
         get("/api/agents"), get("/api/actors", { project_id: "" }), get("/api/events/dead-letters"),
       ]);
+      // The status has no number of those that were stopped.
+      const states = agents.map((agent) => (isActive(agent) ? "active" : agent.state));
+      shares.show(STATES.map(([label, tone]) => ({ label, tone, value: states.filter((state) => state === label).length })));
       const items = wanting(agents, actors, letters.dead_letters);
       calm.hidden = items.length > 0;
       wants.show(items);
