@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -300,6 +300,53 @@ class TestOneAgent:
         inside.reads(".detail .facts", TASK)
         own.get("/api/context/issue-7/go-specialist", params={"q": TASK, "requirements": "git_history"})
         inside.until(lambda: [cell.text for cell in inside.all("main td:nth-child(6)")][:2] == ["yes", "no"])
+
+    def test_is_linked_where_it_was_spawned_and_not_where_a_token_was_made_by_hand(
+        self, inside: Dashboard, sidecar: LiveSidecar
+    ) -> None:
+        spawned = sidecar.spawn("go-specialist")
+        clients = {
+            spawned["agent_id"]: sidecar.client(spawned["jwt_token"]),
+            "by-hand": sidecar.agent("go-specialist", "by-hand"),
+        }
+        for agent_id, client in clients.items():
+            body = {
+                "agent_id": agent_id, "agent_type": "go-specialist", "issue_id": "issue-1", "project_id": "default",
+                "result": {"status": "success"},
+            }  # fmt: skip
+            assert client.post("/api/results", json=body).status_code == 201
+            client.post("/api/events/looked_at", json={"data": {}})
+            client.get("/api/events/wait/done", params={"timeout": 0})
+        shown_as = {spawned["agent_id"]: f"#/agents/{spawned['agent_id']}", "by-hand": None}
+        for view in ("results", "mailboxes"):
+            inside.go(view)
+            inside.until(lambda: links_in(inside, "tbody a", shown_as) == shown_as)
+        inside.go("results")
+        for agent_id, href in shown_as.items():
+            inside.row(agent_id).send_keys(Keys.ENTER)
+            inside.until(lambda a=agent_id, to=href: links_in(inside, ".detail a", shown_as) == {a: to})
+        inside.go("events?filter=event_type:looked_at")
+        for agent_id, href in reversed(shown_as.items()):
+            inside.reads(".event-row", agent_id)
+            inside.find(".virtual").send_keys(Keys.ARROW_DOWN)
+            inside.until(
+                lambda a=agent_id, to=href: links_in(inside, ".detail dt:nth-of-type(5) + dd a", shown_as) == {a: to}
+            )
+
+    def test_that_is_none_is_said_to_be_none(self, inside: Dashboard, expected_complaints: list[str]) -> None:
+        expected_complaints.append("404 (Not Found)")
+        inside.go("agents/operator")
+        inside.reads("main .empty", "There is no agent of this name")
+        assert [each.text for each in inside.all("main button")] == []
+        inside.script("window.answers = {}")
+        inside.answer("/status")  # a turn later it still says so, and the sidecar is as healthy as it was
+        inside.reads("#health", "healthy")
+        inside.reads("main .empty", "There is no agent of this name")
+
+
+def links_in(page: Dashboard, css: str, names: Iterable[str]) -> dict[str, str | None]:
+    """Where each of these names leads to, in the elements that it stands in alone."""
+    return {each.text: each.get_dom_attribute("href") for each in page.all(css) if each.text in names}
 
 
 TRIGGER = """

@@ -3,7 +3,7 @@
 import { get, segment } from "./api.js";
 import { isEnded, restart, stop } from "./agents.js";
 import { Detail, facts, json, quoted } from "./detail.js";
-import { button, h, heading, link, setNumber, setState } from "./dom.js";
+import { button, empty, h, heading, link, setNumber, setState } from "./dom.js";
 import * as format from "./format.js";
 import { Incarnations } from "./incarnations.js";
 import { LogPane } from "./log_pane.js";
@@ -64,11 +64,12 @@ export function agentView({ id }) {
   let agent = null;
   let events = [];
   let mayBeLive = false;
+  let isNobody = false;
   const state = h("span");
   const numbers = NUMBERS.map(([label, field, shown]) => ({ label, field, shown, value: h("dd") }));
   const about = h("div");
-  const stopButton = button("Stop", () => stop(agent));
-  const restartButton = button("Restart", (event) => restart(agent, event.currentTarget));
+  const stopButton = button("Stop", () => stop(agent), { hidden: true });
+  const restartButton = button("Restart", (event) => restart(agent, event.currentTarget), { hidden: true });
   const incarnations = new Incarnations();
   const detail = new Detail("Event, result or context");
   const eventTable = new Table({ caption: "Events", columns: EVENT_COLUMNS, key: (e) => e.event_id, nothing: "No events.", onOpen: (e) => detail.showEvent(e) });
@@ -91,6 +92,7 @@ export function agentView({ id }) {
   function show() {
     setState(state, agent.state);
     for (const { field, shown, value } of numbers) setNumber(value, agent[field], shown, `agent:${field}`);
+    stopButton.hidden = restartButton.hidden = false;
     stopButton.disabled = isEnded(agent);
     const by = agent.requested_by;
     const rows = [
@@ -110,23 +112,44 @@ export function agentView({ id }) {
     }
   }
 
+  const element = h("div", { class: "view" },
+    heading(id, state, h("span", { class: "spring" }), link("#/agents", "All agents"), stopButton, restartButton),
+    h("dl", { class: "tiles" }, numbers.map(({ label, value }) => h("div", {}, h("dt", { text: label }), value))),
+    about,
+    h("section", {}, h("h2", { text: "Incarnations" }), incarnations.element),
+    h("div", { class: "split" },
+      h("div", { class: "main-pane" },
+        h("section", {}, h("h2", { text: "Log" }), logs.element),
+        h("section", {}, h("h2", { text: "Results" }), resultTable.element),
+        h("section", {}, h("h2", { text: "Contexts" }), contextTable.element),
+        h("section", {}, h("h2", { text: "Events" }), eventTable.element)),
+      detail.element));
+
+  /** The heading stays, and with it the focus. */
+  function showNobody() {
+    isNobody = true;
+    close();
+    for (const each of [state, stopButton, restartButton]) each.remove();
+    element.replaceChildren(element.firstChild, empty("There is no agent of this name: none was spawned here, or it ended long ago and left the list."));
+  }
+
+  function close() {
+    stream.close();
+    logs.follow(false);
+  }
+
   return {
     title: id,
-    element: h("div", { class: "view" },
-      heading(id, state, h("span", { class: "spring" }), link("#/agents", "All agents"), stopButton, restartButton),
-      h("dl", { class: "tiles" }, numbers.map(({ label, value }) => h("div", {}, h("dt", { text: label }), value))),
-      about,
-      h("section", {}, h("h2", { text: "Incarnations" }), incarnations.element),
-      h("div", { class: "split" },
-        h("div", { class: "main-pane" },
-          h("section", {}, h("h2", { text: "Log" }), logs.element),
-          h("section", {}, h("h2", { text: "Results" }), resultTable.element),
-          h("section", {}, h("h2", { text: "Contexts" }), contextTable.element),
-          h("section", {}, h("h2", { text: "Events" }), eventTable.element)),
-        detail.element)),
+    element,
     async refresh() {
+      if (isNobody) return;
       const isFirst = agent === null;
-      agent = await get(`/api/agents/${segment(id)}`);
+      try {
+        agent = await get(`/api/agents/${segment(id)}`);
+      } catch (error) {
+        if (error.status !== 404) throw error;
+        return showNobody();
+      }
       show();
       if (isFirst) {
         events = (await get("/api/events", { filter, limit: EVENTS_KEPT, project_id: agent.project_id })).events;
@@ -143,14 +166,11 @@ export function agentView({ id }) {
     },
     live(isLive) {
       mayBeLive = isLive;
-      if (!agent) return;
+      if (!agent || isNobody) return;
       if (isLive) stream.open(events[0]?.event_id);
       else stream.close();
       logs.follow(isLive);
     },
-    close() {
-      stream.close();
-      logs.follow(false);
-    },
+    close,
   };
 }

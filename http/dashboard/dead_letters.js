@@ -3,13 +3,14 @@
 import { call, get, segment } from "./api.js";
 import { button, doing, h, heading, setText } from "./dom.js";
 import * as format from "./format.js";
+import { agentLink } from "./known_agents.js";
 import { Table } from "./table.js";
 
 const COLUMNS = [
   { label: "Given up", text: (l) => format.clock(l.given_up_at), sort: (l) => l.given_up_at },
   { label: "Event", class: "code", text: (l) => l.event.event_id, link: (l) => `#/events?filter=${segment(`event_id:${l.event.event_id}`)}` },
   { label: "Type", text: (l) => l.event.event_type, sort: (l) => l.event.event_type },
-  { label: "Agent", class: "id", text: (l) => l.agent_id, link: (l) => `#/agents/${segment(l.agent_id)}`, sort: (l) => l.agent_id },
+  { label: "Agent", class: "id", make: (l) => agentLink(l.agent_id), update: () => {}, sort: (l) => l.agent_id },
   { label: "Filter", class: "code", text: (l) => l.filter },
   { label: "Data", class: "wide", text: (l) => format.brief(l.event.data) },
   { label: "Replayed", text: (l) => (l.replayed_at ? format.clock(l.replayed_at) : "") },

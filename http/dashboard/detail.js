@@ -3,6 +3,7 @@
 import { get, segment } from "./api.js";
 import { button, h, link } from "./dom.js";
 import { clock, milliseconds } from "./format.js";
+import { agentLink } from "./known_agents.js";
 
 export const json = (value) => h("pre", { class: "json", tabindex: "0", text: JSON.stringify(value, null, 2) });
 
@@ -11,10 +12,10 @@ export const quoted = (text) => `"${String(text).replaceAll("\\", "\\\\").replac
 
 export const filtered = (field, value) => `#/events?filter=${segment(`${field}:${quoted(value)}`)}`;
 
-/** fields: [[name, value, href?]]; those without a value are left out. */
+/** fields: [[name, value or element, href?]]; those without a value are left out. */
 export function facts(fields) {
   const rows = fields.filter(([, value]) => value !== null && value !== undefined && value !== "");
-  return h("dl", { class: "facts" }, rows.map(([name, value, href]) => [h("dt", { text: name }), h("dd", {}, href ? link(href, String(value)) : String(value))]).flat());
+  return h("dl", { class: "facts" }, rows.map(([name, value, href]) => [h("dt", { text: name }), h("dd", {}, href ? link(href, String(value)) : value instanceof Element ? value : String(value))]).flat());
 }
 
 export class Detail {
@@ -46,7 +47,7 @@ export class Detail {
         ["At", clock(event.timestamp, true)],
         ["Topic", event.topic],
         ["Publisher", event.publisher, filtered("publisher", event.publisher)],
-        ["Agent", agent, agent && `#/agents/${segment(agent)}`],
+        ["Agent", agent && agentLink(agent)],
         ["Issue", issue, issue && `#/issues/${segment(issue)}`],
         ["Project", event.project_id],
         ["Correlation", event.correlation_id, event.correlation_id && filtered("correlation_id", event.correlation_id)],

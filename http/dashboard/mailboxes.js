@@ -1,8 +1,9 @@
 // Mailboxes: who asks for which events, where it stands in the log, and what it has missed.
 
-import { get, segment } from "./api.js";
+import { get } from "./api.js";
 import { h, heading, setClass, setText } from "./dom.js";
 import * as format from "./format.js";
+import { agentLink } from "./known_agents.js";
 import { Table } from "./table.js";
 
 const asked = (m) => [m.event_types.join(", "), m.topics.length ? `topics ${m.topics.join(", ")}` : ""].filter(Boolean).join(" · ") || "every event";
@@ -11,7 +12,7 @@ export const mailboxKey = (m) => [m.project_id, m.agent_id, m.event_types, m.top
 
 const COLUMNS = [
   { label: "Now", class: "w-state", make: () => h("span"), update: showWait, sort: (m) => (m.waited_on ? 0 : 1) },
-  { label: "Agent", class: "id", text: (m) => m.agent_id, link: (m) => `#/agents/${segment(m.agent_id)}`, sort: (m) => m.agent_id },
+  { label: "Agent", class: "id", make: (m) => agentLink(m.agent_id), update: () => {}, sort: (m) => m.agent_id },
   { label: "Asks for", text: asked, sort: asked },
   { label: "Filter", class: "code", text: (m) => m.filter },
   { label: "Consumer", text: (m) => m.consumer },

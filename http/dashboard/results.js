@@ -4,6 +4,7 @@ import { get, segment } from "./api.js";
 import { Detail, facts, json } from "./detail.js";
 import { button, h, heading, setText } from "./dom.js";
 import * as format from "./format.js";
+import { agentLink } from "./known_agents.js";
 import { Table } from "./table.js";
 
 const PAGE = 100;
@@ -17,7 +18,7 @@ export const decisionsOf = (result) => {
 export const RESULT_COLUMNS = [
   { label: "Status", class: "w-state", state: (r) => r.status, sort: (r) => r.status },
   { label: "Stored", text: (r) => format.clock(r.stored_at), sort: (r) => r.stored_at },
-  { label: "Agent", class: "id", text: (r) => r.agent_id, link: (r) => `#/agents/${segment(r.agent_id)}`, sort: (r) => r.agent_id },
+  { label: "Agent", class: "id", make: (r) => agentLink(r.agent_id), update: () => {}, sort: (r) => r.agent_id },
   { label: "Issue", class: "id", text: (r) => r.issue_id, link: (r) => `#/issues/${segment(r.issue_id)}`, sort: (r) => r.issue_id },
   { label: "Decisions", class: "wide", text: (r) => decisionsOf(r).join(" · ") },
 ];
@@ -29,7 +30,7 @@ export function showResult(detail, result) {
       ["Id", result.id],
       ["Status", result.status],
       ["Stored", format.clock(result.stored_at, true)],
-      ["Agent", result.agent_id, `#/agents/${segment(result.agent_id)}`],
+      ["Agent", agentLink(result.agent_id)],
       ["Issue", result.issue_id, `#/issues/${segment(result.issue_id)}`],
       ["Project", result.project_id],
     ]),
