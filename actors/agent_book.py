@@ -162,7 +162,8 @@ class AgentBook:
         """
         record, status = agent.record, exited.status
         lines = self._logs.last_lines(record.serial, LAST_LINES, since=record.log_starts, until=log_ends)
-        self._logs.bound((record.serial,))  # nobody looks at its size again
+        self._logs.bound([record.serial])  # no census may come that does
+        self._logs.note_end(record.serial)
         ran_for_s = max(0.0, exited.at - record.started_monotonic)
         agent.forget_process()
         self.remember(

@@ -36,8 +36,8 @@ class LogFollowing:
     def read(self, agent: Agent, request: ReadLogs) -> LogChunk | Later[LogChunk]:
         serial, stream = agent.record.serial, request.stream
         if request.offset is None:
-            return _chunk(self._logs.tail(serial, stream, request.tail), agent)
-        found = self._read(agent, request, request.offset)
+            return _chunk(_readable(self._logs.tail(serial, stream, request.tail), agent), agent)
+        found = _readable(self._logs.read(serial, stream, request.offset), agent)
         if found.data or request.timeout_s <= 0 or _is_over(agent):
             return _chunk(found, agent)
         until = time.monotonic() + request.timeout_s
@@ -53,15 +53,12 @@ class LogFollowing:
         if self._waiting:
             self._timers.tell_after(_LOOK_EVERY_S, self._me, LogsDue())
 
-    def _read(self, agent: Agent, request: ReadLogs, offset: int) -> Chunk:
-        found = self._logs.read(agent.record.serial, request.stream, offset)
-        return found if found.at_end and _is_over(agent) else found.of_whole_characters()
-
     def _answered(self, waiting: _Waiting) -> bool:
         if waiting.later.cancelled():
             return True
         agent = waiting.agent
-        found = self._read(agent, waiting.request, waiting.offset)
+        found = _readable(self._logs.read(agent.record.serial, waiting.request.stream, waiting.offset), agent)
+        waiting.offset = found.offset  # the start when the log was cut: it may grow beyond what was asked for
         if not found.data and not _is_over(agent) and time.monotonic() < waiting.until:
             return False
         waiting.later.answer(_chunk(found, agent))
@@ -70,6 +67,11 @@ class LogFollowing:
 
 def _is_over(agent: Agent) -> bool:
     return agent.record.state.has_ended
+
+
+def _readable(found: Chunk, agent: Agent) -> Chunk:
+    """Each chunk is made text by itself, so none ends within a character, but for one that nothing follows."""
+    return found if found.at_end and _is_over(agent) else found.of_whole_characters()
 
 
 def _chunk(found: Chunk, agent: Agent) -> LogChunk:

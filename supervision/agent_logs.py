@@ -6,6 +6,7 @@ hole in front of them, which takes nothing away that is being written, and leave
 
 from __future__ import annotations
 
+import codecs
 import ctypes
 import errno
 import logging
@@ -45,9 +46,11 @@ class Chunk(msgspec.Struct, frozen=True):
         return self.offset + len(self.data)
 
     def of_whole_characters(self) -> Chunk:
-        """Without a last character of UTF-8 of which bytes are missing: they come with the rest of it."""
-        torn = _torn_bytes(self.data)
-        return Chunk(self.data[:-torn], self.offset, False) if torn else self
+        """Without the beginning of a UTF-8 character at its end: the rest of it may be still to come."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        decoder.decode(self.data[-3:])  # one lacks its end with at most three bytes
+        begun, _ = decoder.getstate()
+        return msgspec.structs.replace(self, data=self.data.removesuffix(begun))
 
 
 class AgentLogs:
@@ -58,6 +61,7 @@ class AgentLogs:
         self._max_bytes = max_bytes
         self._can_punch = True
         self._paths: dict[tuple[int, Stream], Path] = {}
+        self._written_at: dict[tuple[int, Stream], int] = {}  # when last, at the end of an incarnation; nanoseconds
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def path(self, serial: int, stream: Stream) -> Path:
@@ -69,7 +73,7 @@ class AgentLogs:
     def read(self, serial: int, stream: Stream, offset: int) -> Chunk:
         """From `offset` on, at most MAX_READ_BYTES; later if what is there has gone. Empty when nothing is there.
 
-        From the beginning when the log ends before `offset`: the agent has emptied it (`> /dev/stdout` does).
+        From the start where the log is shorter than `offset`: its writer has cut it.
         """
         with _opened(self.path(serial, stream)) as fd:
             if fd is None:
@@ -81,24 +85,27 @@ class AgentLogs:
 
     def tail(self, serial: int, stream: Stream, lines: int, *, since: int = 0, until: int | None = None) -> Chunk:
         """The last whole lines from offset `since` on, at most MAX_READ_BYTES of them. A last line without its end
-        counts as one. until: the offset before which they end; None: where the log ends now."""
+        counts as one. until: the offset before which they end; None: where the log ends now. A log that its writer has
+        cut since `since` is taken from its start, and one cut since `until` has nothing left of what stood before."""
         with _opened(self.path(serial, stream)) as fd:
             if fd is None:
                 return Chunk(b"", 0, True)
-            size = os.fstat(fd).st_size
-            end = size if until is None else min(until, size)
-            asked = since if since <= end else 0
-            oldest = max(_first_data(fd, asked, end), end - MAX_READ_BYTES)
+            found = os.fstat(fd)
+            end = found.st_size if until is None else until if until <= found.st_size else 0
+            if since > end or (until is None and since == end and self._is_written_since_note(serial, stream, found)):
+                since = 0
+            oldest = max(_first_data(fd, since, end), end - MAX_READ_BYTES)
             data, begin = b"", end
             while begin > oldest and data.rstrip(b"\n").count(b"\n") < lines:
                 step = min(_TAIL_STEP, begin - oldest)
                 begin -= step
                 data = os.pread(fd, step, begin) + data
-            if begin == oldest > asked:
-                data = data[data.find(b"\n") + 1 :]  # of that line the beginning has gone
             # Only \n ends a line: a progress bar draws one line with many \r.
             ended = data.endswith(b"\n")
-            kept = b"\n".join(data.removesuffix(b"\n").split(b"\n")[-lines:]) if lines > 0 else b""
+            first, *others = data.removesuffix(b"\n").split(b"\n")
+            # What is before `begin` was given back, or not read: the first is a part of a line. It may be all there is.
+            whole = others if begin > since and others else [first, *others]
+            kept = b"\n".join(whole[-lines:]) if lines > 0 else b""
             kept += b"\n" if ended and lines > 0 else b""
             return Chunk(kept, end - len(kept), True)
 
@@ -117,6 +124,16 @@ class AgentLogs:
                 return tuple(_TOKEN.sub("[token]", line)[:_MAX_LINE] for line in said.removesuffix("\n").split("\n"))
         return ()
 
+    def note_end(self, serial: int) -> None:
+        """An incarnation has ended: what is written from now on, the next one writes."""
+        for stream in _STREAMS:
+            with suppress(FileNotFoundError):
+                self._written_at[serial, stream] = self.path(serial, stream).stat().st_mtime_ns
+
+    def _is_written_since_note(self, serial: int, stream: Stream, found: os.stat_result) -> bool:
+        """Then a log that is as long as before was cut: the same complaint at each start, by `> /dev/stderr`."""
+        return self._written_at.get((serial, stream), found.st_mtime_ns) != found.st_mtime_ns
+
     def bound(self, serials: Iterable[int], *, max_bytes: int | None = None) -> None:
         """Give back the disk space of what is older than the newest `max_bytes` of each stream."""
         for serial in serials:
@@ -134,6 +151,7 @@ class AgentLogs:
             except FileNotFoundError:
                 pass  # it was never started, or its logs went when the disk was short
             del self._paths[serial, stream]
+            self._written_at.pop((serial, stream), None)
         return there_were_any
 
     def free_bytes(self) -> int:
@@ -178,17 +196,6 @@ class _opened:  # noqa: N801  # used like a function
     def __exit__(self, *_: object) -> None:
         if self._fd is not None:
             os.close(self._fd)
-
-
-def _torn_bytes(data: bytes) -> int:
-    """How many bytes at the end begin a character of UTF-8 and do not end it."""
-    for length, byte in enumerate(reversed(data[-3:]), start=1):
-        if byte >= 0xC0:
-            needed = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
-            return length if byte < 0xF8 and length < needed else 0
-        if byte < 0x80:
-            return 0
-    return 0
 
 
 def _first_data(fd: int, offset: int, size: int) -> int:

@@ -14,29 +14,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.actors import messages as m
 from sidecar.state.models import AgentState
-from sidecar.supervision.agent_logs import AgentLogs, Chunk
+from sidecar.supervision.agent_logs import MAX_READ_BYTES, AgentLogs, Chunk, Stream
 from sidecar.supervision.process_exits import ExitWatcher
 from tests.fleet import Fleet, does, runs, wait_until
 
 COUNTS = "import sys\nfor n in range({lines}): sys.stdout.write(f'{{n:09d}} ' + 'x' * 54 + '\\n')"
 SLOWLY = "import time\nfor n in range(3):\n    print(n, flush=True)\n    time.sleep(0.15)"
-TORN = """
-import os, time
-for _ in range(5):
-    for part in (b"x\\xe2\\x82", b"\\xac\\n"):
-        os.write(1, part)
-        time.sleep(0.12)
-os.write(1, b"end\\n")
-time.sleep(600)
-"""
+WRITES_MUCH = "import sys\nfor _ in range(60): sys.stdout.write(('y' * 63 + '\\n') * 1000)"
 LEAKS = "import os, sys; sys.stderr.write('my token is ' + os.environ['JWT_TOKEN'] + '\\n'); sys.exit(3)"
+HESITATES = r"printf 'x\303'; until [ -e go-on ]; do sleep 0.01; done; printf '\251\n\303'"
+# What is opened anew as /dev/stdout is the log itself, and `>` cuts it.
+CUTS = """
+echo line 1; echo line 2
+until [ -e cut ]; do sleep 0.01; done; : > /dev/stdout
+until [ -e go-on ]; do sleep 0.01; done; echo more than there was before
+exec sleep 600
+"""
+# The third says nothing.
+COMPLAINS = "[ $AGENT_INCARNATION = 3 ] || echo fatal: no such thing > /dev/stderr; exit 3"
 
 
 @pytest.fixture
@@ -49,16 +50,10 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         twice=does("sh", "-c", "echo $AGENT_INCARNATION; exit 3", max_restarts=1, backoff_initial_seconds=0.01),
         bytes=does("printf", "\\377\\376 caf\\303\\251\\n"),
         sleeps=does("sleep", "600"),
-        empties=does(
-            "sh",
-            "-c",
-            "echo before before before before; sleep 0.3; echo written > /dev/stdout; echo after;"
-            "[ $AGENT_INCARNATION = 1 ] && echo at first > /dev/stderr || echo again > /dev/stderr; exit 3",
-            max_restarts=1,
-            backoff_initial_seconds=0.01,
-        ),
-        torn=runs(TORN),
         greets=does("sh", "-c", "echo $AGENT_INCARNATION; exec sleep 600"),
+        hesitates=does("sh", "-c", HESITATES),
+        cuts=does("sh", "-c", CUTS),
+        complains=does("sh", "-c", COMPLAINS, max_restarts=3, backoff_initial_seconds=0.05),
     ) as fleet:
         yield fleet
 
@@ -101,45 +96,30 @@ def test_bytes_come_back_as_they_were_written(fleet: Fleet) -> None:
     assert fleet.ask(m.ReadLogs(agent_id=agent, project_id=None)).data == b"\xff\xfe caf\xc3\xa9\n"
 
 
-def test_a_log_that_its_agent_has_emptied_is_read_from_its_beginning(fleet: Fleet) -> None:
-    agent = fleet.spawn_id("empties")
-    seen, offset = "", 0
-    while "after" not in seen:
-        chunk = fleet.ask(m.ReadLogs(agent_id=agent, project_id=None, stream="stdout", offset=offset, timeout_s=5.0))
-        seen, offset = seen + chunk.data.decode(), chunk.next_offset
-    assert [*dict.fromkeys(seen.split())] == ["before", "written", "after"]
-    fleet.wait_for_state(agent, AgentState.FAILED)
-    exits = [msgspec.json.decode(e.data) for e in fleet.events(agent, "agent_exited")]
-    assert [exited["last_lines"] for exited in exits] == [["at first"], ["again"]]
+def test_a_follower_gets_a_character_when_it_is_whole(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("hesitates")
+    wait_until(lambda: (fleet.directory / "logs" / "000001.stdout.log").stat().st_size == 2)
+    begun = fleet.ask(m.ReadLogs(agent_id=agent, project_id=None))
+    assert (begun.data, begun.next_offset) == (b"x", 1)
+    for timeout_s in (0.0, 0.3):
+        nothing = fleet.ask(m.ReadLogs(agent_id=agent, project_id=None, offset=1, timeout_s=timeout_s))
+        assert (nothing.data, nothing.next_offset, nothing.ended) == (b"", 1, False)
+    seen, offset, ended = "", 1, False
+    (fleet.directory / "go-on").touch()
+    while not ended:
+        chunk = fleet.ask(m.ReadLogs(agent_id=agent, project_id=None, offset=offset, timeout_s=5))
+        seen, offset, ended = seen + chunk.data.decode("utf-8", "replace"), chunk.next_offset, chunk.ended
+    assert seen == "é\n\N{REPLACEMENT CHARACTER}"  # the last will not become whole any more
 
 
-def test_no_character_is_torn_for_a_follower(fleet: Fleet) -> None:
-    agent = fleet.spawn_id("torn")
-    seen, offset = "", 0
-    while not seen.endswith("end\n"):
-        chunk = fleet.ask(m.ReadLogs(agent_id=agent, project_id=None, stream="stdout", offset=offset, timeout_s=5.0))
-        seen, offset = seen + chunk.data.decode(), chunk.next_offset
-    assert seen == "x\u20ac\n" * 5 + "end\n"
-
-
-@given(st.text(), st.integers(0, 40))
-def test_a_chunk_ends_with_a_whole_character_and_loses_nothing_else(text: str, cut: int) -> None:
-    data = text.encode()[:cut]
-    whole = Chunk(data, 0, True).of_whole_characters().data
-    assert data.startswith(whole)
-    assert len(data) - len(whole) < 4
-    assert whole.decode() == data.decode(errors="ignore")
-
-
-def test_a_log_is_bounded_also_when_its_agent_has_ended(tmp_path: Path) -> None:
-    writes = runs("print(('x' * 99 + chr(10)) * 50_000, end='')")
-    with Fleet(tmp_path, options={"log_max_mb": 1.0, "sample_seconds": 1000.0}, writes=writes) as fleet:
-        agent = fleet.spawn_id("writes")
-        fleet.wait_for_state(agent, AgentState.COMPLETED)
-        stat = (tmp_path / "logs/000001.stdout.log").stat()
-        assert stat.st_size > 4_000_000
-        assert stat.st_blocks * 512 <= 1_500_000
-        assert {len(line) for line in fleet.log(agent, tail=100_000).split("\n")} <= {0, 99}
+@given(st.text(st.sampled_from("aé€😀"), max_size=6), st.integers(0, 24), st.binary(max_size=3))
+def test_chunks_of_whole_characters_say_what_the_whole_says(text: str, cut: int, more: bytes) -> None:
+    """more: bytes that may be no UTF-8."""
+    data = text.encode() + more
+    first = Chunk(data[:cut], 0, at_end=False).of_whole_characters()
+    assert len(data[:cut]) - len(first.data) <= 3
+    rest = data[first.next_offset :]
+    assert first.data.decode("utf-8", "replace") + rest.decode("utf-8", "replace") == data.decode("utf-8", "replace")
 
 
 def test_the_last_lines_of_an_exit_are_those_of_that_incarnation(fleet: Fleet) -> None:
@@ -167,6 +147,51 @@ def test_what_its_successor_has_written_already_is_none_of_an_incarnations_last_
     monkeypatch.setattr(ExitWatcher, "_tell", tell_late)
     os.kill(fleet.status(agent).process_id or 0, signal.SIGKILL)
     assert fleet.wait_for_event(agent, "agent_exited")["last_lines"] == ["1"]
+
+
+def test_who_follows_a_log_that_its_writer_cuts_reads_on_from_its_start(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = fleet.spawn_id("cuts")
+    fleet.wait_for_log(agent, "line 2\n")
+    read = AgentLogs.read
+
+    def read_and_let_go_on(logs: AgentLogs, serial: int, stream: Stream, offset: int) -> Chunk:
+        found = read(logs, serial, stream, offset)
+        if found.offset == 0:  # that it is shorter can be seen only now
+            (fleet.directory / "go-on").touch()
+        return found
+
+    monkeypatch.setattr(AgentLogs, "read", read_and_let_go_on)
+    (fleet.directory / "cut").touch()
+    chunk = fleet.ask(m.ReadLogs(agent_id=agent, project_id=None, offset=14, timeout_s=10))
+    assert (chunk.offset, chunk.data) == (0, b"more than there was before\n")
+
+
+def test_the_last_lines_of_an_agent_that_cuts_its_log_at_each_start_are_known(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("complains")
+    assert fleet.wait_for_event(agent, "agent_failed")["last_lines"] == ["fatal: no such thing"]
+    exits = [fleet.wait_for_event(agent, "agent_exited", count=n).get("last_lines") for n in (1, 2, 3, 4)]
+    assert exits == [["fatal: no such thing"], ["fatal: no such thing"], None, ["fatal: no such thing"]]
+
+
+@pytest.mark.parametrize(
+    ("written", "since", "until", "said"),
+    [
+        (b"new\n", 8, None, b"new\n"),  # shorter than it was at the start: cut
+        (b"new\n", 8, 4, b"new\n"),
+        (b"next's\n", 0, 8, b""),  # shorter than it was at its end: the next one cut it
+        (b"old\nnew\n", 4, None, b"new\n"),
+        (b"old\nnew\nnext's\n", 4, 8, b"new\n"),
+        (b"old\n", 4, None, b""),
+    ],
+)
+def test_what_an_incarnation_said_is_told_by_how_long_the_log_was(
+    tmp_path: Path, written: bytes, since: int, until: int | None, said: bytes
+) -> None:
+    logs = AgentLogs(tmp_path / "logs", max_bytes=1 << 20)
+    logs.path(1, "stdout").write_bytes(written)
+    assert logs.tail(1, "stdout", 5, since=since, until=until).data == said
 
 
 def test_a_token_that_an_agent_printed_does_not_reach_those_who_read_of_its_failure(fleet: Fleet) -> None:
@@ -259,8 +284,27 @@ def test_a_tail_agrees_with_the_whole(data: bytes, lines: int) -> None:
         assert chunk.next_offset == len(data)
 
 
+def test_a_tail_that_reaches_what_was_given_back_begins_with_a_whole_line(tmp_path: Path) -> None:
+    logs = AgentLogs(tmp_path / "logs", max_bytes=1 << 16)
+    path = logs.path(1, "stdout")
+    path.write_bytes((b"x" * 198 + b"\n") * 1000)
+    logs.bound([1])
+    assert logs.read(1, "stdout", 0).offset % 199 != 0
+    lines = logs.tail(1, "stdout", 1000).data.splitlines()
+    assert len(lines) > 300
+    assert set(lines) == {b"x" * 198}
+
+
+def test_a_tail_of_one_line_that_is_too_long_is_its_end(tmp_path: Path) -> None:
+    logs = AgentLogs(tmp_path / "logs", max_bytes=1 << 30)
+    logs.path(1, "stdout").write_bytes(b"x" * 2 * MAX_READ_BYTES)
+    assert logs.tail(1, "stdout", 10).data == b"x" * MAX_READ_BYTES
+    logs.path(1, "stdout").write_bytes(b"x" * 2 * MAX_READ_BYTES + b"\ny\n")
+    assert logs.tail(1, "stdout", 10).data == b"y\n"
+
+
 def test_logs_are_bounded_while_agents_run(tmp_path: Path) -> None:
-    chatty = runs("for _ in range(60_000): print('y' * 63)\nimport time\ntime.sleep(600)")
+    chatty = runs(f"{WRITES_MUCH}\nimport time\ntime.sleep(600)")
     with Fleet(tmp_path, options={"log_max_mb": 1.0, "sample_seconds": 0.1}, chatty=chatty) as fleet:
         agent = fleet.spawn_id("chatty")
         path = tmp_path / "logs" / "000001.stdout.log"
@@ -270,14 +314,39 @@ def test_logs_are_bounded_while_agents_run(tmp_path: Path) -> None:
         assert first.offset > 0
 
 
+@pytest.mark.parametrize("ends", ["raise SystemExit(1)", "raise SystemExit(0)"])
+def test_a_log_is_bounded_when_its_writer_has_ended(tmp_path: Path, ends: str) -> None:
+    chatty = runs(f"{WRITES_MUCH}\n{ends}", max_restarts=2, backoff_initial_seconds=0.01)
+    with Fleet(tmp_path, options={"log_max_mb": 1.0, "sample_seconds": 600.0}, chatty=chatty) as fleet:
+        agent = fleet.spawn_id("chatty")
+        wait_until(lambda: fleet.status(agent).state.has_ended)
+        assert fleet.status(agent).state is (AgentState.FAILED if "1" in ends else AgentState.COMPLETED)
+        assert (tmp_path / "logs" / "000001.stdout.log").stat().st_blocks * 512 <= 1.3 * 2**20
+        assert fleet.log(agent, tail=1) == "y" * 63 + "\n"
+
+
+def test_a_disk_that_runs_short_leaves_an_agent_that_is_backing_off_its_newest_lines(tmp_path: Path) -> None:
+    chatty = runs(f"{WRITES_MUCH}\nraise SystemExit(1)", backoff_initial_seconds=600.0, backoff_max_seconds=600.0)
+    options = {"sample_seconds": 0.05, "min_free_disk_mb": 256.0}
+    with Fleet(tmp_path, options=options, chatty=chatty, sleeps=does("sleep", "600")) as fleet:
+        fleet.spawn("sleeps")
+        agent = fleet.spawn_id("chatty")
+        fleet.wait_for_state(agent, AgentState.BACKING_OFF)
+        log = tmp_path / "logs" / "000002.stdout.log"
+        assert log.stat().st_blocks * 512 > 3_500_000
+        with disk_of(lambda: 255):
+            wait_until(lambda: log.stat().st_blocks * 512 <= 1.3 * 2**20)
+        assert fleet.log(agent, tail=1) == "y" * 63 + "\n"
+
+
 def test_a_disk_that_runs_short_costs_the_oldest_logs_of_the_ended_and_no_agent(tmp_path: Path) -> None:
-    chatty = runs("for _ in range(60_000): print('y' * 63)\nimport time\ntime.sleep(600)")
+    chatty = runs(f"{WRITES_MUCH}\nimport time\ntime.sleep(600)")
     said = does("sh", "-c", "echo said")
     options = {"sample_seconds": 0.05, "min_free_disk_mb": 256.0}
     with Fleet(tmp_path, options=options, chatty=chatty, said=said) as fleet:
         running = fleet.spawn_id("chatty")
         ended = []
-        for _ in range(3):  # one after the other: those that ended first go first
+        for _ in range(3):  # one ends before the next: the oldest go first
             ended.append(fleet.spawn_id("said"))
             fleet.wait_for_state(ended[-1], AgentState.COMPLETED)
         kept = tmp_path / "logs" / "000001.stdout.log"

@@ -105,7 +105,9 @@ class LogQuery(Nothing, frozen=True, kw_only=True):
 
 
 class LogOut(Timed, frozen=True, kw_only=True):
-    """data: the log's text; bytes that are no UTF-8 are replaced. next_offset: where to read on, in bytes."""
+    """data: the log's text; bytes that are no UTF-8 are replaced, and a character that is not whole yet is left out.
+    next_offset: where to read on, in bytes.
+    """
 
     agent_id: AgentId
     stream: str
