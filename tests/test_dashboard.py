@@ -661,6 +661,13 @@ class TestAnyone:
         inside.reads("#theme", "Theme: dark")
         assert inside.script("return getComputedStyle(document.body).backgroundColor") == backgrounds["dark"]
 
+    def test_heads_all_columns_in_one_font(self, inside: Dashboard, sidecar: LiveSidecar) -> None:
+        sidecar.agent().get("/api/events/wait/done", params={"timeout": 0})
+        inside.go("mailboxes")
+        inside.row("agent-1")
+        fonts = "return [...document.querySelectorAll('th')].map(each => getComputedStyle(each).fontFamily)"
+        assert len(set(inside.script(fonts))) == 1
+
 
 class TestALargeFleet:
     def test_ten_thousand_events_are_a_few_dozen_rows(self, inside: Dashboard, sidecar: LiveSidecar) -> None:
