@@ -98,6 +98,16 @@ class Dashboard:
     def go(self, view: str) -> None:
         self.browser.execute_script("location.hash = arguments[0]", f"#/{view}")
 
+    @contextmanager
+    def in_a_window(self, width: int) -> Iterator[None]:
+        """That many CSS pixels wide, for as long as it is looked at."""
+        size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        try:
+            yield
+        finally:
+            self.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
     def until(self, holds: Callable[[], T]) -> T:
         """What `holds` returns once it is true; elements that are replaced meanwhile are looked up again."""
 

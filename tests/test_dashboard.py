@@ -669,6 +669,56 @@ class TestAnyone:
         assert len(set(inside.script(fonts))) == 1
 
 
+# What is cut off or beyond the edge of what it stands in, of the elements that a selector names.
+CUT = """
+return [...document.querySelectorAll(arguments[0])].filter(each => {
+  const edge = (each.closest(".scroll") ?? document.documentElement).getBoundingClientRect();
+  const { left, right } = each.getBoundingClientRect();
+  return each.scrollWidth > each.clientWidth || left < edge.left || right > edge.right;
+}).map(each => each.textContent);
+"""
+
+
+class TestANarrowWindow:
+    def test_breaks_no_command_of_the_login(self, page: Dashboard) -> None:
+        page.open()
+        page.find(".login code")
+        for width in (1280, 390):
+            with page.in_a_window(width):
+                assert page.script("return document.querySelector('.login code').getClientRects().length") == 1
+
+    def test_keeps_the_names_of_the_views_in_one_line(self, inside: Dashboard, sidecar: LiveSidecar) -> None:
+        make_dead_letter(sidecar)
+        inside.until(lambda: inside.find("#nav [data-path=dead-letters] .badge").text == "1")
+        wraps_and_gap = """
+            const [name, badge] = document.querySelector("#nav [data-path=dead-letters]").children;
+            const gap = badge.getBoundingClientRect().left - name.getBoundingClientRect().right;
+            return [name.offsetHeight > parseFloat(getComputedStyle(name).lineHeight) * 1.5, gap];
+        """
+        with inside.in_a_window(390):
+            wraps, gap = inside.script(wraps_and_gap)
+        assert not wraps
+        assert gap > 5  # px
+
+    def test_has_the_buttons_of_an_agent_in_reach(self, inside: Dashboard, sidecar: LiveSidecar) -> None:
+        sidecar.spawn("go-specialist", "an-issue-with-a-name-that-takes-much-room")
+        inside.go("agents")
+        inside.button("Restart", "tbody")
+        for width in (1366, 1280, 860):
+            with inside.in_a_window(width):
+                assert inside.script(CUT, "tbody button") == []
+
+    def test_shows_when_and_what_an_event_was(self, inside: Dashboard, sidecar: LiveSidecar) -> None:
+        agent_id = sidecar.spawn("go-specialist")["agent_id"]
+        inside.go("events")
+        inside.reads(".event-row", agent_id)
+        for width in (860, 390):
+            with inside.in_a_window(width):
+                assert inside.script(CUT, ".event-row:not([hidden]) :is(.time, .type)") == []
+        with inside.in_a_window(860):
+            assert inside.script(CUT, ".event-row:not([hidden]) .who") == []
+
+
 class TestALargeFleet:
     def test_ten_thousand_events_are_a_few_dozen_rows(self, inside: Dashboard, sidecar: LiveSidecar) -> None:
         bus = sidecar.sidecar.server.actors.bus
