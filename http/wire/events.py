@@ -14,7 +14,7 @@ from ...state.mailbox import Delivery
 from ...state.mailboxes import DeadLetter
 from ...state.models import Event, EventId, Priority
 from .codec import Body, Nothing, Timed
-from .shapes import Filter, Identifier, Identifiers, MaybeIdentifier, Moment, Payload, Place
+from .shapes import EventRef, Filter, Identifier, Identifiers, MaybeEventRef, MaybeIdentifier, Moment, Payload, Place
 
 MAX_BATCH = 1000
 TTL_MIN_S, TTL_MAX_S = 1, 86400
@@ -59,7 +59,7 @@ class WaitQuery(Nothing, frozen=True, kw_only=True):
     timeout: Annotated[int, Meta(ge=0)] = 30_000
     filter: Filter = ""
     limit: Annotated[int, Meta(ge=1, le=MAX_BATCH)] = 100
-    ack: MaybeIdentifier | None = None
+    ack: MaybeEventRef | None = None
     since: Place | None = None
     consumer: MaybeIdentifier = ""
     strict: bool = False
@@ -87,7 +87,7 @@ class ListQuery(Nothing, frozen=True, kw_only=True):
     topic: Identifier | None = None
     type: Identifier | None = None
     since: Place | None = None
-    cursor: Identifier | None = None
+    cursor: EventRef | None = None
     filter: Filter = ""
     limit: Annotated[int, Meta(ge=1, le=MAX_BATCH)] = 100
 

@@ -24,6 +24,9 @@ MaybeIdentifier = Annotated[str, Meta(extra_json_schema={"title": "identifier", 
 Identifiers = Annotated[
     str, Meta(extra_json_schema={"title": "comma list of identifiers", "pattern": f"^({_ID}(,{_ID})*)?$"})
 ]
+_EVENT = "evt-[0-9]{16}"
+EventRef = Annotated[str, Meta(extra_json_schema={"title": "event id", "pattern": f"^{_EVENT}$"})]
+MaybeEventRef = Annotated[str, Meta(extra_json_schema={"title": "event id", "pattern": f"^({_EVENT})?$"})]
 Moment = Annotated[datetime, Meta(extra_json_schema={"format": "date-time"})]
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 Payload = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})]  # passed through as the bytes it came as
@@ -35,7 +38,7 @@ Place = Annotated[
         extra_json_schema={
             "anyOf": [
                 {"enum": ["earliest", "latest"]},
-                {"pattern": "^evt-[0-9]{16}$"},
+                {"pattern": f"^{_EVENT}$"},
                 {"format": "date-time"},
             ]
         }
