@@ -182,7 +182,7 @@ class Application:
             self._count(caller, agent_class, exchange)
         admit(caller, route.needs, parts)
         query, asked_project = read_query(environ.get("QUERY_STRING", ""), route.query)
-        if asked_project is not None:
+        if asked_project is not None and caller is not _ANYONE:
             require_project(caller, asked_project)
         if route.body is not None:
             _require_acceptable_body(environ, route)

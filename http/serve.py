@@ -243,10 +243,11 @@ def _ended_in_time(what: str, end: Callable[[], int]) -> None:
         log.error("%s did not end in time: %s", what, error)
 
 
-def render_refusal(status: int, reason: str) -> tuple[list[tuple[str, str]], bytes]:
+def render_refusal(status: int, reason: str, asked_id: str | None) -> tuple[list[tuple[str, str]], bytes]:
     """Headers and body for what the application never sees: a request that cannot be read, or is too large.
 
-    reason: Waitress's words, or for a body that is too large the most bytes it may have.
+    reason: Waitress's words, or for a body that is too large the most bytes it may have. asked_id: the request id that
+    the client sent, if its head could be read.
     """
     error: BaseException
     if status == 413:
@@ -255,7 +256,7 @@ def render_refusal(status: int, reason: str) -> tuple[list[tuple[str, str]], byt
         error = InvalidRequest(f"the request cannot be read: {reason}", field="request", expected="HTTP/1.1")
     else:
         error = RuntimeError(reason)
-    request_id = request_id_of(None)
+    request_id = request_id_of(asked_id)
     described = describe(error, request_id=request_id, now=utc_now(), to_operator=False)
     return [*described.headers, ("Content-Type", JSON), ("X-Request-Id", request_id)], encode(described.body)
 

@@ -257,6 +257,16 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read(sidecar: Any, path: 
     assert str(limit) in body
 
 
+@pytest.mark.parametrize("asked", ["mine-2", "not sane"])
+def test_a_refused_request_has_the_id_that_its_client_gave_it(sidecar: Any, asked: str) -> None:
+    head = (
+        f"POST /api/events/t1 HTTP/1.1\r\n{whole_head(sidecar)}X-Request-Id: {asked}\r\nContent-Length: 300000\r\n\r\n"
+    )
+    status, headers, body = raw_request(sidecar, head)
+    assert (status, json.loads(body)["request_id"]) == (413, headers["x-request-id"])
+    assert (headers["x-request-id"] == asked) == (asked == "mine-2")
+
+
 def test_a_chunked_body_over_the_limit_is_refused(sidecar: Any) -> None:
     def chunks() -> Any:
         for _ in range(400):

@@ -16,7 +16,7 @@ RESULT = {"agent_id": "ada", "agent_type": "python-specialist", "issue_id": "i",
 
 
 def test_health_is_open_and_whole(sidecar: Any) -> None:
-    answer = sidecar.client().get("/health")
+    answer = sidecar.client().get("/health?project_id=any")
     assert answer.status_code == 200
     health = answer.json()
     assert (health["status"], health["service"]) == ("healthy", "orchestration-sidecar")

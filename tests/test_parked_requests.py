@@ -426,7 +426,7 @@ def test_answer_that_cannot_be_rendered_is_a_500(site: Site, path: str) -> None:
 
 
 def test_malformed_request_is_refused_in_the_product_s_words() -> None:
-    def render(status: int, reason: str) -> tuple[Headers, bytes]:
+    def render(status: int, reason: str, _: str | None) -> tuple[Headers, bytes]:
         return [("Content-Type", "application/json")], f'{{"status": {status}, "reason": "{reason}"}}'.encode()
 
     with serving(render_refusal=render, max_body_bytes=100) as site:

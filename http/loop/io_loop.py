@@ -46,7 +46,7 @@ REQUEST_S = 60
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 App = Callable[[dict[str, Any], Callable[..., Any]], Any]
-RenderRefusal = Callable[[int, str], tuple[Headers, bytes]]
+RenderRefusal = Callable[[int, str, str | None], tuple[Headers, bytes]]
 
 
 class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
@@ -343,8 +343,8 @@ def make_server(
     """A server that listens from now on; `port` 0 picks a free one, `sock` is one that is bound already.
 
     connection_limit: cut to what the process may have open, see fit_connection_limit. max_body_bytes, limit_of: larger
-    request bodies are refused before they reach the application. render_refusal: headers and body, from status and
-    reason, for what never reaches the application (malformed requests) or what it let fail. find_quick: by method and
+    request bodies are refused before they reach the application. render_refusal: headers and body, from status, reason
+    and the request id that was asked for, for what never reaches the application (malformed requests) or what it let fail. find_quick: by method and
     path, a function that never waits for anything and so may answer in the I/O thread. after_input: called in the
     I/O thread when it begins, and whenever it has read what there was to read.
     """

@@ -276,7 +276,7 @@ class RefusalTask(ErrorTask):  # type: ignore[misc]
             super().execute()
             return
         error = self.request.error
-        headers, body = render(error.code, str(error.body))
+        headers, body = render(error.code, str(error.body), self.request.headers.get("X_REQUEST_ID"))
         self.status = status_line(error.code)
         self.response_headers.extend(checked(headers))
         self.set_close_on_finish()
