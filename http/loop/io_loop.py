@@ -344,9 +344,9 @@ def make_server(
 
     connection_limit: cut to what the process may have open, see fit_connection_limit. max_body_bytes, limit_of: larger
     request bodies are refused before they reach the application. render_refusal: headers and body, from status, reason
-    and the request id that was asked for, for what never reaches the application (malformed requests) or what it let fail. find_quick: by method and
-    path, a function that never waits for anything and so may answer in the I/O thread. after_input: called in the
-    I/O thread when it begins, and whenever it has read what there was to read.
+    and the request id that was asked for, for what never reaches the application (malformed requests) or what it let
+    fail. find_quick: by method and path, a function that never waits for anything and so may answer in the I/O thread.
+    after_input: called in the I/O thread when it begins, and whenever it has read what there was to read.
     """
     if sock is None:
         sock = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
