@@ -19,6 +19,7 @@ from sidecar.http.loop.parking import Reply
 from sidecar.http.loop.poller import Poller, SelectorPoller, make_poller
 from sidecar.http.loop.request_parser import Quick
 from sidecar.http.loop.streaming import Stream
+from tests.fleet import wait_until
 
 WITHIN_S = 10.0  # far more than anything here takes; a test that fails waits this long
 
@@ -447,7 +448,8 @@ def test_answer_larger_than_the_socket_s_buffer_arrives_whole(site: Site) -> Non
 
 def test_client_that_never_reads_holds_no_worker(site: Site) -> None:
     sinks = [site.client().send(get("/big/20000000"), get("/big/20000000"), get("/hello")) for _ in range(4)]
-    assert site.client().send(get("/slow")).read().body == b"slow"  # after the four, by a worker too
+    wait_until(lambda: site.served.count("big") == 4)
+    assert site.client().send(get("/slow")).read().body == b"slow"  # by a worker, too
     assert site.served.count("big") == 4  # the next one starts when the one before it was read
     assert [len(sinks[0].read().body) for _ in range(2)] == [20_000_000, 20_000_000]
     assert sinks[0].read().body == b"hello"
