@@ -35,12 +35,14 @@ def newest(record: AgentRecord, trees: Trees) -> Found | None:
 
     The first process of an incarnation leads a session; a daemon that made itself one is younger.
     """
+    # The intent to start it is written before its process is there; in any other state a daemon has outlived it.
+    is_starting = record.state is AgentState.STARTING and record.process is None
     unknown = [
         Found(process.incarnation, process.identity)
         for process in trees.get(record.spec.agent_id, ())
         if process.session == process.identity.pid
-        # The intent to start it is written before; the exit watcher starts the next one before anything is written.
-        and (process.incarnation > record.incarnation or record.process is None)
+        # The exit watcher starts the next one before anything is written.
+        and (process.incarnation > record.incarnation or is_starting)
     ]
     last = max((found.incarnation for found in unknown), default=0)
     if last < record.incarnation or last == 0:

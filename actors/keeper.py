@@ -210,6 +210,8 @@ class Keeper:
         agent = self.book.agents.get(AgentId(exited.agent_id))
         if agent is None or agent.record.incarnation != exited.incarnation or agent.record.process is None:
             return
+        if agent.record.state not in RUNS:
+            return  # told to a Spawner that died before it heard of it; the next one has called the agent lost
         self._ending.leads_no_more(agent.record.process)
         successor = exited.succession if isinstance(exited.succession, Successor) else None
         if agent.record.state is AgentState.STOPPING and successor is not None and successor.begun is not None:

@@ -9,13 +9,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
 from sidecar.actors import messages as m
+from sidecar.actors.adoption import Found, newest
 from sidecar.actors.agent import ProcessExited
+from sidecar.state.agent_registry import AgentRecord
+from sidecar.state.clock import utc_now
 from sidecar.state.errors import WrongState
-from sidecar.state.models import AgentState, ExitCause, ProcessIdentity
+from sidecar.state.models import AgentId, AgentSpec, AgentState, ExitCause, ProcessIdentity
 from sidecar.supervision import portable_processes, process_table, process_tree
 from sidecar.supervision.limits import is_left_over
 from sidecar.supervision.process import ExitStatus, identity_of, is_alive, send_signal
@@ -312,6 +316,31 @@ def test_a_session_is_an_agents_only_while_its_leader_is() -> None:
         assert process_tree.Census("nobody").take({before: process_tree.Owned("a", 1)}) == {}
         assert list(process_tree.Census("nobody").take({real: process_tree.Owned("a", 1)})) == ["a"]
         child.kill()
+
+
+def test_a_daemon_of_one_that_ended_is_not_taken_for_the_agent() -> None:
+    daemon = process_tree.TreeProcess(
+        identity=ProcessIdentity("boot", 7, 1), incarnation=1, group=7, session=7, cpu_s=0, rss_bytes=0
+    )
+    record = AgentRecord(
+        spec=AgentSpec(agent_id=AgentId("a-1"), agent_type="a", issue_id="i", project_id="p"),
+        serial=1,
+        requested_by=AgentId("someone"),
+        created_at=utc_now(),
+        state=AgentState.BACKING_OFF,
+        incarnation=1,
+    )
+    assert newest(record, {"a-1": (daemon,)}) is None
+    starting = msgspec.structs.replace(record, state=AgentState.STARTING)
+    assert newest(starting, {"a-1": (daemon,)}) == Found(1, daemon.identity)
+
+
+def test_an_end_that_is_told_again_is_not_told_on(fleet: Fleet) -> None:
+    agent = fleet.spawn_id("leaves")
+    fleet.wait_for_state(agent, AgentState.COMPLETED)
+    fleet.spawner.tell(ProcessExited(Exited(agent, 1, ExitStatus(exit_code=3), time.monotonic(), None)))
+    assert fleet.status(agent).state is AgentState.COMPLETED
+    assert fleet.story(agent).count("agent_exited") == 1
 
 
 def test_a_process_of_a_later_incarnation_is_not_left_over() -> None:
