@@ -66,7 +66,9 @@ class GroupLife(RuleBasedStateMachine):
         in_order = sorted(self.agents.values(), key=lambda a: (TYPES.index(a.role[2]), a.record.serial))
         place = in_order.index(agent)
         if self.restarts_together:
-            assert not any(a.record.state is AgentState.STOPPING for a in in_order if a.id in self.held)
+            # Who was started by hand meanwhile, and told to stop, is no longer the group's concern.
+            stopping = [a for a in in_order if a.id in self.held and a.record.state is AgentState.STOPPING]
+            assert not any(a.record.then == Then.TOGETHER.name for a in stopping)
             assert all(a.record.state is not AgentState.BACKING_OFF for a in in_order[:place] if a.id in self.held)
         self.become(agent, AgentState.RUNNING)
         if agent.id in self.broken:
