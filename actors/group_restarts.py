@@ -74,10 +74,11 @@ class GroupRestarts:
             under_way = self._registry.group_restarts.get(where)
             if not concerned and under_way is None:
                 continue
-            waiting = under_way.to_start if under_way is not None else ()
+            waiting, stopping = (under_way.to_start, under_way.to_stop) if under_way is not None else ((), ())
+            to_stop = [member for member in members if member.agent_id in {*concerned, *stopping}]
             together = [member for member in members if member.agent_id in {agent.id, *concerned, *waiting}]
             log.info("group restarts group=%s issue_id=%s agents=%d", where.group, where.issue_id, len(together))
-            restart = GroupRestart(where, to_stop=concerned[::-1], to_start=in_order(group, together))
+            restart = GroupRestart(where, to_stop=in_order(group, to_stop)[::-1], to_start=in_order(group, together))
             self._registry.put(restart)
             self._all_stopped(restart)  # the first is told; who starts waits for its own delay at least
 
