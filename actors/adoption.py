@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable
 
 import msgspec
 
@@ -17,8 +18,10 @@ from ..supervision.lifecycle import Occurrence
 from ..supervision.process import HAS_PIDFD, ExitStatus, StartedProcess, boot_id, is_alive, open_pidfd
 from ..supervision.process_exits import Exited
 from ..supervision.process_tree import Trees, kill_all
-from .agent import HOLDS_SLOT, Agent
+from ..supervision.restart import Decision, Verdict
+from .agent import HOLDS_SLOT, RUNS, Agent
 from .keeper import Keeper
+from .starting import Successor
 
 log = logging.getLogger(__name__)
 
@@ -50,32 +53,33 @@ def newest(record: AgentRecord, trees: Trees) -> Found | None:
     return min((f for f in unknown if f.incarnation == last), key=lambda found: found.process.start_ticks)
 
 
-def adopt(keeper: Keeper) -> None:
-    """Take over every agent that had a process or was to have one. Before anything is started."""
+def adopt(keeper: Keeper, ends: Iterable[Exited]) -> None:
+    """Take over every agent that had a process or was to have one. Before anything is started.
+
+    ends: those that a Spawner of this sidecar was told of and did not come to look at before it ended.
+    """
     started = time.monotonic()
     trees = keeper.look_now()
+    seen = {(exited.agent_id, exited.incarnation): exited for exited in ends}
     adopted = lost = 0
     for agent in tuple(keeper.book.agents.values()):
-        found = newest(agent.record, trees)
-        if agent.record.state not in HOLDS_SLOT:
-            if found is None or found.incarnation <= agent.record.incarnation:
-                continue
-            # It was started when the disk was full: nothing of that could be written down.
-        elif agent.record.boot_id != boot_id():
+        record = agent.record
+        if record.state in HOLDS_SLOT and record.boot_id != boot_id():
             # What it remembers of the clock is of another boot.
             keeper.book.remember(agent, deaths=(), in_a_row=0, resume_at=0.0, started_monotonic=time.monotonic())
-        if found is None and agent.record.process is not None:
-            found = Found(agent.record.incarnation, agent.record.process)
-        process = _process_of(found.process) if found is not None else None
-        if found is not None and process is not None:
-            _take_over(keeper, agent, found.incarnation, process)
+        exited = seen.get((agent.id, record.incarnation))
+        if exited is not None and record.state in RUNS and record.process is not None:
+            keeper.exited(exited)
+        elif _take_over(keeper, agent, trees):
             adopted += 1
-        elif agent.record.state is AgentState.BACKING_OFF:
-            keeper.tell_after(agent.record.resume_at - time.monotonic(), agent, "backed_off")
-        elif agent.record.state in HOLDS_SLOT:
-            kill_all(p for p in trees.get(agent.id, ()) if p.incarnation <= agent.record.incarnation)
-            _lost(keeper, agent)
-            lost += 1
+        else:
+            left = trees.get(agent.id, ())
+            kill_all(left)
+            if agent.record.state is AgentState.BACKING_OFF:
+                keeper.tell_after(agent.record.resume_at - time.monotonic(), agent, "backed_off")
+            elif agent.record.state in RUNS:
+                _lost(keeper, agent, up_to=max((process.incarnation for process in left), default=0))
+                lost += 1
     keeper.go_on_with_groups()
     if adopted or lost:
         took_ms = (time.monotonic() - started) * 1000
@@ -90,27 +94,62 @@ def _process_of(identity: ProcessIdentity) -> StartedProcess | None:
     return StartedProcess(identity, None) if not HAS_PIDFD and is_alive(identity) else None
 
 
-def _take_over(keeper: Keeper, agent: Agent, incarnation: int, process: StartedProcess) -> None:
-    was = agent.record
-    is_newer = incarnation > was.incarnation or was.process is None
-    keeper.book.change(
-        agent,
-        Occurrence.ADOPTED,
-        incarnation=incarnation,
-        process=process.identity,
-        boot_id=boot_id(),
-        ended_at=None,
-        started_monotonic=time.monotonic() if is_newer else was.started_monotonic,
-    )
-    keeper.watch(agent, process)
-    keeper.book.tell_subscribed(agent)
+def _take_over(keeper: Keeper, agent: Agent, trees: Trees) -> bool:
+    """False if no process of it is there to be taken over."""
+    record = agent.record
+    found = newest(record, trees)
+    identity = found.process if found is not None else record.process if record.state in RUNS else None
+    process = _process_of(identity) if identity is not None else None
+    if process is None:
+        return False
+    if found is not None:
+        _note_start(keeper, agent, found.incarnation, process)
+    else:
+        keeper.book.change(agent, Occurrence.ADOPTED)
+        keeper.watch(agent, process)
+        keeper.book.tell_subscribed(agent)
+        if record.state is AgentState.STOPPING:
+            keeper.go_on_ending(agent)
     keeper.book.announcer.announce("agent_adopted", agent.record)
-    if was.state is AgentState.STOPPING:
-        keeper.go_on_ending(agent)
+    return True
 
 
-def _lost(keeper: Keeper, agent: Agent) -> None:
-    """It ended while no sidecar looked: how is not known, so the policy treats it as a failure."""
+def _note_start(keeper: Keeper, agent: Agent, incarnation: int, process: StartedProcess) -> None:
+    """It was started, which could not be written down: do now what was to follow then."""
+    record = agent.record
+    begun = keeper.starting.begun_unnoted(record, agent.profile, process)
+    if record.state is AgentState.STARTING and record.incarnation == incarnation:
+        keeper.started(agent, begun)
+        return
+    if record.state is AgentState.STARTING:
+        keeper.book.change(agent, Occurrence.ADOPTED)
+    elif record.state.has_ended:
+        keeper.book.change(agent, Occurrence.START_ASKED)
+    # There may have been others between the two, of which nothing is known.
+    keeper.book.remember(agent, incarnation=incarnation - 1)
+    match agent.record.state:
+        case AgentState.RUNNING:
+            unseen = Exited(agent.id, incarnation - 1, ExitStatus(), begun.at, None)
+            decision = keeper.starting.decide(agent.record, agent.profile.restart_policy, None, at=begun.at)
+            restarted = Decision(verdict=Verdict.RESTART, history=decision.history)
+            keeper.died(agent, unseen, Successor(decision=restarted, begun=begun))
+        case AgentState.STOPPING:
+            keeper.end_successor(agent, begun)
+        case AgentState.BACKING_OFF:
+            keeper.book.starts(agent, Occurrence.BACKED_OFF, begun.token)
+            keeper.started(agent, begun)
+        case _:
+            keeper.book.starts(agent, Occurrence.TURN_CAME, begun.token)
+            keeper.started(agent, begun)
+
+
+def _lost(keeper: Keeper, agent: Agent, *, up_to: int) -> None:
+    """It ended while no sidecar looked: how is not known, so the policy treats it as a failure.
+
+    up_to: the newest incarnation of which anything was left.
+    """
+    if up_to > agent.record.incarnation:  # its number is not to be given twice
+        keeper.book.remember(agent, incarnation=up_to)
     record, now = agent.record, time.monotonic()
     keeper.book.announcer.announce("agent_lost", agent.record)
     exited = Exited(agent.id, record.incarnation, ExitStatus(), now, None)

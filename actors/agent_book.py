@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -113,8 +114,8 @@ class AgentBook:
             process=begun.process.identity,
             log_starts=begun.log_starts,
             boot_id=boot_id(),
-            started_at=utc_now(),
-            started_monotonic=time.monotonic(),
+            started_at=utc_now() - timedelta(seconds=time.monotonic() - begun.at),
+            started_monotonic=begun.at,
             resume_at=0.0,
             ended_at=None,
         )

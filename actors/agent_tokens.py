@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from ..state.agent_registry import AgentRecord, AgentRegistry, Revoked, TokenRef
-from ..state.errors import TokenExpired
+from ..state.errors import TokenExpired, Unauthorized
 from ..state.identity import PERMISSIONS, TOKEN_TTL_S, Caller, Revocations, Token, TokenKey
 from ..state.models import AgentSpec
 from ..supervision.profile import Profile
@@ -27,6 +27,16 @@ class AgentTokens:
 
     def mint(self, spec: AgentSpec, profile: Profile, *, now: datetime) -> Token:
         return self._mint(spec, profile, now)
+
+    def found(self, spec: AgentSpec, text: str, *, now: datetime) -> Token | None:
+        """The token that a process was started with; None if it is not this agent's, or good no longer."""
+        try:
+            caller = self._key.verify(text, now=now)
+        except (Unauthorized, TokenExpired):
+            return None
+        if caller.agent_id != spec.agent_id:
+            return None
+        return Token(text=text, token_id=caller.token_id, expires_at=caller.expires_at)
 
     def again(self, spec: AgentSpec, profile: Profile, ref: TokenRef) -> Token:
         """One that was minted before, with its text."""

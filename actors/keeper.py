@@ -37,7 +37,10 @@ PREPARED_AFTER_S = SETTLED_AFTER_S - 0.2  # for a restart at once, which only a 
 
 
 class Keeper:
-    """All times that decide are monotonic. queue: whose turn it is; once it is closed nothing is started any more."""
+    """All times that decide are monotonic. queue: whose turn it is; once it is closed nothing is started any more.
+
+    starting: makes the processes.
+    """
 
     def __init__(
         self,
@@ -51,7 +54,7 @@ class Keeper:
         me: Recipient,
     ) -> None:
         self.book = book
-        self._starting = starting
+        self.starting = starting
         self._timers = timers
         self._me = me
         self._oom = OomKills(oom_kills())
@@ -100,7 +103,7 @@ class Keeper:
             self.book.enter(agent)
             self.queue.run()
             return
-        token = self._starting.mint(agent.record, agent.profile)
+        token = self.starting.mint(agent.record, agent.profile)
         self.book.enter_starting(agent, token)
         self._launch(agent, token)
 
@@ -114,22 +117,23 @@ class Keeper:
         self._groups.advance()  # those that were to start with it need not wait for it any more
 
     def _start(self, agent: Agent, occurrence: Occurrence) -> None:
-        token = self._starting.mint(agent.record, agent.profile)
+        token = self.starting.mint(agent.record, agent.profile)
         self.book.starts(agent, occurrence, token)
         self._launch(agent, token)
 
     def _launch(self, agent: Agent, token: Token) -> None:
         try:
-            begun = self._starting.start(agent.record, agent.profile, token)
+            begun = self.starting.start(agent.record, agent.profile, token)
         except SpawnFailed as error:
             self._start_failed(agent, error.message)
         except Exception as error:  # whatever it is: one that stayed `starting` would never be looked at again
             log.exception("agent could not be started agent_id=%s", agent.id)
             self._start_failed(agent, repr(error))
         else:
-            self._started(agent, begun)
+            self.started(agent, begun)
 
-    def _started(self, agent: Agent, begun: Begun) -> None:
+    def started(self, agent: Agent, begun: Begun) -> None:
+        """The process of an agent that is `starting` is there."""
         self.book.started(agent, begun)
         self.watch(agent, begun.process)
         if self.book.count(AgentState.QUEUED):
@@ -154,7 +158,7 @@ class Keeper:
         self.book.start_failed(agent, why)
         agent.refuse_started(SpawnFailed(f"agent {agent.id} could not be started: {why}", agent_id=agent.id))
         now = time.monotonic()
-        decision = self._starting.decide(agent.record, agent.profile.restart_policy, None, at=now)
+        decision = self.starting.decide(agent.record, agent.profile.restart_policy, None, at=now)
         if agent.record.incarnation == 1:
             self.book.given_up(agent, Occurrence.START_FAILED, why)
         elif decision.verdict is not Verdict.RESTART:
@@ -215,7 +219,7 @@ class Keeper:
         self._ending.leads_no_more(agent.record.process)
         successor = exited.succession if isinstance(exited.succession, Successor) else None
         if agent.record.state is AgentState.STOPPING and successor is not None and successor.begun is not None:
-            self._end_successor(agent, successor.begun)
+            self.end_successor(agent, successor.begun)
         elif not self._ending.leader_exited(agent, exited):
             self.died(agent, exited, successor)
 
@@ -243,7 +247,7 @@ class Keeper:
             case "stop_deadline" if state is AgentState.STOPPING and now >= agent.stop_at:
                 self._ending.kill(agent)
             case "prepare" if state is AgentState.RUNNING:
-                if (succession := self._starting.succession(agent.record, profile)) is not None:
+                if (succession := self.starting.succession(agent.record, profile)) is not None:
                     self._ending.prepare(agent, succession)
             case "run_timeout" if state is AgentState.RUNNING:
                 note = f"it ran longer than {profile.run_timeout_seconds:g} s"
@@ -265,8 +269,8 @@ class Keeper:
         grace_s = 0.0 if broken.is_urgent else None
         self.end(agent, Then.JUDGED, cause=broken.cause, note=broken.note, grace_s=grace_s)
 
-    def _end_successor(self, agent: Agent, begun: Begun) -> None:
-        """It was restarted in the very moment in which it was told to end."""
+    def end_successor(self, agent: Agent, begun: Begun) -> None:
+        """One that is `stopping` was restarted in the very moment in which it was told to end."""
         self.book.remember(
             agent,
             incarnation=agent.record.incarnation + 1,
@@ -309,7 +313,7 @@ class Keeper:
         if successor is not None:
             decision = successor.decision
         else:
-            decision = self._starting.decide(agent.record, agent.profile.restart_policy, exit_code, at=exited.at)
+            decision = self.starting.decide(agent.record, agent.profile.restart_policy, exit_code, at=exited.at)
         next_begun = successor.begun if successor is not None else None
         log_ends = next_begun.log_starts if next_begun is not None else None
         lines = self.book.ended(agent, exited, ending or self._cause_of(exited.status), note, log_ends=log_ends)
@@ -343,7 +347,7 @@ class Keeper:
         self.book.backs_off(agent, decision, at=at)
         if begun is not None:
             self.book.starts(agent, Occurrence.BACKED_OFF, begun.token)
-            self._started(agent, begun)
+            self.started(agent, begun)
             if exceeded is not None:
                 self._groups.give_up(exceeded)
         elif successor is not None and successor.error is not None:

@@ -144,6 +144,14 @@ class Owner(pykka.ThreadingActor):
         waiting = self.actor_inbox.qsize() if isinstance(self.actor_inbox, queue.Queue) else 0
         return len(self._batch) + waiting
 
+    def told_before(self) -> list[Fact]:
+        """For `on_start`: facts that the incarnation before never looked at. They come to `handle` all the same."""
+        if not isinstance(self.actor_inbox, queue.Queue):
+            return []
+        with self.actor_inbox.mutex:
+            waiting = [envelope.message for together in self.actor_inbox.queue for envelope in together.message]
+        return [message for message in waiting if isinstance(message, Fact)]
+
     def left_in_mailbox(self) -> list[Envelope]:
         """Messages that this incarnation never looked at, oldest first."""
         left = [*self._batch]

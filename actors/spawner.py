@@ -150,7 +150,7 @@ class Spawner(Owner):
             book.add(Agent(record, self._profiles.of(record.spec.agent_type)))
         self._keeper.open()
         if not self._registry.is_new:
-            adopt(self._keeper)
+            adopt(self._keeper, [fact.exited for fact in self.told_before() if isinstance(fact, ProcessExited)])
             self._keeper.sweep()  # for what belongs to nobody any more
         self._keeper.queue.run()
         self._save()

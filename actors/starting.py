@@ -14,9 +14,10 @@ from ..state.clock import utc_now
 from ..state.errors import NotFound, SpawnFailed
 from ..state.identity import Token
 from ..state.projects import Projects
+from ..supervision import process_table
 from ..supervision.agent_logs import AgentLogs
-from ..supervision.launch import launch_of
-from ..supervision.process import ExitStatus, LogFiles, Prepared, StartedProcess
+from ..supervision.launch import TOKEN, launch_of
+from ..supervision.process import ExitStatus, LogFiles, Prepared, StartedProcess, age_s
 from ..supervision.profile import Profile
 from ..supervision.restart import Death, Decision, History, RestartPolicy, Verdict
 from .agent_tokens import AgentTokens
@@ -27,11 +28,12 @@ _TOKEN_FRESH_S = 300.0  # of the hour it is good for
 
 
 class Begun(msgspec.Struct, frozen=True):
-    """A process that was started. log_starts: how long stdout's and stderr's log were before it."""
+    """A process that was started, at a monotonic time. log_starts: how long stdout's and stderr's log were then."""
 
     process: StartedProcess
     token: Token
     log_starts: tuple[int, int]
+    at: float
 
 
 class Successor(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,9 +77,20 @@ class Starting:
         try:
             prepared = self.prepare(record, profile, token, logs)
             log_starts = logs.ends()
-            return Begun(prepared.start(), token, log_starts)
+            return Begun(prepared.start(), token, log_starts, time.monotonic())
         finally:
             logs.close()
+
+    def begun_unnoted(self, record: AgentRecord, profile: Profile, process: StartedProcess) -> Begun:
+        """What a sidecar had begun when it died, before it could write that down."""
+        marks = (entry.partition(b"=") for entry in process_table.environ(process.identity.pid))
+        text = next((value for name, _, value in marks if name == TOKEN.encode()), b"").decode("ascii", "replace")
+        token = self._tokens.found(record.spec, text, now=utc_now())
+        if token is None:
+            log.warning("no good token found with an adopted process agent_id=%s", record.spec.agent_id)
+            token = self.mint(record, profile)  # which nobody has
+        # Where its output begins nobody has seen: not before that of the one before it.
+        return Begun(process, token, record.log_starts, time.monotonic() - age_s(process.identity))
 
     def open_logs(self, record: AgentRecord) -> LogFiles:
         return LogFiles(self._logs.path(record.serial, "stdout"), self._logs.path(record.serial, "stderr"))
@@ -147,7 +160,7 @@ class Succession:
             if at - self._made_at > _TOKEN_FRESH_S:
                 self._prepare()
             log_starts = self._logs.ends()
-            begun = Begun(self._prepared.start(at_once=True), self._token, log_starts)
+            begun = Begun(self._prepared.start(at_once=True), self._token, log_starts, time.monotonic())
             return Successor(decision=decision, begun=begun)
         except SpawnFailed as error:
             return Successor(decision=decision, error=error.message)

@@ -20,6 +20,7 @@ from .profile import Profile
 MAX_TEXT_BYTES = 120 * 1024
 
 AGENT_ID, INCARNATION, INSTANCE = "AGENT_ID", "AGENT_INCARNATION", "SIDECAR_INSTANCE"
+TOKEN = "JWT_TOKEN"
 
 # Ours to set. Source: the protocol, "Agents"; the last two mark an agent's processes for whoever looks for them.
 _OURS = frozenset(
@@ -29,7 +30,7 @@ _OURS = frozenset(
         "ISSUE_ID",
         "PROJECT_ID",
         "SIDECAR_URL",
-        "JWT_TOKEN",
+        TOKEN,
         "CONTEXT_URL",
         "AGENT_TASK",
         "PROJECT_ROOT",
@@ -135,7 +136,7 @@ def launch_of(
             "ISSUE_ID": spec.issue_id,
             "PROJECT_ID": spec.project_id,
             "SIDECAR_URL": api_url,
-            "JWT_TOKEN": token,
+            TOKEN: token,
             "CONTEXT_URL": values["context_url"],
             "AGENT_TASK": spec.task,
             "PROJECT_ROOT": str(project_root),

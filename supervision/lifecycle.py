@@ -47,13 +47,8 @@ LIFECYCLE: Mapping[tuple[AgentState, Occurrence], AgentState] = {
     (_STOPPING, Occurrence.WILL_RESTART): _BACKING_OFF,
     (_STOPPING, Occurrence.GIVEN_UP): _FAILED,
     (_STOPPING, Occurrence.STOPPED): _STOPPED,
-    (_QUEUED, Occurrence.ADOPTED): _RUNNING,  # its start could not be written down; so with those that had ended
-    (_COMPLETED, Occurrence.ADOPTED): _RUNNING,
-    (_FAILED, Occurrence.ADOPTED): _RUNNING,
-    (_STOPPED, Occurrence.ADOPTED): _RUNNING,
     (_STARTING, Occurrence.ADOPTED): _RUNNING,
     (_RUNNING, Occurrence.ADOPTED): _RUNNING,
-    (_BACKING_OFF, Occurrence.ADOPTED): _RUNNING,
     (_STOPPING, Occurrence.ADOPTED): _STOPPING,
     (_COMPLETED, Occurrence.START_ASKED): _QUEUED,
     (_FAILED, Occurrence.START_ASKED): _QUEUED,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 
 import psutil
@@ -19,6 +20,10 @@ def start_ticks(pid: int) -> int | None:
     with suppress(psutil.Error):
         return int(psutil.Process(pid).create_time() * 100)
     return None
+
+
+def age_s(start_ticks: int) -> float:
+    return max(0.0, time.time() - start_ticks / 100)
 
 
 def is_zombie(pid: int) -> bool:

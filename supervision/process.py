@@ -13,6 +13,7 @@ import resource
 import signal
 import struct
 import sys
+import time
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -25,7 +26,7 @@ from ..state.models import ProcessIdentity
 from . import eager_calls as eager
 from . import quick_start
 from .launch import OF_THE_ACCOUNT, Launch
-from .process_table import HAS_PROC
+from .process_table import HAS_PROC, TICKS_PER_S
 
 log = logging.getLogger(__name__)
 
@@ -205,6 +206,15 @@ def open_pidfd(identity: ProcessIdentity) -> int | None:
         return pidfd
     os.close(pidfd)
     return None
+
+
+def age_s(identity: ProcessIdentity) -> float:
+    """For how many seconds it has been there."""
+    if not HAS_PROC:
+        from . import portable_processes
+
+        return portable_processes.age_s(identity.start_ticks)
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - identity.start_ticks / TICKS_PER_S)
 
 
 def is_alive(identity: ProcessIdentity) -> bool:

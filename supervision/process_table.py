@@ -10,7 +10,7 @@ import msgspec
 
 HAS_PROC = Path("/proc/self/stat").exists()
 
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -62,7 +62,7 @@ def _proc_rows() -> list[Row]:
                         group=int(fields[2]),
                         session=int(fields[3]),
                         start_ticks=int(fields[19]),
-                        cpu_s=(int(fields[11]) + int(fields[12])) / _TICKS_PER_S,
+                        cpu_s=(int(fields[11]) + int(fields[12])) / TICKS_PER_S,
                         rss_bytes=int(fields[21]) * _PAGE_BYTES,
                         is_zombie=fields[0] in (b"Z", b"X"),
                     )

@@ -15,14 +15,16 @@ import pytest
 
 from sidecar.actors import adoption
 from sidecar.actors import messages as m
+from sidecar.actors.spawner import Spawner
 from sidecar.actors.starting import Starting
 from sidecar.state.agent_registry import AgentRegistry
 from sidecar.state.clock import utc_now
+from sidecar.state.identity import TokenKey
 from sidecar.state.models import AgentId, AgentState, ExitCause, ProcessIdentity
 from sidecar.supervision.process import ExitStatus, StartedProcess, identity_of, is_alive, open_pidfd
 from sidecar.supervision.process_exits import Exited, ExitWatcher
 from sidecar.supervision.process_tree import TreeProcess
-from tests.fleet import SLEEPS, DoomedSidecar, Fleet, does, runs, wait_until
+from tests.fleet import SECRET, SLEEPS, DoomedSidecar, Fleet, does, runs, wait_until
 
 WRITES = """
 import time
@@ -192,19 +194,71 @@ def test_a_process_that_was_started_but_not_noted_is_found(tmp_path: Path) -> No
         assert fleet.processes() == [status.process_id]
 
 
-def test_a_restart_that_was_not_noted_is_found(tmp_path: Path) -> None:
-    first = DoomedSidecar(tmp_path, ("sleeps",), sabotage=DIES_AFTER_RESTARTING_AT_ONCE, **PROFILES)
-    with AgentsAt(tmp_path, first) as (pid,):
-        started = Path(f"/proc/{pid}/stat")
-        assert started.exists()
+def killed_between_a_restart_at_once_and_its_note(directory: Path, **profile: Any) -> tuple[AgentId, int, str]:
+    """The agent, the pid of its second process, and the id of the token that its first one had."""
+    profiles = {"sleeps": does(*SLEEPS, **profile)}
+    first = DoomedSidecar(directory, ("sleeps",), sabotage=DIES_AFTER_RESTARTING_AT_ONCE, **profiles)
+    with AgentsAt(directory, first) as (pid,):
+        token_id = token_id_in(pid)
         # Long enough alive to be restarted at once, by the watcher, before the registry hears of it.
         wait_until(lambda: psutil_age_s(pid) > 1.1)
         os.kill(pid, signal.SIGKILL)
         first.wait()
+    with AgentsAt(directory, first) as (second,):
+        assert second != pid
+        return first.agents[0], second, token_id
+
+
+def token_id_in(pid: int) -> str:
+    environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    (text,) = (entry[len(b"JWT_TOKEN=") :] for entry in environ if entry.startswith(b"JWT_TOKEN="))
+    return TokenKey(SECRET).verify(text.decode(), now=utc_now()).token_id
+
+
+def test_a_restart_that_was_not_noted_is_found(tmp_path: Path) -> None:
+    agent, pid, _ = killed_between_a_restart_at_once_and_its_note(tmp_path)
     with next_sidecar(tmp_path) as fleet:
-        status = fleet.status(first.agents[0])
+        status = fleet.status(agent)
         assert (status.state, status.incarnation) == (AgentState.RUNNING, 2)
-        assert fleet.processes() == [status.process_id] != [pid]
+        assert fleet.processes() == [status.process_id] == [pid]
+
+
+def test_what_was_to_follow_a_restart_that_was_not_noted_follows_it(tmp_path: Path) -> None:
+    agent, pid, first_token = killed_between_a_restart_at_once_and_its_note(tmp_path, max_restarts=1)
+    second_token = token_id_in(pid)
+    with Fleet(tmp_path, sleeps=does(*SLEEPS, max_restarts=1)) as fleet:
+        fleet.wait_for_event(agent, "agent_adopted")
+        assert fleet.story(agent) == [
+            "agent_spawned",
+            "agent_started",
+            "agent_exited",
+            "agent_restarting",
+            "agent_started",
+            "agent_adopted",
+        ]
+        started_at = fleet.status(agent).started_at
+        assert started_at is not None
+        assert abs((utc_now() - started_at).total_seconds() - psutil_age_s(pid)) < 0.1
+        now = utc_now()
+        assert fleet.revocations.is_revoked(first_token, now=now)
+        assert not fleet.revocations.is_revoked(second_token, now=now)
+        os.kill(pid, signal.SIGKILL)  # its second death, and one restart is allowed
+        fleet.wait_for_state(agent, AgentState.FAILED)
+        assert fleet.revocations.is_revoked(second_token, now=utc_now())
+
+
+def test_a_number_whose_start_was_not_noted_is_not_given_twice(tmp_path: Path) -> None:
+    """Its process has ended, but what that left shows that it was there."""
+    agent, pid, _ = killed_between_a_restart_at_once_and_its_note(tmp_path)
+    environ = dict(
+        entry.split(b"=", 1) for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") if b"=" in entry
+    )
+    with subprocess.Popen(SLEEPS, env=environ) as left:
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not Path(f"/proc/{pid}").exists(), within_s=60)
+        with next_sidecar(tmp_path) as fleet:
+            assert left.wait(timeout=10) == -signal.SIGKILL
+            wait_until(lambda: fleet.status(agent).incarnation == 3)
 
 
 def test_what_a_lost_agent_left_is_killed_before_it_is_started_again(
@@ -413,6 +467,34 @@ def test_a_spawner_that_is_restarted_touches_no_agent(tmp_path: Path) -> None:
         os.kill(again[0].process_id or 0, signal.SIGTERM)
         data = fleet.wait_for_event(again[0].agent_id, "agent_exited")
         assert data["signal"] == signal.SIGTERM
+
+
+def test_how_agents_ended_just_before_the_spawner_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with next_sidecar(tmp_path) as fleet:
+        agents = [fleet.spawn("told").status for _ in range(5)]
+        go_on = threading.Event()
+        real = Spawner.handle
+
+        def handle(spawner: Spawner, message: Any) -> Any:
+            if isinstance(message, m.CountAgents):
+                go_on.wait(timeout=10)
+            return real(spawner, message)
+
+        monkeypatch.setattr(Spawner, "handle", handle)
+        fleet.spawner.request(m.CountAgents(project_id=None))
+        fleet.guardian.restart("spawner", "a test says so")
+        (tmp_path / "telling").write_text("0")
+        (tmp_path / "telling").rename(tmp_path / "told")
+        # Seen by the Spawner that is to end, and reaped: nobody can see it any more.
+        wait_until(lambda: not any(Path(f"/proc/{agent.process_id}").exists() for agent in agents))
+        wait_until(lambda: fleet.spawner.status().mailbox_depth >= 1 + len(agents))
+        go_on.set()
+        wait_until(lambda: fleet.spawner.status().restarts == 1 and fleet.spawner.status().state == "running")
+        for agent in agents:
+            assert fleet.wait_for_state(agent.agent_id, AgentState.COMPLETED).incarnation == 1
+            assert "agent_lost" not in fleet.story(agent.agent_id)
 
 
 def rounds_of_death(directory: Path, *, rounds: int, agents: int) -> None:
