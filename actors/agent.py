@@ -89,20 +89,10 @@ class Agent(msgspec.Struct):
         self.told_to_end.clear()
         self.tree, self.sampled_at, self.cpu_percent = (), 0.0, 0.0
 
-    def answer_started(self) -> None:
-        for later in self.start_waiters:
-            later.answer(self.status())
-        self.start_waiters.clear()
-
     def refuse_started(self, error: SidecarError) -> None:
         for later in self.start_waiters:
             later.refuse(error)
         self.start_waiters.clear()
-
-    def answer_stopped(self) -> None:
-        for later in self.stop_waiters:
-            later.answer(self.status())
-        self.stop_waiters.clear()
 
     def status(self) -> AgentStatus:
         record, spec = self.record, self.record.spec

@@ -17,7 +17,7 @@ from ..state.agent_registry import AgentRegistry, TokenRef
 from ..state.clock import utc_now
 from ..state.errors import StorageUnavailable
 from ..state.identity import Token
-from ..state.models import AgentId, AgentState, ExitCause
+from ..state.models import AgentId, AgentState, AgentStatus, ExitCause
 from ..supervision.agent_logs import AgentLogs
 from ..supervision.lifecycle import Occurrence, after
 from ..supervision.process import boot_id
@@ -26,7 +26,7 @@ from ..supervision.restart import Decision
 from .agent import Agent, describe_end, how_it_ended
 from .agent_tokens import AgentTokens
 from .announcer import Announcer
-from .asking import Recipient
+from .asking import Later, Recipient
 from .messages import AgentEnded, AgentSubscribed
 from .starting import Begun
 
@@ -53,6 +53,7 @@ class AgentBook:
         self._tokens = tokens
         self._logs = logs
         self._bus = bus
+        self._owed: list[tuple[Later[AgentStatus], AgentStatus]] = []
         self._by_state: dict[AgentState, dict[AgentId, Agent]] = {state: {} for state in AgentState}
 
     def add(self, agent: Agent) -> None:
@@ -123,7 +124,7 @@ class AgentBook:
             self.announcer.announce("agent_spawned", agent.record)
         self.announcer.announce("agent_started", agent.record)
         self.tell_subscribed(agent)
-        agent.answer_started()
+        self.answer(agent, agent.start_waiters)
 
     def tell_subscribed(self, agent: Agent) -> None:
         record = agent.record
@@ -217,6 +218,21 @@ class AgentBook:
         self._end_for_good(agent)
         self.announcer.announce("agent_stopped", agent.record, cause=ExitCause.KILLED)
 
+    def answer(self, agent: Agent, waiters: list[Later[AgentStatus]]) -> None:
+        """Tell them how the agent is now, once that is on the disk: see `settle`."""
+        self._owed += ((later, agent.status()) for later in waiters)
+        waiters.clear()
+
+    def settle(self, error: StorageUnavailable | None) -> None:
+        """Give the answers that are owed: all that was put is on the disk, or `error` says why not."""
+        owed, self._owed = self._owed, []
+        for later, status in owed:
+            if error is None:
+                later.answer(status)
+            else:
+                what = f"agent {status.agent_id} is {status.state}, which could not be written down"
+                later.refuse(StorageUnavailable(f"{what}: {error.message}"))
+
     def _end_for_good(self, agent: Agent) -> None:
         """In a state that has ended: its tokens are good no longer, and who waited for its end is answered."""
         now = utc_now()
@@ -224,7 +240,7 @@ class AgentBook:
         self.remember(agent, ended_at=now, tokens=(), deaths=(), in_a_row=0, is_open=False, resume_at=0.0)
         agent.token = None
         self._bus.tell(AgentEnded(agent_id=agent.id))
-        agent.answer_stopped()
+        self.answer(agent, agent.stop_waiters)
 
 
 def token_ref(token: Token) -> TokenRef:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 
 from ..state.models import AgentId, AgentState, ProcessIdentity
 from ..supervision.limits import Broken, broken_limit, is_left_over
@@ -48,6 +48,7 @@ class Ending:
         self._asked = 0
         self._served = 0
         self._first_look = Census(instance_id)
+        self._until_gone: list[tuple[Agent, int, Callable[[], None]]] = []  # each with the look that may show it
         self._beyond: set[ProcessIdentity] = set()  # may not be signalled
         self._watcher = ExitWatcher(lambda exited: me.tell(ProcessExited(exited)))
         self._census = CensusTaker(
@@ -117,6 +118,10 @@ class Ending:
         """An incarnation ended by itself: look for what it left behind."""
         self._ask()
 
+    def when_gone(self, agent: Agent, act: Callable[[], None]) -> None:
+        """Call it once nothing is left of the incarnations that have ended, which may be now and then is soon."""
+        self._until_gone.append((agent, self._ask(), act))
+
     def leads_no_more(self, identity: ProcessIdentity) -> None:
         """That process has ended."""
         self._census.ended(identity)
@@ -137,6 +142,7 @@ class Ending:
         self._served = fact.served
         trees = self._within_reach(fact.trees)
         look_again = False
+        haunted: set[AgentId] = set()
         for agent_id, processes in trees.items():
             agent = self._agents.get(AgentId(agent_id))
             if agent is None:
@@ -144,9 +150,12 @@ class Ending:
                 continue
             record = agent.record
             left_over = [p for p in processes if is_left_over(p, state=record.state, incarnation=record.incarnation)]
+            if left_over:
+                haunted.add(agent.id)
             if left_over and self._kill(agent_id, left_over):
                 log.info("processes left over killed agent_id=%s count=%d", agent_id, len(left_over))
                 look_again = True
+        self._tell_gone(fact.served, haunted)
         for agent in tuple(self._agents.values()):
             tree = tuple(p for p in trees.get(agent.id, ()) if p.incarnation == agent.record.incarnation)
             if agent.record.state is AgentState.RUNNING:
@@ -158,6 +167,14 @@ class Ending:
         if look_again and not self._is_look_due:
             self._is_look_due = True
             self._timers.tell_after(_LOOK_AGAIN_S, self._me, CensusDue())
+
+    def _tell_gone(self, served: int, haunted: Set[AgentId]) -> None:
+        waiting, self._until_gone = self._until_gone, []
+        for agent, asked, act in waiting:
+            if served >= asked and agent.id not in haunted:
+                act()
+            else:
+                self._until_gone.append((agent, asked, act))
 
     def _within_reach(self, trees: Trees) -> Trees:
         """Without those that may not be signalled: nothing can be done about them."""

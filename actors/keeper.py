@@ -13,7 +13,7 @@ from typing import assert_never
 from ..state.agent_registry import AgentRegistry
 from ..state.errors import SpawnFailed
 from ..state.identity import Token
-from ..state.models import AgentId, AgentState, ExitCause
+from ..state.models import AgentId, AgentState, AgentStatus, ExitCause
 from ..supervision.fleet import SpawnerOptions
 from ..supervision.lifecycle import Occurrence
 from ..supervision.limits import Broken
@@ -25,7 +25,7 @@ from ..supervision.restart import SETTLED_AFTER_S, Decision, History, Verdict
 from .agent import RUNS, Agent, AgentDue, CensusTaken, DueWhat, Then
 from .agent_book import AgentBook, token_ref
 from .agent_queue import AgentQueue
-from .asking import Recipient
+from .asking import Later, Recipient
 from .ending import Ending
 from .group_restarts import GroupRestarts
 from .starting import Begun, Starting, Successor
@@ -113,7 +113,7 @@ class Keeper:
         if self.queue.has_room_for(agent):
             self._start(agent, Occurrence.TURN_CAME)
         else:
-            agent.answer_started()  # it is queued
+            self.book.answer(agent, agent.start_waiters)  # it is queued
         self._groups.advance()  # those that were to start with it need not wait for it any more
 
     def _start(self, agent: Agent, occurrence: Occurrence) -> None:
@@ -204,9 +204,13 @@ class Keeper:
         elif state is AgentState.STOPPING and then is Then.GIVEN_UP and Then[agent.record.then].may_start_again:
             self.book.remember(agent, then=then.name, ending_note=note)
 
-    def drop(self, agent: Agent) -> None:
-        """End an agent that has no process: it is queued, or waits for its restart."""
+    def drop(self, agent: Agent, waiters: list[Later[AgentStatus]]) -> None:
+        """End an agent that has no process: it is queued, or waits for its restart.
+
+        waiters: answered when nothing is left of what ran before.
+        """
         self.book.stopped(agent, Occurrence.STOP_ASKED)
+        self._ending.when_gone(agent, lambda: self.book.answer(agent, waiters))
         self._groups.advance()
         self.queue.look_soon()
 

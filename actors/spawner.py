@@ -169,7 +169,7 @@ class Spawner(Owner):
         finally:
             # What the bus has taken is noted with the next change, or the last of them: sent twice, it counts once.
             if not isinstance(message, AnnouncementAnswered) or not self._registry.unsent:
-                self._save()
+                self._keeper.book.settle(self._save())
             self._announcer.send()
             self._answer_drained()
 
@@ -234,16 +234,16 @@ class Spawner(Owner):
 
     # --- requests ------------------------------------------------------------------------------------------
 
-    def _stop_agent(self, request: m.StopAgent) -> AgentStatus | Later[AgentStatus]:
+    def _stop_agent(self, request: m.StopAgent) -> Later[AgentStatus]:
         agent = self._agent(request.agent_id, request.project_id)
         state = agent.record.state
         if state.has_ended:
             raise WrongState(f"agent {agent.id} has ended already: it is {state}", state=state)
-        if state in (AgentState.QUEUED, AgentState.BACKING_OFF):
-            self._keeper.drop(agent)
-            return agent.status()
-        grace_s = agent.profile.stop_timeout_seconds if request.timeout_s is None else request.timeout_s
         later: Later[AgentStatus] = Later()
+        if state in (AgentState.QUEUED, AgentState.BACKING_OFF):
+            self._keeper.drop(agent, [later])
+            return later
+        grace_s = agent.profile.stop_timeout_seconds if request.timeout_s is None else request.timeout_s
         agent.stop_waiters.append(later)
         agent.refuse_started(WrongState(f"agent {agent.id} was told to stop", state=AgentState.STOPPING))
         self._keeper.end(
@@ -251,7 +251,7 @@ class Spawner(Owner):
         )
         return later
 
-    def _restart_agent(self, agent: Agent) -> AgentStatus | Later[AgentStatus]:
+    def _restart_agent(self, agent: Agent) -> Later[AgentStatus]:
         if self._keeper.queue.is_closed:
             raise Unavailable("the sidecar is shutting down and starts no agents")
         state = agent.record.state
@@ -286,7 +286,7 @@ class Spawner(Owner):
             return later
         for agent in tuple(self._agents.values()):
             if agent.record.state is AgentState.BACKING_OFF:
-                self._keeper.drop(agent)
+                self._keeper.drop(agent, [])
         for agent in running:
             self._keeper.end(agent, Then.STOPPED, note="the sidecar was shut down", grace_s=timeout_s * _DRAIN_MARGIN)
         self._keeper.sweep()
@@ -307,7 +307,8 @@ class Spawner(Owner):
             raise NotFound(f"agent {agent_id} is not known", field="agent_id")
         return agent
 
-    def _save(self) -> None:
+    def _save(self) -> StorageUnavailable | None:
+        """Why not all is on the disk, if that is so."""
         try:
             self._registry.commit()
         except StorageUnavailable as error:
@@ -315,6 +316,8 @@ class Spawner(Owner):
             if not self._is_saving_later:
                 self._is_saving_later = True
                 self._timers.tell_after(_SAVE_AGAIN_S, self.me, SaveDue())
+            return error
+        return None
 
     def _forget_the_oldest(self) -> None:
         """Those that ended long ago leave the list, and their logs the disk; the totals keep counting them."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -26,6 +27,9 @@ from sidecar.state.identity import AgentClass
 from tests.documented import must_be_documented
 
 PYTHON = sys.executable
+
+# A shell that runs the tests in the background has SIGINT ignored, and so would have every program they interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # python: done at once. go: runs until it is stopped. rust: crashes until it is given up.
 PROFILES = f"""

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -24,6 +24,7 @@ from sidecar.supervision import portable_processes, process_table, process_tree
 from sidecar.supervision.limits import is_left_over
 from sidecar.supervision.process import ExitStatus, identity_of, is_alive, send_signal
 from sidecar.supervision.process_exits import Exited
+from sidecar.supervision.process_tree import TreeProcess, kill_all
 from sidecar.supervision.restart import SETTLED_AFTER_S
 from tests.fleet import SLEEPS, Fleet, does, runs, wait_until
 
@@ -139,6 +140,34 @@ def test_a_crash_leaves_nothing_behind(fleet: Fleet) -> None:
     os.kill(spawned.status.process_id or 0, signal.SIGKILL)
     fleet.wait_for_state(spawned.status.agent_id, AgentState.BACKING_OFF)
     wait_until(lambda: alive(pids) == [])
+
+
+def test_one_that_waits_for_its_restart_is_stopped_when_its_daemon_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spared: list[int] = []
+    is_spared = True
+
+    def kill(processes: Iterable[TreeProcess]) -> tuple[TreeProcess, ...]:
+        doomed = tuple(processes)
+        if not is_spared:
+            return kill_all(doomed)
+        spared.extend(process.identity.pid for process in doomed)
+        return ()
+
+    monkeypatch.setattr("sidecar.actors.ending.kill_all", kill)
+    leaves = "setsid sh -c '> there; exec sleep 600' & until [ -e there ]; do sleep 0.01; done; exit 3"
+    with Fleet(tmp_path, leaves=does("sh", "-c", leaves, backoff_initial_seconds=30)) as fleet:
+        agent = fleet.spawn_id("leaves")
+        fleet.wait_for_state(agent, AgentState.BACKING_OFF)
+        stopped = fleet.spawner.request(m.StopAgent(agent_id=agent, project_id=None))
+        fleet.wait_for_state(agent, AgentState.STOPPED)
+        looks = len(spared)
+        wait_until(lambda: len(spared) >= looks + 3)
+        assert not stopped.done()
+        is_spared = False
+        assert stopped.result(timeout=10).state is AgentState.STOPPED
+        assert fleet.processes() == []
 
 
 def test_an_agent_that_completes_takes_its_daemons_along(fleet: Fleet) -> None:

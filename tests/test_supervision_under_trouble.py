@@ -117,6 +117,33 @@ def test_nothing_is_started_that_could_not_be_recorded_but_what_runs_is_supervis
     fleet.open()
 
 
+def test_no_stop_or_restart_is_answered_that_could_not_be_recorded(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next sidecar would run again what somebody was told is stopped."""
+    stops, waits, restarts = (fleet.spawn_id(agent_type) for agent_type in ("sleeps", "waits", "sleeps"))
+    fleet.wait_for_state(waits, AgentState.BACKING_OFF)
+    real, is_full = Journal.commit, True
+
+    def commit(journal: Journal) -> None:
+        if is_full and "registry" in str(journal.directory):
+            raise StorageUnavailable("no space left")
+        real(journal)
+
+    monkeypatch.setattr(Journal, "commit", commit)
+    for agent in (stops, waits):
+        with pytest.raises(StorageUnavailable, match=f"agent {agent} is stopped, which could not be .*: no space left"):
+            fleet.stop(agent)
+    with pytest.raises(StorageUnavailable, match=f"agent {restarts} is running, which could not be .*: no space left"):
+        fleet.restart(restarts)
+    is_full = False
+    assert fleet.restart(restarts).incarnation == 3
+    fleet.vanish()
+    fleet.open()
+    states = [fleet.status(agent).state for agent in (stops, waits, restarts)]
+    assert states == [AgentState.STOPPED, AgentState.STOPPED, AgentState.RUNNING]
+
+
 def test_a_spawner_that_dies_while_agents_crash_loses_none(fleet: Fleet) -> None:
     agents = [fleet.spawn("sleeps").status for _ in range(5)]
     for agent in agents:
