@@ -116,7 +116,10 @@ class Handle:
         self._begin()
 
     def restart(self, reason: str) -> None:
-        """End the running incarnation and start the next; requests it holds are answered with Unavailable."""
+        """End the running incarnation and start the next, which counts for nothing towards giving the actor up.
+
+        Requests it holds are answered with Unavailable.
+        """
         self.tell(EndLoop(reason))
 
     def stop(self) -> None:
@@ -174,13 +177,18 @@ class Handle:
         reason = death or "its loop ended"
         self._last_error = reason
         self._refuse(held, "was restarted before it could answer")
-        self._restart_or_give_up(reason)
+        # One that was asked for says nothing of how the actor is.
+        if owner.was_told_to_end or self._may_restart():
+            self._restart_or_give_up(reason)
+        else:
+            self._give_up(reason)
+
+    def _may_restart(self) -> bool:
+        verdict, self._deaths = self._intensity.decide(self._deaths, now=time.monotonic())
+        return verdict is Verdict.RESTART
 
     def _restart_or_give_up(self, reason: str) -> None:
         while True:
-            verdict, self._deaths = self._intensity.decide(self._deaths, now=time.monotonic())
-            if verdict is Verdict.GIVE_UP:
-                break
             self._restarts += 1
             log.error("actor restarting actor=%s restarts=%d reason=%s", self._name, self._restarts, reason)
             try:
@@ -192,6 +200,11 @@ class Handle:
                 if self._restarted is not None:
                     self._restarted(self._name, reason)
                 return
+            if not self._may_restart():
+                self._give_up(reason)
+                return
+
+    def _give_up(self, reason: str) -> None:
         with self._lock:
             self._state = "failed"
             self._waiting.clear()
@@ -224,7 +237,7 @@ class Guardian:
     """Starts actors in order and stops them in reverse.
 
     gave_up: called with an actor's name and the reason when it died more often than `intensity` allows; the server
-    then drains and exits non-zero, so that whoever started it can start it again. restarted: called likewise, in the
+    then ends with an error, so that whoever started it can start it again. restarted: called likewise, in the
     thread of the incarnation that ended, when the next one runs.
     """
 

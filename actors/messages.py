@@ -135,9 +135,13 @@ class CountAgents(Request[AgentNumbers], frozen=True, kw_only=True):
 
 
 class Drain(Request[int], frozen=True, kw_only=True):
-    """Stop (or, by configuration, leave) every agent, start none; answered with how many were stopped."""
+    """Stop every agent, start none; answered with how many were stopped.
+
+    leave: let them run, for the sidecar that is started next. By configuration that is so anyhow.
+    """
 
     timeout_s: float
+    leave: bool = False
 
 
 class EventPublished(Fact, frozen=True, kw_only=True):

@@ -56,6 +56,7 @@ class Owner(pykka.ThreadingActor):
         super().__init__()
         self._handle: Handle | None = None
         self._death: str | None = None
+        self.was_told_to_end = False
         self._batch: deque[Envelope] = deque()  # messages that came together and were not handled yet
         self._asked: Later[Any] | None = None
 
@@ -80,6 +81,7 @@ class Owner(pykka.ThreadingActor):
 
     def _receive(self, request: Request[Any] | Fact, later: Later[Any] | None) -> None:
         if isinstance(request, EndLoop):
+            self.was_told_to_end = True
             raise LoopEnded(request.reason)
         started = time.perf_counter()
         self._asked = later

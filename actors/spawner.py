@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any, assert_never
@@ -80,7 +81,10 @@ SpawnerFact = (
 
 
 class Spawner(Owner):
-    """storage: its registry and the agents' logs lie below. base_url: of the server, without `/api`."""
+    """storage: its registry and the agents' logs lie below. base_url: of the server, without `/api`.
+
+    draining: set when the server is to end. A Spawner that begins then starts nobody.
+    """
 
     def __init__(
         self,
@@ -95,6 +99,7 @@ class Spawner(Owner):
         bus: Recipient,
         timers: Timers,
         base_url: str,
+        draining: threading.Event,
     ) -> None:
         super().__init__()
         self._profiles = profiles
@@ -103,6 +108,7 @@ class Spawner(Owner):
         self._bus = bus
         self._timers = timers
         self._base_url = base_url
+        self._draining = draining
         self._registry = AgentRegistry(storage / "registry")
         self._tokens = AgentTokens(key, revocations, self._registry)
         self._triggers = Triggers(triggers, profiles, self._registry, now=utc_now())
@@ -148,6 +154,7 @@ class Spawner(Owner):
         self._agents = book.agents
         for record in self._registry.agents.values():
             book.add(Agent(record, self._profiles.of(record.spec.agent_type)))
+        self._keeper.queue.is_closed = self._draining.is_set()
         self._keeper.open()
         if not self._registry.is_new:
             adopt(self._keeper, [fact.exited for fact in self.told_before() if isinstance(fact, ProcessExited)])
@@ -201,8 +208,8 @@ class Spawner(Owner):
                 visible = [agent for agent in self._agents.values() if agent.is_visible_to(project_id)]
                 tallies = [t for t in self._registry.tallies.values() if project_id in (None, t.project_id)]
                 return count(visible, tallies)
-            case m.Drain(timeout_s=timeout_s):
-                return self._drain(timeout_s)
+            case m.Drain():
+                return self._drain(message)
             case _:
                 return self._take_in(message)
 
@@ -275,20 +282,21 @@ class Spawner(Owner):
         self._registry.commit()  # a token must not be forgotten: its revocation would be, too
         return token
 
-    def _drain(self, timeout_s: float) -> Later[int]:
+    def _drain(self, request: m.Drain) -> Later[int]:
         """All agents at once, one deadline. Asked again, it can only be sooner."""
         self._keeper.queue.is_closed = True
         running = [agent for agent in self._agents.values() if agent.record.state in RUNS]
         later: Later[int] = Later()
-        if self._options.on_shutdown == "detach":
+        if request.leave or self._options.on_shutdown == "detach":
             log.info("agents left running count=%d", len(running))
             later.answer(0)
             return later
         for agent in tuple(self._agents.values()):
             if agent.record.state is AgentState.BACKING_OFF:
                 self._keeper.drop(agent, [])
+        grace_s = request.timeout_s * _DRAIN_MARGIN
         for agent in running:
-            self._keeper.end(agent, Then.STOPPED, note="the sidecar was shut down", grace_s=timeout_s * _DRAIN_MARGIN)
+            self._keeper.end(agent, Then.STOPPED, note="the sidecar was shut down", grace_s=grace_s)
         self._keeper.sweep()
         self._drained.append((later, len(running)))
         return later

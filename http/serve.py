@@ -28,7 +28,7 @@ from ..actors.guardian import Guardian
 from ..actors.messages import AnswerWaiters, Drain
 from ..actors.timers import Timers
 from ..state.clock import utc_now
-from ..state.errors import ConfigError, InvalidRequest, SidecarError
+from ..state.errors import ConfigError, InvalidRequest, SidecarError, Unavailable
 from ..state.identity import Revocations, TokenKey
 from .access.auditing import SIDECAR, auditing
 from .access.auth import Authenticator
@@ -139,6 +139,7 @@ def running(config: Config) -> Iterator[Sidecar]:
             instruments=instruments,
             tracing=tracing,
             url=url_of(host, port),
+            draining=threading.Event(),
         )
         server = _server(wiring, Authenticator(key, revocations))
         sidecar = Sidecar(config, host=host, port=port, key=key, server=server)
@@ -151,7 +152,7 @@ def running(config: Config) -> Iterator[Sidecar]:
             hosts=_served_hosts(host, port),
             private_paths={str(config.storage): "<storage>"},
         )
-        stack.enter_context(_serving(application, sock, server))
+        stack.enter_context(_serving(application, sock, sidecar))
         log.info("sidecar started url=%s storage=%s version=%s", sidecar.url, config.storage, __version__)
         auditor.record("sidecar_started", by=SIDECAR, version=__version__, process_id=os.getpid())
         yield sidecar
@@ -180,7 +181,7 @@ def _server(wiring: Wiring, authenticator: Authenticator) -> Server:
         storage=config.storage,
         started_at_s=time.monotonic(),
         max_wait_s=config.events.max_wait_ms / 1000,
-        draining=threading.Event(),
+        draining=wiring.draining,
         authenticator=authenticator,
         sessions=Sessions(),
         actor_statuses=guardian.statuses,
@@ -198,11 +199,12 @@ def _describe_api() -> bytes:
 
 
 @contextmanager
-def _serving(application: Application, sock: socket.socket, server: Server) -> Iterator[None]:
+def _serving(application: Application, sock: socket.socket, sidecar: Sidecar) -> Iterator[None]:
     """Answer requests in threads of their own; on leaving, drain.
 
     Agents that are told to stop still hand in what they have, so the port closes only when they have ended.
     """
+    server = sidecar.server
     http = make_server(application, sock, after_input=server.actors.bus.flush)
     server.connections.watch(http)
     loop = threading.Thread(target=http.run, name="http", daemon=True)
@@ -213,7 +215,7 @@ def _serving(application: Application, sock: socket.socket, server: Server) -> I
         server.draining.set()
         until = time.monotonic() + DRAIN_S + CLOSE_S
         _answer_waiters(server)
-        _ended_in_time("agents", lambda: ask(server.actors.spawner, Drain(timeout_s=DRAIN_S), timeout_s=DRAIN_S + 1))
+        _ended_in_time("agents", lambda: _drain(sidecar))
         http.close(answer_waiters=lambda: _answer_waiters(server), within_s=max(until - time.monotonic(), CLOSE_S))
         loop.join(timeout=CLOSE_S)
 
@@ -230,6 +232,22 @@ def make_server(application: Application, sock: socket.socket, *, after_input: C
         find_quick=application.find_quick,
         after_input=after_input,
     )
+
+
+def _drain(sidecar: Sidecar) -> int:
+    """Stop the agents; where an actor was given up, leave them: whoever starts us again has them taken over.
+
+    Asked again as often as the Spawner is restarted meanwhile. Raises Unavailable.
+    """
+    until = time.monotonic() + DRAIN_S
+    while True:
+        left_s = max(0.0, until - time.monotonic())
+        leave = sidecar.failure is not None
+        try:
+            return ask(sidecar.server.actors.spawner, Drain(timeout_s=left_s, leave=leave), timeout_s=left_s + 1)
+        except Unavailable:
+            if left_s == 0 or sidecar.failure is not None:  # it may be the Spawner that was given up
+                raise
 
 
 def _answer_waiters(server: Server) -> None:

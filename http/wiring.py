@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Wiring(msgspec.Struct, frozen=True):
-    """What is there before the actors. url: of this sidecar, without `/api`."""
+    """What is there before the actors. url: of this sidecar, without `/api`. draining: set when it is to end."""
 
     config: Config
     guardian: Guardian
@@ -37,6 +38,7 @@ class Wiring(msgspec.Struct, frozen=True):
     instruments: Instruments
     tracing: Tracing | None
     url: str
+    draining: threading.Event
 
     def actors(self) -> Actors:
         """Handles of the four, which the guardian starts in this order."""
@@ -85,6 +87,7 @@ class Wiring(msgspec.Struct, frozen=True):
             bus=LifecycleWitness(bus, self.auditor.lifecycle, self.instruments.lifecycle),
             timers=self.timers,
             base_url=self.url,
+            draining=self.draining,
         )
 
     def _context_builder(self, spawner: Recipient, results: Recipient, bus: Recipient) -> ContextBuilder:

@@ -76,6 +76,7 @@ class Fleet:
         self.key = TokenKey(SECRET)
         self.revocations = Revocations()
         self.given_up: list[str] = []
+        self.draining = threading.Event()
 
     def __enter__(self) -> Fleet:
         self.open()
@@ -126,6 +127,7 @@ class Fleet:
             bus=self.bus,
             timers=self.timers,
             base_url="http://127.0.0.1:1",
+            draining=self.draining,
         )
 
     def _profile(self, name: str, options: Mapping[str, Any]) -> Profile:

@@ -17,6 +17,7 @@ from sidecar.actors.timers import Timers
 from sidecar.actors.turns import TurnByTurn
 from sidecar.state.errors import NotFound, Unavailable
 from sidecar.supervision.restart import RestartIntensity
+from tests.fleet import wait_until
 
 WITHIN_S = 5.0
 
@@ -202,6 +203,14 @@ def test_under_restarts_every_fact_arrives_once_and_every_request_is_answered_or
     assert not [text for text in outcomes if "within" in text], "a request was left hanging until its time-out"
 
 
+def test_restarts_that_were_asked_for_do_not_count_towards_giving_up(world: World) -> None:
+    for n in range(10):
+        world.counter.restart("drill")
+        wait_until(lambda n=n: world.counter.status().restarts == n + 1)  # type: ignore[misc]
+    assert world.ask(Count()) == 0
+    assert not world.gave_up.is_set()
+
+
 def test_an_actor_that_cannot_start_is_tried_again_and_then_given_up() -> None:
     starts: list[int] = []
 
@@ -214,7 +223,7 @@ def test_an_actor_that_cannot_start_is_tried_again_and_then_given_up() -> None:
     world.guardian.start()
     world.counter.restart("drill")
     assert world.gave_up.wait(WITHIN_S)
-    assert len(starts) == 1 + 3
+    assert len(starts) == 1 + 1 + 3  # the first, the one asked for, and as many as may be
     assert world.counter.status().state == "failed"
     with pytest.raises(Unavailable):
         world.ask(Count())

@@ -239,6 +239,39 @@ def test_a_second_signal_ends_it_and_its_agents_at_once(serve: Serve, tmp_path: 
         os.kill(pid, 0)
 
 
+def test_the_agents_are_stopped_however_often_the_spawner_is_restarted_meanwhile(serve: Serve, tmp_path: Path) -> None:
+    served, pid = with_a_deaf_agent(serve, tmp_path)
+    with ThreadPoolExecutor(1) as pool:
+        ending = pool.submit(served.end)
+        until_draining(served)
+        for _ in range(3):
+            httpx.post(f"{served.url}/api/actors/spawner/restart", headers=dict(served.client.headers))
+        code, took_s = ending.result(30)
+    assert code == 0
+    assert took_s < WITHIN_S
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_sidecar_that_gave_an_actor_up_leaves_its_agents_for_the_next(serve: Serve) -> None:
+    settings = "[profiles.sleeper]\ncommand = ['sleep', '600']\n"
+    served = serve(settings)
+    body = {"agent_type": "sleeper", "issue_id": "i"}
+    agent_id = served.client.post("/api/agents/spawn", json=body).json()["agent_id"]
+    pid = served.client.get(f"/api/agents/{agent_id}").json()["process_id"]
+    events, away = served.storage / "events", served.storage / "away"
+    events.rename(away)
+    events.write_text("no directory")
+    served.client.post("/api/actors/event_bus/restart")
+    assert served.process.wait(timeout=WITHIN_S) == 1
+    events.unlink()
+    away.rename(events)
+    again = serve(settings)
+    agent = again.client.get(f"/api/agents/{agent_id}").json()
+    assert (agent["state"], agent["process_id"], agent["incarnation"]) == ("running", pid, 1)
+    again.end()
+
+
 def test_an_end_is_heeded_in_whichever_moment_it_is_asked_for(start_sidecar: Any) -> None:
     """Also in between two steps of the wait that it is to end: here before each line of it."""
     sidecar = start_sidecar().sidecar

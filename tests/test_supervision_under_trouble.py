@@ -234,6 +234,17 @@ def test_nothing_is_started_while_the_sidecar_shuts_down(fleet: Fleet) -> None:
     assert fleet.processes() == []
 
 
+def test_a_spawner_that_is_restarted_then_starts_nobody_either(tmp_path: Path) -> None:
+    with Fleet(tmp_path, options={"max_concurrent": 1}, sleeps=does(*SLEEPS)) as fleet:
+        runs_on, queued = (fleet.spawn_id("sleeps") for _ in range(2))
+        fleet.draining.set()
+        fleet.guardian.restart("spawner", "a test says so")
+        wait_until(lambda: fleet.spawner.status().restarts == 1 and fleet.spawner.status().state == "running")
+        fleet.stop(runs_on)
+        assert fleet.ask(m.Drain(timeout_s=1.0)) == 0
+        assert fleet.status(queued).state is AgentState.QUEUED
+
+
 def test_no_descriptor_is_left_of_agents_that_ended(fleet: Fleet) -> None:
     """Three are open for each that runs, and a server has only so many."""
 
