@@ -39,6 +39,7 @@ from .messages import (
     ListDeadLetters,
     ListEvents,
     ListMailboxes,
+    LogEndsAt,
     PublishEvent,
     PublishTogether,
     ReplayDeadLetter,
@@ -332,6 +333,9 @@ class EventBus(Owner):
 
     def _tell_triggered(self, since: EventId) -> None:
         """Tell the Spawner again what it may have missed; it knows what it has dealt with."""
+        if self._spawner is None or not self._trigger_types:
+            return
+        self._spawner.tell(LogEndsAt(event_id=self._store.newest_id))
         events = [event for event_log in self._store.logs(None) for _, event in event_log.after(0)]
         for event in sorted(events, key=lambda event: event.event_id):
             if event.event_id > since:

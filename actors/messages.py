@@ -144,6 +144,12 @@ class Drain(Request[int], frozen=True, kw_only=True):
     leave: bool = False
 
 
+class LogEndsAt(Fact, frozen=True, kw_only=True):
+    """Told by the EventBus before any EventPublished: which event is the newest as yet."""
+
+    event_id: EventId
+
+
 class EventPublished(Fact, frozen=True, kw_only=True):
     """Told by the EventBus for each event whose type a trigger names, in log order; again when the bus restarts."""
 

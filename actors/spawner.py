@@ -67,7 +67,8 @@ _FORGET_TOKENS_EVERY_S = 60.0  # there may be thousands to go through
 _DRAIN_MARGIN = 0.7  # of the time to drain, before SIGKILL: the rest is for what comes after it
 
 SpawnerFact = (
-    m.EventPublished
+    m.LogEndsAt
+    | m.EventPublished
     | ProcessExited
     | CensusTaken
     | CensusDue
@@ -111,7 +112,7 @@ class Spawner(Owner):
         self._draining = draining
         self._registry = AgentRegistry(storage / "registry")
         self._tokens = AgentTokens(key, revocations, self._registry)
-        self._triggers = Triggers(triggers, profiles, self._registry, now=utc_now())
+        self._triggers = Triggers(triggers, profiles, self._registry)
         self._logs = AgentLogs(storage / "logs", max_bytes=int(options.log_max_mb * 2**20))
         self._bounds = LogBounds(self._logs, min_free_bytes=int(options.min_free_disk_mb * 2**20))
         self._drained: list[tuple[Later[int], int]] = []
@@ -215,6 +216,8 @@ class Spawner(Owner):
 
     def _take_in(self, fact: SpawnerFact) -> None:
         match fact:
+            case m.LogEndsAt(event_id=event_id):
+                self._triggers.log_ends_at(event_id)
             case m.EventPublished(event=event):
                 if not self._keeper.queue.is_closed:
                     self._triggers.look_at(event, self._spawning.spawn)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from datetime import datetime
 
 import msgspec
 
@@ -25,15 +24,12 @@ class _Armed(msgspec.Struct, frozen=True):
     trigger: Trigger
     trigger_id: str
     filter: EventFilter
-    since: datetime
 
 
 class Triggers:
     """Used in the Spawner's thread. Raises ConfigError for a trigger that could never spawn, InvalidFilter."""
 
-    def __init__(
-        self, triggers: Sequence[Trigger], profiles: Profiles, registry: AgentRegistry, *, now: datetime
-    ) -> None:
+    def __init__(self, triggers: Sequence[Trigger], profiles: Profiles, registry: AgentRegistry) -> None:
         self._registry = registry
         self._armed: list[_Armed] = []
         for trigger in triggers:
@@ -44,27 +40,26 @@ class Triggers:
                 )
             filter_ = compile_filter(trigger.filter)
             trigger_id = hashlib.sha256(msgspec.json.encode((trigger.on, filter_.canonical, trigger.spawn))).hexdigest()
-            since = registry.triggers.get(trigger_id)
-            if since is None:
-                since = now
-                registry.put(TriggerKnown(trigger_id=trigger_id, since=since))
-            self._armed.append(_Armed(trigger, trigger_id[:16], filter_, since))
+            self._armed.append(_Armed(trigger, trigger_id, filter_))
 
     @property
     def place(self) -> EventId:
         """Up to here every event was looked at."""
         return self._registry.trigger_place or event_id(0)
 
+    def log_ends_at(self, newest: EventId) -> None:
+        """Whatever there is of events up to now is the past for a trigger that is new."""
+        for armed in self._armed:
+            if armed.trigger_id not in self._registry.triggers:
+                self._registry.put(TriggerKnown(trigger_id=armed.trigger_id, after=newest))
+
     def look_at(self, event: Event, spawn: Callable[[SpawnAgent], object]) -> None:
         """Spawn what the event asks for. What cannot be spawned is logged: the event does not come again."""
         if event.event_id <= self.place:
             return
         for armed in self._armed:
-            if (
-                armed.trigger.on == event.event_type
-                and event.published_at >= armed.since
-                and armed.filter.matches(event)
-            ):
+            after = self._registry.triggers.get(armed.trigger_id, event.event_id)
+            if armed.trigger.on == event.event_type and event.event_id > after and armed.filter.matches(event):
                 self._fire(armed, event, spawn)
         self._registry.put(TriggerPlace(event_id=event.event_id))
 
@@ -85,7 +80,7 @@ class Triggers:
                     issue_id=issue_id,
                     project_id=event.project_id,
                     requested_by=TRIGGERS,
-                    idempotency_key=trigger_key(armed.trigger_id, event.event_id),
+                    idempotency_key=trigger_key(armed.trigger_id[:16], event.event_id),
                     traceparent=event.traceparent,
                 )
             )

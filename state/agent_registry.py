@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from .event_log import BEGINNING
 from .ids import unique_hex
 from .journal import Durability, Journal
 from .models import AgentId, AgentSpec, AgentState, EventId, ExitCause, ProcessIdentity, event_seq
@@ -166,10 +167,10 @@ class TriggerPlace(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry",
 
 
 class TriggerKnown(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag="trigger_known"):
-    """A trigger acts on events published since it was first configured, not on the past."""
+    """A trigger acts on events after `after`, the newest when it was first configured, not on the past."""
 
     trigger_id: str
-    since: datetime
+    after: EventId = BEGINNING
 
 
 class Together(msgspec.Struct, frozen=True):
@@ -232,7 +233,7 @@ class AgentRegistry:
         self.unsent: dict[int, Announcement] = {}
         self.group_restarts: dict[Together, GroupRestart] = {}
         self.trigger_place: EventId | None = None
-        self.triggers: dict[str, datetime] = {}
+        self.triggers: dict[str, EventId] = {}
         self.instance_id = ""
         self._announced_to = 0
         self._last_announcement = 0
@@ -334,7 +335,7 @@ class AgentRegistry:
             case TriggerPlace(event_id=event_id):
                 self.trigger_place = event_id
             case TriggerKnown():
-                self.triggers[entry.trigger_id] = entry.since
+                self.triggers[entry.trigger_id] = entry.after
             case GroupRestart(where=where, to_start=()):
                 self.group_restarts.pop(where, None)
             case GroupRestart(where=where):
@@ -354,8 +355,8 @@ class AgentRegistry:
         yield from self.group_restarts.values()
         if self.trigger_place is not None:
             yield TriggerPlace(event_id=self.trigger_place)
-        for trigger_id, since in self.triggers.items():
-            yield TriggerKnown(trigger_id=trigger_id, since=since)
+        for trigger_id, after in self.triggers.items():
+            yield TriggerKnown(trigger_id=trigger_id, after=after)
 
     def _live_entries(self) -> int:
         of_agents = len(self.agents) + len(self._departed) + len(self.revoked) + len(self.tallies)

@@ -13,7 +13,7 @@ import msgspec
 
 from .event_log import EventLog, Retention
 from .journal import Durability, Journal
-from .models import Event, Priority, event_id, event_seq
+from .models import Event, EventId, Priority, event_id, event_seq
 from .typed import LateDecoder
 
 
@@ -99,6 +99,11 @@ class EventStore:
         if project_id is not None:
             return (self.log(project_id),)
         return tuple(self._logs.values())
+
+    @property
+    def newest_id(self) -> EventId:
+        """Of the newest event that was ever kept, whichever project's; events after it have greater ids."""
+        return event_id(self._journal.last_seq)
 
     def published_before(self, key: OnceKey) -> tuple[str, Event] | None:
         """The digest and the event that an idempotency key stands for, as long as the event is retained."""

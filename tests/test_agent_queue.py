@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from freezegun import freeze_time
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -321,6 +322,17 @@ def test_a_trigger_does_not_act_on_the_past(tmp_path: Path) -> None:
     with triggered(tmp_path) as fleet:
         publish(fleet, "implementation_complete", issue_id="i-2", status="success")
         wait_until(lambda: spawned_for(fleet) == ["i-2"])
+
+
+def test_a_trigger_acts_on_events_after_it_was_set_up_whatever_the_clock_says(tmp_path: Path) -> None:
+    fleet = triggered(tmp_path)
+    with freeze_time(utc_now() + timedelta(days=400), tick=True):
+        fleet.open()
+        fleet.ask(m.ListAgents(project_id=None))
+        fleet.vanish()
+    with triggered(tmp_path) as fleet:
+        publish(fleet, "implementation_complete", issue_id="i-1", status="success")
+        wait_until(lambda: spawned_for(fleet) == ["i-1"])
 
 
 def test_an_event_published_while_no_spawner_ran_spawns_afterwards(tmp_path: Path) -> None:
