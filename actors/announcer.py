@@ -95,7 +95,7 @@ class Announcer:
             publisher_type=PUBLISHER,
             data=announcement.data,
             topic=announcement.topic,
-            idempotency_key=f"{self._registry.instance_id}-{announcement.seq}",
+            idempotency_key=f"{self._registry.announcer_id}-{announcement.seq}",
             traceparent=announcement.traceparent,
         )
 

@@ -30,6 +30,7 @@ from ..supervision.agent_logs import AgentLogs
 from ..supervision.fleet import SpawnerOptions, Trigger
 from ..supervision.launch import inherited
 from ..supervision.profile import Profiles
+from ..supervision.sole_instance import SoleInstance
 from . import messages as m
 from .adoption import adopt
 from .agent import (
@@ -84,7 +85,8 @@ SpawnerFact = (
 class Spawner(Owner):
     """storage: its registry and the agents' logs lie below. base_url: of the server, without `/api`.
 
-    draining: set when the server is to end. A Spawner that begins then starts nobody.
+    draining: set when the server is to end. A Spawner that begins then starts nobody. Raises what AgentRegistry,
+    Triggers and SoleInstance raise.
     """
 
     def __init__(
@@ -111,8 +113,13 @@ class Spawner(Owner):
         self._base_url = base_url
         self._draining = draining
         self._registry = AgentRegistry(storage / "registry")
-        self._tokens = AgentTokens(key, revocations, self._registry)
-        self._triggers = Triggers(triggers, profiles, self._registry)
+        try:
+            self._tokens = AgentTokens(key, revocations, self._registry)
+            self._triggers = Triggers(triggers, profiles, self._registry)
+            self._sole = SoleInstance(self._registry.instance_id)
+        except BaseException:
+            self._registry.close()
+            raise
         self._logs = AgentLogs(storage / "logs", max_bytes=int(options.log_max_mb * 2**20))
         self._bounds = LogBounds(self._logs, min_free_bytes=int(options.min_free_disk_mb * 2**20))
         self._drained: list[tuple[Later[int], int]] = []
@@ -167,9 +174,12 @@ class Spawner(Owner):
 
     def release(self) -> None:
         keeper: Keeper | None = getattr(self, "_keeper", None)
-        if keeper is not None:
-            keeper.close()
-        self._registry.close()
+        try:
+            if keeper is not None:
+                keeper.close()
+        finally:
+            self._sole.release()
+            self._registry.close()
 
     def handle(self, message: m.SpawnerRequest | SpawnerFact) -> Any:
         try:

@@ -193,9 +193,13 @@ class GroupRestart(msgspec.Struct, frozen=True, tag_field="entry", tag="group_re
 
 
 class Instance(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag="instance"):
-    """Names this storage in the environment of its agents, so that no sidecar touches another's."""
+    """Names this storage in the environment of its agents, so that no sidecar touches another's.
+
+    announcer_id: by which its bus knows it, where that is another.
+    """
 
     instance_id: str
+    announcer_id: str = ""
     last_serial: int = 0
 
 
@@ -217,6 +221,7 @@ Entry = (
 class AgentRegistry:
     """Everything above, in memory and in the journal under `directory`. Used by one thread.
 
+    instance_id, announcer_id: see Instance.
     announcements_kept_to: those up to this number are on the disk; a later one's could be given again after a crash.
     is_new: the storage has just been named, so that no process can have it in its environment.
 
@@ -234,7 +239,7 @@ class AgentRegistry:
         self.group_restarts: dict[Together, GroupRestart] = {}
         self.trigger_place: EventId | None = None
         self.triggers: dict[str, EventId] = {}
-        self.instance_id = ""
+        self.instance_id = self.announcer_id = ""
         self._announced_to = 0
         self._last_announcement = 0
         self.announcements_kept_to = 0
@@ -280,6 +285,32 @@ class AgentRegistry:
         self._entries += len(together)
         self._pending.clear()
         self.announcements_kept_to = self._last_announcement
+
+    def become_copy(self, *, now: datetime) -> None:
+        """Be a storage of its own, of which no process is an agent: those that had not ended are stopped. On the disk.
+
+        What is announced goes on under the old name: the bus that was copied along may have some of it already.
+        """
+        self.put(Instance(instance_id=unique_hex(16), announcer_id=self.announcer_id))
+        for record in self.agents.copy().values():
+            if not record.state.has_ended:
+                self.put(
+                    msgspec.structs.replace(
+                        record,
+                        state=AgentState.STOPPED,
+                        cause=ExitCause.KILLED,
+                        last_error="it was left behind when the storage was copied",
+                        process=None,
+                        ending=None,
+                        then="",
+                        ending_note="",
+                        tokens=(),
+                        ended_at=now,
+                    )
+                )
+        for where in tuple(self.group_restarts):
+            self.put(GroupRestart(where))
+        self.commit()
 
     def forget_departed(self, *, created_before: datetime) -> None:
         """They leave the disk with the next snapshot."""
@@ -340,12 +371,13 @@ class AgentRegistry:
                 self.group_restarts.pop(where, None)
             case GroupRestart(where=where):
                 self.group_restarts[where] = entry
-            case Instance(instance_id=instance_id, last_serial=serial):
+            case Instance(instance_id=instance_id, announcer_id=announcer_id, last_serial=serial):
                 self.instance_id = instance_id
+                self.announcer_id = announcer_id or instance_id
                 self._last_serial = max(self._last_serial, serial)
 
     def _snapshot(self) -> Iterable[Entry]:
-        yield Instance(instance_id=self.instance_id, last_serial=self._last_serial)
+        yield Instance(instance_id=self.instance_id, announcer_id=self.announcer_id, last_serial=self._last_serial)
         yield Announced(seq=self._announced_to)
         yield from self.unsent.values()
         yield from self.agents.values()

@@ -23,6 +23,7 @@ from typing import IO, BinaryIO, Literal
 
 import msgspec
 
+from .agent_registry import AgentRegistry
 from .errors import InvalidRequest, StorageDamaged, StorageTooNew, StorageUnavailable
 from .fs import PRIVATE_DIRECTORY, PRIVATE_FILE, RealFs
 from .inspection import journals_in, size_of
@@ -39,7 +40,8 @@ _ATTEMPTS = 5  # a compaction beside us may take away files that we were about t
 
 # Places in the log before the log, so that none points past its end; agents and results before or after their events,
 # whichever still has the event in an outbox if it is missing from the copy of the log.
-_ORDER = ("events/mailboxes", "registry", "", "events/log", "results")
+_REGISTRY = "registry"
+_ORDER = ("events/mailboxes", _REGISTRY, "", "events/log", "results")
 
 
 class _Version(msgspec.Struct, frozen=True):
@@ -164,9 +166,10 @@ class _Hashed:
         return data
 
 
-def restore(source: Path, storage: Path, *, progress: Progress = untold) -> Manifest:
+def restore(source: Path, storage: Path, *, copied_at: datetime | None = None, progress: Progress = untold) -> Manifest:
     """Put the journals of a backup into `storage`, which must not hold any; all is checked before any is in place.
 
+    copied_at: None, or it is to be a storage of its own, from that time on: see AgentRegistry.become_copy.
     progress: told how much of the backup is unpacked. Raises InvalidRequest, StorageInUse, StorageTooNew,
     StorageUnavailable, StorageDamaged for a backup not whole.
     """
@@ -175,14 +178,14 @@ def restore(source: Path, storage: Path, *, progress: Progress = untold) -> Mani
         fs.make_directory(storage)
         lock = fs.lock(storage / LOCK)
         try:
-            return _restore(fs, source, storage, progress)
+            return _restore(fs, source, storage, copied_at, progress)
         finally:
             lock.release()
     except OSError as error:
         raise StorageUnavailable(f"{source} cannot be restored: {error.strerror or error}", file=str(source)) from error
 
 
-def _restore(fs: RealFs, source: Path, storage: Path, progress: Progress) -> Manifest:
+def _restore(fs: RealFs, source: Path, storage: Path, copied_at: datetime | None, progress: Progress) -> Manifest:
     if journals_in(storage):
         raise InvalidRequest(
             f"{storage} holds journals already: move it away first", field="storage", expected="an empty directory"
@@ -192,6 +195,10 @@ def _restore(fs: RealFs, source: Path, storage: Path, progress: Progress) -> Man
         manifest = _unpack(fs, source, scratch, progress)
         for journal in journals_in(scratch):
             find(fs, journal)
+        if copied_at is not None and (scratch / _REGISTRY).is_dir():
+            registry = AgentRegistry(scratch / _REGISTRY)
+            registry.become_copy(now=copied_at)
+            registry.close()
         for entry in sorted(scratch.iterdir()):
             entry.rename(storage / entry.name)
         fs.sync_directory(storage)

@@ -207,9 +207,10 @@ class Fleet:
     def processes(self) -> list[int]:
         """Every living process that bears the marks of this storage's agents."""
         registry = self.directory / "registry"
-        instance = next((line for line in _lines(registry) if b'"entry":"instance"' in line), None)
-        if instance is None:
+        instances = [line for line in _lines(registry) if b'"entry":"instance"' in line]
+        if not instances:
             return []
+        instance = instances[-1]
         start = instance.index(b'"instance_id":"') + len(b'"instance_id":"')
         instance_id = instance[start : start + 16].decode()
         return [p.identity.pid for tree in Census(instance_id).take({}).values() for p in tree]

@@ -23,6 +23,7 @@ from sidecar.http.sdk import Client
 from sidecar.http.serve import Sidecar, running
 from sidecar.state.backup import back_up, restore
 from sidecar.state.clock import utc_now
+from sidecar.state.errors import StorageInUse
 from sidecar.state.inspection import inspect
 
 SIDECAR = [sys.executable, "-m", "sidecar.http.cli.main"]
@@ -185,6 +186,19 @@ class TestBackup:
         assert "as of" in restored.stdout
         with serving("new") as sidecar, client_of(sidecar) as client:
             assert client.results().results == before
+
+    def test_can_be_served_beside_the_original_if_it_is_restored_as_a_copy(
+        self, run: Run, serving: Serving, tmp_path: Path
+    ) -> None:
+        fill(serving, 1)
+        with serving() as sidecar, client_of(sidecar) as client:
+            run("backup", str(tmp_path / "it.tar.gz"))
+            run("restore", str(tmp_path / "it.tar.gz"), "--storage", str(tmp_path / "new"))
+            with pytest.raises(StorageInUse, match="restore --copy"), serving("new"):
+                pass
+            run("restore", str(tmp_path / "it.tar.gz"), "--storage", str(tmp_path / "copy"), "--copy")
+            with serving("copy") as beside, client_of(beside) as another:
+                assert another.results().results == client.results().results
 
     def test_is_for_its_owners_eyes_and_holds_no_secret(self, run: Run, serving: Serving, tmp_path: Path) -> None:
         fill(serving, 1)

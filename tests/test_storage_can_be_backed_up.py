@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 import threading
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -23,7 +25,9 @@ from sidecar.state.errors import InvalidRequest, StorageDamaged, StorageInUse, S
 from sidecar.state.fs import RealFs
 from sidecar.state.inspection import inspect
 from sidecar.state.journal import Journal
+from sidecar.state.models import AgentState
 from tests import result_writers
+from tests.fleet import SLEEPS, Fleet, does
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 WITHIN_S = 20.0
@@ -137,6 +141,46 @@ def forged(path: Path, name: str, manifest: bytes) -> Path:
 def test_a_forged_backup_writes_nowhere_else(tmp_path: Path, name: str) -> None:
     with pytest.raises(StorageDamaged, match="none of a journal"):
         restore(forged(tmp_path / "b", name, b"{}"), tmp_path / "restored")
+
+
+def restored(original: Path, storage: Path, **how: Any) -> Path:
+    backup = original.with_name("backup.tar.gz")
+    back_up(original, backup, now=NOW)
+    restore(backup, storage, **how)
+    return storage
+
+
+def test_a_restored_storage_is_not_served_beside_the_one_it_was_made_of(tmp_path: Path) -> None:
+    with Fleet(tmp_path / "storage", sleeps=does(*SLEEPS)) as original:
+        agent = original.spawn("sleeps").status
+        beside = Fleet(restored(original.directory, tmp_path / "restored"), sleeps=does(*SLEEPS))
+        with pytest.raises(StorageInUse, match=f"a copy of one that process {os.getpid()} serves"):
+            beside.open()
+        beside.vanish()
+        assert original.status(agent.agent_id).process_id == agent.process_id
+        original.vanish()
+        with beside:
+            assert beside.status(agent.agent_id).process_id == agent.process_id  # it is taken over
+        original.open()
+
+
+def test_a_copy_of_its_own_leaves_the_original_its_agents(tmp_path: Path) -> None:
+    profiles = {"sleeps": does(*SLEEPS), "waits": does("sh", "-c", "exit 3", backoff_initial_seconds=30)}
+    with Fleet(tmp_path / "storage", options={"max_concurrent": 2}, **profiles) as original:
+        runs_on, waits, queued = (original.spawn(kind).status for kind in ("sleeps", "waits", "sleeps"))
+        original.wait_for_event(waits.agent_id, "agent_restarting")
+        told = original.events()
+        storage = restored(original.directory, tmp_path / "copy", copied_at=NOW)
+        with Fleet(storage, **profiles) as copy:
+            for agent in (runs_on, waits, queued):
+                status = copy.status(agent.agent_id)
+                assert (status.state, status.process_id, status.ended_at) == (AgentState.STOPPED, None, NOW)
+            another = copy.spawn("sleeps").status
+            copy.wait_for_event(another.agent_id, "agent_started")
+            assert copy.events()[: len(told)] == told  # none is told again
+            assert len(copy.processes()) == 1
+        assert original.status(runs_on.agent_id).process_id == runs_on.process_id
+        assert original.processes() == [runs_on.process_id]
 
 
 def test_a_backup_of_a_newer_version_is_refused(tmp_path: Path) -> None:

@@ -96,11 +96,13 @@ def backup(file: Path, storage: Path | None) -> None:
 
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--copy", is_flag=True, help="Make it one of its own, to be served beside the original.")
 @storage_option
-def restore(file: Path, storage: Path | None) -> None:
+def restore(file: Path, copy: bool, storage: Path | None) -> None:
     """Put the backup FILE into a storage that is empty or new.
 
-    Everything in it is checked before anything is put in place. No server may run there.
+    Everything in it is checked before anything is put in place. No server may run there. The next server takes over, or
+    starts again, the agents that ran when the backup was made; in a copy they are stopped, and the original's go on.
 
     \b
     Example: sidecar restore /backups/shop-2026-01-31.tar.gz --storage /srv/sidecar/shop
@@ -109,7 +111,7 @@ def restore(file: Path, storage: Path | None) -> None:
 
     target = storage_of(storage)
     with _bar("copying and checking") as progress:
-        manifest = put_back(file.absolute(), target, progress=progress)
+        manifest = put_back(file.absolute(), target, copied_at=utc_now() if copy else None, progress=progress)
     size = sum(copied.size for copied in manifest.files)
     click.echo(
         f"{target}: {len(manifest.files)} files, {size:,} bytes, as of {manifest.created_at:%Y-%m-%d %H:%M:%S} UTC"
