@@ -108,6 +108,7 @@ class AgentBook:
             log.error("start not recorded agent_id=%s incarnation=%d: %s", agent.id, incarnation, error)
 
     def started(self, agent: Agent, begun: Begun) -> None:
+        is_first = agent.record.started_at is None  # which need not be the first that was tried
         agent.token = begun.token
         self.change(
             agent,
@@ -120,7 +121,7 @@ class AgentBook:
             resume_at=0.0,
             ended_at=None,
         )
-        if agent.record.incarnation == 1:
+        if is_first:
             self.announcer.announce("agent_spawned", agent.record)
         self.announcer.announce("agent_started", agent.record)
         self.tell_subscribed(agent)

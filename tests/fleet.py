@@ -28,7 +28,7 @@ from sidecar.state.identity import Caller, Revocations, TokenKey
 from sidecar.state.models import AgentId, AgentState, AgentStatus, Event
 from sidecar.state.projects import Projects
 from sidecar.supervision.fleet import SpawnerOptions, Trigger
-from sidecar.supervision.process_tree import Census
+from sidecar.supervision.process_tree import Census, Trees
 from sidecar.supervision.profile import Profile, Profiles, built_in
 
 WITHIN_S = 15.0
@@ -206,14 +206,18 @@ class Fleet:
 
     def processes(self) -> list[int]:
         """Every living process that bears the marks of this storage's agents."""
+        return [p.identity.pid for tree in self.trees().values() for p in tree]
+
+    def trees(self) -> Trees:
+        """The same, by agent."""
         registry = self.directory / "registry"
         instances = [line for line in _lines(registry) if b'"entry":"instance"' in line]
         if not instances:
-            return []
+            return {}
         instance = instances[-1]
         start = instance.index(b'"instance_id":"') + len(b'"instance_id":"')
         instance_id = instance[start : start + 16].decode()
-        return [p.identity.pid for tree in Census(instance_id).take({}).values() for p in tree]
+        return Census(instance_id).take({})
 
     def zombies(self) -> list[int]:
         children = psutil.Process(os.getpid()).children()
