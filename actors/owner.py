@@ -139,7 +139,11 @@ class Owner(pykka.ThreadingActor):
 
     def _handle_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:
         self._death = str(exception_value) or repr(exception_value)
-        super()._handle_failure(exception_type, exception_value, traceback)
+        if self.was_told_to_end:  # no failure, whose traceback the log should have
+            pykka.ActorRegistry.unregister(self.actor_ref)
+            self.actor_stopped.set()
+        else:
+            super()._handle_failure(exception_type, exception_value, traceback)
 
     def mailbox_depth(self) -> int:
         """How many messages wait, where those that are still to come out of the mailbox together count as one."""

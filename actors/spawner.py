@@ -333,8 +333,8 @@ class Spawner(Owner):
         try:
             self._registry.commit()
         except StorageUnavailable as error:
-            log.error("agents not recorded, trying again in %g s: %s", _SAVE_AGAIN_S, error)
             if not self._is_saving_later:
+                log.error("agents not recorded, trying again in %g s: %s", _SAVE_AGAIN_S, error)
                 self._is_saving_later = True
                 self._timers.tell_after(_SAVE_AGAIN_S, self.me, SaveDue())
             return error

@@ -203,12 +203,15 @@ def test_under_restarts_every_fact_arrives_once_and_every_request_is_answered_or
     assert not [text for text in outcomes if "within" in text], "a request was left hanging until its time-out"
 
 
-def test_restarts_that_were_asked_for_do_not_count_towards_giving_up(world: World) -> None:
+def test_restarts_that_were_asked_for_do_not_count_towards_giving_up(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     for n in range(10):
         world.counter.restart("drill")
         wait_until(lambda n=n: world.counter.status().restarts == n + 1)  # type: ignore[misc]
     assert world.ask(Count()) == 0
     assert not world.gave_up.is_set()
+    assert "Traceback" not in caplog.text
 
 
 def test_an_actor_that_cannot_start_is_tried_again_and_then_given_up() -> None:
