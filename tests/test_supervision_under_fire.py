@@ -31,6 +31,7 @@ CLIENTS = 3
 FOREVER = "max_restarts = 100000\nbackoff_initial_seconds = 0.02\nbackoff_max_seconds = 0.05"
 SETTINGS = f"""
 [agents]
+max_concurrent = 20
 spawns_per_second = 1000
 spawn_burst = 1000
 [profiles.steady]
@@ -45,8 +46,20 @@ command = ["sh", "-c", "sleep 1.1; exit 3"]
 [profiles.done]
 command = ["sh", "-c", "sleep 0.3"]
 {FOREVER}
+[profiles.first]
+command = ["sleep", "600"]
+{FOREVER}
+[profiles.second]
+command = ["sleep", "600"]
+{FOREVER}
+[groups.team]
+agents = ["first", "second"]
+strategy = "one_for_all"
+max_restarts = 100000
 """
-KINDS = ("steady", "leaves", "fails", "done")
+KINDS = ("steady", "leaves", "fails", "done", "first", "second")
+STAY = ("steady", "leaves", "first", "second")  # they end for nothing but a signal
+ISSUES = ("one", "two")
 
 # What may follow what in the events of an agent. A sidecar may die before it has noted a start, so that "lost" is the
 # first that is told of it.
@@ -154,7 +167,7 @@ class Clients:
             self._dice.choice(acts)(number)
 
     def _spawn(self, number: int) -> None:
-        body = {"agent_type": self._dice.choice(KINDS), "issue_id": "i"}
+        body = {"agent_type": self._dice.choice(KINDS), "issue_id": self._dice.choice(ISSUES)}
         answer = self.sidecar.ask(
             "POST", "/api/agents/spawn", json=body, headers={"Idempotency-Key": f"spawn-{number}"}
         )
@@ -233,10 +246,17 @@ def under_fire(sidecar: Sidecar, *, seed: int, acts: int, disturbances: int) -> 
         for working in [pool.submit(clients.run) for _ in range(CLIENTS)]:
             working.result()
         disturbing.result()
-    agents = {agent["agent_id"]: agent for agent in sidecar.agents()}
-    assert set(agents) == clients.spawned
-    assert {agents[agent_id]["state"] for agent_id in clients.stopped} <= {"stopped"}
+    agents = wait_until(lambda: known if all_are_settled(known := sidecar.agents()) else None)
+    assert {agent["agent_id"] for agent in agents} == clients.spawned
+    assert {agent["state"] for agent in agents if agent["agent_id"] in clients.stopped} <= {"stopped"}
     fleet = Fleet(sidecar.storage)
+    trees = fleet.trees()
+    for agent in agents:
+        if agent["agent_type"] in STAY and agent["state"] == "running":
+            tree = trees[agent["agent_id"]]
+            assert {process.incarnation for process in tree} == {agent["incarnation"]}
+            assert agent["process_id"] in {process.identity.pid for process in tree}
+            assert len(tree) <= (2 if agent["agent_type"] == "leaves" else 1)
     for agent_id in clients.spawned:
         if sidecar.ask("DELETE", f"/api/agents/{agent_id}").status_code == 200:
             assert agent_id not in fleet.trees()
@@ -245,6 +265,12 @@ def under_fire(sidecar: Sidecar, *, seed: int, acts: int, disturbances: int) -> 
     for agent in sidecar.agents():
         agent_id = agent["agent_id"]
         check_story(agent, last[agent_id], is_asked_for=agent_id in clients.restarted)
+
+
+def all_are_settled(agents: list[dict[str, Any]]) -> bool:
+    """Who is to run does. A queue may be as long as it likes."""
+    states = {agent["state"] for agent in agents if agent["agent_type"] in STAY}
+    return states <= {"running", "stopped", "queued"}
 
 
 def told_whole(stories: dict[str, list[dict[str, Any]]]) -> bool:
