@@ -153,11 +153,7 @@ class TestDoctor:
         self, findings: Callable[..., dict[str, dict[str, Any]]], run: Run, serving: Serving, tmp_path: Path
     ) -> None:
         fill(serving)
-        results = tmp_path / "storage" / "results"
-        victim = max(results.glob("*.jsonl"), key=lambda path: path.stat().st_size)
-        whole = victim.read_bytes()
-        middle = whole.index(b"\n", len(whole.rstrip(b"\0 \n")) // 2) + 10
-        victim.write_bytes(whole[:middle] + b"#" + whole[middle + 1 :])
+        victim = damage(tmp_path / "storage" / "results")
         damaged = victim.read_bytes()
         found = findings(code=1)["journal results"]
         assert found["verdict"] == "wrong"
@@ -170,6 +166,15 @@ class TestDoctor:
         assert findings()["journal results"]["verdict"] == "ok"
         with serving() as sidecar, client_of(sidecar) as client:
             assert 0 < client.results().total < 20
+
+
+def damage(journal: Path) -> Path:
+    """One byte in the middle of a journal's longest file, which is returned."""
+    victim = max(journal.glob("*.jsonl"), key=lambda path: path.stat().st_size)
+    whole = victim.read_bytes()
+    middle = whole.index(b"\n", len(whole.rstrip(b"\0 \n")) // 2) + 10
+    victim.write_bytes(whole[:middle] + b"#" + whole[middle + 1 :])
+    return victim
 
 
 class TestBackup:
@@ -214,6 +219,18 @@ class TestBackup:
         run("backup", str(file))
         assert "is there already" in run("backup", str(file), code=1).stderr
         assert "holds journals already" in run("restore", str(file), code=1).stderr
+
+    def test_of_a_damaged_storage_says_that_it_is_no_use(self, run: Run, serving: Serving, tmp_path: Path) -> None:
+        fill(serving)
+        victim = damage(tmp_path / "storage" / "results")
+        said = run("backup", str(tmp_path / "it.tar.gz"), code=1).stderr
+        assert "this backup cannot be restored" in said
+        assert victim.name in said
+        assert (
+            "damaged" in run("restore", str(tmp_path / "it.tar.gz"), "--storage", str(tmp_path / "new"), code=1).stderr
+        )
+        run("doctor", "--repair")
+        run("backup", str(tmp_path / "another.tar.gz"))
 
     def test_that_is_not_whole_is_not_restored(self, run: Run, serving: Serving, tmp_path: Path) -> None:
         fill(serving)

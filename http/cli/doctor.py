@@ -57,9 +57,9 @@ def examine(config: Config, *, holder: int | None, progress: Progress = untold) 
     yield from _commands(config)
 
 
-def damaged(config: Config) -> tuple[JournalReport, ...]:
-    """The journals that only a repair, or a backup, brings back."""
-    return tuple(report for report in inspect(config.storage) if report.health == "damaged")
+def damaged(storage: Path, progress: Progress = untold) -> tuple[JournalReport, ...]:
+    """The journals that only a repair, or a backup, brings back. progress: told how much of the storage is read."""
+    return tuple(report for report in inspect(storage, progress=progress) if report.health == "damaged")
 
 
 def _machine() -> Iterator[Finding]:

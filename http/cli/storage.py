@@ -67,7 +67,7 @@ def _repair(config: Config) -> None:
     from ...state.journal_repair import repair_journal
     from .doctor import damaged
 
-    for report in damaged(config):
+    for report in damaged(config.storage):
         repaired = repair_journal(Path(report.directory), now=utc_now())
         lost = ", ".join(f"{first} to {last}" for first, last in repaired.lost) or "none with a number"
         click.echo(
@@ -82,16 +82,26 @@ def backup(file: Path, storage: Path | None) -> None:
     """Copy the storage into the new FILE, also while the server runs.
 
     In it: events, results, agents, mailboxes, audit trail. Not in it: the signing secret, and the logs of agents.
+    Exit code 1 when something in the storage is damaged, so that the copy could not be restored.
 
     \b
     Example: sidecar backup /backups/shop-$(date +%F).tar.gz
     """
     from ...state.backup import back_up
+    from .doctor import damaged
 
+    source = storage_of(storage)
     with _bar("copying") as progress:
-        manifest = back_up(storage_of(storage), file.absolute(), now=utc_now(), progress=progress)
+        manifest = back_up(source, file.absolute(), now=utc_now(), progress=progress)
     size = sum(copied.size for copied in manifest.files)
     click.echo(f"{file}: {len(manifest.files)} files, {size:,} bytes, {file.stat().st_size:,} packed")
+    with _bar("checking") as progress:
+        reports = damaged(source, progress)
+    for report in reports:
+        advice = "mend it with `sidecar doctor --repair`, and take another backup"
+        click.echo(f"sidecar: this backup cannot be restored: {report.problem}; {advice}", err=True)
+    if reports:
+        raise SystemExit(REFUSED)
 
 
 @click.command()
