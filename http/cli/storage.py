@@ -99,7 +99,7 @@ def backup(file: Path, storage: Path | None) -> None:
         reports = damaged(source, progress)
     for report in reports:
         advice = "mend it with `sidecar doctor --repair`, and take another backup"
-        click.echo(f"sidecar: this backup cannot be restored: {report.problem}; {advice}", err=True)
+        click.echo(f"Error: this backup cannot be restored: {report.problem}; {advice}", err=True)
     if reports:
         raise SystemExit(REFUSED)
 
