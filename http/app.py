@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import lru_cache, partial
 from http import HTTPStatus
 from ipaddress import ip_address
@@ -19,7 +20,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from ..state.clock import utc_now
-from ..state.errors import InvalidRequest, NotJson, PermissionDenied
+from ..state.errors import InvalidRequest, NotJson, PermissionDenied, RateLimited, TokenExpired, Unauthorized
 from ..state.identity import AgentClass, Caller, Permission
 from ..state.models import AgentId
 from ..state.typed import decoder
@@ -149,7 +150,7 @@ class Application:
             if self._router is None:
                 from .router import Router
 
-                self._router = Router(self._routes, self._handle)
+                self._router = Router(self._routes, self._handle, self._refuse_unrouted)
             return self._router
 
     def _exchange(self, environ: Environ) -> Exchange:
@@ -174,6 +175,17 @@ class Application:
             return self._perform(route, environ, exchange, parts, self._read_head(route, environ, exchange, parts))
         except Exception as error:  # noqa: BLE001  # rendered, and logged where it is not one of ours
             return exchange.render(error)
+
+    def _refuse_unrouted(self, environ: Environ, error: BaseException) -> Rendered:
+        """Who asks for what there is not has asked all the same."""
+        exchange: Exchange = environ["sidecar.exchange"]
+        with suppress(Unauthorized, TokenExpired):  # nobody we know
+            caller = self._authenticator.caller(environ.get("HTTP_AUTHORIZATION"))
+            try:
+                self._count(caller, class_of_caller(caller, self._server.profiles), exchange)
+            except RateLimited as too_often:
+                error = too_often
+        return exchange.render(error)
 
     def _read_head(self, route: Route, environ: Environ, exchange: Exchange, parts: dict[str, str]) -> _Head:
         caller = self._caller(route, environ)

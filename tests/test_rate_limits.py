@@ -87,12 +87,24 @@ def test_every_answer_of_a_limited_caller_carries_the_headers(sidecar: Any) -> N
         agent.post("/api/events/done", content=b"{"),
         agent.get("/api/events/wait/done", params={"timeout": 1}),
         agent.get("/api/context/issue-1/poet"),
+        agent.get("/api/nothing"),
+        agent.put("/api/results"),
     ]
-    assert [answer.status_code for answer in answers] == [200, 404, 403, 415, 200, 200]
+    assert [answer.status_code for answer in answers] == [200, 404, 403, 415, 200, 200, 404, 405]
     for used, answer in enumerate(answers, start=1):
         assert answer.headers["X-RateLimit-Limit"] == "35"
         assert int(answer.headers["X-RateLimit-Remaining"]) in (35 - used, 36 - used)
         assert int(answer.headers["X-RateLimit-Reset"]) >= int(time.time())
+
+
+def test_who_asks_for_what_there_is_not_is_limited_too(start_sidecar: Any) -> None:
+    sidecar = start_sidecar("[limits]\nclasses.coding = {per_minute = 6, burst = 0}\n")
+    agent = sidecar.agent()
+    statuses = [agent.get("/api/nothing").status_code for _ in range(8)]
+    assert statuses[:6] == [404] * 6
+    assert 429 in statuses
+    assert agent.get("/api/results").status_code == 429
+    assert [sidecar.client("no token").get("/api/nothing").status_code for _ in range(8)] == [404] * 8
 
 
 def test_the_unlimited_have_no_such_headers(sidecar: Any) -> None:
