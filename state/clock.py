@@ -9,6 +9,9 @@ from datetime import UTC, datetime, timedelta
 # msgspec encodes the exact type only.
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+# Of the years 1 and 9999. File systems and git go further.
+_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
+
 
 def utc_now() -> datetime:
     """Now, aware, in UTC."""
@@ -18,3 +21,8 @@ def utc_now() -> datetime:
 def utc_at(seconds: float) -> datetime:
     """The time that is `seconds` after the Unix epoch, aware, in UTC."""
     return _EPOCH + timedelta(seconds=seconds)
+
+
+def dated(seconds: int) -> datetime:
+    """As `utc_at`, of what anybody may have dated: beyond the times that there are it is the nearest of them."""
+    return utc_at(min(max(seconds, _FIRST_SECOND), _LAST_SECOND))

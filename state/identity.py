@@ -229,12 +229,11 @@ class TokenKey:
                 raise Unauthorized("the token names something that is not an identifier")
         try:
             issued_at, expires_at = utc_at(body.iat), utc_at(body.exp)
-            good_until = expires_at + timedelta(seconds=grace_s)
         except OverflowError:
             raise Unauthorized("the token names a time that there is not") from None
         if max(body.iat, body.nbf) > now.timestamp() + CLOCK_SKEW_S:
             raise Unauthorized("the token is not valid yet")
-        if now >= good_until:
+        if now - timedelta(seconds=grace_s) >= expires_at:
             raise TokenExpired("the token has expired", expired_at=expires_at)
         return Caller(
             agent_id=AgentId(body.sub),
@@ -286,7 +285,7 @@ class Revocations:
         return entry is not None and now >= entry[0]
 
     def forget_expired(self, *, now: datetime) -> None:
-        grace = timedelta(seconds=REFRESH_GRACE_S)
+        expired_before = now - timedelta(seconds=REFRESH_GRACE_S)
         for token_id, (_, expires_at) in list(self._from.items()):
-            if now > expires_at + grace:
+            if expires_at < expired_before:
                 del self._from[token_id]

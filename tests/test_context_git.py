@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from sidecar.actors.context.changes import read_log
+from sidecar.actors.context.emit import rfc3339
 from sidecar.actors.context.git import GitDoor, find_toplevel
+from sidecar.state.clock import dated
 from tests.context_world import Builds, commit, context_of, git, omitted_of, repository, sent_of, write
 
 
@@ -29,6 +34,16 @@ def test_uncommitted_changes_are_told_with_their_lines(tmp_path: Path) -> None:
         "moved.py": ("added", "+1 -0"),
         "new.py": ("untracked", "+2 -0"),
     }
+
+
+@given(st.integers(-(2**63), 2**63))
+@example(253_402_300_800)
+@example(-62_135_596_801)
+def test_files_and_commits_may_be_dated_at_any_time(seconds: int) -> None:
+    told = rfc3339(dated(seconds))
+    assert len(told) == len("2026-01-01T00:00:00Z")
+    if abs(seconds) < 60_000_000_000:
+        assert datetime.fromisoformat(told).timestamp() == seconds
 
 
 def test_commits_come_newest_first_with_their_files(tmp_path: Path) -> None:

@@ -299,6 +299,12 @@ class TestTheTokenCache:
         with pytest.raises(TokenExpired):
             authenticator.caller(header)
 
+    def test_one_that_is_good_until_the_last_second_there_is_can_be_refreshed(self) -> None:
+        now = datetime(9999, 12, 31, 23, tzinfo=UTC)
+        authenticator = Authenticator(self.key, Revocations(), now=lambda: now)
+        header = self.header(datetime(9999, 12, 31, 22, 59, 59, tzinfo=UTC))
+        assert authenticator.refresher(header).expires_at == datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+
     def test_it_is_bounded(self) -> None:
         now = datetime(2026, 1, 1, tzinfo=UTC)
         authenticator = Authenticator(self.key, Revocations(), remembered=5, now=lambda: now)

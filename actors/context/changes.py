@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import NamedTuple
+
+from ...state.clock import dated
 
 
 class Commit(NamedTuple):
@@ -26,9 +28,6 @@ class Change(NamedTuple):
     removed: int | None
 
 
-_LAST_SECOND = 253_402_300_799  # of the year 9999; git takes later ones, too
-
-
 def read_log(output: bytes, prefix: str) -> tuple[Commit, ...]:
     """The commits of `GitDoor.log`, newest first."""
     commits = []
@@ -39,8 +38,7 @@ def read_log(output: bytes, prefix: str) -> tuple[Commit, ...]:
         oid, author, seconds, message = (part.decode("utf-8", "replace") for part in parts[:4])
         if len(oid) not in (40, 64) or not seconds.isdigit():
             continue  # a message that itself holds the mark: the rest of it is no commit
-        at = datetime.fromtimestamp(min(int(seconds), _LAST_SECOND), UTC)
-        commits.append(Commit(oid, author, at, message.strip(), _touched(parts[4:], prefix)))
+        commits.append(Commit(oid, author, dated(int(seconds)), message.strip(), _touched(parts[4:], prefix)))
     return tuple(commits)
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from ...state.clock import dated
 from .facts import Text, lines_of
 from .rooted import Stamp
 
@@ -27,12 +28,12 @@ def encode(value: Any) -> bytes:
 @lru_cache(maxsize=4096)
 def _told_at(seconds: int) -> bytes:
     """A checkout writes thousands of files in a few seconds."""
-    return rfc3339(datetime.fromtimestamp(seconds, UTC)).encode()
+    return rfc3339(dated(seconds)).encode()
 
 
 def rfc3339(when: datetime) -> str:
     """Whole seconds and `Z`."""
-    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return when.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 class Fragment(NamedTuple):

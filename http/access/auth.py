@@ -60,7 +60,7 @@ class Authenticator:
         return self._still(caller, grace_s=0, now=self._now())
 
     def _still(self, caller: Caller, *, grace_s: int, now: datetime) -> Caller:
-        if now >= caller.expires_at + timedelta(seconds=grace_s):
+        if now - timedelta(seconds=grace_s) >= caller.expires_at:
             raise TokenExpired("the token has expired", expired_at=caller.expires_at)
         if self._revocations.is_revoked(caller.token_id, now=now):
             raise Unauthorized("the token was revoked")
