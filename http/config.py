@@ -24,7 +24,7 @@ from ..state.projects import Projects
 from ..supervision.fleet import SpawnerOptions, Trigger
 from ..supervision.profile import Profile, Profiles, built_in
 from ..supervision.strategy import Group
-from .access.limits import LimitOptions
+from .access.limits import ClassLimit, LimitOptions
 from .logs import LogFormat
 from .tables import convert, read_table, refuse_unknown, require_table
 
@@ -154,7 +154,7 @@ def _assembled(
         log_level=server.log_level,
         log_format=server.log_format,
         projects=Projects(project_root, _projects(tables.get("projects", {}), beside)),
-        limits=read_table(tables.get("limits", {}), LimitOptions, "limits"),
+        limits=_limits(tables.get("limits", {})),
         events=read_table(tables.get("events", {}), EventOptions, "events"),
         context=read_table(tables.get("context", {}), ContextOptions, "context"),
         results=read_table(tables.get("results", {}), ResultOptions, "results"),
@@ -197,6 +197,14 @@ def default_storage(project_root: Path, environ: Mapping[str, str]) -> Path:
     base = Path(state_home) if state_home.startswith("/") else Path("~/.local/state").expanduser()
     digest = hashlib.sha256(str(project_root).encode("utf-8", "surrogateescape")).hexdigest()[:12]
     return base / "sidecar" / f"{project_root.name or 'root'}-{digest}"
+
+
+def _limits(table: object) -> LimitOptions:
+    classes = require_table(require_table(table, "limits").get("classes", {}), "limits.classes")
+    refuse_unknown(classes, AgentClass, "limits.classes")
+    for name, inner in classes.items():
+        read_table(inner, ClassLimit, f"limits.classes.{name}")
+    return read_table(table, LimitOptions, "limits")
 
 
 class _ProjectTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
