@@ -90,25 +90,32 @@ def test_events_that_the_bus_never_got_are_told_by_the_next_sidecar(fleet: Fleet
     assert fleet.story(agent)[:2] == ["agent_spawned", "agent_started"]
 
 
+class FullDisk:
+    """Nothing can be written to the registry while it is full."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_full = True
+        self._commit = Journal.commit
+        monkeypatch.setattr(Journal, "commit", lambda journal: self._try_to_commit(journal))
+
+    def _try_to_commit(self, journal: Journal) -> None:
+        if self.is_full and "registry" in str(journal.directory):
+            raise StorageUnavailable("no space left")
+        self._commit(journal)
+
+
 def test_nothing_is_started_that_could_not_be_recorded_but_what_runs_is_supervised(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agent = fleet.spawn("sleeps").status
-    real, is_full = Journal.commit, True
-
-    def commit(journal: Journal) -> None:
-        if is_full and "registry" in str(journal.directory):
-            raise StorageUnavailable("no space left")
-        real(journal)
-
-    monkeypatch.setattr(Journal, "commit", commit)
+    disk = FullDisk(monkeypatch)
     with pytest.raises(StorageUnavailable):
         fleet.spawn("sleeps")
     wait_until(lambda: len(fleet.processes()) == 1, what="one process each")
     os.kill(agent.process_id or 0, signal.SIGKILL)
     wait_until(lambda: fleet.status(agent.agent_id).incarnation == 2)
     assert fleet.events(agent.agent_id, "agent_exited") == []  # its number could be given to another after a crash
-    is_full = False
+    disk.is_full = False
     fleet.wait_for_event(agent.agent_id, "agent_started", count=2)
     fleet.vanish()
     registry = AgentRegistry(fleet.directory / "registry")
@@ -123,20 +130,13 @@ def test_no_stop_or_restart_is_answered_that_could_not_be_recorded(
     """Else the next sidecar would run again what somebody was told is stopped."""
     stops, waits, restarts = (fleet.spawn_id(agent_type) for agent_type in ("sleeps", "waits", "sleeps"))
     fleet.wait_for_state(waits, AgentState.BACKING_OFF)
-    real, is_full = Journal.commit, True
-
-    def commit(journal: Journal) -> None:
-        if is_full and "registry" in str(journal.directory):
-            raise StorageUnavailable("no space left")
-        real(journal)
-
-    monkeypatch.setattr(Journal, "commit", commit)
+    disk = FullDisk(monkeypatch)
     for agent in (stops, waits):
         with pytest.raises(StorageUnavailable, match=f"agent {agent} is stopped, which could not be .*: no space left"):
             fleet.stop(agent)
     with pytest.raises(StorageUnavailable, match=f"agent {restarts} is running, which could not be .*: no space left"):
         fleet.restart(restarts)
-    is_full = False
+    disk.is_full = False
     assert fleet.restart(restarts).incarnation == 3
     fleet.vanish()
     fleet.open()
