@@ -1,7 +1,8 @@
 """GroupRestarts: restarts agents together: the others are stopped in reverse order, then all start in order.
 
 Used in the Spawner's thread, driven by what happens to the members; `supervision.strategy` decides whom it concerns.
-A restart that is under way is kept in the registry, so that the next sidecar goes on with it.
+A restart that is under way is kept in the registry, so that the next sidecar goes on with it, and so are deaths, which
+count for the group's limit.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
-from ..state.agent_registry import AgentRegistry, GroupRestart, Together
+from ..state.agent_registry import AgentRegistry, GroupDeaths, GroupRestart, Together
 from ..state.models import AgentId, AgentState
+from ..supervision.process import boot_id
 from ..supervision.restart import Verdict
 from ..supervision.strategy import Group, Member, affected, in_order
 from .agent import HOLDS_SLOT, RUNS, Agent, Then
@@ -38,7 +40,6 @@ class GroupRestarts:
         self._registry = registry
         self._end = end
         self._start = start
-        self._deaths: dict[Together, tuple[float, ...]] = {}
 
     def restarts_alone(self, agent: Agent) -> bool:
         """Whether its death restarts no other agent."""
@@ -100,10 +101,17 @@ class GroupRestarts:
 
     def _may_restart(self, where: Together, group: Group) -> bool:
         now = time.monotonic()
-        verdict, self._deaths[where] = group.intensity.decide(self._deaths.get(where, ()), now=now)
-        for old in [w for w, at in self._deaths.items() if now - at[-1] > self._groups[w.group].intensity.within_s]:
-            del self._deaths[old]
+        known = self._registry.group_deaths
+        for old in [each.where for each in known.values() if not self._still_counts(each, now)]:
+            self._registry.put(GroupDeaths(where=old))
+        before = known[where].deaths if where in known else ()
+        verdict, deaths = group.intensity.decide(before, now=now)
+        self._registry.put(GroupDeaths(where=where, boot_id=boot_id(), deaths=deaths))
         return verdict is Verdict.RESTART
+
+    def _still_counts(self, known: GroupDeaths, now: float) -> bool:
+        group = self._groups.get(known.where.group)  # it may have left the configuration
+        return group is not None and known.boot_id == boot_id() and now - known.deaths[-1] <= group.intensity.within_s
 
     def _all_stopped(self, restart: GroupRestart) -> bool:
         running = [agent for agent_id in restart.to_stop if (agent := self._agents.get(agent_id)) and _runs(agent)]

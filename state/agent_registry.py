@@ -192,6 +192,14 @@ class GroupRestart(msgspec.Struct, frozen=True, tag_field="entry", tag="group_re
     to_start: tuple[AgentId, ...] = ()
 
 
+class GroupDeaths(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag="group_deaths"):
+    """When members of a group died, as far as that still counts: monotonic seconds of the boot `boot_id`."""
+
+    where: Together
+    boot_id: str = ""
+    deaths: tuple[float, ...] = ()
+
+
 class Instance(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag="instance"):
     """Names this storage in the environment of its agents, so that no sidecar touches another's.
 
@@ -214,6 +222,7 @@ Entry = (
     | TriggerPlace
     | TriggerKnown
     | GroupRestart
+    | GroupDeaths
     | Instance
 )
 
@@ -237,6 +246,7 @@ class AgentRegistry:
         self.tallies: dict[tuple[str, str], Tally] = {}
         self.unsent: dict[int, Announcement] = {}
         self.group_restarts: dict[Together, GroupRestart] = {}
+        self.group_deaths: dict[Together, GroupDeaths] = {}
         self.trigger_place: EventId | None = None
         self.triggers: dict[str, EventId] = {}
         self.instance_id = self.announcer_id = ""
@@ -371,6 +381,10 @@ class AgentRegistry:
                 self.group_restarts.pop(where, None)
             case GroupRestart(where=where):
                 self.group_restarts[where] = entry
+            case GroupDeaths(where=where, deaths=()):
+                self.group_deaths.pop(where, None)
+            case GroupDeaths(where=where):
+                self.group_deaths[where] = entry
             case Instance(instance_id=instance_id, announcer_id=announcer_id, last_serial=serial):
                 self.instance_id = instance_id
                 self.announcer_id = announcer_id or instance_id
@@ -385,6 +399,7 @@ class AgentRegistry:
         yield from self.revoked.values()
         yield from self.tallies.values()
         yield from self.group_restarts.values()
+        yield from self.group_deaths.values()
         if self.trigger_place is not None:
             yield TriggerPlace(event_id=self.trigger_place)
         for trigger_id, after in self.triggers.items():

@@ -66,6 +66,18 @@ def test_a_group_that_restarts_too_often_is_given_up_whole(tmp_path: Path) -> No
             fleet.wait_for_event(status.agent_id, "agent_failed")
 
 
+def test_deaths_count_for_the_limit_of_the_group_whoever_was_restarted_in_between(tmp_path: Path) -> None:
+    with grouped(tmp_path, "one_for_one", max_restarts=1) as fleet:
+        team = [fleet.spawn(name).status for name in ("a", "b")]
+        kill(team[0])
+        wait_until(lambda: fleet.status(team[0].agent_id).incarnation == 2)
+        fleet.vanish()
+        fleet.open()
+        kill(team[1])
+        for status in team:
+            fleet.wait_for_event(status.agent_id, "agent_failed")
+
+
 def kill(status: AgentStatus) -> None:
     assert status.process_id is not None
     os.kill(status.process_id, signal.SIGKILL)
