@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -307,6 +308,52 @@ class TestResults:
         assert "by hand" in run("results", "list", "--status", "success").stdout
         assert run("results", "list", "--status", "failed").stderr == "no results\n"
         assert "2 of 3; older ones: --cursor" in run("results", "list", "--limit", "2").stderr
+
+
+class TestTimes:
+    @pytest.mark.parametrize(
+        ("past", "future"),
+        [
+            ("2026-01-31", "9999-12-30"),
+            ("2026-01-31T09:00:00", "9999-12-30T09:00:00"),
+            ("2026-01-31T09:00:00Z", "9999-12-30T09:00:00Z"),
+            ("2026-01-31T09:00:00.5+02:00", "9999-12-30T09:00:00.5+02:00"),
+        ],
+    )
+    def test_are_taken_with_and_without_an_offset_and_as_dates(self, run: Run, past: str, future: str) -> None:
+        run("results", "store", "issue-1", '{"status": "success", "decisions": ["by hand"]}')
+        run("events", "publish", "tick")
+        for what, shown in (("results", "by hand"), ("events", "tick")):
+            assert shown in run(what, "list", "--since", past).stdout
+            assert run(what, "list", "--since", future).stderr == f"no {what}\n"
+        assert shown in run("events", "subscribe", "tick", "--since", past).stdout
+        assert "by hand" in run("results", "list", "--until", future).stdout
+        assert run("results", "list", "--until", past).stderr == "no results\n"
+
+    def test_without_an_offset_are_local(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        run("events", "publish", "tick")
+        (event,) = json.loads(run("events", "list", "--type", "tick", "--format", "json").stdout)["events"]
+        at = datetime.fromisoformat(event["timestamp"])
+        east = at.astimezone(timezone(timedelta(hours=11)))
+        with monkeypatch.context() as patch:
+            patch.setenv("TZ", "EAST-11")
+            time.tzset()
+            assert "tick" in run("events", "list", "--since", f"{east:%Y-%m-%dT%H:%M:%S}").stdout
+        time.tzset()
+
+    @pytest.mark.parametrize("text", ["yesterday", "2026-13-01", "2026-1-1", "evt-1"])
+    @pytest.mark.parametrize(
+        "command", [("results", "list"), ("events", "list"), ("events", "subscribe")], ids=" ".join
+    )
+    def test_that_cannot_be_read_are_told_what_was_expected(
+        self, run: Run, command: tuple[str, ...], text: str
+    ) -> None:
+        error = run(*command, "--since", text, code=2).stderr
+        assert f"'--since': '{text}' cannot be read; expected " in error
+        assert "2026-01-31T09:00:00Z" in error
+
+    def test_that_no_calendar_has_in_utc_are_wrong_usage(self, run: Run) -> None:
+        run("results", "list", "--until", "0001-01-01T00:00:00+05:00", code=2)
 
 
 class TestEvents:

@@ -17,6 +17,7 @@ from ..client.errors import Superseded
 from ..client.records import Batch, Event
 from .connection import REFUSED, Commands, format_option, project_option, with_client
 from .following import Follower
+from .moment import place
 from .output import (
     Column,
     Format,
@@ -130,7 +131,12 @@ def publish(
 @click.option("--filter", default="", help='Such as "issue_id:issue-7,status:success".')
 @click.option("--timeout", type=click.FloatRange(min=0), default=30.0, show_default=True, metavar="SECONDS")
 @click.option("--continuous", is_flag=True, help="Go on until interrupted.")
-@click.option("--since", help="earliest, latest, an event id or an RFC 3339 time.  [default: where you left off]")
+@click.option(
+    "--since",
+    metavar="PLACE",
+    callback=place,
+    help="earliest, latest, an event id or a time.  [default: where you left off]",
+)
 @click.option("--consumer", default="", help="A name for this place in the log, when you follow it twice.")
 @click.option("--project", "project_id", metavar="ID", help="Of this project.  [default: the token's]")
 @format_option
@@ -175,7 +181,12 @@ def _print(batch: Batch, format_: Format) -> None:
 @click.option("--topic", help="Only of this topic.")
 @click.option("--type", "event_type", help="Only of this type.")
 @click.option("--filter", "filter_", default="", help='Such as "issue_id:issue-7".')
-@click.option("--since", help="Only after this event id or RFC 3339 time.")
+@click.option(
+    "--since",
+    metavar="PLACE",
+    callback=place,
+    help="Only after this event id, or from this date or time on, local or RFC 3339.",
+)
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
 @click.option("--cursor", help="next_cursor of the page before.")
 @project_option

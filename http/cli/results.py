@@ -13,6 +13,7 @@ from ..client.client import Client
 from ..client.token import holder_of
 from .connection import Commands, format_option, project_option, with_client
 from .events import read_object
+from .moment import moment
 from .output import Column, Format, clock, say_there_is_more, show_fields, show_json, show_rows, state, text
 
 RESULT_COLUMNS = (
@@ -67,8 +68,8 @@ def store(client: Client, issue_id: str, result: str, project: str | None, forma
 @click.option("--type", "agent_type", help="Only of agents of this type.")
 @click.option("--agent", "agent_id", help="Only of this agent.")
 @click.option("--status", type=click.Choice(["success", "failed", "partial"]))
-@click.option("--since", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]), help="Not before, in local time.")
-@click.option("--until", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]), help="Not after, in local time.")
+@click.option("--since", metavar="TIME", callback=moment, help="Kept at or after this date or time, local or RFC 3339.")
+@click.option("--until", metavar="TIME", callback=moment, help="Kept before this date or time.")
 @click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True)
 @click.option("--cursor", help="next_cursor of the page before.")
 @project_option
