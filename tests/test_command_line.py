@@ -168,6 +168,21 @@ class TestTokens:
         assert client.get("/api/results").status_code == 200
         assert client.post("/api/agents/spawn", json={"agent_type": "x", "issue_id": "i"}).status_code == 403
 
+    @pytest.mark.parametrize(
+        ("options", "error"),
+        [
+            (("--agent-type", "a b"), "agent_type is not an identifier; expected 1 to 128 of A-Z"),
+            (("--agent-type", "x", "--agent-id", "a b"), "agent_id is not an identifier; expected 1 to 128 of A-Z"),
+            (("--operator", "--project", "a b"), "project_id is not an identifier; expected 1 to 128 of A-Z"),
+            (("--operator", "--ttl", "99999999"), "ttl is out of range; expected 1 to 31622400 seconds"),
+            (("--operator", "--issue", "issue-1"), "--class and --issue go with --agent-type"),
+        ],
+    )
+    def test_of_what_cannot_be_are_wrong_usage(self, run: Run, options: tuple[str, ...], error: str) -> None:
+        done = run("token", *options, code=2)
+        assert f"Error: {error}" in done.stderr
+        assert done.stdout == ""
+
     def test_given_to_a_command_decide_what_it_may(self, run: Run, sidecar: Any) -> None:
         token = sidecar.token("python-specialist", "ada")
         done = run("agent", "spawn", "python-specialist", "issue-1", code=1, JWT_TOKEN=token)

@@ -79,8 +79,8 @@ def _mint(
         raise InvalidRequest("ttl is out of range", field="ttl", expected=f"1 to {MAX_TTL_S} seconds")
     prepare(storage)
     return token_key(storage, environ).mint(
+        agent_type=identifier(agent_type, "agent_type"),  # first: many give the type as the id, too
         agent_id=identifier(agent_id, "agent_id"),
-        agent_type=identifier(agent_type, "agent_type"),
         project_id=identifier(project_id, "project_id"),
         issue_id=identifier(issue_id, "issue_id") if issue_id is not None else None,
         permissions=PERMISSIONS[agent_class],

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from ...state.errors import InvalidRequest
 from ..client.calls import segment
 from ..client.client import Client
 from .connection import (
@@ -173,25 +174,30 @@ def token(
 
     if operator is (agent_type is not None):
         raise click.UsageError("name either --operator or --agent-type")
+    if operator and (agent_class is not None or issue is not None):
+        raise click.UsageError("--class and --issue go with --agent-type")
     directory = storage_of(storage)
-    if agent_type is None:
-        minted = mint_operator_token(
-            directory, os.environ, agent_id=agent_id or "operator", project_id=project, ttl_s=ttl
-        )
-    else:
-        known = [str(name) for name in AgentClass if name is not AgentClass.OPERATOR]
-        if agent_class is not None and agent_class not in known:
-            raise click.BadParameter(f"{agent_class!r} is none of {', '.join(known)}", param_hint="--class")
-        minted = mint_agent_token(
-            directory,
-            os.environ,
-            agent_id=agent_id or agent_type,
-            agent_type=agent_type,
-            project_id=project,
-            issue_id=issue,
-            agent_class=AgentClass(agent_class) if agent_class else None,
-            ttl_s=ttl,
-        )
+    known = [str(name) for name in AgentClass if name is not AgentClass.OPERATOR]
+    if agent_class is not None and agent_class not in known:
+        raise click.BadParameter(f"{agent_class!r} is none of {', '.join(known)}", param_hint="--class")
+    try:
+        if agent_type is None:
+            minted = mint_operator_token(
+                directory, os.environ, agent_id=agent_id or "operator", project_id=project, ttl_s=ttl
+            )
+        else:
+            minted = mint_agent_token(
+                directory,
+                os.environ,
+                agent_id=agent_id or agent_type,
+                agent_type=agent_type,
+                project_id=project,
+                issue_id=issue,
+                agent_class=AgentClass(agent_class) if agent_class else None,
+                ttl_s=ttl,
+            )
+    except InvalidRequest as error:
+        raise click.UsageError(f"{error.message}; expected {error.details['expected']}") from None
     click.echo(minted.text)
 
 
