@@ -156,6 +156,33 @@ class TestExitCodes:
         assert not (tmp_path / "none").exists()
 
 
+class TestOutput:
+    @pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+    @pytest.mark.parametrize("arguments", [["--help"], ["status"], ["actors", "--format", "csv"]], ids=" ".join)
+    def test_to_a_full_disk_ends_with_one_line(self, sidecar: Any, arguments: list[str], unbuffered: str) -> None:
+        env = {"SIDECAR_URL": sidecar.url, "JWT_TOKEN": sidecar.operator_token(), "PYTHONUNBUFFERED": unbuffered}
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [*SIDECAR, *arguments],
+                env=os.environ | env,
+                text=True,
+                stdout=full,
+                stderr=subprocess.PIPE,
+                timeout=DEADLINE_S,
+                check=False,
+            )
+        assert done.stderr == "Error: standard output cannot be written: No space left on device\n"
+        assert done.returncode == 1
+
+    def test_that_is_closed_is_no_error(self, sidecar: Any) -> None:
+        env = {"SIDECAR_URL": sidecar.url, "JWT_TOKEN": sidecar.operator_token()}
+        closing = ["sh", "-c", 'exec "$@" >&-', "sh", *SIDECAR, "status"]
+        done = subprocess.run(
+            closing, env=os.environ | env, text=True, stderr=subprocess.PIPE, timeout=DEADLINE_S, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+
+
 class TestTokens:
     def test_are_printed_and_nothing_else_and_the_server_takes_them(self, run: Run, sidecar: Any) -> None:
         token = run("token", "--operator", "--ttl", "60").stdout

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,11 +25,33 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 REFUSED, USAGE, NO_SERVER = 1, 2, 3
 
+# Where a storage, a backup or a socket fails, that is told as one of the sidecar's errors.
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE}
+
 TOKEN_TTL_S = 86_400  # `events subscribe --continuous` and `top` outlive an hour
 
 
 class Commands(click.Group):
-    """Commands that may raise the sidecar's errors: the text goes to standard error, the kind to the exit code."""
+    """Commands that may raise the sidecar's errors: the text goes to standard error, the kind to the exit code.
+
+    So does a standard output that cannot be written, such as a file on a full disk.
+    """
+
+    def main(self, *args: Any, **more: Any) -> Any:
+        try:
+            try:
+                return super().main(*args, **more)
+            finally:
+                if sys.stdout is not None:
+                    sys.stdout.flush()  # else it is tried at the interpreter's end, where nobody can catch what fails
+        except OSError as error:
+            if error.filename is not None or error.errno not in _UNWRITABLE:
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still in the buffer must not fail again at the end
+            if not isinstance(error, BrokenPipeError):
+                with suppress(OSError):  # standard error may be on the same disk
+                    click.echo(f"Error: standard output cannot be written: {error.strerror}", err=True)
+            raise SystemExit(REFUSED) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -106,11 +106,16 @@ def console(*, stderr: bool = False) -> Console:
     return Console(highlight=False, stderr=stderr)
 
 
+def on_terminal() -> bool:
+    """Whether standard output is one; it may also be closed."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
 def show(renderable: RenderableType = "") -> None:
     """Print. Into a pipe or a file nothing is cut, or padded, to a width that nobody sees."""
     from rich.console import Console
 
-    if sys.stdout.isatty():
+    if on_terminal():
         terminal = console()
         # Where not even that is room enough, the terminal wraps lines; an id that is cut is of no use.
         terminal.width = max(terminal.width, terminal.measure(renderable).minimum)

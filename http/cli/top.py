@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import click
 from ..client.client import Client
 from .agents import AGENT_COLUMNS
 from .connection import project_option, with_client
-from .output import Row, clock, console, printable, seconds, show, state, table_of, text
+from .output import Row, clock, console, on_terminal, printable, seconds, show, state, table_of, text
 from .reconnect import Patience
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def top(client: Client, interval: float, project: str | None) -> None:
     events: deque[Row] = deque(maxlen=50)
     listed = client.call("GET", "/api/events", query={"limit": events.maxlen, "project_id": project})["events"]
     events.extend(reversed(listed))
-    if not sys.stdout.isatty():
+    if not on_terminal():
         show(_look(client, events, project, lines=10_000))
         return
     from rich.live import Live

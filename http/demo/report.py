@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from rich.text import Text
 
-from ..cli.output import Column, number, printable, show, state, table_of, text
+from ..cli.output import Column, number, on_terminal, printable, show, state, table_of, text
 from ..client.client import Client
 from .project import ISSUE_ID, PROJECT_ID
 from .story import Story
@@ -49,7 +48,7 @@ def show_report(story: Story, client: Client, project: Path) -> None:
     ]
     show(table_of(handed_in, _RESULTS, title="Results"))
     show()
-    if sys.stdout.isatty():  # elsewhere each event has left its line already
+    if on_terminal():  # elsewhere each event has left its line already
         told = [
             {"at_s": line.at_s, "event_type": line.event.event_type, "who": line.who, "what": line.what}
             for line in story.lines

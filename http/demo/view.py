@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from types import TracebackType
 from typing import Self
@@ -12,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ..cli.output import STATE_STYLES, console, printable, show
+from ..cli.output import STATE_STYLES, console, on_terminal, printable, show
 from .story import Line, Story
 
 _STYLES = {**STATE_STYLES, "crashed": "bold red", "awaited": "dim"}
@@ -26,7 +25,7 @@ class View:
     def __init__(self, story: Story, url: str) -> None:
         self._story = story
         self._url = url
-        self._live = Live(console=console(), refresh_per_second=12, transient=True) if sys.stdout.isatty() else None
+        self._live = Live(console=console(), refresh_per_second=12, transient=True) if on_terminal() else None
         self._started = time.monotonic()
 
     def __enter__(self) -> Self:
