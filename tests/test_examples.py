@@ -23,11 +23,12 @@ WORKFLOW_WITHIN_S = 90.0
 
 
 def play(workflow: str, *options: str, place: Path, code: int = 0) -> str:
-    """What a workflow prints; all its temporary files lie in `place`."""
+    """What a workflow prints, with nobody at its standard input; all its temporary files lie in `place`."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("SIDECAR_", "AGENT_"))}
     done = subprocess.run(
         [sys.executable, "-m", f"sidecar.examples.workflows.{workflow}", *options],
         env=environment | {"TMPDIR": str(place)},
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=WORKFLOW_WITHIN_S,
@@ -35,7 +36,7 @@ def play(workflow: str, *options: str, place: Path, code: int = 0) -> str:
     )
     assert done.returncode == code, done.stdout + done.stderr
     assert list(place.iterdir()) == []
-    return done.stdout
+    return done.stdout + done.stderr
 
 
 class TestWorkflows:
@@ -63,6 +64,10 @@ class TestWorkflows:
         shown = play("approval", "--answer", answer, place=tmp_path)
         assert f"The agent: {becomes}" in shown
         assert f"The project's tags: {tags}" in shown
+
+    def test_a_release_that_nobody_can_be_asked_about_says_so(self, tmp_path: Path) -> None:
+        shown = play("approval", place=tmp_path, code=1)
+        assert shown.endswith("\nNobody is here to answer; give the answer with --answer yes or --answer no.\n")
 
     def test_no_job_is_lost_or_done_twice_whoever_is_killed(self, tmp_path: Path) -> None:
         shown = play("crash_drill", place=tmp_path)

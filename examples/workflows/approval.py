@@ -37,6 +37,14 @@ def releaser(agent: Agent) -> None:
     agent.store(status="success", decisions=[f"released {TAG}, approved by {batch.events[0].data['by']}"])
 
 
+def ask(question: str) -> str:
+    try:
+        return input(question)
+    except (EOFError, RuntimeError):  # standard input is at its end, or closed
+        print()
+        raise SystemExit("Nobody is here to answer; give the answer with --answer yes or --answer no.") from None
+
+
 def direct() -> None:
     parser = argparse.ArgumentParser(description="Human approval by event.")
     parser.add_argument("--answer", choices=["yes", "no"], help="answer without asking")
@@ -49,7 +57,7 @@ def direct() -> None:
             f"  SIDECAR_URL={on.server.url} SIDECAR_STORAGE={on.server.storage} sidecar events publish approval_given "
             f'--project {PROJECT_ID} --correlation-id {asked.correlation_id} --data \'{{"by": "you"}}\'\n'
         )
-        approves = (answer or input(f"May it {asked.data['what']}? [yes/no] ")).lower().startswith("y")
+        approves = (answer or ask(f"May it {asked.data['what']}? [yes/no] ")).lower().startswith("y")
         on.client.publish(
             "approval_given" if approves else "approval_refused",
             {"issue_id": ISSUE_ID, "by": "a person", "reason": "not today"},
