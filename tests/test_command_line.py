@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -503,6 +504,9 @@ class TestTables:
             (cli_output.seconds, 3787, "1:03:07"),
             (cli_output.number(1, " MB"), 1234.56, "1,234.6 MB"),
             (cli_output.clock, None, ""),
+            (partial(cli_output.plural, one="mailbox", many="mailboxes"), 1, "1 mailbox"),
+            (partial(cli_output.plural, one="mailbox", many="mailboxes"), 2, "2 mailboxes"),
+            (partial(cli_output.plural, one="event"), 1000, "1,000 events"),
         ],
     )
     def test_write_numbers_for_people(self, shown: Callable[[Any], str], value: Any, text: str) -> None:
@@ -532,6 +536,8 @@ class TestActorsAndTop:
         sidecar.wait_for("agent_started")
         shown = run("top").stdout
         assert "issue-7" in shown
+        assert "  1 agent active  " in shown
+        assert "  0 results\n" in shown
         assert "event_bus running" in shown
         assert "agent_started" in shown
 

@@ -13,7 +13,7 @@ from ..client.calls import segment
 from ..client.client import Client
 from ..client.records import Batch, LogPart
 from .connection import REFUSED, Commands, format_option, project_option, with_client
-from .output import Column, Format, as_it_is, clock, number, seconds, show_fields, show_rows, state, text
+from .output import Column, Format, as_it_is, clock, number, plural, seconds, show_fields, show_rows, state, text
 from .reconnect import Patience
 
 AGENT_COLUMNS = (
@@ -252,7 +252,7 @@ def _show(status: dict[str, Any], format_: Format) -> None:
         ("project", text(status["project_id"])),
         ("state", state(status["state"])),
         ("process", as_it_is(status["process_id"])),
-        ("incarnation", f"{status['incarnation']}, {_restarts(status['restarts'])}"),
+        ("incarnation", f"{status['incarnation']}, {plural(status['restarts'], 'restart')}"),
         ("started", clock(status["started_at"])),
         ("ended", clock(status["ended_at"])),
         ("up", seconds(status["uptime_seconds"])),
@@ -261,7 +261,3 @@ def _show(status: dict[str, Any], format_: Format) -> None:
         ("last error", text(status["last_error"])),
     ]
     show_fields(status, [(name, shown) for name, shown in fields if shown], format_)
-
-
-def _restarts(count: int) -> str:
-    return "1 restart" if count == 1 else f"{count} restarts"

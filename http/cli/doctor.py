@@ -28,6 +28,7 @@ from ..client.errors import NoServer, UnexpectedAnswer
 from ..client.retry import ONE_ATTEMPT
 from ..config import Config
 from ..storage import SECRET_FILE, SECRET_VARIABLE, token_key
+from .output import plural
 
 Verdict = Literal["ok", "warning", "wrong"]
 
@@ -150,8 +151,8 @@ def _secret(config: Config) -> Iterator[Finding]:
 def _journal(report: JournalReport, storage: Path) -> Finding:
     name = Path(report.directory).relative_to(storage).as_posix()
     held = f", written by process {report.in_use_by}" if report.in_use_by is not None else ""
-    kept = f", {len(report.quarantined)} .bad files kept" if report.quarantined else ""
-    whole = f"{report.records:,} records, {report.size_bytes / 1e6:,.1f} MB{held}{kept}"
+    kept = f", {plural(len(report.quarantined), '.bad file')} kept" if report.quarantined else ""
+    whole = f"{plural(report.records, 'record')}, {report.size_bytes / 1e6:,.1f} MB{held}{kept}"
     if report.health == "sound" and report.open_to_others:
         return Finding(
             check=f"journal {name}",
@@ -237,7 +238,7 @@ def _project(name: str, root: Path) -> Finding:
         branch = door.branch() or "no branch"
     except GitUnavailable as error:
         return Finding(check=check, verdict="warning", found=f"{root}: {error}", advice="git fsck")
-    return Finding(check=check, verdict="ok", found=f"{root}, {branch}, {files:,} files tracked")
+    return Finding(check=check, verdict="ok", found=f"{root}, {branch}, {plural(files, 'file')} tracked")
 
 
 def _commands(config: Config) -> Iterator[Finding]:

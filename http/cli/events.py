@@ -24,6 +24,7 @@ from .output import (
     clock,
     csv_line,
     number,
+    plural,
     printable,
     say_there_is_more,
     show_fields,
@@ -170,7 +171,8 @@ def subscribe(
 
 def _print(batch: Batch, format_: Format) -> None:
     if batch.gap is not None:
-        click.echo(f"at most {batch.gap.dropped_at_most} events were dropped before you read them", err=True)
+        dropped = plural(batch.gap.dropped_at_most, "event was", "events were")
+        click.echo(f"at most {dropped} dropped before you read them", err=True)
     for event in batch.events:
         click.echo(_line(event, format_))
     if batch.superseded:
@@ -250,7 +252,11 @@ def dead_letters(client: Client, replay: str | None, project: str | None, format
     if replay is not None:
         path = f"/api/events/dead-letters/{segment(replay)}/replay"
         answer = client.call("POST", path, query={"project_id": project}, body={})
-        show_fields(answer, [("event", replay), ("given again to", f"{answer['mailboxes']} mailboxes")], format_)
+        show_fields(
+            answer,
+            [("event", replay), ("given again to", plural(answer["mailboxes"], "mailbox", "mailboxes"))],
+            format_,
+        )
         return
     answer = client.call("GET", "/api/events/dead-letters", query={"project_id": project})
     show_rows(answer, answer["dead_letters"], DEAD_LETTER_COLUMNS, format_, nothing="no dead letters")

@@ -65,6 +65,11 @@ def number(digits: int, unit: str = "") -> Callable[[Any], str]:
     return lambda value: "" if value is None else f"{value:,.{digits}f}{unit}"
 
 
+def plural(count: int, one: str, many: str = "") -> str:
+    """`1 mailbox`, `2 mailboxes`; without `many` an s is put to `one`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
 def printable(value: Any) -> str:
     """Text that an agent chose, in one line and without what would steer a terminal; anything else as JSON."""
     plain = value if isinstance(value, str) else "" if value is None else msgspec.json.encode(value).decode()

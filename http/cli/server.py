@@ -22,7 +22,7 @@ from .connection import (
     storage_option,
     with_client,
 )
-from .output import Column, Format, number, seconds, show_fields, show_json, show_rows, state, text
+from .output import Column, Format, number, plural, seconds, show_fields, show_json, show_rows, state, text
 
 STOPPED_WITHIN_S = 15.0  # a server drains for up to 10 s
 
@@ -122,13 +122,13 @@ def _status_fields(url: str, health: dict[str, Any], numbers: dict[str, Any]) ->
         (
             "agents",
             f"{agents['active']} active, {agents['completed']} completed, {agents['failed']} failed, "
-            f"{agents['restarts_total']} restarts" + (f" ({text(by_type)})" if by_type else ""),
+            f"{plural(agents['restarts_total'], 'restart')}" + (f" ({text(by_type)})" if by_type else ""),
         ),
         (
             "events",
             (
                 f"{events['total_published']:,} published, {events['total_delivered']:,} delivered, "
-                f"{events['active_subscriptions']} waiting, {events['dead_letter_queue_size']} dead letters"
+                f"{events['active_subscriptions']} waiting, {plural(events['dead_letter_queue_size'], 'dead letter')}"
             ),
         ),
         ("results", f"{storage['results_stored']:,} stored, {storage['total_size_mb']:.1f} MB"),
@@ -137,7 +137,7 @@ def _status_fields(url: str, health: dict[str, Any], numbers: dict[str, Any]) ->
             "requests",
             (
                 f"{speed['requests_per_second']:.1f}/s, {speed['avg_response_time_ms']:.1f} ms on average, "
-                f"p99 {speed['p99_response_time_ms']:.1f} ms, {speed['errors_per_minute']:.0f} errors/min"
+                f"p99 {speed['p99_response_time_ms']:.1f} ms, {plural(round(speed['errors_per_minute']), 'error')}/min"
             ),
         ),
         ("disk", f"{checks['disk_space_available_mb']:,.0f} MB free"),

@@ -16,7 +16,7 @@ from ...state.clock import utc_now
 from ...state.errors import ConfigError
 from ...state.progress import Progress, untold
 from .connection import REFUSED, format_option, storage_of, storage_option
-from .output import Column, Format, console, show_rows
+from .output import Column, Format, console, plural, show_rows
 from .server import holder_of_lock
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ def _repair(config: Config) -> None:
         repaired = repair_journal(Path(report.directory), now=utc_now())
         lost = ", ".join(f"{first} to {last}" for first, last in repaired.lost) or "none with a number"
         click.echo(
-            f"{report.directory}: {repaired.kept:,} records kept; lost: {lost}; as it was: {repaired.copy}", err=True
+            f"{report.directory}: {plural(repaired.kept, 'record')} kept; lost: {lost}; as it was: {repaired.copy}",
+            err=True,
         )
 
 
@@ -94,7 +95,7 @@ def backup(file: Path, storage: Path | None) -> None:
     with _bar("copying") as progress:
         manifest = back_up(source, file.absolute(), now=utc_now(), progress=progress)
     size = sum(copied.size for copied in manifest.files)
-    click.echo(f"{file}: {len(manifest.files)} files, {size:,} bytes, {file.stat().st_size:,} packed")
+    click.echo(f"{file}: {plural(len(manifest.files), 'file')}, {size:,} bytes, {file.stat().st_size:,} packed")
     with _bar("checking") as progress:
         reports = damaged(source, progress)
     for report in reports:
@@ -123,9 +124,8 @@ def restore(file: Path, copy: bool, storage: Path | None) -> None:
     with _bar("copying and checking") as progress:
         manifest = put_back(file.absolute(), target, copied_at=utc_now() if copy else None, progress=progress)
     size = sum(copied.size for copied in manifest.files)
-    click.echo(
-        f"{target}: {len(manifest.files)} files, {size:,} bytes, as of {manifest.created_at:%Y-%m-%d %H:%M:%S} UTC"
-    )
+    files, at = plural(len(manifest.files), "file"), f"{manifest.created_at:%Y-%m-%d %H:%M:%S} UTC"
+    click.echo(f"{target}: {files}, {size:,} bytes, as of {at}")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import click
 from ..client.client import Client
 from .agents import AGENT_COLUMNS
 from .connection import project_option, with_client
-from .output import Row, clock, console, on_terminal, printable, seconds, show, state, table_of, text
+from .output import Row, clock, console, on_terminal, plural, printable, seconds, show, state, table_of, text
 from .reconnect import Patience
 
 if TYPE_CHECKING:
@@ -92,8 +92,9 @@ def _headline(url: str, health: dict[str, Any], numbers: dict[str, Any]) -> str:
         f"[bold]sidecar[/] {url}  {state(health['status'])}  up {seconds(health['uptime_seconds'])}  "
         f"{checks['memory_usage_mb']:.0f} MB  {checks['cpu_usage_percent']:.0f} % CPU  "
         f"{speed['requests_per_second']:.1f} requests/s  p99 {speed['p99_response_time_ms']:.1f} ms  "
-        f"{numbers['agents']['active']} agents active  {numbers['events']['total_published']:,} events  "
-        f"{numbers['storage']['results_stored']:,} results"
+        f"{plural(numbers['agents']['active'], 'agent')} active  "
+        f"{plural(numbers['events']['total_published'], 'event')}  "
+        f"{plural(numbers['storage']['results_stored'], 'result')}"
     )
 
 
@@ -101,7 +102,7 @@ def _actors_line(actors: list[dict[str, Any]]) -> str:
     """restarts and mailbox only where they say something."""
     told = []
     for actor in actors:
-        remarks = [f"{actor[name]} {name}" for name in ("restarts", "failures") if actor.get(name)]
+        remarks = [plural(actor[f"{name}s"], name) for name in ("restart", "failure") if actor.get(f"{name}s")]
         if actor.get("mailbox_depth"):
             remarks.append(f"{actor['mailbox_depth']} waiting")
         told.append(f"{actor['name']} {state(actor['state'])}" + (f" ({', '.join(remarks)})" if remarks else ""))

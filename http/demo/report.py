@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.text import Text
 
-from ..cli.output import Column, number, on_terminal, printable, show, state, table_of, text
+from ..cli.output import Column, number, on_terminal, plural, printable, show, state, table_of, text
 from ..client.client import Client
 from .project import ISSUE_ID, PROJECT_ID
 from .story import Story
@@ -66,7 +66,7 @@ def show_report(story: Story, client: Client, project: Path) -> None:
     done = sum(member.state == "completed" for member in story.members.values())
     show(
         f"{done} of {len(story.members)} agents completed in {story.took_s:.1f} s: the work is {verdict}. "
-        f"{len(story.lines)} events, {results.total} results."
+        f"{plural(len(story.lines), 'event')}, {plural(results.total, 'result')}."
     )
     if commit:
         show(Text(f"The project's last commit: {commit}"))
