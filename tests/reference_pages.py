@@ -23,7 +23,8 @@ Exit codes: 0 done, 1 the server said no (its words are on standard error), 2 wr
 
 Every command that speaks to the server takes `--url` (`SIDECAR_URL`), `--token` (`JWT_TOKEN`) and `--storage`
 (`SIDECAR_STORAGE`); left out, the server and an operator's token are those of the project in this directory.
-Where something is listed or shown, `--format` takes `table`, `json` (the server's whole answer) or `csv`.
+Where something is listed or shown, `--format` takes `table`, `json` (the server's whole answer) or `csv` (exact
+values); it is named below only where it is something else.
 """
 
 _OF_THE_CLIENT = """\
@@ -48,7 +49,7 @@ def commands_page() -> str:
     return "\n".join(parts)
 
 
-_OF_CLIENTS = {"url", "token", "storage", "format_"}
+_OF_CLIENTS = {"url", "token", "storage"}
 
 
 def _commands(group: click.Group, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -67,10 +68,18 @@ def _command(path: tuple[str, ...], command: click.Command) -> Iterator[str]:
     pieces = " ".join(command.collect_usage_pieces(context))
     yield f"```text\nsidecar {' '.join(path)} {pieces}\n```\n"
     yield from _prose(command.help or "")
-    known = _OF_CLIENTS if any(each.name == "url" for each in command.params) else {"format_"}
-    options = [each for each in command.params if isinstance(each, click.Option) and each.name not in known]
+    known = _OF_CLIENTS if any(each.name == "url" for each in command.params) else set()
+    options = [
+        each
+        for each in command.params
+        if isinstance(each, click.Option) and each.name not in known and not _is_usual_format(each)
+    ]
     if options:
         yield "\n".join(["| option | meaning |", "|---|---|", *(_option(each, context) for each in options), ""])
+
+
+def _is_usual_format(option: click.Option) -> bool:
+    return option.name == "format_" and "whole answer" in (option.help or "")
 
 
 def _option(option: click.Option, context: click.Context) -> str:

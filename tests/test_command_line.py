@@ -183,6 +183,23 @@ class TestOutput:
         )
         assert (done.returncode, done.stderr) == (0, "")
 
+    def test_as_json_is_the_whole_answer_of_the_server(self, run: Run, sidecar: Any) -> None:
+        def answer(*arguments: str) -> Any:
+            return json.loads(run(*arguments, "--format", "json").stdout)
+
+        published = answer("events", "publish", "tick")
+        assert set(published) == set(sidecar.operator.post("/api/events/tick", json={"data": {}}).json())
+        assert answer("results", "store", "issue-1", '{"status": "success"}')["stored"]
+        agent_id = sidecar.spawn("go-specialist")["agent_id"]
+        shown = set(answer("agent", "show", agent_id))
+        assert set(answer("agent", "restart", agent_id)) == set(answer("agent", "kill", agent_id)) == shown
+
+    def test_as_json_counts_what_is_listed(self, run: Run, sidecar: Any) -> None:
+        sidecar.spawn("go-specialist", "issue-1")
+        sidecar.spawn("go-specialist", "issue-2")
+        listed = json.loads(run("agent", "list", "--issue", "issue-1", "--format", "json").stdout)
+        assert (len(listed["agents"]), listed["total"]) == (1, 1)
+
 
 class TestTokens:
     def test_are_printed_and_nothing_else_and_the_server_takes_them(self, run: Run, sidecar: Any) -> None:

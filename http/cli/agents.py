@@ -6,10 +6,9 @@ from contextlib import suppress
 from typing import Any
 
 import click
-import msgspec
 
 from ...state.models import AgentState
-from ..client.calls import segment
+from ..client.calls import ANSWER_WITHIN_S, segment
 from ..client.client import Client
 from ..client.records import Batch, LogPart
 from .connection import REFUSED, Commands, format_option, project_option, with_client
@@ -135,7 +134,7 @@ def list_(
         and (agent_type is None or row["agent_type"] == agent_type)
         and (issue_id is None or row["issue_id"] == issue_id)
     ]
-    answer["agents"] = wanted
+    answer |= {"agents": wanted, "total": len(wanted)}
     show_rows(answer, wanted, AGENT_COLUMNS, format_, nothing="no agents")
 
 
@@ -160,8 +159,13 @@ def kill(client: Client, agent_id: str, timeout: float | None, force: bool, form
     \b
     Example: sidecar agent kill python-specialist-1f0c --timeout 30
     """
-    status = client.stop(agent_id, timeout_s=timeout, force=force)
-    _show(msgspec.to_builtins(status), format_)
+    status = client.call(
+        "DELETE",
+        f"/api/agents/{segment(agent_id)}",
+        query={"timeout": timeout, "force": force or None},
+        timeout_s=ANSWER_WITHIN_S + (timeout or 0.0),
+    )
+    _show(status, format_)
 
 
 @agent.command()
@@ -170,7 +174,7 @@ def kill(client: Client, agent_id: str, timeout: float | None, force: bool, form
 @with_client
 def restart(client: Client, agent_id: str, format_: Format) -> None:
     """Stop an agent if it runs, and start its next incarnation."""
-    _show(msgspec.to_builtins(client.restart(agent_id)), format_)
+    _show(client.call("POST", f"/api/agents/{segment(agent_id)}/restart", body={}), format_)
 
 
 @agent.command()

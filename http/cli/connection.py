@@ -81,14 +81,21 @@ storage_option = click.option(
     help="Storage directory of the sidecar.  [default: the one of the project here]",
 )
 project_option = click.option("--project", metavar="ID", help="Act in this project.  [default: the token's]")
-format_option = click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["table", "json", "csv"]),
-    default="table",
-    show_default=True,
-    help="json: the server's whole answer; csv: exact values, for other programs.",
-)
+
+
+def format_option_for(json: str) -> Callable[[F], F]:
+    """json: what it is there."""
+    return click.option(
+        "--format",
+        "format_",
+        type=click.Choice(["table", "json", "csv"]),
+        default="table",
+        show_default=True,
+        help=f"json: {json}; csv: exact values, for other programs.",
+    )
+
+
+format_option = format_option_for("the server's whole answer")
 
 
 def with_client(command: F) -> F:

@@ -15,7 +15,7 @@ from ..client.calls import segment
 from ..client.client import Client
 from ..client.errors import Superseded
 from ..client.records import Batch, Event
-from .connection import REFUSED, Commands, format_option, project_option, with_client
+from .connection import REFUSED, Commands, format_option, format_option_for, project_option, with_client
 from .following import Follower
 from .moment import place
 from .output import (
@@ -111,18 +111,22 @@ def publish(
     \b
     Example: sidecar events publish release_approved --data '{"issue_id": "issue-7", "by": "ada"}'
     """
-    published = client.publish(
-        event_type,
-        read_object(data, "--data"),
-        topic=topic,
-        correlation_id=correlation_id,
-        priority=priority,
-        ttl_s=ttl,
-        project_id=project,
+    body = {
+        "event_type": event_type,
+        "data": read_object(data, "--data"),
+        "topic": topic,
+        "correlation_id": correlation_id,
+        "priority": priority,
+        "ttl_seconds": ttl,
+    }
+    answer = client.call(
+        "POST",
+        f"/api/events/{segment(event_type)}",
+        query={"project_id": project},
+        body={name: value for name, value in body.items() if value is not None},
     )
-    answer = msgspec.to_builtins(published)
-    waiting = ", ".join(published.subscribers_notified) or "nobody yet"
-    fields = [("event", published.event_id), ("topic", text(published.topic)), ("told", text(waiting))]
+    waiting = ", ".join(answer["subscribers_notified"]) or "nobody yet"
+    fields = [("event", answer["event_id"]), ("topic", text(answer["topic"])), ("told", text(waiting))]
     show_fields(answer, fields, format_)
 
 
@@ -140,7 +144,7 @@ def publish(
 )
 @click.option("--consumer", default="", help="A name for this place in the log, when you follow it twice.")
 @click.option("--project", "project_id", metavar="ID", help="Of this project.  [default: the token's]")
-@format_option
+@format_option_for("one event a line")
 @with_client
 def subscribe(
     client: Client,

@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any
 
 import click
-import msgspec
 
 from ..client.calls import segment
 from ..client.client import Client
@@ -14,7 +13,7 @@ from ..client.token import holder_of
 from .connection import Commands, format_option, project_option, with_client
 from .events import read_object
 from .moment import moment
-from .output import Column, Format, clock, say_there_is_more, show_fields, show_json, show_rows, state, text
+from .output import Column, Format, as_it_is, clock, say_there_is_more, show_fields, show_json, show_rows, state, text
 
 RESULT_COLUMNS = (
     Column("RESULT", "id"),
@@ -51,16 +50,21 @@ def store(client: Client, issue_id: str, result: str, project: str | None, forma
     Example: sidecar results store issue-7 '{"status": "success", "decisions": ["Shipped by hand"]}'
     """
     holder = holder_of(client.token or "")
-    stored = client.store(
-        read_object(result, "RESULT"),
-        agent_id=holder.agent_id,
-        agent_type=holder.agent_type,
-        issue_id=issue_id,
-        project_id=project or holder.project_id,
-    )
-    following = ", ".join(f"{agent.agent_type} ({agent.priority})" for agent in stored.next_agents)
-    fields = [("result", stored.id), ("event", str(stored.event_id)), ("next agents", text(following or "none"))]
-    show_fields(msgspec.to_builtins(stored), fields, format_)
+    body = {
+        "agent_id": holder.agent_id,
+        "agent_type": holder.agent_type,
+        "issue_id": issue_id,
+        "project_id": project or holder.project_id,
+        "result": read_object(result, "RESULT"),
+    }
+    answer = client.call("POST", "/api/results", body=body)
+    following = ", ".join(f"{agent['agent_type']} ({agent['priority']})" for agent in answer["next_agents"])
+    fields = [
+        ("result", answer["id"]),
+        ("event", as_it_is(answer["event_id"])),
+        ("next agents", text(following or "none")),
+    ]
+    show_fields(answer, fields, format_)
 
 
 @results.command("list")

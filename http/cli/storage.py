@@ -15,7 +15,7 @@ import msgspec
 from ...state.clock import utc_now
 from ...state.errors import ConfigError
 from ...state.progress import Progress, untold
-from .connection import REFUSED, format_option, storage_of, storage_option
+from .connection import REFUSED, format_option_for, storage_of, storage_option
 from .output import Column, Format, console, plural, show_rows
 from .server import holder_of_lock
 
@@ -35,7 +35,7 @@ FINDING_COLUMNS = (
 @click.command()
 @storage_option
 @click.option("--repair", is_flag=True, help="Cut what is damaged out of the storage; a copy of it is kept.")
-@format_option
+@format_option_for("all that was found")
 def doctor(storage: Path | None, repair: bool, format_: Format) -> None:
     """Look for what may keep the sidecar here from working.
 
