@@ -79,6 +79,12 @@ def read_since(event_log: EventLog, since: str, *, strict: bool) -> Reading:
     return Reading(place=place, gap=gap)
 
 
+def _require_readable(since: str | None) -> None:
+    """A fault in it is one also where there are no events."""
+    if since not in (None, "earliest", "latest") and event_seq(since) is None:
+        _time(since)
+
+
 def _time(text: str) -> datetime:
     try:
         time = convert(text, datetime)
@@ -96,6 +102,7 @@ def _time(text: str) -> datetime:
 def list_events(logs: Iterable[EventLog], request: ListEvents, *, now: datetime) -> EventPage:
     """A page of the logs, newest first. Raises InvalidFilter, InvalidRequest."""
     event_filter = compile_filter(request.filter)
+    _require_readable(request.since)
     matching = [
         event
         for event_log in logs

@@ -162,6 +162,7 @@ QUERIES = [
     ("/api/events", "topic=a/b", "topic"),
     ("/api/results", "status=done", "status"),
     ("/api/results", "since=yesterday", "since"),
+    ("/api/events", "since=yesterday", "since"),
     ("/api/results", "limit=1.5", "limit"),
     ("/api/results", "isue_id=x", "isue_id"),
     ("/api/results", "cursor=made-up", "cursor"),
