@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from ..state.agent_registry import AgentRecord
+from ..state.agent_entries import AgentRecord
 from ..state.models import AgentState, ProcessIdentity
 from ..supervision.lifecycle import Occurrence
 from ..supervision.process import HAS_PIDFD, ExitStatus, StartedProcess, boot_id, is_alive, open_pidfd

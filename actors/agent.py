@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from ..state.agent_registry import AgentRecord
+from ..state.agent_entries import AgentRecord
 from ..state.errors import SidecarError
 from ..state.identity import Token
 from ..state.models import AgentId, AgentState, AgentStatus, ProcessIdentity

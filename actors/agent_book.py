@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from ..state.agent_registry import AgentRegistry, TokenRef
+from ..state.agent_entries import TokenRef
+from ..state.agent_registry import AgentRegistry
 from ..state.clock import utc_now
 from ..state.errors import StorageUnavailable
 from ..state.identity import Token
@@ -24,10 +25,10 @@ from ..supervision.process import boot_id
 from ..supervision.process_exits import Exited
 from ..supervision.restart import Decision
 from .agent import Agent, describe_end, how_it_ended
+from .agent_facts import AgentEnded, AgentSubscribed
 from .agent_tokens import AgentTokens
 from .announcer import Announcer
 from .asking import Later, Recipient
-from .messages import AgentEnded, AgentSubscribed
 from .starting import Begun
 
 log = logging.getLogger(__name__)

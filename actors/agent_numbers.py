@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ..state.agent_registry import AgentRecord, Tally
+from ..state.agent_entries import AgentRecord, Tally
 from ..state.models import AgentState
 from .agent import HOLDS_SLOT, Agent
 from .replies import AgentNumbers

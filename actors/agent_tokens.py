@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from ..state.agent_registry import AgentRecord, AgentRegistry, Revoked, TokenRef
+from ..state.agent_entries import AgentRecord, Revoked, TokenRef
+from ..state.agent_registry import AgentRegistry
 from ..state.errors import TokenExpired, Unauthorized
 from ..state.identity import PERMISSIONS, TOKEN_TTL_S, Caller, Revocations, Token, TokenKey
 from ..state.models import AgentSpec

@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from ..state.agent_registry import AgentRecord, AgentRegistry, Announced, Announcement
+from ..state.agent_entries import AgentRecord, Announced, Announcement
+from ..state.agent_registry import AgentRegistry
 from ..state.errors import SidecarError
 from .asking import Fact, Later, Recipient
 from .messages import PublishEvent, PublishTogether

@@ -24,26 +24,22 @@ from ..state.journal import Durability
 from ..state.mailbox import Mailbox, MailboxKey
 from ..state.mailboxes import Mailboxes, SubscribedAgent
 from ..state.models import AgentId, Event, EventId
+from .agent_facts import AgentEnded, AgentSubscribed, EventPublished, LogEndsAt, TellTriggered
 from .asking import Fact, Later, Recipient, together
 from .event_counter import EventCounter
 from .event_reading import list_events
 from .messages import (
-    AgentEnded,
-    AgentSubscribed,
     AnswerSettled,
     AnswerWaiters,
     AwaitEvents,
     CountEvents,
     EventBusRequest,
-    EventPublished,
     ListDeadLetters,
     ListEvents,
     ListMailboxes,
-    LogEndsAt,
     PublishEvent,
     PublishTogether,
     ReplayDeadLetter,
-    TellTriggered,
 )
 from .owner import Owner
 from .publishing import answer_all, digest_of, published_before, record_of

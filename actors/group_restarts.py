@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
-from ..state.agent_registry import AgentRegistry, GroupDeaths, GroupRestart, Together
+from ..state.agent_entries import GroupDeaths, GroupRestart, Together
+from ..state.agent_registry import AgentRegistry
 from ..state.models import AgentId, AgentState
 from ..supervision.process import boot_id
 from ..supervision.restart import Verdict

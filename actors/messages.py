@@ -18,7 +18,6 @@ from ..state.models import (
     AgentId,
     AgentSpec,
     AgentStatus,
-    Event,
     EventId,
     Priority,
     ResultId,
@@ -26,6 +25,7 @@ from ..state.models import (
     SpawnPriority,
     StoredResult,
 )
+from .agent_facts import AgentEnded, AgentSubscribed, TellTriggered
 from .asking import Fact, Request
 from .replies import (
     AgentNumbers,
@@ -144,18 +144,6 @@ class Drain(Request[int], frozen=True, kw_only=True):
     leave: bool = False
 
 
-class LogEndsAt(Fact, frozen=True, kw_only=True):
-    """Told by the EventBus before any EventPublished: which event is the newest as yet."""
-
-    event_id: EventId
-
-
-class EventPublished(Fact, frozen=True, kw_only=True):
-    """Told by the EventBus for each event whose type a trigger names, in log order; again when the bus restarts."""
-
-    event: Event
-
-
 SpawnerRequest = (
     SpawnAgent
     | ListAgents
@@ -168,7 +156,6 @@ SpawnerRequest = (
     | RefreshToken
     | CountAgents
     | Drain
-    | EventPublished
 )
 
 # --- EventBus --------------------------------------------------------------------------------------------------
@@ -272,28 +259,6 @@ class CountEvents(Request[EventNumbers], frozen=True, kw_only=True):
 
 class AnswerWaiters(Request[int], frozen=True, kw_only=True):
     """Shutdown: answer everyone who waits as if their time were up; answered with how many there were."""
-
-
-class AgentSubscribed(Fact, frozen=True, kw_only=True):
-    """An agent runs whose profile subscribes to these topics; `since` is when it was first spawned."""
-
-    agent_id: AgentId
-    project_id: str
-    topics: frozenset[str]
-    since: datetime
-    incarnation: int
-
-
-class AgentEnded(Fact, frozen=True, kw_only=True):
-    """The agent ended for good; its subscriptions count no longer."""
-
-    agent_id: AgentId
-
-
-class TellTriggered(Fact, frozen=True, kw_only=True):
-    """The Spawner started anew: tell it again of every event after `since` whose type a trigger names."""
-
-    since: EventId
 
 
 EventBusRequest = (

@@ -9,13 +9,8 @@ import time
 from pathlib import Path
 from typing import Any, assert_never
 
-from ..state.agent_registry import (
-    KEYS_KEPT_FOR,
-    AgentRegistry,
-    Departed,
-    Forgotten,
-    Tally,
-)
+from ..state.agent_entries import KEYS_KEPT_FOR, Departed, Forgotten, Tally
+from ..state.agent_registry import AgentRegistry
 from ..state.clock import utc_now
 from ..state.errors import (
     NotFound,
@@ -48,6 +43,7 @@ from .agent import (
     Then,
 )
 from .agent_book import AgentBook
+from .agent_facts import EventPublished, LogEndsAt, TellTriggered
 from .agent_numbers import count, with_one_more
 from .agent_tokens import AgentTokens
 from .announcer import AnnouncementAnswered, AnnouncementDue, Announcer
@@ -68,8 +64,8 @@ _FORGET_TOKENS_EVERY_S = 60.0  # there may be thousands to go through
 _DRAIN_MARGIN = 0.7  # of the time to drain, before SIGKILL: the rest is for what comes after it
 
 SpawnerFact = (
-    m.LogEndsAt
-    | m.EventPublished
+    LogEndsAt
+    | EventPublished
     | ProcessExited
     | CensusTaken
     | CensusDue
@@ -170,7 +166,7 @@ class Spawner(Owner):
         self._keeper.queue.run()
         self._save()
         self._announcer.send()
-        self._bus.tell(m.TellTriggered(since=self._triggers.place))
+        self._bus.tell(TellTriggered(since=self._triggers.place))
 
     def release(self) -> None:
         keeper: Keeper | None = getattr(self, "_keeper", None)
@@ -226,9 +222,9 @@ class Spawner(Owner):
 
     def _take_in(self, fact: SpawnerFact) -> None:
         match fact:
-            case m.LogEndsAt(event_id=event_id):
+            case LogEndsAt(event_id=event_id):
                 self._triggers.log_ends_at(event_id)
-            case m.EventPublished(event=event):
+            case EventPublished(event=event):
                 if not self._keeper.queue.is_closed:
                     self._triggers.look_at(event, self._spawning.spawn)
             case ProcessExited(exited=exited):

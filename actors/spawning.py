@@ -9,7 +9,8 @@ import hashlib
 
 import msgspec
 
-from ..state.agent_registry import AgentRecord, AgentRegistry, FirstAnswer
+from ..state.agent_entries import AgentRecord, FirstAnswer
+from ..state.agent_registry import AgentRegistry
 from ..state.clock import utc_now
 from ..state.errors import IdempotencyConflict, NoCommand, SpawnFailed, Unavailable
 from ..state.ids import unique_hex

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from ..state.agent_registry import AgentRecord
+from ..state.agent_entries import AgentRecord
 from ..state.clock import utc_now
 from ..state.errors import NotFound, SpawnFailed
 from ..state.identity import Token

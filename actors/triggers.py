@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from ..state.agent_registry import TRIGGERS, AgentRegistry, TriggerKnown, TriggerPlace, trigger_key
+from ..state.agent_entries import TRIGGERS, TriggerKnown, TriggerPlace, trigger_key
+from ..state.agent_registry import AgentRegistry
 from ..state.errors import ConfigError, SidecarError
 from ..state.event_filter import EventFilter, compile_filter
 from ..state.models import IDENTIFIER, Event, EventId, event_id

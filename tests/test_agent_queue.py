@@ -18,7 +18,8 @@ from sidecar.actors.agent import QueueDue
 from sidecar.actors.asking import Fact, Later, Recipient, ask
 from sidecar.actors.owner import Envelope
 from sidecar.actors.timers import Timers
-from sidecar.state.agent_registry import AgentRecord, AgentRegistry, Departed
+from sidecar.state.agent_entries import AgentRecord, Departed
+from sidecar.state.agent_registry import AgentRegistry
 from sidecar.state.clock import utc_now
 from sidecar.state.errors import ConfigError, IdempotencyConflict, NotFound
 from sidecar.state.models import AgentId, AgentSpec, AgentState, AgentStatus

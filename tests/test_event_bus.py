@@ -11,11 +11,11 @@ import msgspec
 import pytest
 from freezegun import freeze_time
 
+from sidecar.actors.agent_facts import AgentSubscribed
 from sidecar.actors.asking import Later, R, Request, ask
 from sidecar.actors.event_bus import EventBus, EventOptions
 from sidecar.actors.guardian import Guardian, Handle
 from sidecar.actors.messages import (
-    AgentSubscribed,
     AnswerSettled,
     AnswerWaiters,
     AwaitEvents,

@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from sidecar.actors.agent import Agent, Then
 from sidecar.actors.group_restarts import GroupRestarts
-from sidecar.state.agent_registry import AgentRecord, AgentRegistry
+from sidecar.state.agent_entries import AgentRecord
+from sidecar.state.agent_registry import AgentRegistry
 from sidecar.state.clock import utc_now
 from sidecar.state.models import AgentId, AgentSpec, AgentState, ExitCause
 from sidecar.supervision.profile import built_in

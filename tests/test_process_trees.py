@@ -16,7 +16,7 @@ import pytest
 from sidecar.actors import messages as m
 from sidecar.actors.adoption import Found, newest
 from sidecar.actors.agent import ProcessExited
-from sidecar.state.agent_registry import AgentRecord
+from sidecar.state.agent_entries import AgentRecord
 from sidecar.state.clock import utc_now
 from sidecar.state.errors import WrongState
 from sidecar.state.models import AgentId, AgentSpec, AgentState, ExitCause, ProcessIdentity
