@@ -16,7 +16,8 @@ from .wire.shapes import Moment
 
 
 class Row(msgspec.Struct, frozen=True):
-    """status: HTTP. wire_code: `code` of the answer. word: `error` of the answer. when: for the documentation.
+    """status: HTTP. wire_code: `code` of the answer. word: `error` of the answer. when, advice (what to do about it):
+    for the documentation.
 
     public_text: what everybody but operators is told, for errors whose own text may name a path of this machine.
     """
@@ -25,13 +26,16 @@ class Row(msgspec.Struct, frozen=True):
     wire_code: str
     word: str
     when: str
+    advice: str
     public_text: str | None = None
 
 
 _STORAGE = "the sidecar cannot write its storage; nothing of the request was kept"
 _INTERNAL = "the sidecar failed in a way nobody expected; its log has the request id"
-_WHEN_STORAGE = "Storage cannot be written; nothing of the request was kept."
-_WHEN_INTERNAL = "Nobody expected this; the log has the request id."
+_STORAGE_WHEN = "Storage cannot be written; nothing of the request was kept."
+_STORAGE_ADVICE = "Make room, or see what `sidecar doctor` says; then ask again."
+_INTERNAL_WHEN = "Nobody expected this; the log has the request id."
+_INTERNAL_ADVICE = "Report what the log says; the same request may fail the same way."
 
 # Source: the protocol, "Errors".
 ROWS: Mapping[str, Row] = {
@@ -40,57 +44,153 @@ ROWS: Mapping[str, Row] = {
         "REQ_001",
         "invalid_request",
         "Malformed JSON, a wrong, missing or misspelt field, a bad identifier, an unreadable request.",
+        "Correct what `details.field` names.",
     ),
     "invalid_event": Row(
         400,
         "EVT_002",
         "invalid_event",
         "The event cannot be: its types in path and body differ, or its `ttl_seconds` is out of range.",
+        "Correct what `details.field` names.",
     ),
     "invalid_filter": Row(
-        400, "EVT_003", "invalid_filter", "The filter cannot be read; `details.position` says where."
+        400,
+        "EVT_003",
+        "invalid_filter",
+        "The filter cannot be read; `details.position` says where.",
+        "Correct it there.",
     ),
     "invalid_context_request": Row(
-        400, "CTX_003", "invalid_context_request", "A requirement, path or glob that no context has."
+        400,
+        "CTX_003",
+        "invalid_context_request",
+        "A requirement, path or glob that no context has.",
+        "Correct what `details.field` names.",
     ),
-    "unauthorized": Row(401, "AUTH_001", "unauthorized", "No token, not one of this sidecar's, or revoked."),
-    "token_expired": Row(401, "AUTH_002", "token_expired", "Refresh it: `POST /api/auth/refresh`."),
-    "forbidden": Row(403, "AUTH_003", "forbidden", "The agent's class may not do that, or the Host is not ours."),
-    "wrong_project": Row(403, "AUTH_004", "wrong_project", "The token acts in another project."),
-    "wrong_identity": Row(403, "AUTH_005", "wrong_identity", "Publisher, agent id or agent type is not the token's."),
-    "not_found": Row(404, "REQ_404", "not_found", "Unknown path or id, also one of another project."),
-    "method_not_allowed": Row(405, "REQ_405", "method_not_allowed", "See `Allow`."),
+    "unauthorized": Row(
+        401,
+        "AUTH_001",
+        "unauthorized",
+        "No token, not one of this sidecar's, or revoked.",
+        "Send the agent's own `JWT_TOKEN`, or one of `sidecar token`.",
+    ),
+    "token_expired": Row(
+        401,
+        "AUTH_002",
+        "token_expired",
+        "The token's time is up.",
+        "If its agent runs, `POST /api/auth/refresh`; else mint another: `sidecar token`.",
+    ),
+    "forbidden": Row(
+        403,
+        "AUTH_003",
+        "forbidden",
+        "The agent's class may not do that, or the Host is not ours.",
+        "Leave it to an agent that may, or to an operator; call the sidecar by a Host of `details.expected`.",
+    ),
+    "wrong_project": Row(
+        403,
+        "AUTH_004",
+        "wrong_project",
+        "The token acts in another project.",
+        "Use a token of that project, or an operator's.",
+    ),
+    "wrong_identity": Row(
+        403,
+        "AUTH_005",
+        "wrong_identity",
+        "Publisher, agent id or agent type is not the token's.",
+        "Name those of the token.",
+    ),
+    "not_found": Row(
+        404,
+        "REQ_404",
+        "not_found",
+        "Unknown path or id, also one of another project.",
+        "Check the spelling, and the token's project.",
+    ),
+    "method_not_allowed": Row(
+        405, "REQ_405", "method_not_allowed", "The path has no such method.", "Use one that `Allow` names."
+    ),
     "idempotency_conflict": Row(
-        409, "REQ_409", "idempotency_conflict", "The Idempotency-Key was used with another body."
+        409,
+        "REQ_409",
+        "idempotency_conflict",
+        "The Idempotency-Key was used with another body.",
+        "Take a new key for another body.",
     ),
-    "wrong_state": Row(409, "AGT_003", "wrong_state", "The agent is not in a state for that."),
+    "wrong_state": Row(
+        409,
+        "AGT_003",
+        "wrong_state",
+        "The agent is not in a state for that.",
+        "Look at its state: `GET /api/agents/{agent_id}`.",
+    ),
     "events_gone": Row(
-        410, "EVT_004", "events_gone", "With `strict=1`: `since` is older than what is retained; `details.oldest`."
+        410,
+        "EVT_004",
+        "events_gone",
+        "With `strict=1`: `since` is older than what is retained; `details.oldest`.",
+        "Go on from `earliest`; what was before it is gone.",
     ),
     "body_too_large": Row(
         413,
         "REQ_413",
         "body_too_large",
         "Results 10 MiB, events 256 KiB, most others 1 MiB; where none is read, 64 KiB.",
+        "Keep what is large in a file, and send its path.",
     ),
-    "not_json": Row(415, "REQ_415", "not_json", "The body is not declared as JSON."),
-    "no_command": Row(422, "AGT_002", "no_command", "The agent type's profile has no command to run."),
-    "rate_limited": Row(429, "RATE_001", "rate_limited", "Over the limit of requests, or of mailboxes."),
-    "internal": Row(500, "SRV_001", "internal", _WHEN_INTERNAL, _INTERNAL),
-    "config": Row(500, "SRV_001", "internal", _WHEN_INTERNAL, _INTERNAL),
-    "storage_unavailable": Row(503, "STR_001", "storage_unavailable", _WHEN_STORAGE, _STORAGE),
-    "storage_damaged": Row(503, "STR_001", "storage_unavailable", _WHEN_STORAGE, _STORAGE),
-    "storage_in_use": Row(503, "STR_001", "storage_unavailable", _WHEN_STORAGE, _STORAGE),
-    "storage_too_new": Row(503, "STR_001", "storage_unavailable", _WHEN_STORAGE, _STORAGE),
+    "not_json": Row(
+        415, "REQ_415", "not_json", "The body is not declared as JSON.", "Send `Content-Type: application/json`."
+    ),
+    "no_command": Row(
+        422,
+        "AGT_002",
+        "no_command",
+        "The agent type's profile has no command to run.",
+        "Give it one in `sidecar.toml`, and restart the sidecar.",
+    ),
+    "rate_limited": Row(
+        429,
+        "RATE_001",
+        "rate_limited",
+        "Over the limit of requests, or of mailboxes.",
+        "Ask again after `Retry-After`; wait instead of polling.",
+    ),
+    "internal": Row(500, "SRV_001", "internal", _INTERNAL_WHEN, _INTERNAL_ADVICE, _INTERNAL),
+    "config": Row(500, "SRV_001", "internal", _INTERNAL_WHEN, _INTERNAL_ADVICE, _INTERNAL),
+    "storage_unavailable": Row(503, "STR_001", "storage_unavailable", _STORAGE_WHEN, _STORAGE_ADVICE, _STORAGE),
+    "storage_damaged": Row(503, "STR_001", "storage_unavailable", _STORAGE_WHEN, _STORAGE_ADVICE, _STORAGE),
+    "storage_in_use": Row(503, "STR_001", "storage_unavailable", _STORAGE_WHEN, _STORAGE_ADVICE, _STORAGE),
+    "storage_too_new": Row(503, "STR_001", "storage_unavailable", _STORAGE_WHEN, _STORAGE_ADVICE, _STORAGE),
     "event_bus_unavailable": Row(
         503,
         "EVT_001",
         "event_bus_unavailable",
         "The event bus failed while it held the request; it is being restarted.",
+        "Ask again after `Retry-After`, with the same Idempotency-Key.",
     ),
-    "context_failed": Row(503, "CTX_001", "context_failed", "The context could not be built."),
-    "spawn_failed": Row(503, "AGT_001", "spawn_failed", "The process could not be started."),
-    "unavailable": Row(503, "SRV_503", "unavailable", "Shutting down, or an actor did not answer in time."),
+    "context_failed": Row(
+        503,
+        "CTX_001",
+        "context_failed",
+        "The context could not be built.",
+        "The message or the sidecar's log says why; to ask again does not help before that is mended.",
+    ),
+    "spawn_failed": Row(
+        503,
+        "AGT_001",
+        "spawn_failed",
+        "The process could not be started.",
+        "Correct the profile as the message says; to ask again does not help before that.",
+    ),
+    "unavailable": Row(
+        503,
+        "SRV_503",
+        "unavailable",
+        "Shutting down, or an actor did not answer in time.",
+        "Ask again after `Retry-After`, with the same Idempotency-Key.",
+    ),
 }
 
 RETRY_AFTER_S = 1  # a restarted actor answers again within this; a longer pause would only idle the agents

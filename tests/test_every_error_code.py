@@ -42,10 +42,11 @@ SETTINGS = {
 }
 
 
-def documented() -> dict[str, tuple[int, str, str]]:
-    """Status, word and meaning of each code in the documentation."""
-    rows = re.findall(r"^\| (\d{3}) \| `(\w+)` \| `(\w+)` \| (.+) \|$", DOCUMENTED.read_text(), re.MULTILINE)
-    return {code: (int(status), word, when) for status, code, word, when in rows}
+def documented() -> dict[str, tuple[int, str, str, str]]:
+    """Status, word, meaning of each code in the documentation, and what to do about it."""
+    row = r"^\| (\d{3}) \| `(\w+)` \| `(\w+)` \| (.+) \| (.+) \|$"
+    rows = re.findall(row, DOCUMENTED.read_text(), re.MULTILINE)
+    return {code: (int(status), word, when, advice) for status, code, word, when, advice in rows}
 
 
 def provokes(code: str) -> Callable[[Provoke], Provoke]:
@@ -256,7 +257,7 @@ def test_comes_out_as_documented(code: str, start_sidecar: StartSidecar, monkeyp
         BROKEN[code](monkeypatch)
     answer = PROVOKED[code](sidecar)
     monkeypatch.undo()
-    status, word, _ = documented()[code]
+    status, word, _, _ = documented()[code]
     body = answer.json()
     assert (answer.status_code, body["code"], body["error"]) == (status, code, word), body
     assert set(body) == {"error", "message", "code", "details", "timestamp", "request_id"}
@@ -267,7 +268,7 @@ def test_comes_out_as_documented(code: str, start_sidecar: StartSidecar, monkeyp
 
 
 def test_the_docs_have_each_code_with_what_the_description_says_of_it() -> None:
-    assert documented() == {row.wire_code: (row.status, row.word, row.when) for row in ROWS.values()}
+    assert documented() == {row.wire_code: (row.status, row.word, row.when, row.advice) for row in ROWS.values()}
 
 
 def test_nothing_is_provoked_that_is_no_code() -> None:

@@ -200,7 +200,7 @@ class _Document:
         return answer
 
     def _error(self, route: Route, status: int, rows: Mapping[str, str]) -> Schema:
-        """rows: the codes that come with the status, each with when."""
+        """rows: the codes that come with the status, each with when, and what to do then."""
         is_shaped = route.error_shape is not None and status not in _UNREADABLE
         name = ".".join([str(status), *rows, *(["rpc"] if is_shaped else [])])
         if name not in self._responses:
@@ -235,7 +235,7 @@ def _schemas(routes: tuple[Route, ...]) -> tuple[dict[type, Schema], dict[str, S
 
 
 def _errors(route: Route) -> dict[int, dict[str, str]]:
-    """Each status that an error of this route may have, with its codes and when they come."""
+    """Each status that an error of this route may have, with its codes, when they come and what to do then."""
     raised: list[type[SidecarError]] = [*_ANY, *route.errors, _INTERNAL]
     if route.access != "open":
         raised += _WITH_TOKEN
@@ -244,7 +244,7 @@ def _errors(route: Route) -> dict[int, dict[str, str]]:
     rows = {row.wire_code: row for row in (ROWS[error.code] for error in raised)}
     statuses: dict[int, dict[str, str]] = {}
     for row in sorted(rows.values(), key=lambda row: (row.status, row.wire_code)):
-        statuses.setdefault(row.status, {})[row.wire_code] = row.when
+        statuses.setdefault(row.status, {})[row.wire_code] = f"{row.when} {row.advice}"
     for status, when in _UNREADABLE.items():
         statuses[status] = {ROWS[InvalidRequest.code].wire_code: when}
     return statuses
