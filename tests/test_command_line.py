@@ -266,6 +266,19 @@ class TestServing:
         assert "Traceback" not in error
 
 
+class TestStatus:
+    def test_says_what_its_numbers_count(self, run: Run, sidecar: Any) -> None:
+        sidecar.spawn("go-specialist")
+        sidecar.wait_for("agent_started")
+        published = sidecar.operator.get("/status").json()["events"]["total_published"]
+        shown = dict(line.split(maxsplit=1) for line in run("status").stdout.splitlines())
+        assert shown["agents"] == "1 active, 0 queued, 0 completed, 0 failed, 0 restarts"
+        assert shown["spawned"] == "1 go-specialist"
+        assert shown["events"].startswith(f"{published} published and ")
+        assert " delivered since the start, 0 waiting, " in shown["events"]
+        assert f"  {published} events since the start  " in run("top").stdout
+
+
 class TestAgents:
     def test_spawned_with_wait_end_before_the_command_does(self, run: Run) -> None:
         done = run("agent", "spawn", "python-specialist", "issue-1", "--task", "try", "--wait", "--format", "json")

@@ -121,23 +121,27 @@ def _status_fields(url: str, health: dict[str, Any], numbers: dict[str, Any]) ->
         ("process", f"{checks['memory_usage_mb']:.0f} MB, {checks['cpu_usage_percent']:.0f} % CPU"),
         (
             "agents",
-            f"{agents['active']} active, {agents['completed']} completed, {agents['failed']} failed, "
-            f"{plural(agents['restarts_total'], 'restart')}" + (f" ({text(by_type)})" if by_type else ""),
+            (
+                f"{agents['active']} active, {agents['queued']} queued, {agents['completed']} completed, "
+                f"{agents['failed']} failed, {plural(agents['restarts_total'], 'restart')}"
+            ),
         ),
+        ("spawned", text(by_type or "none")),
         (
             "events",
             (
-                f"{events['total_published']:,} published, {events['total_delivered']:,} delivered, "
+                f"{events['total_published']:,} published and {events['total_delivered']:,} delivered since the start, "
                 f"{events['active_subscriptions']} waiting, {plural(events['dead_letter_queue_size'], 'dead letter')}"
             ),
         ),
         ("results", f"{storage['results_stored']:,} stored, {storage['total_size_mb']:.1f} MB"),
-        ("context", f"{storage['context_cache_entries']} cached, {storage['cache_hit_rate']:.0%} hits"),
+        ("context", f"{storage['context_cache_entries']} cached, {storage['cache_hit_rate']:.0%} hits since the start"),
         (
             "requests",
             (
-                f"{speed['requests_per_second']:.1f}/s, {speed['avg_response_time_ms']:.1f} ms on average, "
-                f"p99 {speed['p99_response_time_ms']:.1f} ms, {plural(round(speed['errors_per_minute']), 'error')}/min"
+                f"in the last minute {speed['requests_per_second']:.1f}/s, "
+                f"{speed['avg_response_time_ms']:.1f} ms on average, p99 {speed['p99_response_time_ms']:.1f} ms, "
+                f"{plural(round(speed['errors_per_minute']), 'error')}/min"
             ),
         ),
         ("disk", f"{checks['disk_space_available_mb']:,.0f} MB free"),

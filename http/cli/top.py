@@ -93,7 +93,7 @@ def _headline(url: str, health: dict[str, Any], numbers: dict[str, Any]) -> str:
         f"{checks['memory_usage_mb']:.0f} MB  {checks['cpu_usage_percent']:.0f} % CPU  "
         f"{speed['requests_per_second']:.1f} requests/s  p99 {speed['p99_response_time_ms']:.1f} ms  "
         f"{plural(numbers['agents']['active'], 'agent')} active  "
-        f"{plural(numbers['events']['total_published'], 'event')}  "
+        f"{plural(numbers['events']['total_published'], 'event')} since the start  "
         f"{plural(numbers['storage']['results_stored'], 'result')}"
     )
 
