@@ -6,6 +6,7 @@ Nothing else reads the environment of the server. Errors name the file and the s
 from __future__ import annotations
 
 import hashlib
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,7 +58,10 @@ class Flags(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything `running` needs to know. Paths are absolute. source: the file that was read, if there was one."""
+    """Everything `running` needs to know. Paths are absolute; storage and roots have no links and no `..` in them.
+
+    source: the file that was read, if there was one.
+    """
 
     host: str
     port: int
@@ -150,7 +154,7 @@ def _assembled(
     return Config(
         host=server.host,
         port=server.port,
-        storage=(storage or default_storage(project_root, environ)).absolute(),
+        storage=Path(os.path.realpath(storage or default_storage(project_root, environ))),
         log_level=server.log_level,
         log_format=server.log_format,
         projects=Projects(project_root, _projects(tables.get("projects", {}), beside)),

@@ -151,6 +151,19 @@ class TestExitCodes:
         assert done.stderr.startswith("Error: no sidecar answers at http://127.0.0.1:9: ")
         assert "`sidecar serve`" in done.stderr
 
+    def test_name_a_storage_by_where_it_really_is(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "real").mkdir()
+        (tmp_path / "link").symlink_to("real")
+        real = tmp_path / "real" / "storage"
+        for named in ("link/storage", "real/../link/storage"):
+            done = run("stop", "--storage", named, code=3)
+            assert done.stderr == f"Error: no sidecar runs with storage {real}\n"
+            findings = json.loads(run("doctor", "--format", "json", "--storage", named, SIDECAR_PORT="0").stdout)[
+                "findings"
+            ]
+            (found,) = [finding["found"] for finding in findings if finding["check"] == "storage"]
+            assert found == f"{real} will be made at the first start"
+
     def test_three_when_no_sidecar_ever_ran_here_and_nothing_is_made_by_asking(self, run: Run, tmp_path: Path) -> None:
         done = run("agent", "list", code=3, SIDECAR_URL=None, SIDECAR_STORAGE=str(tmp_path / "none"))
         assert "sidecar serve" in done.stderr

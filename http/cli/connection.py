@@ -138,8 +138,8 @@ def configuration() -> Config:
 
 
 def storage_of(named: Path | None) -> Path:
-    """The storage directory that was named, else that of the sidecar of the working directory."""
-    return configuration().storage if named is None else named.absolute()
+    """The storage directory that was named, without links and `..`, else that of the project here."""
+    return configuration().storage if named is None else Path(os.path.realpath(named))
 
 
 def operator_token(storage: Path) -> str:
