@@ -31,7 +31,6 @@ StartResponse = Callable[..., Any]
 
 NOT_ROUTED = "(none)"  # the route label of requests that matched none: a client must not make labels up
 
-_WHERE = "request_id=%s method=%s route=%s correlation_id=%s"
 _ALWAYS = (("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store"))
 _PLAIN_JSON = (*_ALWAYS, ("Content-Type", JSON))  # most answers add nothing to these
 
@@ -126,18 +125,13 @@ class Exchange:
         return Rendered(status, headers, body)
 
     def _log_answer(self, status: int, took_s: float) -> None:
-        log.debug(
-            "request answered request_id=%s method=%s route=%s status=%d took_ms=%.1f agent_id=%s trace_id=%s "
-            "correlation_id=%s",
-            self.request_id,
-            self.method,
-            self.route,
-            status,
-            took_s * 1000,
-            self.caller.agent_id if self.caller is not None else None,
-            trace_id(self._traceparent) if self._traceparent is not None else None,
-            self.correlation_id,
+        told, values = self._told(
+            status=status,
+            took_ms=round(took_s * 1000, 1),
+            agent_id=self.caller.agent_id if self.caller is not None else None,
+            trace_id=trace_id(self._traceparent) if self._traceparent is not None else None,
         )
+        log.debug("request answered " + told, *values)
 
     def _answer(self, answer: Answer) -> Rendered:
         body = answer.body if isinstance(answer.body, bytes) else encode(answer.body)
@@ -170,15 +164,26 @@ class Exchange:
                 address=self._address,
             )
         if not isinstance(error, SidecarError):
-            log.error("request failed " + _WHERE, *self._where(), exc_info=error)
+            told, values = self._told()
+            log.error("request failed " + told, *values, exc_info=error)
         elif described.status >= 500:
-            log.warning("request refused " + _WHERE + ": %s", *self._where(), error)
+            told, values = self._told()
+            log.warning("request refused " + told + ": %s", *values, error)
         if is_operator:
             return described
         return msgspec.structs.replace(described, body=_without(described.body, self._private_paths))
 
-    def _where(self) -> tuple[str | None, ...]:
-        return self.request_id, self.method, self.route, self.correlation_id
+    def _told(self, **more: object) -> tuple[str, list[object]]:
+        """The fields of a message of the log, and their values; what is None is left out."""
+        fields = {
+            "request_id": self.request_id,
+            "method": self.method,
+            "route": self.route,
+            **more,
+            "correlation_id": self.correlation_id,
+        }
+        known = {name: value for name, value in fields.items() if value is not None}
+        return " ".join(f"{name}=%s" for name in known), list(known.values())
 
 
 def _without(body: ErrorBody, private_paths: Mapping[str, str]) -> ErrorBody:
