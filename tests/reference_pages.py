@@ -23,6 +23,7 @@ Exit codes: 0 done, 1 the server said no (its words are on standard error), 2 wr
 
 Every command that speaks to the server takes `--url` (`SIDECAR_URL`), `--token` (`JWT_TOKEN`) and `--storage`
 (`SIDECAR_STORAGE`); left out, the server and an operator's token are those of the project in this directory.
+`stop`, `token`, `audit verify`, `doctor`, `backup` and `restore` go by the storage and not by a URL.
 Where something is listed or shown, `--format` takes `table`, `json` (the server's whole answer) or `csv` (exact
 values); it is named below only where it is something else.
 """

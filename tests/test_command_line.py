@@ -94,6 +94,13 @@ class TestHelp:
             words = example.partition("sidecar ")[2].partition(" | ")[0].partition(" > ")[0].rstrip(")").split()
             assert tuple(words[: len(path)]) == path or isinstance(command, click.Group)
 
+    def test_names_the_commands_that_go_by_the_storage_and_not_by_a_url(self) -> None:
+        shown = " ".join((main.help or "").split())
+        named = shown.partition("not by a URL: ")[2].partition(".")[0].split(", ")
+        taken = {path: {option.name for option in command.params} for path, command in commands()}
+        without = [" ".join(path) for path, names in taken.items() if "storage" in names and "url" not in names]
+        assert sorted(named) == sorted(set(without) - {"serve"})
+
     def test_names_every_command_of_the_protocol(self) -> None:
         wanted = {"serve", "stop", "status", "token", "agent", "context", "results", "events", "actors", "demo"}
         assert wanted <= set(main.commands)
