@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import http.server
 import io
 import json
 import os
@@ -66,6 +67,12 @@ def commands(group: click.Group = main, path: tuple[str, ...] = ()) -> Iterator[
         if isinstance(command, click.Group):
             yield from commands(command, (*path, name))
         yield (*path, name), command
+
+
+class Files(http.server.SimpleHTTPRequestHandler):
+    """Another program that speaks HTTP, and says nothing about it."""
+
+    def log_message(self, *_: object) -> None: ...
 
 
 class TestHelp:
@@ -152,6 +159,20 @@ class TestExitCodes:
     @pytest.mark.parametrize("url", ["foo", "127.0.0.1:3001", "http://"])
     def test_two_for_what_is_no_url(self, run: Run, url: str) -> None:
         assert "expected http://HOST:PORT" in run("status", "--url", url, code=2).stderr
+
+    def test_one_when_what_answers_is_no_sidecar(self, run: Run, tmp_path: Path) -> None:
+        files = partial(Files, directory=str(tmp_path))
+        (tmp_path / "health").write_text("I am well\n")
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), files) as server:
+            threading.Thread(target=server.serve_forever).start()
+            url = f"http://127.0.0.1:{server.server_port}"
+            try:
+                for command in ("status", "actors"):
+                    error = run(command, "--url", url, code=1).stderr
+                    assert error.startswith(f"Error: what answers at {url} is no sidecar")
+                    assert error.count("\n") == 1
+            finally:
+                server.shutdown()
 
     def test_three_when_no_server_is_there(self, run: Run) -> None:
         done = run("status", code=3, SIDECAR_URL="http://127.0.0.1:9")

@@ -201,7 +201,7 @@ def _who_answers(url: str) -> Literal["sidecar", "other"] | None:
                 if client.health(timeout_s=HEALTH_WITHIN_S).get("service") == "orchestration-sidecar"
                 else "other"
             )
-    except (UnexpectedAnswer, msgspec.DecodeError):
+    except UnexpectedAnswer:
         return "other"
     except NoServer:
         host, _, port = url.removeprefix("http://").rpartition(":")

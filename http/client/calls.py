@@ -100,10 +100,16 @@ class Calls:
         timeout_s: float = ANSWER_WITHIN_S,
     ) -> T:
         answer = self._answer(method, path + _query_string(query), body=body, key=key, timeout_s=timeout_s)
+        return self._decoded(answer, type_)
+
+    def _decoded(self, answer: Answer, type_: type[T]) -> T:
+        """Raises UnexpectedAnswer."""
         try:
             return decode(answer.body, type_)
-        except msgspec.DecodeError as error:
-            raise UnexpectedAnswer(f"{method} {path}: {error}", status=answer.status) from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise UnexpectedAnswer(
+                f"what answers at {self.url} is no sidecar, or one of another version: {error}", status=answer.status
+            ) from error
 
     def _answer(self, method: str, target: str, *, body: object, key: str | None, timeout_s: float) -> Answer:
         """The first answer that is not an error, asking again as the policy allows and once with a fresh token."""
@@ -126,7 +132,7 @@ class Calls:
             else:
                 if answer.status < 400:
                     return answer
-                refused = error_of(answer)
+                refused = error_of(answer, url=self.url)
                 if isinstance(refused, TokenExpired) and may_refresh:
                     may_refresh = False
                     self.refresh_token()
@@ -163,8 +169,8 @@ class Calls:
         """Exchange the token for a new one; the old stays good for a minute. Returns when the new one expires."""
         answer = self.once("POST", "/api/auth/refresh", b"{}")
         if answer.status != 200:
-            raise error_of(answer)
-        fresh = decode(answer.body, _FreshToken)
+            raise error_of(answer, url=self.url)
+        fresh = self._decoded(answer, _FreshToken)
         self.token = fresh.token
         return fresh.expires_at
 

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import msgspec
 
 from ...state.models import AgentStatus, Priority, ResultStatus, SpawnPriority
-from ...state.typed import decode
 from .calls import ANSWER_WITHIN_S, Calls, new_key, segment
 from .records import Batch, Context, LogPart, Published, Result, ResultPage, Spawned, Stored
 
@@ -25,7 +24,7 @@ class Client(Calls):
     def health(self, *, timeout_s: float = ANSWER_WITHIN_S) -> dict[str, Any]:
         """The sidecar's checks; an unhealthy one answers too, with `status` saying so."""
         answer = self.once("GET", "/health", timeout_s=timeout_s)
-        return decode(answer.body, dict[str, Any])
+        return self._decoded(answer, dict[str, Any])
 
     def status(self) -> dict[str, Any]:
         return self.read(dict[str, Any], "GET", "/status")

@@ -44,7 +44,7 @@ def _family(kind: type[SidecarError]) -> dict[str, type[SidecarError]]:
     return classes
 
 
-def error_of(answer: Answer) -> SidecarError:
+def error_of(answer: Answer, *, url: str) -> SidecarError:
     """The error that an answer stands for.
 
     `details` holds what the server sent, and `status`, `wire_code` (such as REQ_404) and `request_id`.
@@ -53,7 +53,10 @@ def error_of(answer: Answer) -> SidecarError:
         refusal = decode(answer.body, _Refusal)
     except (msgspec.DecodeError, UnicodeDecodeError):
         # Not a sidecar's own answer: a proxy in between, or another program on that port.
-        return UnexpectedAnswer(f"status {answer.status} without the error object of a sidecar", status=answer.status)
+        return UnexpectedAnswer(
+            f"what answers at {url} is no sidecar: status {answer.status} without the error object of one",
+            status=answer.status,
+        )
     error = _family(SidecarError).get(refusal.error, SidecarError)(refusal.message)
     error.details = {
         **refusal.details,
