@@ -156,6 +156,49 @@ class TestExitCodes:
         done = run("status", code=2, SIDECAR_URL=None)
         assert "port" in done.stderr
 
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ("agent", "show", "\udcff"),
+            ("events", "list", "--filter", "a:\udcff"),
+            ("events", "publish", "tick", "--data", '{"a": "\udcff"}'),
+            ("agent", "spawn", "python-specialist", "issue-1", "--task", "\udcff"),
+        ],
+        ids=lambda arguments: " ".join(arguments[:2]),
+    )
+    def test_two_for_bytes_that_are_no_text(self, run: Run, arguments: tuple[str, ...]) -> None:
+        assert "is not UTF-8" in run(*arguments, code=2).stderr
+
+    @pytest.mark.parametrize("token", ["ä", "a\nb"])
+    def test_two_for_what_is_no_token(self, run: Run, token: str) -> None:
+        error = run("status", "--token", token, code=2).stderr
+        assert "Invalid value for --token" in error
+        assert token not in error
+
+    def test_two_where_the_working_directory_is_gone(self, run: Run, tmp_path: Path) -> None:
+        gone = tmp_path / "gone"
+        gone.mkdir()
+        os.chdir(gone)
+        gone.rmdir()
+        assert run("status", code=2, SIDECAR_URL=None).stderr == "Error: the working directory is not there any more\n"
+
+    def test_two_where_the_settings_do_not_say_the_port(self, run: Run) -> None:
+        assert (
+            "name where it listens: --url or SIDECAR_URL"
+            in run("status", code=2, SIDECAR_URL=None, SIDECAR_PORT="0").stderr
+        )
+
+    def test_three_for_a_storage_that_cannot_be_one(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        done = run("stop", "--storage", "file/storage", code=3)
+        assert done.stderr == f"Error: no sidecar runs with storage {tmp_path / 'file' / 'storage'}\n"
+
+    def test_one_for_a_file_that_cannot_be_read(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "loop").symlink_to("loop")
+        error = run("stop", "--storage", "loop/storage", code=1).stderr
+        assert error.startswith("Error: /")
+        assert error.endswith("/storage/LOCK: Too many levels of symbolic links\n")
+
     @pytest.mark.parametrize("url", ["foo", "127.0.0.1:3001", "http://"])
     def test_two_for_what_is_no_url(self, run: Run, url: str) -> None:
         assert "expected http://HOST:PORT" in run("status", "--url", url, code=2).stderr
@@ -194,7 +237,7 @@ class TestExitCodes:
 
     def test_three_when_no_sidecar_ever_ran_here_and_nothing_is_made_by_asking(self, run: Run, tmp_path: Path) -> None:
         done = run("agent", "list", code=3, SIDECAR_URL=None, SIDECAR_STORAGE=str(tmp_path / "none"))
-        assert "sidecar serve" in done.stderr
+        assert done.stderr.count("`sidecar serve`") == 1
         assert not (tmp_path / "none").exists()
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ...state.errors import SidecarError
+from ...state.errors import ConfigError, SidecarError
 from ..address import url_of
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ TOKEN_TTL_S = 86_400  # `events subscribe --continuous` and `top` outlive an hou
 class Commands(click.Group):
     """Commands that may raise the sidecar's errors: the text goes to standard error, the kind to the exit code.
 
-    So does a standard output that cannot be written, such as a file on a full disk.
+    So does a file that cannot be read, a standard output that cannot be written, such as one on a full disk, and text
+    that is no text.
     """
 
     def main(self, *args: Any, **more: Any) -> Any:
@@ -45,7 +46,10 @@ class Commands(click.Group):
                 if sys.stdout is not None:
                     sys.stdout.flush()  # else it is tried at the interpreter's end, where nobody can catch what fails
         except OSError as error:
-            if error.filename is not None or error.errno not in _UNWRITABLE:
+            if error.filename is not None:
+                click.echo(f"Error: {error.filename}: {error.strerror}", err=True)
+                raise SystemExit(REFUSED) from None
+            if error.errno not in _UNWRITABLE:
                 raise
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still in the buffer must not fail again at the end
             if not isinstance(error, BrokenPipeError):
@@ -56,6 +60,11 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except UnicodeEncodeError as error:
+            if error.encoding != "utf-8":
+                raise
+            # Bytes of an argument that are none; only names of files may hold such.
+            raise click.UsageError(f"{error.object[:100]!r} is not UTF-8") from None
         except SidecarError as error:
             named = [str(error.details[name]) for name in ("wire_code", "request_id") if error.details.get(name)]
             code = f" ({', request '.join(named)})" if named else ""
@@ -65,7 +74,7 @@ class Commands(click.Group):
 
 def _hint(error: SidecarError) -> str:
     """What the message alone does not say: what the server expected, or how there comes to be one."""
-    if error.code == "no_server":
+    if error.code == "no_server" and "`sidecar serve`" not in error.message:
         return "; start it with `sidecar serve`, or name another with --url"
     expected = error.details.get("expected")
     if not error.details.get("wire_code") or not expected or str(expected) in error.message:
@@ -122,8 +131,12 @@ def connect(url: str | None, token: str | None, storage: Path | None) -> Client:
 
     if url is None:
         here = configuration()
+        if here.port == 0:
+            raise click.UsageError("the configured port is 0, a free one; name where it listens: --url or SIDECAR_URL")
         url = url_of(here.host, here.port)
     token = token or operator_token(storage_of(storage))
+    if not (token.isascii() and token.isprintable()):
+        raise click.BadParameter("it is no token; `sidecar token` prints one", param_hint="--token")
     try:
         return Client(url, token, retries=ONE_ATTEMPT)
     except ValueError as error:
@@ -134,7 +147,14 @@ def configuration() -> Config:
     """The settings of the sidecar of the working directory. Takes a while to import: every option type is in it."""
     from ..config import Flags, load
 
-    return load(Flags(), os.environ, working_dir=Path.cwd())
+    return load(Flags(), os.environ, working_dir=working_dir())
+
+
+def working_dir() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise ConfigError("the working directory is not there any more") from None
 
 
 def storage_of(named: Path | None) -> Path:

@@ -274,7 +274,7 @@ def read_object(source: str, option: str) -> dict[str, Any]:
             raw = Path(source[1:]).read_bytes()
         return decode(raw, dict[str, Any])
     except OSError as error:
-        raise click.BadParameter(f"cannot be read: {error}", param_hint=option) from error
+        raise click.BadParameter(f"{error.filename} cannot be read: {error.strerror}", param_hint=option) from error
     except msgspec.DecodeError as error:
         raise click.BadParameter(f"is no JSON object: {error}", param_hint=option) from error
 

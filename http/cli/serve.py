@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from .connection import storage_option
+from .connection import storage_option, working_dir
 
 
 @click.command()
@@ -53,4 +53,4 @@ def serve(
     from ..config import Flags, load
 
     flags = Flags(host=host, port=port, storage=storage, project_root=project_root, config=config, log_level=log_level)
-    raise SystemExit(server.serve(load(flags, os.environ, working_dir=Path.cwd())))
+    raise SystemExit(server.serve(load(flags, os.environ, working_dir=working_dir())))

@@ -76,7 +76,7 @@ def holder_of_lock(storage: Path) -> int | None:
 
     try:
         descriptor = os.open(storage / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -15,7 +15,7 @@ import msgspec
 from ...state.clock import utc_now
 from ...state.errors import ConfigError
 from ...state.progress import Progress, untold
-from .connection import REFUSED, format_option_for, storage_of, storage_option
+from .connection import REFUSED, format_option_for, storage_of, storage_option, working_dir
 from .output import Column, Format, console, plural, show_rows
 from .server import holder_of_lock
 
@@ -49,14 +49,15 @@ def doctor(storage: Path | None, repair: bool, format_: Format) -> None:
     from .doctor import Finding, examine
 
     try:
-        config = load(Flags(storage=storage), os.environ, working_dir=Path.cwd())
+        config = load(Flags(storage=storage), os.environ, working_dir=working_dir())
     except ConfigError as error:
         findings = [Finding(check="configuration", verdict="wrong", found=error.message, advice="correct the setting")]
     else:
         if repair:
             _repair(config)
         with _bar("reading every record") as progress:
-            findings = list(examine(config, holder=holder_of_lock(config.storage), progress=progress))
+            holder = holder_of_lock(config.storage) if os.access(config.storage, os.X_OK) else None
+            findings = list(examine(config, holder=holder, progress=progress))
     rows = [msgspec.to_builtins(finding) for finding in findings]
     show_rows({"findings": rows}, rows, FINDING_COLUMNS, format_, nothing="nothing to look at")
     if any(finding.verdict == "wrong" for finding in findings):
