@@ -91,6 +91,29 @@ def test_an_event_that_cannot_be_is_refused_as_an_event(sidecar: Any, extra: dic
     refused(sidecar.operator.post("/api/events/done", json={"data": {}, **extra}), 400, "EVT_002", field)
 
 
+NONE_OF_A_FEW = [
+    ("/api/events/done", {"data": {}, "priority": "urgent"}, "priority", ["high", "low", "normal"]),
+    ("/api/agents/spawn", {"agent_type": "a", "issue_id": "i", "priority": 1}, "priority", "str | null"),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "field", "expected"), NONE_OF_A_FEW)
+def test_what_is_none_of_a_few_values_is_told_those(
+    sidecar: Any, path: str, body: dict[str, Any], field: str, expected: object
+) -> None:
+    error = refused(sidecar.operator.post(path, json=body), 400, "REQ_001", field)
+    told = error["details"]["expected"]
+    assert (sorted(told) if isinstance(told, list) else told) == expected
+
+
+def test_a_result_or_query_that_is_none_of_a_few_values_is_told_those(sidecar: Any) -> None:
+    answer = sidecar.agent().post("/api/results", json={**RESULT, "result": {"status": "happy"}})
+    error = refused(answer, 400, "REQ_001", "result.status")
+    assert sorted(error["details"]["expected"]) == ["failed", "partial", "success"]
+    error = refused(sidecar.operator.get("/api/results?status=happy"), 400, "REQ_001", "status")
+    assert sorted(error["details"]["expected"]) == ["failed", "partial", "success"]
+
+
 MISSPELT = [
     ("/api/events/done", {"data": {}, "corelation_id": "x"}, "corelation_id", "correlation_id"),
     ("/api/results", {**RESULT, **STATUS, "timestmp": "x"}, "timestmp", "timestamp"),

@@ -119,13 +119,12 @@ _NAMED = re.compile(r"Object (?P<fault>contains unknown|missing required) field 
 def _refuse(error: msgspec.ValidationError, type_: Any, place: str, *, under: str = "") -> NoReturn:
     match = _AT.match(str(error))
     what = match["what"] if match else str(error)
-    path = under + ((match["path"] if match else None) or "$").removeprefix("$")
-    path = path.removeprefix(".")
+    inside = ((match["path"] if match else None) or "$").removeprefix("$")
+    path = (under + inside).removeprefix(".")
     named = _NAMED.fullmatch(what)
     if named is None:
-        raise InvalidRequest(
-            f"{path or place}: {what[0].lower()}{what[1:]}", field=path or place, expected=_expected(what)
-        )
+        expected = _values(type_, inside) if what.startswith("Invalid enum value") else _expected(what)
+        raise InvalidRequest(f"{path or place}: {what[0].lower()}{what[1:]}", field=path or place, expected=expected)
     field = f"{path}.{named['name']}" if path else named["name"]
     if named["fault"].startswith("missing"):
         raise InvalidRequest(f"{field} is missing from the {place}", field=field, expected="a value")
@@ -148,6 +147,19 @@ _EXPECTED = re.compile(r"Expected (.*?)(?:, got .*)?$", re.DOTALL)
 def _expected(what: str) -> str:
     match = _EXPECTED.match(what)
     return match[1].replace("`", "") if match else what
+
+
+def _values(type_: Any, path: str) -> list[str]:
+    """What may stand at the path of a type, where that is one of a few values."""
+    found = [msgspec.inspect.type_info(type_)]
+    for name in re.findall(r"\.(\w+)", path):
+        found = [f.type for each in found for f in getattr(each, "fields", ()) if f.encode_name == name]
+        found = [inner for each in found for inner in getattr(each, "types", (each,))]
+    return [
+        str(value)
+        for each in found
+        for value in (each.values if isinstance(each, msgspec.inspect.LiteralType) else getattr(each, "cls", ()))
+    ]
 
 
 def require_object(raw: msgspec.Raw, field: str) -> msgspec.Raw:
