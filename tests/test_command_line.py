@@ -643,7 +643,8 @@ class TestActorsAndTop:
         names = {row["name"] for row in json.loads(run("actors", "--format", "json").stdout)["actors"]}
         assert names == {"event_bus", "result_store", "spawner", "context_builder"}
         run("actors", "--restart", "context_builder")
-        run("actors", "--restart", "nobody", code=1)
+        refused = run("actors", "--restart", "nobody", code=1).stderr
+        assert all(name in refused for name in names)
 
     def test_top_in_a_pipe_is_one_look(self, run: Run, sidecar: Any) -> None:
         sidecar.spawn("go-specialist", "issue-7")

@@ -139,7 +139,8 @@ def list_actors(call: Call[Nothing, Nothing]) -> Answer:
 def restart_actor(call: Call[Nothing, Nothing], actor_name: str) -> Answer:
     """End an actor's loop; the next incarnation rebuilds its state from the disk. Requests it holds get a 503."""
     if not call.server.restart_actor(actor_name, f"asked for by {call.caller.agent_id}"):
-        raise NotFound(f"there is no actor {actor_name}", field="actor_name")
+        known = [status.name for status in call.server.actor_statuses()]
+        raise NotFound(f"there is no actor {actor_name}", field="actor_name", expected=known)
     return Answer(202, ActorRestarting(name=actor_name, restarting=True, timestamp=call.now))
 
 
