@@ -194,6 +194,26 @@ def test_a_process_that_was_started_but_not_noted_is_found(tmp_path: Path) -> No
         assert fleet.processes() == [status.process_id]
 
 
+DIES_BEFORE_A_START = """
+from sidecar.actors.starting import Starting
+Starting.start = lambda *about: os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_an_agent_whose_first_start_was_lost_is_spawned_by_the_second(tmp_path: Path) -> None:
+    DoomedSidecar(tmp_path, ("sleeps",), sabotage=DIES_BEFORE_A_START, **PROFILES).wait()
+    with next_sidecar(tmp_path) as fleet:
+        (status,) = fleet.ask(m.ListAgents(project_id=None))
+        fleet.wait_for_event(status.agent_id, "agent_started")
+        assert fleet.story(status.agent_id) == [
+            "agent_lost",
+            "agent_exited",
+            "agent_restarting",
+            "agent_spawned",
+            "agent_started",
+        ]
+
+
 def killed_between_a_restart_at_once_and_its_note(directory: Path, **profile: Any) -> tuple[AgentId, int, str]:
     """The agent, the pid of its second process, and the id of the token that its first one had."""
     profiles = {"sleeps": does(*SLEEPS, **profile)}
