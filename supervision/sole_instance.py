@@ -10,11 +10,16 @@ import os
 import socket
 import struct
 import sys
+import time
 from contextlib import suppress
 
 from ..state.errors import StorageInUse
 
 _PEER = struct.Struct("3i")  # struct ucred: pid, uid, gid
+
+# A child that is just being started holds a copy of our socket until it runs its program.
+_OURS_FOR_S = 1.0
+_TRY_AGAIN_S = 0.005
 
 
 class SoleInstance:
@@ -26,32 +31,48 @@ class SoleInstance:
             return
         # Of the abstract kind: no file is left of it, and the kernel lets go of it when we die, however we die.
         name = f"\0sidecar-{instance_id}"
-        holds = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            holds.bind(name)
-            holds.listen(1)  # so that others can see whose it is
-        except OSError:
-            holds.close()
-            _refuse_beside(name)
-        else:
-            self._socket = holds
+        self._socket = _bound(name)
+        if self._socket is not None:
+            return
+        pid, uid = _holder_of(name)
+        until = time.monotonic() + (_OURS_FOR_S if pid == os.getpid() else 0.0)
+        while self._socket is None and time.monotonic() < until:
+            time.sleep(_TRY_AGAIN_S)
+            self._socket = _bound(name)
+        if self._socket is None and uid in (os.getuid(), 0):  # another user's could not end our agents
+            raise _in_use_by(pid)
 
     def release(self) -> None:
         if self._socket is not None:
             self._socket.close()
 
 
-def _refuse_beside(name: str) -> None:
+def _bound(name: str) -> socket.socket | None:
+    """None if the name is taken."""
+    holds = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        holds.bind(name)
+        holds.listen(1)  # so that others can see whose it is
+    except OSError:
+        holds.close()
+        return None
+    return holds
+
+
+def _holder_of(name: str) -> tuple[int, int]:
+    """Process and user; process 0, and ourselves, where that cannot be seen."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
         other.settimeout(1.0)
-        pid, uid = 0, os.getuid()
         with suppress(OSError):  # it has ended meanwhile, or too many have asked
             other.connect(name)
             pid, uid, _ = _PEER.unpack(other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-    if uid not in (os.getuid(), 0):
-        return  # not a sidecar that could end our agents
+            return pid, uid
+    return 0, os.getuid()
+
+
+def _in_use_by(pid: int) -> StorageInUse:
     by = f"process {pid}" if pid else "another process"
-    raise StorageInUse(
+    return StorageInUse(
         f"this storage is a copy of one that {by} serves, and both name the same agents: stop that one, or make this"
         " one with `sidecar restore --copy`",
         pid=str(pid),

@@ -26,6 +26,7 @@ from sidecar.state.fs import RealFs
 from sidecar.state.inspection import inspect
 from sidecar.state.journal import Journal
 from sidecar.state.models import AgentState
+from sidecar.supervision.sole_instance import SoleInstance
 from tests import result_writers
 from tests.fleet import SLEEPS, Fleet, does
 
@@ -162,6 +163,15 @@ def test_a_restored_storage_is_not_served_beside_the_one_it_was_made_of(tmp_path
         with beside:
             assert beside.status(agent.agent_id).process_id == agent.process_id  # it is taken over
         original.open()
+
+
+def test_a_name_that_a_child_still_holds_a_copy_of_is_ours_as_soon_as_it_lets_go() -> None:
+    before = SoleInstance("tests-of-names")
+    assert before._socket is not None
+    held = os.dup(before._socket.fileno())
+    before.release()
+    threading.Timer(0.1, os.close, (held,)).start()
+    SoleInstance("tests-of-names").release()
 
 
 def test_a_copy_of_its_own_leaves_the_original_its_agents(tmp_path: Path) -> None:
