@@ -154,7 +154,9 @@ def show(client: Client, agent_id: str, format_: Format) -> None:
 @format_option
 @with_client
 def kill(client: Client, agent_id: str, timeout: float | None, force: bool, format_: Format) -> None:
-    """Stop an agent and every process it has started; returns when they have ended.
+    """Stop an agent and every process it has started.
+
+    Returns when they have ended.
 
     \b
     Example: sidecar agent kill python-specialist-1f0c --timeout 30
@@ -260,7 +262,7 @@ def _show(status: dict[str, Any], format_: Format) -> None:
         ("started", clock(status["started_at"])),
         ("ended", clock(status["ended_at"])),
         ("up", seconds(status["uptime_seconds"])),
-        ("exit", " ".join(str(part) for part in (status["exit_code"], status["cause"]) if part is not None)),
+        ("ended with", " ".join(str(part) for part in (status["cause"], status["exit_code"]) if part is not None)),
         ("task", text(status["task"])),
         ("last error", text(status["last_error"])),
     ]

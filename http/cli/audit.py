@@ -71,10 +71,11 @@ def _head(_: click.Context, __: click.Parameter, value: str | None) -> Head | No
 @storage_option
 @click.option("--noted", metavar="SEQ:DIGEST", callback=_head, help="A head printed earlier, which must be in it.")
 def verify(storage: Path | None, noted: Head | None) -> None:
-    """Verify the whole trail on the disk; no server is needed, and one may run.
+    """Verify the whole trail on the disk.
 
-    Prints the head, SEQ:DIGEST. Kept where nobody can change it, it later shows with --noted that nothing before it
-    was cut off or written anew. Exit code 1 when the trail was tampered with, and where.
+    No server is needed, and one may run. Prints the head, SEQ:DIGEST. Kept where nobody can change it, it later shows
+    with --noted that nothing before it was cut off or written anew. Exit code 1 when the trail was tampered with, and
+    where.
 
     \b
     Example: sidecar audit verify --noted 1520:9f86d081884c7d65…

@@ -106,7 +106,9 @@ def publish(
     project: str | None,
     format_: Format,
 ) -> None:
-    """Publish an event; when this returns it survives the death of the sidecar.
+    """Publish an event.
+
+    When this returns it survives the death of the sidecar.
 
     \b
     Example: sidecar events publish release_approved --data '{"issue_id": "issue-7", "by": "ada"}'
@@ -155,10 +157,10 @@ def subscribe(
     format_: Format,
     **question: Any,
 ) -> None:
-    """Wait for events of EVENT_TYPES (default: every type) and print one line for each.
+    """Wait for events and print one line for each.
 
-    The sidecar remembers what you were given: run it again and it goes on from there. With --continuous it also goes
-    on when the sidecar was restarted. Exit code 1 when nothing came in time.
+    Of EVENT_TYPES, or of every type. The sidecar remembers what you were given: run it again and it goes on from
+    there. With --continuous it also goes on when the sidecar was restarted. Exit code 1 when nothing came in time.
 
     \b
     Example: sidecar events subscribe --continuous --since latest --format json | jq .data
@@ -233,7 +235,9 @@ def list_(
 @format_option
 @with_client
 def mailboxes(client: Client, project: str | None, format_: Format) -> None:
-    """Who reads what: each mailbox's place in the log, and how far behind it is.
+    """Who reads what, and how far behind everybody is.
+
+    Each mailbox's place in the log of events, and how many events there are after it that are for it.
 
     \b
     Example: sidecar events mailboxes --format json | jq '.mailboxes[] | select(.lag > 100)'
@@ -248,7 +252,7 @@ def mailboxes(client: Client, project: str | None, format_: Format) -> None:
 @format_option
 @with_client
 def dead_letters(client: Client, replay: str | None, project: str | None, format_: Format) -> None:
-    """Events given up on, because every agent that took them died of it.
+    """Events given up on: everyone who took them died.
 
     \b
     Example: sidecar events dead-letters --replay evt-0000000000000042
