@@ -391,6 +391,18 @@ class TestAgents:
         assert rows[0]["process_id"].isdigit()
         assert run("agent", "list", "--issue", "issue-9").stderr == "no agents\n"
 
+    def test_are_shown_with_how_they_last_ended(self, run: Run, sidecar: Any) -> None:
+        def last_exit(agent_id: str) -> str:
+            (line,) = [line for line in run("agent", "show", agent_id).stdout.splitlines() if "exit  " in line]
+            return line.removeprefix("last exit").strip()
+
+        failed = sidecar.spawn("rust-specialist")["agent_id"]
+        sidecar.wait_for("agent_failed", f"agent_id:{failed}")
+        assert last_exit(failed) == "exit 3"
+        running = sidecar.spawn("go-specialist")["agent_id"]
+        run("agent", "restart", running)
+        assert last_exit(running) == "killed"
+
     def test_are_killed_and_restarted_by_name(self, run: Run, sidecar: Any) -> None:
         agent_id = sidecar.spawn("go-specialist")["agent_id"]
         assert "running" in run("agent", "restart", agent_id).stdout

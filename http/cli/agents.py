@@ -262,7 +262,7 @@ def _show(status: dict[str, Any], format_: Format) -> None:
         ("started", clock(status["started_at"])),
         ("ended", clock(status["ended_at"])),
         ("up", seconds(status["uptime_seconds"])),
-        ("ended with", " ".join(str(part) for part in (status["cause"], status["exit_code"]) if part is not None)),
+        ("last exit", " ".join(str(part) for part in (status["cause"], status["exit_code"]) if part is not None)),
         ("task", text(status["task"])),
         ("last error", text(status["last_error"])),
     ]
