@@ -22,6 +22,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
+from freezegun import freeze_time
 
 from sidecar.http.cli import output as cli_output
 from sidecar.http.cli.main import main
@@ -312,6 +313,11 @@ class TestTokens:
         done = run("token", *options, code=2)
         assert f"Error: {error}" in done.stderr
         assert done.stdout == ""
+
+    def test_that_have_expired_are_told_where_others_come_from(self, run: Run) -> None:
+        with freeze_time("2026-01-01"):
+            old = run("token", "--operator", "--ttl", "1").stdout.strip()
+        assert "`sidecar token`" in run("agent", "list", code=1, JWT_TOKEN=old).stderr
 
     def test_given_to_a_command_decide_what_it_may(self, run: Run, sidecar: Any) -> None:
         token = sidecar.token("python-specialist", "ada")

@@ -76,6 +76,8 @@ def _hint(error: SidecarError) -> str:
     """What the message alone does not say: what the server expected, or how there comes to be one."""
     if error.code == "no_server" and "`sidecar serve`" not in error.message:
         return "; start it with `sidecar serve`, or name another with --url"
+    if error.code == "token_expired":
+        return "; mint another with `sidecar token`, or leave --token and JWT_TOKEN out"
     expected = error.details.get("expected")
     if not error.details.get("wire_code") or not expected or str(expected) in error.message:
         return ""
