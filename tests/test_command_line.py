@@ -201,7 +201,9 @@ class TestExitCodes:
         assert error.startswith("Error: /")
         assert error.endswith("/storage/LOCK: Too many levels of symbolic links\n")
 
-    @pytest.mark.parametrize("url", ["foo", "127.0.0.1:3001", "http://"])
+    @pytest.mark.parametrize(
+        "url", ["foo", "127.0.0.1:3001", "http://", "http://[::1", "http://h:99999", "http://h:0", "http://a b"]
+    )
     def test_two_for_what_is_no_url(self, run: Run, url: str) -> None:
         assert "expected http://HOST:PORT" in run("status", "--url", url, code=2).stderr
 

@@ -37,6 +37,21 @@ class AnswerLost(Exception):
     """The connection ended, or the time was up, after the request was sent: the server may have acted on it."""
 
 
+def _is_of_a_server(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        is_in_range = parts.port is None or parts.port > 0
+    except ValueError:  # brackets that do not match, a port that is no number or above 65535
+        return False
+    return (
+        is_in_range
+        and parts.scheme in ("http", "https")
+        and bool(parts.hostname)
+        and url.isprintable()
+        and " " not in url
+    )
+
+
 class Connections:
     """Connections to one server; any thread may make an exchange, each on a connection of its own.
 
@@ -44,8 +59,7 @@ class Connections:
     """
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not _is_of_a_server(url):
             raise ValueError(f"{url!r} is no URL of a server, expected http://HOST:PORT")
         self._url = url.rstrip("/")
         self._lock = threading.Lock()
