@@ -348,6 +348,14 @@ class TestServing:
         assert server.wait(timeout=DEADLINE_S) == 0
         assert CliRunner().invoke(main, ["stop"], env=env).exit_code == 3
 
+    def test_of_another_user_is_not_stopped_and_said_so(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*_: int) -> None:
+            raise PermissionError(1, "Operation not permitted")
+
+        monkeypatch.setattr(os, "kill", refuse)
+        error = f"Error: process {os.getpid()} belongs to another user; only that user, or root, can stop it\n"
+        assert run("stop", code=1).stderr == error
+
     def test_refuses_a_port_that_is_taken_in_words(
         self, processes: list[subprocess.Popen[str]], sidecar: Any, tmp_path: Path
     ) -> None:

@@ -60,7 +60,13 @@ def stop(storage: Path | None, timeout: float) -> None:
     if pid is None:
         click.echo(f"Error: no sidecar runs with storage {path}", err=True)
         raise SystemExit(NO_SERVER)
-    os.kill(pid, signal.SIGTERM)
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except PermissionError:
+        click.echo(f"Error: process {pid} belongs to another user; only that user, or root, can stop it", err=True)
+        raise SystemExit(REFUSED) from None
+    except ProcessLookupError:
+        pass  # it has just ended
     deadline = time.monotonic() + timeout
     while holder_of_lock(path) == pid:
         if time.monotonic() > deadline:
