@@ -495,6 +495,22 @@ class TestResults:
         assert run("results", "list", "--status", "failed").stderr == "no results\n"
         assert "2 of 3; older ones: --cursor" in run("results", "list", "--limit", "2").stderr
 
+    @pytest.mark.parametrize(
+        "raw", [b'{"a": "\xff"}', b'{"a":' * 3000 + b"1" + b"}" * 3000, b""], ids=["bytes", "deep", ""]
+    )
+    def test_that_are_no_json_object_are_wrong_usage(self, run: Run, tmp_path: Path, raw: bytes) -> None:
+        (tmp_path / "result.json").write_bytes(raw)
+        assert "is no JSON object" in run("results", "store", "issue-5", "@result.json", code=2).stderr
+
+    def test_from_a_closed_standard_input_are_wrong_usage(self, sidecar: Any) -> None:
+        env = {"SIDECAR_URL": sidecar.url, "JWT_TOKEN": sidecar.operator_token()}
+        closing = ["sh", "-c", 'exec "$@" <&-', "sh", *SIDECAR, "results", "store", "issue-5", "-"]
+        done = subprocess.run(
+            closing, env=os.environ | env, text=True, capture_output=True, timeout=DEADLINE_S, check=False
+        )
+        assert done.returncode == 2
+        assert done.stderr.endswith("Error: Invalid value for RESULT: standard input is closed\n")
+
 
 class TestTimes:
     @pytest.mark.parametrize(

@@ -272,6 +272,8 @@ def dead_letters(client: Client, replay: str | None, project: str | None, format
 
 def read_object(source: str, option: str) -> dict[str, Any]:
     """A JSON object given as itself, as @FILE, or as - for standard input."""
+    if source == "-" and sys.stdin is None:
+        raise click.BadParameter("standard input is closed", param_hint=option)
     try:
         raw = sys.stdin.buffer.read() if source == "-" else source.encode()
         if source.startswith("@"):
@@ -279,7 +281,7 @@ def read_object(source: str, option: str) -> dict[str, Any]:
         return decode(raw, dict[str, Any])
     except OSError as error:
         raise click.BadParameter(f"{error.filename} cannot be read: {error.strerror}", param_hint=option) from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise click.BadParameter(f"is no JSON object: {error}", param_hint=option) from error
 
 
