@@ -67,7 +67,7 @@ class AgentTokens:
         """
         is_supervised = record is not None and not record.state.has_ended
         if caller.expires_at <= now and not is_supervised:
-            raise TokenExpired(f"the token has expired and agent {caller.agent_id} does not run")
+            raise TokenExpired(f"the token has expired, and no agent {caller.agent_id} runs that could refresh it")
         token = self._key.mint(
             agent_id=caller.agent_id,
             agent_type=caller.agent_type,

@@ -53,8 +53,10 @@ def main() -> None:
 
     The server is found by --url or SIDECAR_URL, else by the settings of the project in this directory; the token by
     --token or JWT_TOKEN, else one is made from the storage directory. These go by the storage directory, --storage or
-    SIDECAR_STORAGE, and not by a URL: stop, token, audit verify, doctor, backup, restore. Exit codes: 0 done, 1 the
-    server said no, 2 wrong usage, 3 no server there.
+    SIDECAR_STORAGE, and not by a URL: stop, token, audit verify, doctor, backup, restore.
+
+    \b
+    Exit codes: 0 done, 1 the server said no, 2 wrong usage, 3 no server there.
     Completion: eval "$(_SIDECAR_COMPLETE=bash_source sidecar)" (or zsh, fish).
     """
 
