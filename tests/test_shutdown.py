@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sidecar.http.access.minting import mint_operator_token
+from tests.served import Served, start_served
 
 WITHIN_S = 10.0
 
@@ -37,24 +36,6 @@ signal.pause()
 """
 
 
-class Served:
-    """`serve` in a process of its own."""
-
-    def __init__(self, process: subprocess.Popen[str], url: str, storage: Path) -> None:
-        self.process = process
-        self.url = url
-        self.storage = storage
-        token = mint_operator_token(storage, {}).text
-        self.client = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=30, verify=False)
-
-    def end(self, number: int = signal.SIGTERM) -> tuple[int, float]:
-        """Exit code, and how long it took from the signal on."""
-        started = time.monotonic()
-        self.process.send_signal(number)
-        code = self.process.wait(timeout=30)
-        return code, time.monotonic() - started
-
-
 Serve = Callable[..., Served]
 
 # The main thread hears no signal once it waits: as if that came in the moment before, when nothing interrupts the wait.
@@ -69,15 +50,6 @@ def wait_deafly(*arguments):
 Sidecar.wait = wait_deafly
 """
 
-START = """
-import os, sys
-from pathlib import Path
-from sidecar.http.config import Flags, load
-from sidecar.http.serve import serve
-flags = Flags(port=0, storage=Path(sys.argv[1]), project_root=Path(sys.argv[2]))
-raise SystemExit(serve(load(flags, os.environ, working_dir=Path(sys.argv[2]))))
-"""
-
 
 @pytest.fixture
 def serve(tmp_path: Path, project: Path) -> Iterator[Serve]:
@@ -85,18 +57,9 @@ def serve(tmp_path: Path, project: Path) -> Iterator[Serve]:
 
     def start(settings: str = "", *, before: str = "") -> Served:
         (project / "sidecar.toml").write_text(settings)
-        process = subprocess.Popen(
-            [sys.executable, "-c", before + START, str(tmp_path / "storage"), str(project)],
-            stdout=subprocess.PIPE,
-            stderr=(tmp_path / "log").open("a"),
-            text=True,
-        )
-        started.append(process)
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        match = re.search(r"http://127\.0\.0\.1:\d+", line)
-        assert match, (line, (tmp_path / "log").read_text())
-        return Served(process, match[0], tmp_path / "storage")
+        served = start_served(tmp_path / "storage", project, tmp_path / "log", before=before)
+        started.append(served.process)
+        return served
 
     yield start
     for process in started:

@@ -7,10 +7,7 @@ again. What they were told is compared with the processes that are there, and th
 from __future__ import annotations
 
 import random
-import re
 import signal
-import subprocess
-import sys
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -22,10 +19,9 @@ from typing import Any
 import httpx
 import pytest
 
-from sidecar.http.access.minting import mint_operator_token
 from sidecar.supervision.process import send_signal
 from tests.fleet import Fleet, wait_until
-from tests.test_shutdown import START
+from tests.served import Served, start_served
 
 CLIENTS = 3
 FOREVER = "max_restarts = 100000\nbackoff_initial_seconds = 0.02\nbackoff_max_seconds = 0.05"
@@ -77,43 +73,30 @@ LAST = ("agent_exited", "agent_stopped")
 
 
 class Sidecar:
-    """`serve` in a process of its own, which may be killed and started again at any time."""
+    """One that may be killed and started again at any time."""
 
     def __init__(self, directory: Path, project: Path) -> None:
         self.storage = directory / "storage"
         self._project = project
-        self._log = (directory / "log").open("a")
-        self._process: subprocess.Popen[str] | None = None
-        self._client: httpx.Client | None = None
+        self._log = directory / "log"
+        self._served: Served | None = None
 
     def start(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", START, str(self.storage), str(self._project)],
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        url = re.search(r"http://127\.0\.0\.1:\d+", self._process.stdout.readline())
-        assert url is not None, Path(self._log.name).read_text()
-        headers = {"Authorization": f"Bearer {mint_operator_token(self.storage, {}).text}"}
-        self._client = httpx.Client(base_url=url[0], headers=headers, timeout=30)
+        self._served = start_served(self.storage, self._project, self._log)
 
-    def end(self, number: int) -> int:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        self._process.send_signal(number)
-        code = self._process.wait(30)
-        self._process.stdout.close()
-        return code
+    def end(self, number: int) -> None:
+        assert self._served is not None
+        self._served.end(number)
+        assert self._served.process.stdout is not None
+        self._served.process.stdout.close()
 
     def ask(self, method: str, path: str, **more: Any) -> httpx.Response:
         """Again and again, as a client does, until there is an answer other than 503."""
 
         def answer() -> httpx.Response | None:
-            assert self._client is not None
+            assert self._served is not None
             try:
-                answer = self._client.request(method, path, **more)
+                answer = self._served.client.request(method, path, **more)
             except httpx.TransportError:
                 return None
             return answer if answer.status_code != 503 else None
