@@ -68,9 +68,9 @@ def adopt(keeper: Keeper, ends: Iterable[Exited]) -> None:
             # What it remembers of the clock is of another boot.
             keeper.book.remember(agent, deaths=(), in_a_row=0, resume_at=0.0, started_monotonic=time.monotonic())
         exited = seen.get((agent.id, record.incarnation))
-        if exited is not None and record.state in RUNS and record.process is not None:
-            keeper.exited(exited)
-        elif _take_over(keeper, agent, trees):
+        if exited is not None and keeper.exited(exited):
+            continue
+        if _take_over(keeper, agent, trees):
             adopted += 1
         else:
             left = trees.get(agent.id, ())
@@ -135,11 +135,9 @@ def _note_start(keeper: Keeper, agent: Agent, incarnation: int, process: Started
             keeper.died(agent, unseen, Successor(decision=restarted, begun=begun))
         case AgentState.STOPPING:
             keeper.end_successor(agent, begun)
-        case AgentState.BACKING_OFF:
-            keeper.book.starts(agent, Occurrence.BACKED_OFF, begun.token)
-            keeper.started(agent, begun)
-        case _:
-            keeper.book.starts(agent, Occurrence.TURN_CAME, begun.token)
+        case state:
+            is_restart = state is AgentState.BACKING_OFF
+            keeper.book.starts(agent, Occurrence.BACKED_OFF if is_restart else Occurrence.TURN_CAME, begun.token)
             keeper.started(agent, begun)
 
 

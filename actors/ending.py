@@ -152,9 +152,9 @@ class Ending:
             left_over = [p for p in processes if is_left_over(p, state=record.state, incarnation=record.incarnation)]
             if left_over:
                 haunted.add(agent.id)
-            if left_over and self._kill(agent_id, left_over):
-                log.info("processes left over killed agent_id=%s count=%d", agent_id, len(left_over))
-                look_again = True
+                if self._kill(agent_id, left_over):
+                    log.info("processes left over killed agent_id=%s count=%d", agent_id, len(left_over))
+                    look_again = True
         self._tell_gone(fact.served, haunted)
         for agent in tuple(self._agents.values()):
             tree = tuple(p for p in trees.get(agent.id, ()) if p.incarnation == agent.record.incarnation)

@@ -58,18 +58,17 @@ def read_since(event_log: EventLog, since: str, *, strict: bool) -> Reading:
 
     strict: raise EventsGone where the gap would otherwise be told of. Raises InvalidRequest for anything else.
     """
-    if since == "earliest":
+    point = _point(since)
+    if point == "earliest":
         return Reading(place=event_log.dropped)
-    if since == "latest":
+    if point == "latest":
         return Reading(place=event_log.last_place)
-    seq = event_seq(since)
-    if seq is not None:
-        place = event_log.place_of(EventId(since))
-        gap = event_log.gap_after_id(EventId(since))
+    if isinstance(point, datetime):
+        place = event_log.place_at(point)
+        gap = event_log.gap_after_time(point)
     else:
-        time = _time(since)
-        place = event_log.place_at(time)
-        gap = event_log.gap_after_time(time)
+        place = event_log.place_of(EventId(point))
+        gap = event_log.gap_after_id(EventId(point))
     if gap is not None and strict:
         raise EventsGone(
             f"events after {since} are no longer retained",
@@ -79,15 +78,12 @@ def read_since(event_log: EventLog, since: str, *, strict: bool) -> Reading:
     return Reading(place=place, gap=gap)
 
 
-def _require_readable(since: str | None) -> None:
-    """A fault in it is one also where there are no events."""
-    if since not in (None, "earliest", "latest") and event_seq(since) is None:
-        _time(since)
-
-
-def _time(text: str) -> datetime:
+def _point(since: str) -> str | datetime:
+    """A word or an event id as it is, anything else as a time. Raises InvalidRequest."""
+    if since in ("earliest", "latest") or event_seq(since) is not None:
+        return since
     try:
-        time = convert(text, datetime)
+        time = convert(since, datetime)
     except msgspec.ValidationError:
         time = None
     if time is None or time.tzinfo is None:
@@ -102,7 +98,8 @@ def _time(text: str) -> datetime:
 def list_events(logs: Iterable[EventLog], request: ListEvents, *, now: datetime) -> EventPage:
     """A page of the logs, newest first. Raises InvalidFilter, InvalidRequest."""
     event_filter = compile_filter(request.filter)
-    _require_readable(request.since)
+    if request.since is not None:
+        _point(request.since)  # a fault in it is one also where there are no events
     matching = [
         event
         for event_log in logs

@@ -177,18 +177,16 @@ class Handle:
         reason = death or "its loop ended"
         self._last_error = reason
         self._refuse(held, "was restarted before it could answer")
-        # One that was asked for says nothing of how the actor is.
-        if owner.was_told_to_end or self._may_restart():
-            self._restart_or_give_up(reason)
-        else:
-            self._give_up(reason)
+        self._restart_or_give_up(reason, is_asked_for=owner.was_told_to_end)
 
     def _may_restart(self) -> bool:
         verdict, self._deaths = self._intensity.decide(self._deaths, now=time.monotonic())
         return verdict is Verdict.RESTART
 
-    def _restart_or_give_up(self, reason: str) -> None:
-        while True:
+    def _restart_or_give_up(self, reason: str, *, is_asked_for: bool) -> None:
+        # One that is asked for says nothing of how the actor is.
+        may_restart = is_asked_for or self._may_restart()
+        while may_restart:
             self._restarts += 1
             log.error("actor restarting actor=%s restarts=%d reason=%s", self._name, self._restarts, reason)
             try:
@@ -196,15 +194,11 @@ class Handle:
             except Exception as error:
                 log.exception("actor did not start actor=%s", self._name)
                 reason = self._last_error = repr(error)
+                may_restart = self._may_restart()
             else:
                 if self._restarted is not None:
                     self._restarted(self._name, reason)
                 return
-            if not self._may_restart():
-                self._give_up(reason)
-                return
-
-    def _give_up(self, reason: str) -> None:
         with self._lock:
             self._state = "failed"
             self._waiting.clear()

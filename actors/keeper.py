@@ -214,18 +214,20 @@ class Keeper:
         self._groups.advance()
         self.queue.look_soon()
 
-    def exited(self, exited: Exited) -> None:
+    def exited(self, exited: Exited) -> bool:
+        """Whether that is news."""
         agent = self.book.agents.get(AgentId(exited.agent_id))
         if agent is None or agent.record.incarnation != exited.incarnation or agent.record.process is None:
-            return
+            return False
         if agent.record.state not in RUNS:
-            return  # told to a Spawner that died before it heard of it; the next one has called the agent lost
+            return False  # told to a Spawner that died before it heard of it, and known to the next one
         self._ending.leads_no_more(agent.record.process)
         successor = exited.succession if isinstance(exited.succession, Successor) else None
         if agent.record.state is AgentState.STOPPING and successor is not None and successor.begun is not None:
             self.end_successor(agent, successor.begun)
         elif not self._ending.leader_exited(agent, exited):
             self.died(agent, exited, successor)
+        return True
 
     def sweep(self) -> None:
         self._ending.sweep()

@@ -83,8 +83,8 @@ class Starting:
 
     def begun_unnoted(self, record: AgentRecord, profile: Profile, process: StartedProcess) -> Begun:
         """What a sidecar had begun when it died, before it could write that down."""
-        marks = (entry.partition(b"=") for entry in process_table.environ(process.identity.pid))
-        text = next((value for name, _, value in marks if name == TOKEN.encode()), b"").decode("ascii", "replace")
+        environment = process_table.variables(process_table.environ(process.identity.pid))
+        text = environment.get(TOKEN.encode(), b"").decode("ascii", "replace")
         token = self._tokens.found(record.spec, text, now=utc_now())
         if token is None:
             log.warning("no good token found with an adopted process agent_id=%s", record.spec.agent_id)

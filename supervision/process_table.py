@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -45,6 +46,11 @@ def environ(pid: int) -> list[bytes]:
     with suppress(OSError):
         return _read(f"/proc/{pid}/environ").split(b"\0")
     return []
+
+
+def variables(environ: Iterable[bytes]) -> dict[bytes, bytes]:
+    """An environment by name; what is no NAME=value is left out."""
+    return dict(entry.split(b"=", 1) for entry in environ if b"=" in entry)
 
 
 def _proc_rows() -> list[Row]:

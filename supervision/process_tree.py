@@ -82,7 +82,7 @@ class Census:
         values = process_table.environ(pid)
         if self._instance not in values:
             return None
-        found = dict(entry.split(b"=", 1) for entry in values if b"=" in entry)
+        found = process_table.variables(values)
         agent_id, incarnation = found.get(AGENT_ID.encode()), found.get(INCARNATION.encode(), b"")
         if agent_id is None or not incarnation.isdigit():
             return None
