@@ -235,7 +235,7 @@ def _identifier(name: str, where: str) -> str:
 def _agents(table: object, groups: object) -> SpawnerOptions:
     """`[agents]`, and the groups, which have tables of their own."""
     settings = require_table(table, "agents")
-    known = {field.encode_name for field in msgspec.structs.fields(SpawnerOptions)} - {"groups"}
+    known = set(SpawnerOptions.__struct_encode_fields__) - {"groups"}
     refuse_unknown(settings, known, "agents")
     named = {
         name: read_table(group, Group, f"groups.{_identifier(name, 'groups')}")
@@ -255,7 +255,7 @@ def _profile(name: str, table: object) -> Profile:
     """The built-in profile of the type, or of the class the table names, with the table's settings over it."""
     where = f"profiles.{_identifier(name, 'profiles')}"
     settings = dict(require_table(table, where))
-    known = {field.encode_name for field in msgspec.structs.fields(Profile)} - {"agent_type", "agent_class"}
+    known = set(Profile.__struct_encode_fields__) - {"agent_type", "agent_class"}
     refuse_unknown(settings, {*known, "class"}, where)
     agent_class = settings.pop("class", None)
     if agent_class is not None and agent_class not in _CLASSES:

@@ -21,7 +21,7 @@ _MOST_BYTES = 2**53
 def read_table(table: object, type_: type[T], where: str) -> T:
     """A table as the option type declared for it. where: its name in the file, such as `events`."""
     checked = require_table(table, where)
-    refuse_unknown(checked, (field.encode_name for field in msgspec.structs.fields(type_)), where)
+    refuse_unknown(checked, type_.__struct_encode_fields__, where)
     return convert(checked, type_, where)
 
 
@@ -78,8 +78,8 @@ def _refuse_out_of_bounds(value: object, where: str) -> None:
             expected = "0 or more" if value < 0 else f"a number from 0 to {most}"
             raise ConfigError(f"setting {where} is {value}, expected {expected}", field=where, expected=expected)
     elif isinstance(value, msgspec.Struct):
-        for field in msgspec.structs.fields(value):
-            _refuse_out_of_bounds(getattr(value, field.name), f"{where}.{field.encode_name}")
+        for name, written in zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True):
+            _refuse_out_of_bounds(getattr(value, name), f"{where}.{written}")
     elif isinstance(value, dict):
         for key, inner in value.items():
             _refuse_out_of_bounds(inner, f"{where}.{key}")

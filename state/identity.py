@@ -10,7 +10,6 @@ import secrets
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
-from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any
 
@@ -52,30 +51,30 @@ class AgentClass(StrEnum):
     OPERATOR = "operator"
 
 
-# First match wins. Source: the table of classes in the protocol, "Tokens".
-_CLASS_OF_TYPE: tuple[tuple[str, AgentClass], ...] = (
-    ("operator", AgentClass.SUPPORT),  # only `sidecar token --operator` makes an operator, never a type's name
-    ("chief-architect", AgentClass.ARCHITECT),
-    ("*-architect", AgentClass.ARCHITECT),
-    ("test-engineer", AgentClass.QA),
-    ("qa-engineer", AgentClass.QA),
-    ("security-auditor", AgentClass.QA),
-    ("code-reviewer", AgentClass.QA),
-    ("devops-engineer", AgentClass.DEVOPS),
-    ("deployment-engineer", AgentClass.DEVOPS),
-    ("documentation-expert", AgentClass.DOCUMENTATION),
-    ("*-writer", AgentClass.DOCUMENTATION),
-    ("*-specialist", AgentClass.CODING),
-    ("*-developer", AgentClass.CODING),
-)
+# Source: the table of classes in the protocol, "Tokens". An operator is made by `sidecar token --operator` only.
+_CLASS_OF_TYPE: Mapping[str, AgentClass] = {
+    "test-engineer": AgentClass.QA,
+    "qa-engineer": AgentClass.QA,
+    "security-auditor": AgentClass.QA,
+    "code-reviewer": AgentClass.QA,
+    "devops-engineer": AgentClass.DEVOPS,
+    "deployment-engineer": AgentClass.DEVOPS,
+    "documentation-expert": AgentClass.DOCUMENTATION,
+}
+_CLASS_BY_ENDING: Mapping[str, AgentClass] = {
+    "-architect": AgentClass.ARCHITECT,
+    "-writer": AgentClass.DOCUMENTATION,
+    "-specialist": AgentClass.CODING,
+    "-developer": AgentClass.CODING,
+}
 
 
 def class_of(agent_type: str) -> AgentClass:
     """The class of an agent type that no profile gives another one. Types we do not know are `support`."""
-    for pattern, agent_class in _CLASS_OF_TYPE:
-        if fnmatchcase(agent_type, pattern):
-            return agent_class
-    return AgentClass.SUPPORT
+    if (known := _CLASS_OF_TYPE.get(agent_type)) is not None:
+        return known
+    endings = (agent_class for ending, agent_class in _CLASS_BY_ENDING.items() if agent_type.endswith(ending))
+    return next(endings, AgentClass.SUPPORT)
 
 
 _EVERYONE = frozenset({Permission.READ_CONTEXT, Permission.PUBLISH_EVENTS})

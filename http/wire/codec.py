@@ -129,7 +129,7 @@ def _refuse(error: msgspec.ValidationError, type_: Any, place: str, *, under: st
     if named["fault"].startswith("missing"):
         raise InvalidRequest(f"{field} is missing from the {place}", field=field, expected="a value")
     # Only our own structs forbid unknown fields, and only the outermost has fields that are worth naming.
-    known = [f.encode_name for f in msgspec.structs.fields(type_)] if not path else []
+    known = list(type_.__struct_encode_fields__) if not path else []
     if place == "query":
         known.append("project_id")
     meant = nearest(named["name"], known)
