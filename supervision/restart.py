@@ -109,8 +109,8 @@ class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
             after = History(deaths, in_a_row, is_open=True)
             return Decision(verdict=Verdict.RESTART, history=after, delay_s=self.probe_after_s)
         if verdict is Verdict.GIVE_UP:
-            most = f"{self.intensity.max_restarts} restarts within {self.intensity.within_s:g} s are the limit"
-            return self._give_up(after, most)
+            within_s, most = self.intensity.within_s, self.intensity.max_restarts
+            return self._give_up(after, f"the limit of restarts within {within_s:g} s is {most}")
         settled = in_a_row == 1 and death.uptime_s >= SETTLED_AFTER_S
         delay_s = 0.0 if settled else self.backoff.delay_s(in_a_row, chance=chance)
         return Decision(verdict=Verdict.RESTART, history=after, delay_s=delay_s)
