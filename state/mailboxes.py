@@ -6,6 +6,7 @@ What changes is collected and written in one transaction by `commit`, before the
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -65,6 +66,8 @@ class Mailboxes:
         self._mailboxes: dict[MailboxKey, Mailbox] = {}
         self._of_agent: dict[AgentId, dict[MailboxKey, Mailbox]] = {}
         self._agents: dict[AgentId, SubscribedAgent] = {}
+        # Who runs, by project and topic: thousands may have ended, and each publish asks.
+        self._subscribed: defaultdict[tuple[str, str], set[AgentId]] = defaultdict(set)
         self._dead: dict[tuple[EventId, MailboxKey], DeadLetter] = {}
         self._changed: dict[MailboxKey, Mailbox] = {}
         self._unwritten: list[_Record] = []
@@ -88,14 +91,23 @@ class Mailboxes:
             case MailboxForgotten(key):
                 self._mailboxes.pop(key, None)
                 self._of_agent.get(key.agent_id, {}).pop(key, None)
-            case SubscribedAgent(agent_id=agent_id):
-                self._agents[agent_id] = record
+            case SubscribedAgent():
+                self._keep_agent(record)
             case DeadLetter(event=event, mailbox=key):
                 self._dead[(event.event_id, key)] = record
 
     def _keep(self, mailbox: Mailbox) -> None:
         self._mailboxes[mailbox.key] = mailbox
         self._of_agent.setdefault(mailbox.key.agent_id, {})[mailbox.key] = mailbox
+
+    def _keep_agent(self, agent: SubscribedAgent) -> None:
+        before, self._agents[agent.agent_id] = self._agents.get(agent.agent_id), agent
+        if before is not None:
+            for topic in before.topics:
+                self._subscribed[before.project_id, topic].discard(before.agent_id)
+        if agent.ended_at is None:
+            for topic in agent.topics:
+                self._subscribed[agent.project_id, topic].add(agent.agent_id)
 
     def _write(self, record: _Record) -> None:
         self._apply(record)
@@ -147,12 +159,7 @@ class Mailboxes:
 
     def subscribers(self, event: Event, waiting: Iterable[AgentId]) -> tuple[AgentId, ...]:
         """Agents of the project that wait for the event or whose profile subscribes to its topic, sorted."""
-        subscribed = (
-            agent.agent_id
-            for agent in self._agents.values()
-            if agent.ended_at is None and agent.project_id == event.project_id and event.topic in agent.topics
-        )
-        return tuple(sorted({*waiting, *subscribed}))
+        return tuple(sorted({*waiting, *self._subscribed.get((event.project_id, event.topic), ())}))
 
     # Dead letters
 
