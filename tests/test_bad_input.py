@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import ssl
 from typing import Any
 
 import pytest
@@ -252,6 +253,16 @@ def test_another_method_is_405_and_says_which_are_allowed(sidecar: Any) -> None:
     refused(answer, 405, "REQ_405")
     assert answer.headers["Allow"] == "GET, POST"
     assert sidecar.operator.request("PATCH", "/api/events/done").headers["Allow"] == "POST"
+
+
+def test_a_client_of_https_is_told_at_once_that_the_port_speaks_plain_http(sidecar: Any) -> None:
+    hello = ssl.MemoryBIO()
+    tls = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), hello, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    status, headers, body = raw_request(sidecar, hello.read().decode("latin-1"))
+    assert (status, headers["connection"]) == (400, "close")
+    assert json.loads(body)["message"] == "the request cannot be read: it is TLS, and this port speaks plain HTTP"
 
 
 @pytest.mark.parametrize(

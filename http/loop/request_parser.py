@@ -17,7 +17,7 @@ from waitress.buffers import OverflowableBuffer
 from waitress.parser import HTTPRequestParser
 from waitress.receiver import FixedStreamReceiver
 from waitress.task import WSGITask
-from waitress.utilities import RequestEntityTooLarge
+from waitress.utilities import BadRequest, RequestEntityTooLarge
 
 from ..routing import NO_BODY_BYTES, Route
 from .parking import Reply
@@ -32,6 +32,7 @@ SEEN_HEADS = 16_384  # 100 bytes each
 MAX_REMEMBERED_BYTES = 4096
 MAX_QUICK_BODY_BYTES = 32 << 10  # about 0.2 ms to decode; more of it would hold up others
 _END_OF_HEAD = b"\r\n\r\n"
+_TLS_HANDSHAKE = b"\x16"  # how a TLS client begins (RFC 8446, section 5.1), and no method does
 
 
 class Head:
@@ -115,6 +116,8 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
 
     def received(self, data: bytes) -> int:
         if not self.header_plus and not self.headers_finished:
+            if data.startswith(_TLS_HANDSHAKE):  # a client of https:// waits, and no head would ever end
+                return self._refuse(data, "it is TLS, and this port speaks plain HTTP")
             end = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
             known = self.heads.get(data[:end]) if end >= len(_END_OF_HEAD) else None
             if known is not None:
@@ -123,6 +126,12 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
         if isinstance(self.error, RequestEntityTooLarge):
             self.error = RequestEntityTooLarge(str(self.adj.max_request_body_size - 1))
         return consumed
+
+    def _refuse(self, data: bytes, why: str) -> int:
+        super().parse_header(b"GET / HTTP/1.0\r\n")  # an answer goes by what a head says
+        self.error = BadRequest(why)
+        self.completed = True
+        return len(data)
 
     def _take(self, known: Head, data: bytes, end: int) -> int:
         """Begin as Waitress would with this head; returns how much of `data` is consumed."""
