@@ -285,9 +285,10 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=4096)
     except (OSError, OverflowError) as error:
-        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-        why = "is in use" if taken else f"cannot be listened on: {error}"
-        raise ConfigError(f"port {port} of {host} {why}", field="port" if taken else "host") from None
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            why = "is in use: name another with --port, or 0 for any that is free"
+            raise ConfigError(f"port {port} of {host} {why}", field="port") from None
+        raise ConfigError(f"port {port} of {host} cannot be listened on: {error}", field="host") from None
 
 
 def _served_hosts(host: str, port: int) -> frozenset[str] | None:
