@@ -342,10 +342,8 @@ class TestServing:
         second = start(processes, "serve", "--port", "0", "--storage", storage, "--project-root", str(project))
         _, error = second.communicate(timeout=DEADLINE_S)
         assert second.returncode != 0
-        assert (
-            error
-            == f"Error: {storage} is in use by process {server.pid}; if that is a sidecar, `sidecar stop` ends it\n"
-        )
+        advice = "if that is a sidecar, `sidecar stop` ends it"
+        assert error == f"Error: {storage} is in use by process {server.pid}; {advice}\n"
         stopped = CliRunner().invoke(main, ["stop"], env=env)
         assert stopped.output == f"stopped process {server.pid}\n"
         assert server.wait(timeout=DEADLINE_S) == 0
