@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,10 @@ HAS_PROC = Path("/proc/self/stat").exists()
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+# Loading takes some 0.1 ms, unless it has to wait for a CPU.
+_LOADED_WITHIN_S = 0.1
+_LOOK_AGAIN_S = 0.0005
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -38,14 +43,31 @@ def rows() -> list[Row]:
 
 
 def environ(pid: int) -> list[bytes]:
-    """NAME=value of a process as it was started; empty where it is not ours to read."""
+    """NAME=value of a process as it was started; empty where it is not ours to read.
+
+    One whose program is just being loaded shows none for a moment, and is waited for.
+    """
     if not HAS_PROC:
         from . import portable_processes
 
         return portable_processes.environ(pid)
     with suppress(OSError):
-        return _read(f"/proc/{pid}/environ").split(b"\0")
+        until = time.monotonic() + _LOADED_WITHIN_S
+        while not (values := _read(f"/proc/{pid}/environ")) and time.monotonic() < until:
+            if not _is_being_loaded(pid):
+                return _read(f"/proc/{pid}/environ").split(b"\0")  # it may have been, until now
+            time.sleep(_LOOK_AGAIN_S)
+        return values.split(b"\0")
     return []
+
+
+def _is_being_loaded(pid: int) -> bool:
+    """In execve(2), when the memory is the new program's, but what it is started with is not in there yet.
+
+    Source: proc_pid_stat(5), vsize and env_end; that env_end is 0 until then was seen on Linux 6.18.
+    """
+    fields = _fields_of_stat(pid)
+    return int(fields[23 - 3]) > 0 and int(fields[51 - 3]) == 0
 
 
 def variables(environ: Iterable[bytes]) -> dict[bytes, bytes]:
@@ -58,9 +80,7 @@ def _proc_rows() -> list[Row]:
     for name in os.listdir("/proc"):  # noqa: PTH208  # several times faster than Path.iterdir, every two seconds
         if name.isdigit():
             with suppress(OSError):  # it has ended meanwhile
-                stat = _read(f"/proc/{name}/stat")
-                # The name before the last bracket may hold anything. Source: proc_pid_stat(5), fields from 3 on.
-                fields = stat[stat.rindex(b")") + 2 :].split()
+                fields = _fields_of_stat(name)
                 rows.append(
                     Row(
                         pid=int(name),
@@ -74,6 +94,12 @@ def _proc_rows() -> list[Row]:
                     )
                 )
     return rows
+
+
+def _fields_of_stat(pid: int | str) -> list[bytes]:
+    """From the third on: the name before the last bracket may hold anything. Source: proc_pid_stat(5)."""
+    stat = _read(f"/proc/{pid}/stat")
+    return stat[stat.rindex(b")") + 2 :].split()
 
 
 def _read(path: str) -> bytes:

@@ -27,6 +27,7 @@ from sidecar.state.clock import utc_now
 from sidecar.state.identity import Caller, Revocations, TokenKey
 from sidecar.state.models import AgentId, AgentState, AgentStatus, Event
 from sidecar.state.projects import Projects
+from sidecar.supervision import process_table
 from sidecar.supervision.fleet import SpawnerOptions, Trigger
 from sidecar.supervision.process_tree import Census, Trees
 from sidecar.supervision.profile import Profile, Profiles, built_in
@@ -194,13 +195,8 @@ class Fleet:
 
     def token_of(self, agent_id: AgentId) -> Caller:
         """Whom the token speaks for that the agent's process was started with."""
-
-        def environ() -> list[bytes]:
-            return Path(f"/proc/{self.status(agent_id).process_id}/environ").read_bytes().split(b"\0")
-
-        # A process that is just being started shows no environment for a moment.
-        token = wait_until(lambda: next((entry for entry in environ() if entry.startswith(b"JWT_TOKEN=")), None))
-        return self.key.verify(token.partition(b"=")[2].decode(), now=utc_now())
+        environment = process_table.variables(process_table.environ(self.status(agent_id).process_id or 0))
+        return self.key.verify(environment[b"JWT_TOKEN"].decode(), now=utc_now())
 
     # --- what the machine says
 

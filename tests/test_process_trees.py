@@ -430,6 +430,19 @@ def test_a_process_of_another_sidecar_is_left_alone(fleet: Fleet) -> None:
         stranger.kill()
 
 
+@pytest.mark.skipif(not process_table.HAS_PROC, reason="there is no /proc")
+def test_a_process_is_known_by_its_marks_while_it_becomes_another_program(tmp_path: Path) -> None:
+    """Loading takes a hundredth of the time here, in which the kernel shows no environment."""
+    again = tmp_path / "again"
+    again.write_text('#!/bin/sh\nexec "$0"\n')
+    again.chmod(0o755)
+    with subprocess.Popen([again], env={"MARK": "1"}) as process:
+        try:
+            assert all(b"MARK=1" in process_table.environ(process.pid) for _ in range(5000))
+        finally:
+            process.kill()
+
+
 def test_an_ended_agent_is_not_stopped_again(fleet: Fleet) -> None:
     agent = fleet.spawn_id("sleeps")
     fleet.stop(agent)
