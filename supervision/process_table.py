@@ -15,8 +15,7 @@ HAS_PROC = Path("/proc/self/stat").exists()
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
-# Loading takes some 0.1 ms, unless it has to wait for a CPU.
-_LOADED_WITHIN_S = 0.1
+LOADED_WITHIN_S = 0.1  # it takes some 0.1 ms, unless the process has to wait for a CPU
 _LOOK_AGAIN_S = 0.0005
 
 
@@ -42,17 +41,18 @@ def rows() -> list[Row]:
     return portable_processes.rows()
 
 
-def environ(pid: int) -> list[bytes]:
+def environ(pid: int, *, until: float | None = None) -> list[bytes]:
     """NAME=value of a process as it was started; empty where it is not ours to read.
 
     One whose program is just being loaded shows none for a moment, and is waited for.
+    until: how long at most, in monotonic seconds; None: for LOADED_WITHIN_S.
     """
     if not HAS_PROC:
         from . import portable_processes
 
         return portable_processes.environ(pid)
     with suppress(OSError):
-        until = time.monotonic() + _LOADED_WITHIN_S
+        until = time.monotonic() + LOADED_WITHIN_S if until is None else until
         while not (values := _read(f"/proc/{pid}/environ")) and time.monotonic() < until:
             if not _is_being_loaded(pid):
                 return _read(f"/proc/{pid}/environ").split(b"\0")  # it may have been, until now

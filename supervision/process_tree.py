@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
@@ -17,7 +18,7 @@ from ..state.models import ProcessIdentity
 from . import process_table
 from .launch import AGENT_ID, INCARNATION, INSTANCE
 from .process import boot_id, send_signal
-from .process_table import Row
+from .process_table import LOADED_WITHIN_S, Row
 
 # A process this young may still be on its way to exec, with its parent's environment.
 _MAY_CHANGE_TICKS = 200
@@ -53,6 +54,7 @@ class Census:
 
     def take(self, leaders: Mapping[ProcessIdentity, Owned]) -> Trees:
         """The living processes by agent id, oldest first. leaders: what was started, as far as it still runs."""
+        loaded_until = time.monotonic() + LOADED_WITHIN_S  # all together: a fork bomb may be loading hundreds
         rows = sorted(process_table.rows(), key=lambda row: row.start_ticks)
         newest = rows[-1].start_ticks if rows else 0
         pids = {row.pid: row for row in rows}
@@ -69,7 +71,7 @@ class Census:
             owner = self._owners.get(key) or of_session.get(row.session)
             is_new = key not in self._owners or newest - row.start_ticks < _MAY_CHANGE_TICKS
             if owner is None and is_new and not row.is_zombie:
-                owner = self._marked(row.pid)
+                owner = self._marked(row.pid, loaded_until)
             if owner is None and (parent := pids.get(row.parent)) is not None:
                 owner = owners.get((parent.pid, parent.start_ticks))
             owners[key] = owner
@@ -78,8 +80,8 @@ class Census:
         self._owners = owners
         return {agent_id: tuple(processes) for agent_id, processes in trees.items()}
 
-    def _marked(self, pid: int) -> Owned | None:
-        values = process_table.environ(pid)
+    def _marked(self, pid: int, loaded_until: float) -> Owned | None:
+        values = process_table.environ(pid, until=loaded_until)
         if self._instance not in values:
             return None
         found = process_table.variables(values)
