@@ -17,6 +17,7 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 LOADED_WITHIN_S = 0.1  # it takes some 0.1 ms, unless the process has to wait for a CPU
 _LOOK_AGAIN_S = 0.0005
+_LOOKS = 3
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -51,12 +52,14 @@ def environ(pid: int, *, until: float | None = None) -> list[bytes]:
         from . import portable_processes
 
         return portable_processes.environ(pid)
+    until = time.monotonic() + LOADED_WITHIN_S if until is None else until
+    looks = 0
     with suppress(OSError):
-        until = time.monotonic() + LOADED_WITHIN_S if until is None else until
-        while not (values := _read(f"/proc/{pid}/environ")) and time.monotonic() < until:
-            if not _is_being_loaded(pid):
-                return _read(f"/proc/{pid}/environ").split(b"\0")  # it may have been, until now
-            time.sleep(_LOOK_AGAIN_S)
+        while not (values := _read(f"/proc/{pid}/environ")) and looks < _LOOKS and time.monotonic() < until:
+            if _is_being_loaded(pid):
+                time.sleep(_LOOK_AGAIN_S)
+            else:
+                looks += 1  # it has none; or is loaded now, or is already becoming the next program
         return values.split(b"\0")
     return []
 
