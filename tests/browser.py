@@ -133,8 +133,23 @@ class Dashboard:
         button: WebElement = self.until(lambda: self.script(code, f"{within} button", name))
         return button
 
+    def click(self, css: str) -> None:
+        """Once; found again where it was drawn anew before the click came."""
+        self._click(lambda: self.find(css))
+
     def press(self, name: str, within: str = "body") -> None:
-        self.button(name, within).click()
+        self._click(lambda: self.button(name, within))
+
+    def follow(self, row: str) -> None:
+        """Click the link in the table row in which that text stands."""
+        self._click(lambda: self.row(row).find_element(By.TAG_NAME, "a"))
+
+    def _click(self, find: Callable[[], WebElement]) -> None:
+        def clicked() -> bool:
+            find().click()
+            return True
+
+        self.until(clicked)
 
     def row(self, text: str) -> WebElement:
         """The table row in which `text` stands."""

@@ -46,7 +46,7 @@ def test_every_operation_is_there_in_its_resource(page: Dashboard) -> None:
 
 
 def test_an_opened_operation_tells_what_it_reads_and_answers(page: Dashboard) -> None:
-    page.find("#publish_event > summary").click()
+    page.click("#publish_event > summary")
     page.reads("#publish_event .about", "Needs the permission publish_events.")
     text = page.find("#publish_event .about").text
     for expected in ("event_type", "correlation_id", "Idempotency-Key", "202", "REQ_413", "AUTH_005", "at most 86400"):

@@ -174,7 +174,7 @@ class TestAgents:
         inside.go("agents")
         inside.row(agent_id)
         inside.press("Stop", "tbody")
-        inside.find("dialog input[type=checkbox]").click()
+        inside.click("dialog input[type=checkbox]")
         inside.press("Stop the agent", "dialog")
         inside.said(f"{agent_id} is stopped")
         exited = sidecar.wait_for("agent_exited", f"agent_id:{agent_id}")
@@ -367,16 +367,16 @@ class TestIssues:
         store(sidecar, "issue-5", agent["agent_id"], decisions=["Keep links in SQLite"])
         page = Dashboard(browser, sidecar.url)
         page.log_in(sidecar.operator_token(), "issues")
-        page.row("issue-5").find_element("tag name", "a").click()
+        page.follow("issue-5")
         page.reads("h1", "issue-5")
         arrow = page.find(".graph path.arrow title")
         assert arrow.get_attribute("textContent") == f"architecture_defined of operator started {agent['agent_id']}"
         page.reads(".decisions", "Keep links in SQLite")
-        page.find(".graph circle").click()
+        page.click(".graph circle")
         page.reads(".detail h2", "architecture_defined")
-        page.find(".graph path[role=button]").click()
+        page.click(".graph path[role=button]")
         page.reads(".detail", "Keep links in SQLite")
-        page.find(".graph .name").click()
+        page.click(".graph .name")
         page.reads("h1", agent["agent_id"])
         page.reads(".facts", f"a trigger on {cause}")
         page.forget()
@@ -444,7 +444,7 @@ class TestEvents:
         inside.go("events")
         inside.type("main input[type=search]", "coverage:>many", enter=True)
         inside.reads("#filter-problem", "coverage:>many\n          ^ expected a number")
-        inside.find(".help summary").click()
+        inside.click(".help summary")
         inside.reads(".help dl", "dots go deeper")
 
     def test_show_the_chain_they_belong_to(self, inside: Dashboard, sidecar: LiveSidecar) -> None:
@@ -460,7 +460,7 @@ class TestEvents:
         inside.until(lambda: [b.text for b in inside.all(".chain button")] == ["asked", "answered", "accepted"])
         inside.press("asked", ".chain")
         inside.reads(".detail .json", '"step": "asked"')
-        inside.find(".detail .facts a[href*=correlation]").click()
+        inside.click(".detail .facts a[href*=correlation]")
         inside.reads("main .quiet", "3 events")
 
 
@@ -654,7 +654,7 @@ class TestAnyone:
     def test_chooses_light_or_dark_and_it_stays(self, inside: Dashboard) -> None:
         backgrounds = {}
         for theme in ("light", "dark"):
-            inside.find("#theme").click()
+            inside.click("#theme")
             inside.reads("#theme", f"Theme: {theme}")
             backgrounds[theme] = inside.script("return getComputedStyle(document.body).backgroundColor")
         assert backgrounds["light"] != backgrounds["dark"]
