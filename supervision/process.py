@@ -26,7 +26,7 @@ from ..state.models import ProcessIdentity
 from . import eager_calls as eager
 from . import quick_start
 from .launch import OF_THE_ACCOUNT, Launch
-from .process_table import HAS_PROC, TICKS_PER_S
+from .process_table import HAS_PROC, TICKS_PER_S, fields_of_stat
 
 log = logging.getLogger(__name__)
 
@@ -329,9 +329,8 @@ def _is_zombie(pid: int) -> bool:
 
 
 def _stat_of(pid: int) -> list[bytes]:
-    """Source: proc_pid_stat(5), fields from 3 on; none where there is no such process."""
-    stat = eager.read_small(f"/proc/{pid}/stat") or b")"
-    return stat[stat.rindex(b")") + 2 :].split()  # the name before may hold spaces and brackets
+    """Fields from the third on; none where there is no such process."""
+    return fields_of_stat(eager.read_small(f"/proc/{pid}/stat") or b")")
 
 
 def _status_of(status: int) -> ExitStatus:

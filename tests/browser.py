@@ -133,23 +133,17 @@ class Dashboard:
         button: WebElement = self.until(lambda: self.script(code, f"{within} button", name))
         return button
 
-    def click(self, css: str) -> None:
-        """Once; found again where it was drawn anew before the click came."""
-        self._click(lambda: self.find(css))
+    def click(self, what: str | Callable[[], WebElement]) -> None:
+        """What a selector finds, or a function: found again where it was drawn anew before the click came."""
 
-    def press(self, name: str, within: str = "body") -> None:
-        self._click(lambda: self.button(name, within))
-
-    def follow(self, row: str) -> None:
-        """Click the link in the table row in which that text stands."""
-        self._click(lambda: self.row(row).find_element(By.TAG_NAME, "a"))
-
-    def _click(self, find: Callable[[], WebElement]) -> None:
         def clicked() -> bool:
-            find().click()
+            (self.find(what) if isinstance(what, str) else what()).click()
             return True
 
         self.until(clicked)
+
+    def press(self, name: str, within: str = "body") -> None:
+        self.click(lambda: self.button(name, within))
 
     def row(self, text: str) -> WebElement:
         """The table row in which `text` stands."""

@@ -195,7 +195,8 @@ class Fleet:
 
     def token_of(self, agent_id: AgentId) -> Caller:
         """Whom the token speaks for that the agent's process was started with."""
-        environment = process_table.variables(process_table.environ(self.status(agent_id).process_id or 0))
+        pid = self.status(agent_id).process_id or 0
+        environment = process_table.variables(process_table.environ(pid, until=time.monotonic() + WITHIN_S))
         return self.key.verify(environment[b"JWT_TOKEN"].decode(), now=utc_now())
 
     # --- what the machine says

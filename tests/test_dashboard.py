@@ -277,7 +277,7 @@ class TestOneAgent:
             "result": {"status": "success", "decisions": ["Use two phases"]},
         }  # fmt: skip
         assert own.post("/api/results", json=body).status_code == 201
-        inside.row("Use two phases").click()
+        inside.click(lambda: inside.row("Use two phases"))
         inside.reads(".detail", '"Use two phases"')
         inside.press("Restart", ".heading")
         inside.said("incarnation 2")
@@ -297,7 +297,7 @@ class TestOneAgent:
         assert inside.all("main img") == []
         size = shown(row.find_element("css selector", "[data-source='contexts:size_bytes']"))
         assert size["value"] == len(answer.content)
-        row.click()
+        inside.click(lambda: inside.row("git_history"))
         inside.reads(".detail .facts", TASK)
         own.get("/api/context/issue-7/go-specialist", params={"q": TASK, "requirements": "git_history"})
         inside.until(lambda: [cell.text for cell in inside.all("main td:nth-child(6)")][:2] == ["yes", "no"])
@@ -367,7 +367,7 @@ class TestIssues:
         store(sidecar, "issue-5", agent["agent_id"], decisions=["Keep links in SQLite"])
         page = Dashboard(browser, sidecar.url)
         page.log_in(sidecar.operator_token(), "issues")
-        page.follow("issue-5")
+        page.click(lambda: page.row("issue-5").find_element("tag name", "a"))
         page.reads("h1", "issue-5")
         arrow = page.find(".graph path.arrow title")
         assert arrow.get_attribute("textContent") == f"architecture_defined of operator started {agent['agent_id']}"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,15 +43,6 @@ def runs(mailboxes: Mailboxes, agent_id: str, project_id: str, topics: frozenset
     mailboxes.agent_runs(agent, lambda _: log, now=NOW)
 
 
-@contextmanager
-def opened(directory: Path) -> Iterator[Mailboxes]:
-    mailboxes = Mailboxes(directory)
-    try:
-        yield mailboxes
-    finally:
-        mailboxes.close()
-
-
 a_step = st.one_of(
     st.tuples(
         st.just("runs"), st.sampled_from(AGENTS), st.sampled_from(PROJECTS), st.frozensets(st.sampled_from(TOPICS))
@@ -69,7 +59,7 @@ def test_who_runs_and_subscribes_is_told_and_nobody_else(lives: list[list[tuple[
     running: dict[str, tuple[str, frozenset[str]]] = {}
     with TemporaryDirectory() as directory:
         for life in lives:
-            with opened(Path(directory)) as mailboxes:
+            with closing(Mailboxes(Path(directory))) as mailboxes:
                 for step in life:
                     match step:
                         case ("runs", str(agent_id), str(project_id), frozenset() as topics):
@@ -90,13 +80,13 @@ def test_who_runs_and_subscribes_is_told_and_nobody_else(lives: list[list[tuple[
 
 
 def test_an_agent_that_ended_before_a_snapshot_is_told_when_it_runs_again(tmp_path: Path) -> None:
-    with opened(tmp_path / "mailboxes") as mailboxes:
+    with closing(Mailboxes(tmp_path / "mailboxes")) as mailboxes:
         for _ in range(2100):  # enough for the journal to be rewritten
             runs(mailboxes, "a", "p", frozenset({"testing"}))
             mailboxes.agent_ended(AgentId("a"), now=NOW)
             mailboxes.commit()
     assert list((tmp_path / "mailboxes").glob("snap-*")), "no snapshot was written"
-    with opened(tmp_path / "mailboxes") as mailboxes:
+    with closing(Mailboxes(tmp_path / "mailboxes")) as mailboxes:
         assert mailboxes.subscribers(event("p", "testing"), ()) == ()
         runs(mailboxes, "a", "p", frozenset({"testing"}))
         assert mailboxes.subscribers(event("p", "testing"), ()) == ("a",)

@@ -78,7 +78,7 @@ def _hint(error: SidecarError) -> str:
         return "; start it with `sidecar serve`, or name another with --url"
     if error.code == "token_expired":
         return "; mint another with `sidecar token`, or leave --token and JWT_TOKEN out"
-    if error.code == "storage_in_use" and "stop" not in error.message:
+    if error.code == "storage_in_use" and "`sidecar " not in error.message:
         return "; if that is a sidecar, `sidecar stop` ends it"
     expected = error.details.get("expected")
     if not error.details.get("wire_code") or not expected or str(expected) in error.message:
