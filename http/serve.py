@@ -41,6 +41,7 @@ from .errors import describe
 from .exchange import request_id_of
 from .logs import set_up_logging
 from .loop import io_loop
+from .loop.input_read import InputRead
 from .loop.request_parser import body_limits
 from .measure import telemetry
 from .measure.connections import Connections
@@ -140,6 +141,7 @@ def running(config: Config) -> Iterator[Sidecar]:
             tracing=tracing,
             url=url_of(host, port),
             draining=threading.Event(),
+            input_read=InputRead(),
         )
         server = _server(wiring, Authenticator(key, revocations))
         sidecar = Sidecar(config, host=host, port=port, key=key, server=server)
@@ -152,7 +154,7 @@ def running(config: Config) -> Iterator[Sidecar]:
             hosts=_served_hosts(host, port),
             private_paths={str(config.storage): "<storage>"},
         )
-        stack.enter_context(_serving(application, sock, sidecar))
+        stack.enter_context(_serving(application, sock, sidecar, wiring.input_read))
         log.info("sidecar started url=%s storage=%s version=%s", sidecar.url, config.storage, __version__)
         auditor.record("sidecar_started", by=SIDECAR, version=__version__, process_id=os.getpid())
         yield sidecar
@@ -199,7 +201,7 @@ def _describe_api() -> bytes:
 
 
 @contextmanager
-def _serving(application: Application, sock: socket.socket, sidecar: Sidecar) -> Iterator[None]:
+def _serving(application: Application, sock: socket.socket, sidecar: Sidecar, input_read: InputRead) -> Iterator[None]:
     """Answer requests in threads of their own; on leaving, drain.
 
     Agents that are told to stop still hand in what they have, so the port closes only when they have ended.
@@ -207,6 +209,7 @@ def _serving(application: Application, sock: socket.socket, sidecar: Sidecar) ->
     server = sidecar.server
     http = make_server(application, sock, after_input=server.actors.bus.flush)
     server.connections.watch(http)
+    input_read.watch(http)
     loop = threading.Thread(target=http.run, name="http", daemon=True)
     loop.start()
     try:

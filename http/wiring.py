@@ -19,6 +19,7 @@ from ..state.errors import BusUnavailable
 from ..state.identity import Revocations, TokenKey
 from .access.auditing import Auditor, LifecycleWitness
 from .config import Config
+from .loop.input_read import InputRead
 from .measure.instruments import Instruments
 from .routing import Actors
 
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 
 
 class Wiring(msgspec.Struct, frozen=True):
-    """What is there before the actors. url: of this sidecar, without `/api`. draining: set when it is to end."""
+    """What is there before the actors. url: of this sidecar, without `/api`. draining: set when it has to end.
+
+    input_read: calls back when all that clients had sent by now is read.
+    """
 
     config: Config
     guardian: Guardian
@@ -39,6 +43,7 @@ class Wiring(msgspec.Struct, frozen=True):
     tracing: Tracing | None
     url: str
     draining: threading.Event
+    input_read: InputRead
 
     def actors(self) -> Actors:
         """Handles of the four, which the guardian starts in this order."""

@@ -25,8 +25,9 @@ from waitress.server import TcpWSGIServer
 from ...actors.asking import once_together
 from .connection import STREAMING, WAITING, Connection
 from .deadlines import Deadlines, monotonic_s
+from .input_read import ReadTurns
 from .parking import Headers, Parked
-from .poller import BROKEN, HANGUP, READ, Poller, make_poller
+from .poller import BROKEN, HANGUP, MAX_READY, READ, Poller, make_poller
 from .request_parser import FindQuick, LimitOf, RequestParser, parser_of
 from .workers import Workers
 
@@ -83,6 +84,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         self._has_ended = False
         self._is_down = threading.Event()
         self._is_running = False
+        self._read_turns = ReadTurns()
         self._stops = False
         self._accepts = True
         self._accept_at = 0.0
@@ -111,6 +113,14 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         """Have a parked request answered, a slice of all that are due at a time."""
         self._wakes.append(parked)
         once_together(self._rouse)
+
+    @property
+    def is_running(self) -> bool:
+        return self._is_running and not self._has_ended
+
+    def when_read(self, act: Callable[[], None]) -> None:
+        """Have `act` called in the I/O thread when all that has arrived by now is read. See InputRead."""
+        self.post(partial(self._read_turns.add, act))
 
     def _rouse(self) -> None:
         if self._is_asleep:
@@ -143,7 +153,8 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
 
     def _turn(self) -> None:
         ready, has_callers = [], False
-        for fd, flags in self._wait():
+        events = self._wait()
+        for fd, flags in events:
             connection = self.active_channels.get(fd)
             if connection is None:
                 has_callers = self._on_own_event(fd) or has_callers
@@ -156,8 +167,11 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
             self._answer(self._wakes.popleft())
         for connection, flags in ready:
             self._on_events(connection, flags)
+        accepts_all = True
         if has_callers:  # last, because a new connection may get the descriptor of one that was closed just now
-            self._accept()
+            accepts_all = self._accept()
+        if self._read_turns:
+            self._tell_read(is_whole=accepts_all and len(events) < MAX_READY)
         for _ in range(len(self._posts)):
             self._act(self._posts.popleft())
         for act in self.deadlines.pop_due(monotonic_s()):
@@ -165,9 +179,14 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         self._look_after_connections()
         self._after_input()
 
+    def _tell_read(self, *, is_whole: bool) -> None:
+        self._after_input()  # first: what was read is on its way to the actors
+        for act in self._read_turns.turned(is_whole=is_whole):
+            self._act(act)
+
     def _wait(self) -> list[tuple[int, int]]:
         self._is_asleep = True
-        if self._posts or self._wakes:
+        if self._posts or self._wakes or self._read_turns:
             self._is_asleep = False
             return self.poller.poll(0)
         due = self.deadlines.next_due()
@@ -207,23 +226,25 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
 
     # --- Connections ----------------------------------------------------------------------------------------------
 
-    def _accept(self) -> None:
+    def _accept(self) -> bool:
+        """Accept who wants to connect; False if somebody may be left for the next turn."""
         for _ in range(ACCEPTS_A_TURN):
             if len(self.active_channels) >= self.adj.connection_limit:
                 self._pause_accepting("connection limit reached, accepting paused limit=%d", self.adj.connection_limit)
-                return
+                return False
             try:
                 pair = self.accept()
             except OSError as error:
                 if error.errno in _EXHAUSTED:
                     self._accept_at = monotonic_s() + ACCEPT_AGAIN_S
                     self._pause_accepting("connection not accepted, accepting paused: %s", error)
-                    return
+                    return False
                 log.info("connection not accepted: %s", error)
                 continue
             if pair is None:
-                return
+                return True
             self._open(*pair)
+        return False
 
     def _open(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
         try:
@@ -319,6 +340,8 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         self.task_dispatcher.shutdown()
         while self._posts:  # connections that workers were busy with
             self._act(self._posts.popleft())
+        for act in self._read_turns.rest():
+            self._act(act)
         wasyncore.dispatcher.close(self)
         wasyncore.close_all(self._map)
         self.poller.close()

@@ -18,6 +18,8 @@ HANGUP = 0x2000  # the peer will send no more
 
 BROKEN = ERROR | CLOSED
 
+MAX_READY = 1023  # of one epoll_wait(2), as `select.epoll` asks for it: more may be ready
+
 
 class Poller(Protocol):
     """`poll` returns (file descriptor, what is ready); a descriptor is told again for as long as it is ready."""

@@ -129,12 +129,19 @@ def restart_agent(call: Call[Nothing, Nothing], agent_id: str) -> Pending[Any]:
     return Pending(call.actors.spawner.request(request), _shown, deadline_s=STOP_MAX_S + AFTER_KILL_S)
 
 
-@routes.add("POST", "/api/agents/<agent_id>/heartbeat", answers=AgentOut, errors=(*_KNOWN, WrongIdentity))
-def record_heartbeat(call: Call[Nothing, Nothing], agent_id: str) -> Answer:
+@routes.add(
+    "POST",
+    "/api/agents/<agent_id>/heartbeat",
+    answers=AgentOut,
+    is_quick=True,  # so that it is on record before a deadline is judged: see InputRead
+    errors=(*_KNOWN, WrongIdentity),
+)
+def record_heartbeat(call: Call[Nothing, Nothing], agent_id: str) -> Pending[Any]:
     """Say that the agent is alive; only its own token may."""
     if agent_id != call.caller.agent_id and not call.caller.is_operator:
         raise WrongIdentity("the heartbeat is not the token's agent's", field="agent_id", expected=call.caller.agent_id)
-    return _shown(ask(call.actors.spawner, RecordHeartbeat(agent_id=AgentId(agent_id)), timeout_s=ASK_S))
+    later = call.actors.spawner.request(RecordHeartbeat(agent_id=AgentId(agent_id)))
+    return Pending(later, _shown, deadline_s=ASK_S)
 
 
 @routes.add("GET", "/api/agents/<agent_id>/logs", query=LogQuery, answers=LogOut, is_wait=True, errors=_KNOWN)
