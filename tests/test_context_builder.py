@@ -15,7 +15,6 @@ import psutil
 import pytest
 
 from sidecar.actors.asking import ask
-from sidecar.actors.context.watch import Watcher
 from sidecar.actors.messages import BuildContext, ClearContext, CountContexts
 from sidecar.state.clock import utc_now
 from sidecar.state.errors import InvalidContextRequest, NotFound
@@ -241,22 +240,6 @@ def test_a_folder_that_is_gone_is_an_error_that_names_no_path(root: Path) -> Non
         with pytest.raises(ContextFailed) as caught:
             builder.get(refresh=True)
         assert str(root) not in caught.value.message
-
-
-def test_a_watcher_tells_what_changed_and_everything_before_it_began(root: Path) -> None:
-    watcher = Watcher(root)
-    try:
-        assert watcher.take() is None
-        assert watcher.wait_until_watching(10.0)
-        assert watcher.take() is None
-        assert watcher.take() == frozenset()
-        write(root, {"a.py": "a = 2\n", "src/new.py": "n = 1\n"})
-        seen: set[str] = set()
-        assert eventually(lambda: bool(seen.update(watcher.take() or ()) or ("a.py" in seen and "src" in str(seen))))
-        (root / ".git" / "noise").touch()
-        assert not any(path.startswith(".git") for path in watcher.take() or ())
-    finally:
-        watcher.stop()
 
 
 @pytest.fixture(scope="module")
