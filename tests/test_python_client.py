@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
 import subprocess
@@ -11,8 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +36,7 @@ from sidecar.state.errors import (
 )
 from sidecar.state.models import AgentState
 from tests.fleet import wait_until
+from tests.scripted_server import Scene, refusal, scripted
 
 
 @pytest.fixture
@@ -318,58 +316,6 @@ class TestAClient:
         assert shown.stdout.strip() == "[]"
 
 
-Scene = tuple[int, dict[str, str], Any]
-
-
-class Scripted(BaseHTTPRequestHandler):
-    """A server that answers as the test says; `None` breaks the connection instead."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        size = int(self.headers.get("Content-Length", 0))
-        self.rfile.read(size)
-        self.server.seen.append((self.command, self.path, dict(self.headers), time.monotonic()))  # type: ignore[attr-defined]
-        answer = self.server.answers.pop(0)  # type: ignore[attr-defined]
-        if answer is None:
-            self.close_connection = True
-            return
-        status, headers, body = answer
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(content)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
-
-    do_POST = do_DELETE = do_GET  # noqa: N815  # the names that http.server looks for
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@contextmanager
-def scripted(*answers: Any) -> Iterator[tuple[Client, list[Any]]]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Scripted)
-    server.answers, server.seen = list(answers), []  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    client = Client(
-        f"http://127.0.0.1:{server.server_port}", "old", retries=RetryPolicy(patience_s=5, max_pause_s=0.05)
-    )
-    try:
-        yield client, server.seen  # type: ignore[attr-defined]
-    finally:
-        client.close()
-        server.shutdown()
-        server.server_close()
-        thread.join(timeout=5)
-
-
-def refusal(error: str, status: int, **headers: str) -> Scene:
-    return status, headers, {"error": error, "message": f"it is {error}", "code": "X", "details": {}, "request_id": "r"}
-
-
 PUBLISHED: Scene = (202, {}, {"event_id": "evt-1", "topic": "t"})
 NO_AGENTS: Scene = (200, {}, {"agents": []})
 
@@ -446,7 +392,7 @@ class TestTheRetryPolicy:
         {
             "failure": st.sampled_from(Failure),
             "attempt": st.integers(1, 10_000),
-            "elapsed_s": st.floats(0, 100),
+            "failing_s": st.floats(0, 100),
             "repeatable": st.booleans(),
             "retry_after_s": st.none() | st.integers(0, 100).map(float),
         }
@@ -460,7 +406,7 @@ class TestTheRetryPolicy:
         pause_s = policy.pause_s(**outcome, rng=rng)
         if pause_s is None:
             return
-        assert outcome["elapsed_s"] + pause_s <= 30
+        assert outcome["failing_s"] + pause_s <= 30
         assert (outcome["retry_after_s"] or 0) <= pause_s <= (outcome["retry_after_s"] or 0) + policy.max_pause_s
 
     @given(outcomes, st.randoms(use_true_random=False))
@@ -474,7 +420,7 @@ class TestTheRetryPolicy:
     def test_gives_up_at_once_when_it_is_told_to(self) -> None:
         for failure in Failure:
             pause_s = ONE_ATTEMPT.pause_s(
-                failure, attempt=1, elapsed_s=0.001, repeatable=True, retry_after_s=None, rng=random.Random(1)
+                failure, attempt=1, failing_s=0.0, repeatable=True, retry_after_s=None, rng=random.Random(1)
             )
             assert pause_s is None
 

@@ -115,11 +115,23 @@ class Calls:
         """The first answer that is not an error, asking again as the policy allows and once with a fresh token."""
         content = None if body is None else msgspec.json.encode(body)
         repeatable = method in ("GET", "HEAD") or key is not None
-        started = time.monotonic()
-        attempt, may_refresh = 0, self.token is not None
+        try:
+            return self._asked_again(method, target, content, key, repeatable=repeatable, timeout_s=timeout_s)
+        except TokenExpired:
+            if self.token is None:
+                raise
+        self.refresh_token()
+        return self._asked_again(method, target, content, key, repeatable=repeatable, timeout_s=timeout_s)
+
+    def _asked_again(
+        self, method: str, target: str, content: bytes | None, key: str | None, *, repeatable: bool, timeout_s: float
+    ) -> Answer:
+        """The first answer that is not an error, asking again as the policy allows."""
+        attempt, failing_s = 0, 0.0
         while True:
             attempt += 1
             retry_after_s: float | None = None
+            began, was_held = time.monotonic(), False
             try:
                 answer = self._connections.exchange(
                     method, target, headers=self._headers(content, key), body=content, timeout_s=timeout_s
@@ -129,23 +141,22 @@ class Calls:
                 refusal: SidecarError = NoServer(f"no sidecar answers at {self.url}: {error}")
             except AnswerLost as error:
                 failure, refusal = Failure.ANSWER_LOST, NoServer(str(error), url=self.url)
+                was_held = error.was_held
             else:
                 if answer.status < 400:
                     return answer
                 refused = error_of(answer, url=self.url)
-                if isinstance(refused, TokenExpired) and may_refresh:
-                    may_refresh = False
-                    self.refresh_token()
-                    continue
                 found = failure_of(answer.status, refused.code)
                 if found is None:
                     raise refused
                 failure, refusal = found, refused
                 retry_after_s = _seconds(answer.headers.get("retry-after"))
+            if attempt > 1 and not was_held:
+                failing_s += time.monotonic() - began
             pause_s = self._retries.pause_s(
                 failure,
                 attempt=attempt,
-                elapsed_s=time.monotonic() - started,
+                failing_s=failing_s,
                 repeatable=repeatable,
                 retry_after_s=retry_after_s,
                 rng=self._rng,
@@ -154,6 +165,7 @@ class Calls:
                 raise refusal
             log.info("asking again in %.2f s method=%s target=%s failure=%s", pause_s, method, target, failure.value)
             sleep(pause_s)
+            failing_s += pause_s
 
     def _headers(self, content: bytes | None, key: str | None) -> dict[str, str]:
         headers = dict(self._fixed_headers)
@@ -167,9 +179,8 @@ class Calls:
 
     def refresh_token(self) -> datetime:
         """Exchange the token for a new one; the old stays good for a minute. Returns when the new one expires."""
-        answer = self.once("POST", "/api/auth/refresh", b"{}")
-        if answer.status != 200:
-            raise error_of(answer, url=self.url)
+        # To ask twice does no harm: each answer is a token of its own.
+        answer = self._asked_again("POST", "/api/auth/refresh", b"{}", None, repeatable=True, timeout_s=ANSWER_WITHIN_S)
         fresh = self._decoded(answer, _FreshToken)
         self.token = fresh.token
         return fresh.expires_at

@@ -25,7 +25,8 @@ _NOT_ACTED = (Failure.NOT_CONNECTED, Failure.RATE_LIMITED)
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Exponential pauses with full jitter, so that a fleet does not come back in step.
 
-    patience_s: how long to go on after the first attempt; 0 means one attempt only.
+    patience_s: how long a request may go on failing, from its first failure on; 0 means one attempt only. The time in
+    which a server held the request, however long it was, does not count.
     Source: "Exponential Backoff and Jitter" (AWS Architecture Blog), full jitter.
     """
 
@@ -38,21 +39,21 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         failure: Failure,
         *,
         attempt: int,
-        elapsed_s: float,
+        failing_s: float,
         repeatable: bool,
         retry_after_s: float | None,
         rng: random.Random,
     ) -> float | None:
         """Seconds until the next attempt, or None to give up.
 
-        attempt: 1 for the first. elapsed_s: since the first began. repeatable: doing it twice is doing it once (a GET,
-        or an Idempotency-Key). retry_after_s: what the server asked for; it is waited out in full.
+        attempt: 1 for the first. failing_s: for how long the request has failed so far. repeatable: doing it twice is
+        doing it once (a GET, or an Idempotency-Key). retry_after_s: what the server asked for; all of it is waited out.
         """
         if not repeatable and failure not in _NOT_ACTED:
             return None
         ceiling_s = min(self.max_pause_s, self.first_pause_s * 2 ** min(attempt - 1, 20))
         pause_s = rng.uniform(0, ceiling_s) + (retry_after_s or 0.0)
-        return pause_s if elapsed_s + pause_s <= self.patience_s else None
+        return pause_s if failing_s + pause_s <= self.patience_s else None
 
 
 ONE_ATTEMPT = RetryPolicy(patience_s=0.0)

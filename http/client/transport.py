@@ -34,7 +34,14 @@ class NotConnected(Exception):
 
 
 class AnswerLost(Exception):
-    """The connection ended, or the time was up, after the request was sent: the server may have acted on it."""
+    """The connection ended, or the time was up, after the request was sent: the server may have acted on it.
+
+    was_held: the connection broke, so that until then there was a server; else the time was up.
+    """
+
+    def __init__(self, message: str, *, was_held: bool) -> None:
+        super().__init__(message)
+        self.was_held = was_held
 
 
 def _is_of_a_server(url: str) -> bool:
@@ -95,7 +102,8 @@ class Connections:
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise NotConnected(str(error)) from error
         except httpx.HTTPError as error:
-            raise AnswerLost(f"no answer to {method} {path}: {error!r}") from error
+            was_held = not isinstance(error, httpx.TimeoutException)
+            raise AnswerLost(f"no answer to {method} {path}: {error!r}", was_held=was_held) from error
         return Answer(response.status_code, {k.lower(): v for k, v in response.headers.items()}, response.content)
 
     def close(self) -> None:
