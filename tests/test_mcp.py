@@ -20,6 +20,8 @@ from sidecar.http.mcp.tools import TOOLS
 from sidecar.http.serve import WORKER_THREADS
 from sidecar.state.identity import AgentClass
 
+from .context_world import repository
+
 mcp = pytest.importorskip("mcp")
 httpx2 = pytest.importorskip("httpx2")
 jsonschema = pytest.importorskip("jsonschema")
@@ -95,7 +97,7 @@ class TestConnecting:
         tools = talk(sidecar, lambda client: client.list_tools(), mode=mode).tools
         assert [tool.name for tool in tools] == list(TOOLS)
         for tool in tools:
-            for schema in (tool.input_schema, tool.output_schema):
+            for schema in (tool.input_schema, *([tool.output_schema] if tool.output_schema else [])):
                 jsonschema.Draft202012Validator.check_schema(schema)
                 assert schema["type"] == "object"
                 assert "$ref" not in json.dumps(schema)
@@ -208,7 +210,8 @@ class TestTools:
             stored = await client.call_tool("store_result", {"result": {"status": "success", "note": 1.50}})
             seen = await client.call_tool("wait_for_event", {"types": "result_stored", "timeout": 10_000})
             listed = await client.call_tool("list_results", {"issue_id": "issue-1"})
-            return tuple(each.structured_content for each in (context, told, stored, seen, listed))
+            others = tuple(each.structured_content for each in (told, stored, seen, listed))
+            return (json.loads(context.content[0].text), *others)
 
         context, told, stored, seen, listed = talk(sidecar, work, mode=mode)
         assert any(file["path"] == "src/app.py" for file in context["context"]["relevant_files"])
@@ -216,6 +219,35 @@ class TestTools:
         assert seen["events"][0]["event_id"] == stored["event_id"]
         assert listed["results"][0]["result"] == {"status": "success", "note": 1.50}
         assert listed["results"][0]["agent_id"] == "agent-1"
+
+    def test_a_context_fits_the_window_of_a_model_with_the_chosen_files_first(
+        self, start_sidecar: Any, tmp_path: Path
+    ) -> None:
+        body = "".join(f"def step_{n}(value):\n    return value + {n}\n\n\n" for n in range(40))
+        files = {f"src/area_{n % 50}/part_{n}.py": body for n in range(3000)}
+        files["src/area_7/zeppelin.py"] = f"def inflate_zeppelin():\n    pass\n\n\n{body}"
+        sidecar = start_sidecar(project_root=repository(tmp_path / "large", files))
+        result = talk(sidecar, lambda client: client.call_tool("get_context", {"q": "inflate the zeppelin"}))
+        assert not result.is_error
+        assert result.structured_content is None  # the same again would cost the window twice
+        (said,) = result.content
+        assert len(said.text.encode()) < 62_000
+        answer = json.loads(said.text)
+        context = answer["context"]
+        assert next(iter(context)) == "relevant_files"
+        assert list(context)[-1] == "project_structure"
+        assert context["relevant_files"][0]["path"] == "src/area_7/zeppelin.py"
+        near = [path for path in context["project_structure"]["files"] if path.startswith("src/area_7/")]
+        assert len(near) > 10
+        for word in ("more", "`files`", "`max_bytes`"):
+            assert word in said.text[:500]
+        more = talk(sidecar, lambda client: client.call_tool("get_context", {"q": "zeppelin", "max_bytes": 300_000}))
+        assert 200_000 < len(more.content[0].text.encode()) < 310_000
+
+    def test_a_context_that_is_whole_says_nothing_of_more(self, sidecar: Any) -> None:
+        result = talk(sidecar, lambda client: client.call_tool("get_context", {"q": "answer"}))
+        answer = json.loads(result.content[0].text)
+        assert (answer["truncated"], "more" in answer) == (False, False)
 
     def test_a_result_comes_back_as_it_was_sent_to_the_last_digit(self, sidecar: Any) -> None:
         raw = '{"status":"success","big":12345678901234567890123,"spaced":[1 , 2]}'

@@ -19,11 +19,12 @@ from .reader import Reader
 from .requirements import roles_of
 from .rooted import Stamp
 from .secrets import redact
-from .sections import Omission, fitting, git_context, omitted, project_structure
+from .sections import Omission, Section, fitting, git_context, omitted, project_structure, tree_of
 from .selection import Selection, anything, choose
 
 JOINTS_BYTES = 256  # names and commas between the parts, and numbers that are longer than the 0 they are measured as
 RANK_S = 2.0
+TREE_NEAR = 20  # so many of the best files are shown with their neighbours where the tree is cut
 CUT_FILES, CUT_LEAST, CUT_ROOMS = 80, 12, 4  # excerpts come from the best files: so many, so many times the budget
 
 
@@ -113,20 +114,21 @@ class _Build:
         left_out: list[Omission] = []
         selection = choose(order, self._root, snapshot, self._audience, self._index)
         head = members((("issue_id", encode(order.issue_id)), ("agent_type", encode(order.agent_type))))
-        front, sections_whole = self._front(left_out)
+        sections, sections_whole = self._sections([one.path for one in selection.files[:TREE_NEAR]], left_out)
         around = self._after(0, 0, "none", selection.index_state)
-        taken = len(head) + len(front) + len(around) + self._shares[Share.OMITTED] + TAIL_BYTES + JOINTS_BYTES
+        taken = len(head) + len(sections) + len(around) + self._shares[Share.OMITTED] + TAIL_BYTES + JOINTS_BYTES
         packed = self._packed(selection, max(0, order.max_bytes - taken))
         left_out += packed.omitted
         left_out += [Omission(path, reason, None) for path, reason in sorted(snapshot.listing.unread.items())]
         rest = omitted(left_out, max_bytes=self._shares[Share.OMITTED])
-        files = (b',"relevant_files":', *(packed.parts or (b"[",)), b"],")
+        # The files come first and the tree last: a client that cuts an answer short cuts its end.
+        files = (b'{"relevant_files":', *(packed.parts or (b"[",)), b"],")
         strategy = packed.strategy if packed.truncated else "none" if sections_whole else "sections_only"
-        size = len(front) + sum(map(len, files)) + len(rest.data) + 1
+        size = sum(map(len, files)) + len(rest.data) + len(sections) + 1
         after = self._after(size, packed.file_count, strategy, selection.index_state)
         # One join: every copy of ten megabytes costs as much as to read a hundred files.
-        core = b"".join((head, b',"context":', front, *files, rest.data, b"},", after[1:]))
-        etag = etag_of((head, front, *packed.tags, rest.data, after))
+        core = b"".join((head, b',"context":', *files, rest.data, b",", sections[1:], b"},", after[1:]))
+        etag = etag_of((head, sections, *packed.tags, rest.data, after))
         stamps = sorted((*packed.stamps, *self._stamps))  # by path, so that each folder is opened once
         return Built(
             core,
@@ -139,12 +141,10 @@ class _Build:
             strategy,
         )
 
-    def _front(self, left_out: list[Omission]) -> tuple[bytes, bool]:
-        """The sections before the files, and whether nothing of them was cut."""
+    def _sections(self, chosen: list[str], left_out: list[Omission]) -> tuple[bytes, bool]:
+        """The sections other than the files, and whether nothing of them was cut. chosen: the best files' paths."""
         order, snapshot, shares = self._order, self._snapshot, self._shares
-        paths = snapshot.listing.paths
-        room, total = shares[Share.TREE], sum(snapshot.sizes.values())
-        tree = snapshot.once(("tree", room), lambda: project_structure(self._name, paths, total, max_bytes=room))
+        tree = self._tree(chosen)
         full = "git_history" in order.requirements or self._audience.kind == "architect"
         shown = HISTORY_COMMITS if full else SHOWN_COMMITS
         git = git_context(snapshot.git, max_commits=shown, max_bytes=shares[Share.GIT])
@@ -154,12 +154,19 @@ class _Build:
         if order.earlier.redacted:
             left_out.append(Omission("previous_agent_outputs", f"redacted: {order.earlier.redacted}", None))
         sections = (
-            ("project_structure", tree.data),
-            ("metadata", self._metadata()),
-            ("git_context", git.data),
             ("previous_agent_outputs", joined(outputs)),
+            ("git_context", git.data),
+            ("metadata", self._metadata()),
+            ("project_structure", tree.data),
         )
         return members(sections), tree.is_whole and git.is_whole and all_outputs
+
+    def _tree(self, chosen: list[str]) -> Section:
+        """The project's tree: whole if its share holds it, else what is near the chosen files and the root."""
+        snapshot, room = self._snapshot, self._shares[Share.TREE]
+        paths, total = snapshot.listing.paths, sum(snapshot.sizes.values())
+        tree = snapshot.once("tree", lambda: tree_of(self._name, paths, total))
+        return project_structure(tree, chosen, max_bytes=room)
 
     def _after(self, context_bytes: int, files: int, strategy: str, index_state: str) -> bytes:
         """The members after `context`."""

@@ -151,14 +151,3 @@ def _is_ignored(path: str, rules: _Rules) -> bool:
         if verdict is not None:
             return verdict
     return False
-
-
-def directories_of(paths: Iterable[str]) -> tuple[str, ...]:
-    """Every folder that holds one of the files, at any depth, sorted."""
-    found: set[str] = set()
-    for path in paths:
-        folder = path.rpartition("/")[0]
-        while folder and folder not in found:
-            found.add(folder)
-            folder = folder.rpartition("/")[0]
-    return tuple(sorted(found))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .changes import Change, Commit
 from .emit import encode, joined, members, rfc3339
-from .inventory import directories_of
 from .secrets import redact, without_credentials
 
 _MAX_OMITTED = 500
@@ -35,43 +34,77 @@ def fitting(parts: Iterable[bytes], max_bytes: int) -> tuple[list[bytes], bool]:
     return kept, True
 
 
-def project_structure(name: str, paths: Sequence[str], total_bytes: int, *, max_bytes: int) -> Section:
-    """The tree. Where it does not fit, what is nearest the root stays, and folders tell how many files they hold."""
+class Tree(NamedTuple):
+    """A project's files and folders, made once for many contexts.
+
+    totals: the first members of the section; whole: the section with every file. by_depth: every path, nearest the
+    root first; held: folder -> number of files in it and below.
+    """
+
+    totals: bytes
+    whole: bytes
+    by_depth: Sequence[str]
+    held: Mapping[str, int]
+
+
+def tree_of(name: str, paths: Sequence[str], total_bytes: int) -> Tree:
+    """name: of the project's folder. paths: of all files, sorted."""
     totals = members(
         (("root", encode(name)), ("total_files", encode(len(paths))), ("total_size_bytes", encode(total_bytes)))
     )
-    folders = directories_of(paths)
-    pairs = ((b"files", encode(paths)), (b"directories", encode(folders)))
-    if len(totals) + sum(len(value) for _, value in pairs) + 80 <= max_bytes:
-        return Section(_with(totals, pairs), True)
-    return _collapsed(totals, paths, folders, max_bytes)
-
-
-def _collapsed(totals: bytes, paths: Sequence[str], folders: Sequence[str], max_bytes: int) -> Section:
     held: Counter[str] = Counter()
-    for folder, times in Counter(path.rpartition("/")[0] for path in paths).items():
+    for folder, times in Counter(_folder_of(path) for path in paths).items():
         for part in _with_ancestors(folder):
             held[part] += times
-    near, near_folders = _nearest_first(paths), _nearest_first(folders)
-    room = max_bytes - len(totals) - 100
-    files, _ = fitting(map(encode, near), room // 2)
+    whole = _with(totals, ((b"files", encode(paths)), (b"directories", encode(sorted(held)))))
+    by_depth = [path for _, path in sorted([(path.count("/"), path) for path in paths])]
+    return Tree(totals, whole, by_depth, held)
+
+
+def project_structure(tree: Tree, chosen: Sequence[str], *, max_bytes: int) -> Section:
+    """The tree, or the part of it that fits: what is near the chosen files, then what is near the root.
+
+    Half of the room is for files, half for folders, each with how many files it holds. chosen: paths of files, best
+    first.
+    """
+    if len(tree.whole) <= max_bytes:
+        return Section(tree.whole, True)
+    place_of = _places(chosen)
+    room = max_bytes - len(tree.totals) - 100
+    files, _ = fitting(map(encode, _near_first(tree.by_depth, place_of)), room // 2)
     room -= sum(map(len, files)) + len(files)
-    counted = [(folder, encode(folder), encode(held[folder])) for folder in near_folders]
+    folders = sorted(tree.held, key=lambda folder: (place_of.get(folder, len(chosen)), folder.count("/"), folder))
+    counted = [(encode(folder), encode(tree.held[folder])) for folder in folders]
     # Each folder stands twice, in the list and with its count.
-    kept, _ = fitting((name + b":" + count + name for _, name, count in counted), room)
-    names = [name for _, name, _ in counted[: len(kept)]]
-    counts = b"{" + b",".join(name + b":" + count for _, name, count in counted[: len(kept)]) + b"}"
+    kept, _ = fitting((folder + b":" + count + folder for folder, count in counted), room)
+    counted = counted[: len(kept)]
     pairs = (
         (b"files", joined(sorted(files))),
-        (b"directories", joined(sorted(names))),
-        (b"files_in_directory", counts),
+        (b"directories", joined(sorted(folder for folder, _ in counted))),
+        (b"files_in_directory", b"{" + b",".join(folder + b":" + count for folder, count in counted) + b"}"),
         (b"truncated", b"true"),
     )
-    return Section(_with(totals, pairs), False)
+    return Section(_with(tree.totals, pairs), False)
 
 
-def _nearest_first(paths: Iterable[str]) -> list[str]:
-    return [path for _, path in sorted([(path.count("/"), path) for path in paths])]
+def _near_first(by_depth: Sequence[str], place_of: Mapping[str, int]) -> Iterator[str]:
+    """The files in the folders of `place_of`, first place first, then all others."""
+    near = [path for path in by_depth if _folder_of(path) in place_of]
+    yield from sorted(near, key=lambda path: place_of[_folder_of(path)])
+    yield from (path for path in by_depth if _folder_of(path) not in place_of)
+
+
+def _places(chosen: Sequence[str]) -> dict[str, int]:
+    """The folders of the chosen files, and all above them, with the place of the best file in each."""
+    places: dict[str, int] = {}
+    for place, path in enumerate(chosen):
+        for folder in _with_ancestors(_folder_of(path)):
+            places.setdefault(folder, place)
+    return places
+
+
+def _folder_of(path: str) -> str:
+    return path.rpartition("/")[0]
 
 
 def _with_ancestors(folder: str) -> Iterable[str]:

@@ -141,13 +141,10 @@ class _PendingTool(Pending[Any]):
 
 
 def _content(tool: Tool, answer: Answer) -> dict[str, Any]:
-    """The answer as text for clients that show text, and as the object that `outputSchema` describes."""
+    """The answer as text for clients that show text, and as the object that `outputSchema` describes, if any."""
     body = tool.body(answer.body)
-    return {
-        "content": [{"type": "text", "text": body.decode("utf-8")}],
-        "structuredContent": msgspec.Raw(body),
-        "isError": False,
-    }
+    text = {"content": [{"type": "text", "text": body.decode("utf-8")}], "isError": False}
+    return text if tool.is_text else {**text, "structuredContent": msgspec.Raw(body)}
 
 
 def _refusal(body: ErrorBody) -> dict[str, Any]:

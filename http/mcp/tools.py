@@ -7,7 +7,7 @@ token says already (who, which project, which issue) need not be said again.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -27,6 +27,7 @@ _REF = "#/$defs/"
 _KEY = "idempotency_key"
 _TEXT = decoder(str)
 _PLACE = "arguments"
+CONTEXT_BYTES = 60_000  # Claude Code and Codex keep about 25,000 tokens of a tool's answer, or less
 
 Schema = dict[str, Any]
 
@@ -35,7 +36,9 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     """arguments: name and description of those on offer. own: fields that the token fills where they are left out.
 
     shapes: types that say more of a free-form argument than its own does. withheld: fields of the answer that a
-    model must not see. reads_only: a client need not ask its user before it calls.
+    model must not see. reads_only: a client need not ask its user before it calls. defaults: of arguments that are
+    left out. is_text: the answer is large, so it is given once, as text, and not as structured content too. advice:
+    adds to an answer in JSON how to get more.
     """
 
     name: str
@@ -47,12 +50,16 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     shapes: Mapping[str, type] | None = None
     withheld: tuple[str, ...] = ()
     reads_only: bool = False
+    defaults: Mapping[str, int] = {}
+    is_text: bool = False
+    advice: Callable[[bytes], bytes] = bytes
 
     def call(self, call: Call[Any, Any], arguments: Mapping[str, msgspec.Raw]) -> Outcome:
         """Do what the route does. Raises what the route raises, and InvalidRequest for arguments that do not fit."""
         route = self.route
         given = {name: value for name, value in arguments.items() if bytes(value) != b"null"}
-        fields = {**self._of_token(call), **given}
+        defaults = {name: msgspec.Raw(encode(value)) for name, value in self.defaults.items()}
+        fields = {**self._of_token(call), **defaults, **given}
         key = read_part(fields.pop(_KEY), _TEXT, _KEY) if _KEY in fields else None
         parts = {name: _part(fields, name) for name in _PART.findall(route.path)}
         admit(call.caller, route.needs, parts)
@@ -84,7 +91,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     def body(self, answered: msgspec.Struct | bytes) -> bytes:
         """The route's answer as JSON, without what is withheld."""
         if isinstance(answered, bytes):
-            return answered
+            return self.advice(answered)
         return encode(msgspec.structs.replace(answered, **dict.fromkeys(self.withheld)))
 
     def listed(self) -> Schema:
@@ -96,7 +103,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
             "title": self.title,
             "description": self.description,
             "inputSchema": self._input_schema(),
-            "outputSchema": _schema(answers),
+            **({} if self.is_text else {"outputSchema": _schema(answers)}),
             "annotations": {
                 "readOnlyHint": self.reads_only,
                 "destructiveHint": False,
@@ -122,6 +129,28 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
             "required": [name for name in self.arguments if name in needed],
             "additionalProperties": False,
         }
+
+
+class _Cut(msgspec.Struct):
+    """Whether a context was cut, and to how many bytes."""
+
+    truncated: bool
+    max_bytes: int
+
+
+_CUT = decoder(_Cut)
+
+
+def _with_advice(context: bytes) -> bytes:
+    """A context that says first how to ask for what was left out of it."""
+    cut = _CUT.decode(context)
+    if not cut.truncated:
+        return context
+    how = (
+        f"This context is cut to {cut.max_bytes:,} bytes. `context.omitted` names what was left out. Call get_context "
+        "again with `files` (paths or globs) for whole files, `q` for another choice, or a larger `max_bytes` for more."
+    )
+    return b'{"more":' + encode(how) + b"," + context[1:]
 
 
 def _part(fields: dict[str, msgspec.Raw], name: str) -> str:
@@ -159,9 +188,10 @@ TOOLS: Mapping[str, Tool] = {
         Tool(
             name="get_context",
             title="Get context",
-            description="What you should know before you begin: the project's files that matter for the issue, git "
-            "history, dependencies, what earlier agents decided. Call it first. `context.omitted` names what was left "
-            "out; ask for it with `files`.",
+            description="What you should know before you begin: the project's files that matter for the issue, what "
+            "earlier agents decided, git history, dependencies. Call it first. It is cut to "
+            f"{CONTEXT_BYTES:,} bytes, the most relevant files first. `context.omitted` names what was left out: ask "
+            "for single files with `files`, or for more of everything with `max_bytes`.",
             route=_route(context.routes, "GET", "/api/context/<issue_id>/<agent_type>"),
             arguments={
                 "issue_id": "Which issue; left out: yours.",
@@ -170,11 +200,15 @@ TOOLS: Mapping[str, Tool] = {
                 "files": "Comma list of paths or globs to add in full.",
                 "requirements": "Comma list of sections: project_structure, previous_decisions, security_policies, "
                 "test_coverage_reports, git_history, dependencies, documentation, code_reviews.",
-                "max_bytes": "The most bytes you want.",
+                "max_bytes": f"The most bytes you want; left out: {CONTEXT_BYTES}. Many clients cut a tool's answer "
+                "at about 25,000 tokens, which is 60,000 to 100,000 bytes.",
                 "refresh": "Build it anew instead of taking it from the cache.",
             },
             own=frozenset({"issue_id", "agent_type"}),
             reads_only=True,
+            defaults={"max_bytes": CONTEXT_BYTES},
+            is_text=True,
+            advice=_with_advice,
         ),
         Tool(
             name="store_result",
