@@ -32,7 +32,7 @@ class Row(msgspec.Struct, frozen=True):
 
 _STORAGE = "the sidecar cannot write its storage; nothing of the request was kept"
 _INTERNAL = "the sidecar failed in a way nobody expected; its log has the request id"
-_STORAGE_WHEN = "Storage cannot be written; nothing of the request was kept."
+_STORAGE_WHEN = "Storage cannot be written, and nothing was kept; or it cannot be read, and the message names the file."
 _STORAGE_ADVICE = "Make room, or see what `sidecar doctor` says; then ask again."
 _INTERNAL_WHEN = "Nobody expected this; the log has the request id."
 _INTERNAL_ADVICE = "Report what the log says; the same request may fail the same way."
@@ -160,6 +160,7 @@ ROWS: Mapping[str, Row] = {
     "internal": Row(500, "SRV_001", "internal", _INTERNAL_WHEN, _INTERNAL_ADVICE, _INTERNAL),
     "config": Row(500, "SRV_001", "internal", _INTERNAL_WHEN, _INTERNAL_ADVICE, _INTERNAL),
     "storage_unavailable": Row(503, "STR_001", "storage_unavailable", _STORAGE_WHEN, _STORAGE_ADVICE, _STORAGE),
+    "storage_unreadable": Row(503, "STR_001", "storage_unavailable", _STORAGE_WHEN, _STORAGE_ADVICE),
     "storage_damaged": Row(503, "STR_001", "storage_unavailable", _STORAGE_WHEN, _STORAGE_ADVICE, _STORAGE),
     "storage_in_use": Row(503, "STR_001", "storage_unavailable", _STORAGE_WHEN, _STORAGE_ADVICE, _STORAGE),
     "storage_too_new": Row(503, "STR_001", "storage_unavailable", _STORAGE_WHEN, _STORAGE_ADVICE, _STORAGE),

@@ -122,6 +122,12 @@ class StorageUnavailable(SidecarError):
     code = "storage_unavailable"
 
 
+class StorageUnreadable(SidecarError):
+    """What was asked for lies in a file that is damaged or gone; `details` name the file and the byte."""
+
+    code = "storage_unreadable"
+
+
 class ContextFailed(SidecarError):
     code = "context_failed"
 

@@ -59,6 +59,10 @@ class Fs(Protocol):
 
     def reader(self, path: Path) -> BinaryIO: ...
 
+    def read_at(self, path: Path, offset: int, size: int) -> bytes:
+        """The `size` bytes of the file from `offset` on; fewer where it ends before."""
+        ...
+
     def create(self, path: Path) -> AppendFile:
         """A new, empty file; FileExistsError if there is one."""
         ...
@@ -153,6 +157,16 @@ class RealFs:
 
     def reader(self, path: Path) -> BinaryIO:
         return path.open("rb", buffering=1 << 20)
+
+    def read_at(self, path: Path, offset: int, size: int) -> bytes:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = os.pread(descriptor, size, offset)
+            while len(data) < size and (more := os.pread(descriptor, size - len(data), offset + len(data))):
+                data += more
+        finally:
+            os.close(descriptor)
+        return data
 
     def create(self, path: Path) -> AppendFile:
         return _OsFile(path, os.O_CREAT | os.O_EXCL)

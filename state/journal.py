@@ -8,6 +8,7 @@ one commit. See journal_lines (the format), journal_recovery (after a crash), jo
 from __future__ import annotations
 
 import logging
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from enum import StrEnum
@@ -19,6 +20,7 @@ from . import journal_files as files
 from .errors import StorageUnavailable
 from .fs import AppendFile, Fs, Lock, RealFs
 from .journal_lines import Entry, encode, mark
+from .journal_reads import RecordReader, Take, Written
 from .journal_recovery import cut, find, scan_segment
 from .journal_reserve import Reserve
 
@@ -52,11 +54,16 @@ class JournalNumbers(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Compaction:
-    """A snapshot in the making; the journal goes on meanwhile. at: the last record that it stands for."""
+    """A snapshot in the making; the journal goes on meanwhile. at: the last record that it stands for.
+
+    file: its name. offsets: once written, where the line of each record begins in it, and where the last one ends.
+    """
 
     def __init__(self, fs: Fs, directory: Path, at: int, reserve: Reserve) -> None:
         self.at = at
         self.size = 0
+        self.file = files.snapshot_path(directory, at).name
+        self.offsets = array("Q")
         self._fs = fs
         self._directory = directory
         self._reserve = reserve
@@ -73,7 +80,8 @@ class Compaction:
 
     def _attempt(self, records: Callable[[], Iterable[bytes]], breathe: Callable[[], None]) -> None:
         entries = (Entry(self.at, record) for record in records())
-        self.size = files.write_snapshot(self._fs, self._directory, self.at, entries, breathe)
+        self.offsets = array("Q")
+        self.size = files.write_snapshot(self._fs, self._directory, self.at, entries, breathe, self.offsets)
 
 
 class Journal:
@@ -114,10 +122,13 @@ class Journal:
         fs: Fs | None = None,
         segment_bytes: int = SEGMENT_BYTES,
         reserve_bytes: int = RESERVE_BYTES,
+        take: Take | None = None,
     ) -> Journal:
         """Lock it, read and check all of it, cut a torn tail (it is kept in a `.bad` file).
 
         segment_bytes: a segment that has reached this size is followed by the next. reserve_bytes: see Reserve.
+        take: gets each committed record as it is read, so that memory need not hold them all; what it was given counts
+        only if this returns.
         Raises StorageInUse; StorageDamaged when acknowledged data cannot be read; StorageTooNew; StorageUnavailable.
         """
         fs = fs or RealFs()
@@ -127,7 +138,7 @@ class Journal:
             lock = fs.lock(directory / files.LOCK)
             reserve = Reserve(fs, directory / files.RESERVE, reserve_bytes)
             journal = cls(directory, durability, fs, segment_bytes, reserve, lock)
-            journal._recover()
+            journal._recover(take)
         except BaseException as error:
             if lock is not None:
                 lock.release()
@@ -136,11 +147,11 @@ class Journal:
             raise
         return journal
 
-    def _recover(self) -> None:
-        found = find(self._fs, self.directory)
+    def _recover(self, take: Take | None) -> None:
+        found = find(self._fs, self.directory, take)
         self.recovered = tuple(self._reserve.lend(lambda: cut(self._fs, self.directory, found)))
         self._fs.sync_directory(self.directory)
-        self._read = found.entries
+        self._read = found.entries if take is None else None
         self._snapshot_at = found.snapshot_at
         if found.snapshot_at:
             self._snapshot_size = self._fs.size(files.snapshot_path(self.directory, found.snapshot_at))
@@ -176,6 +187,19 @@ class Journal:
         for first in (*self._sealed, self._first):
             yield from scan_segment(self._fs, self.directory, first).entries
 
+    def replay(self, take: Take) -> None:
+        """Hand each committed record in order to `take`, from the disk."""
+        self._read = None
+        if self._snapshot_at:
+            for _ in files.read_snapshot(self._fs, self.directory, self._snapshot_at, take):
+                pass
+        for first in (*self._sealed, self._first):
+            scan_segment(self._fs, self.directory, first, take)
+
+    def reader(self) -> RecordReader:
+        """What reads single records again, by where they lie."""
+        return RecordReader(self.directory, self._fs)
+
     def append(self, records: Sequence[bytes], *, frees_space: bool = False) -> int:
         """Buffer one transaction: after a crash all of its records are there, or none. The seq of the last one.
 
@@ -194,15 +218,16 @@ class Journal:
         self._only_frees = self._only_frees and frees_space
         return seq
 
-    def commit(self) -> None:
-        """Make all that was appended durable, to the level of the journal.
+    def commit(self) -> Written | None:
+        """Make all that was appended durable, to the level of the journal; where it lies, None if nothing was appended.
 
         Raises StorageUnavailable: then nothing that was appended since the last commit is kept. After a failed
         fdatasync the journal takes nothing more (`failure` says why): close it and open it again.
         """
         if not self._pending:
-            return
+            return None
         self._require_sound()
+        sizes = [len(line) for line in self._pending]
         batch, last, frees = b"".join(self._pending), self._pending_seq, self._only_frees
         self._forget_pending()
         if not frees and not self._reserve.hold():
@@ -218,6 +243,7 @@ class Journal:
             raise StorageUnavailable(f"{self.directory} cannot be written: {error.strerror or error}") from error
         self.last_seq = self._pending_seq = last
         self._read = None
+        return Written(files.segment_path(self.directory, self._first).name, self._size - len(batch), sizes)
 
     def settle(self) -> None:
         """Nothing is going on: note what is synced, so that later damage to it is told from a torn tail."""

@@ -6,6 +6,7 @@ A snapshot is written beside the journal, synced, and renamed into place: it is 
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ import msgspec
 from .errors import StorageDamaged, StorageTooNew
 from .fs import AppendFile, Fs
 from .journal_lines import OWN, VERSION, Entry, Footer, Header, Line, encode, parse
+from .journal_reads import Take
 from .typed import decode
 
 LOCK = "LOCK"
@@ -94,18 +96,24 @@ def create_segment(fs: Fs, directory: Path, first: int) -> tuple[AppendFile, int
 
 
 def write_snapshot(
-    fs: Fs, directory: Path, at: int, entries: Iterable[Entry], breathe: Callable[[], None] = lambda: None
+    fs: Fs,
+    directory: Path,
+    at: int,
+    entries: Iterable[Entry],
+    breathe: Callable[[], None] = lambda: None,
+    offsets: array[int] | None = None,
 ) -> int:
     """Make the snapshot that stands for every record up to `at`; its size in bytes.
 
     breathe: called after each piece of 256 KiB; what it raises ends the writing. Whatever ends it, no part is left.
+    offsets: the byte at which each record's line begins is added to it, and the one at which the last line ends.
     """
     path = snapshot_path(directory, at)
     temporary = path.with_name(path.name + _UNFINISHED)
     file = fs.create(temporary)
     try:
         size = 0
-        for piece in _pieces(_snapshot_lines(at, entries)):
+        for piece in _pieces(_snapshot_lines(at, entries, array("Q") if offsets is None else offsets)):
             file.write(piece)
             size += len(piece)
             breathe()
@@ -121,12 +129,17 @@ def write_snapshot(
     return size
 
 
-def _snapshot_lines(at: int, entries: Iterable[Entry]) -> Iterator[bytes]:
-    yield header_line(Header(kind="snapshot", at=at), at)
-    count = 0
+def _snapshot_lines(at: int, entries: Iterable[Entry], offsets: array[int]) -> Iterator[bytes]:
+    line = header_line(Header(kind="snapshot", at=at), at)
+    yield line
+    count, offset = 0, len(line)
     for entry in entries:
         count += 1
-        yield encode(max(entry.seq, 1), at, 0, entry.record)
+        offsets.append(offset)
+        line = encode(max(entry.seq, 1), at, 0, entry.record)
+        offset += len(line)
+        yield line
+    offsets.append(offset)
     yield encode(OWN, at, 0, _encode(Footer(count)))
 
 
@@ -142,8 +155,11 @@ def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
     yield b"".join(held)
 
 
-def read_snapshot(fs: Fs, directory: Path, at: int) -> Iterator[Entry]:
-    """Its records. Every bit of it was synced before it got its name, so any damage raises StorageDamaged."""
+def read_snapshot(fs: Fs, directory: Path, at: int, take: Take | None = None) -> Iterator[Entry]:
+    """Its records. Every bit of it was synced before it got its name, so any damage raises StorageDamaged.
+
+    take: gets each record as it is read, and none is returned.
+    """
     path = snapshot_path(directory, at)
     count = 0
     offset = 0
@@ -160,7 +176,10 @@ def read_snapshot(fs: Fs, directory: Path, at: int) -> Iterator[Entry]:
                 sound = footer.count == count
             else:
                 count += 1
-                yield Entry(line.seq, line.record)
+                if take is None:
+                    yield Entry(line.seq, line.record)
+                else:
+                    take(path.name, offset, len(raw), line.record)
                 sound = True
             if not sound:
                 raise StorageDamaged(

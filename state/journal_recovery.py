@@ -21,6 +21,7 @@ from .errors import StorageDamaged
 from .fs import Fs
 from .journal_files import read_header, read_snapshot, segment_path, segments, snapshot_path, snapshots, unfinished
 from .journal_lines import OWN, Entry, Line, find_lines, parse
+from .journal_reads import Take
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +43,12 @@ class Damage(msgspec.Struct, frozen=True):
 
 
 class SegmentScan(msgspec.Struct, frozen=True):
-    """synced: the newest record that its lines say was on the disk."""
+    """count: of its committed records. entries: those records, if nobody took them as they were read.
 
+    synced: the newest record that its lines say was on the disk.
+    """
+
+    count: int
     entries: list[Entry]
     synced: int
     damage: Damage | None
@@ -67,16 +72,17 @@ class Found(msgspec.Struct, frozen=True):
     torn_files: list[Path]
 
 
-def scan_segment(fs: Fs, directory: Path, first: int) -> SegmentScan:
-    """Read one segment up to its end or to the first line that does not fit."""
+def scan_segment(fs: Fs, directory: Path, first: int, take: Take | None = None) -> SegmentScan:
+    """Read one segment up to its end or to the first line that does not fit. take: gets each committed record."""
     path = segment_path(directory, first)
     entries: list[Entry] = []
     transaction: list[Entry] = []
+    spans: list[tuple[int, int]] = []  # offset and size of the transaction's lines
     expected, left, offset, sound, number, synced = first, 0, 0, 0, 0, 0
 
     def damage(reason: str, *, is_header: bool = False, is_tearing: bool = True) -> SegmentScan:
         where = Damage(path, offset, number, expected, sound, reason, is_header, is_tearing)
-        return SegmentScan(entries, synced, where)
+        return SegmentScan(expected - first - len(transaction), entries, synced, where)
 
     with fs.reader(path) as file:
         for number, raw in enumerate(file, 1):
@@ -93,11 +99,17 @@ def scan_segment(fs: Fs, directory: Path, first: int) -> SegmentScan:
                 return damage(f"record {line.seq} out of order", is_tearing=False)
             else:
                 transaction.append(Entry(line.seq, line.record))
+                spans.append((offset, len(raw)))
                 left = line.left
                 expected += 1
                 if left == 0:
-                    entries += transaction
+                    if take is None:
+                        entries += transaction
+                    else:
+                        for entry, (start, size) in zip(transaction, spans, strict=True):
+                            take(path.name, start, size, entry.record)
                     transaction.clear()
+                    spans.clear()
             offset += len(raw)
             if not transaction:
                 sound, synced = offset, line.synced
@@ -105,15 +117,19 @@ def scan_segment(fs: Fs, directory: Path, first: int) -> SegmentScan:
         return damage("empty file", is_header=True)
     if transaction:
         return damage(f"the file ends, {left} more to come in the transaction")
-    return SegmentScan(entries, synced, None)
+    return SegmentScan(expected - first, entries, synced, None)
 
 
-def find(fs: Fs, directory: Path) -> Found:
-    """Read everything and judge what does not fit. Changes nothing. Raises StorageDamaged, StorageTooNew."""
+def find(fs: Fs, directory: Path, take: Take | None = None) -> Found:
+    """Read everything and judge what does not fit. Changes nothing. Raises StorageDamaged, StorageTooNew.
+
+    take: gets each committed record as it is read, and `entries` stays empty, so that memory need not hold them all.
+    What it was given counts only if this returns.
+    """
     names = fs.names(directory)
     taken = snapshots(names)
     at = taken[-1] if taken else 0
-    entries = list(read_snapshot(fs, directory, at)) if taken else []
+    entries = list(read_snapshot(fs, directory, at, take)) if taken else []
     every = segments(names)
     # The journal starts a new segment at each snapshot, so none lies across it.
     firsts = [first for first in every if first > at]
@@ -130,10 +146,10 @@ def find(fs: Fs, directory: Path) -> Found:
                 file=str(segment_path(directory, first)),
                 expected=last_seq + 1,
             )
-        scan = scan_segment(fs, directory, first)
+        scan = scan_segment(fs, directory, first, take)
         entries += scan.entries
         synced = max(synced, scan.synced)
-        last_seq += len(scan.entries)
+        last_seq += scan.count
         if scan.damage is not None:
             later = [segment_path(directory, other) for other in firsts[place + 1 :]]
             _judge(fs, scan.damage, last_seq, later)

@@ -146,6 +146,9 @@ class SimulatedFs:
     def reader(self, path: Path) -> BinaryIO:
         return io.BytesIO(bytes(self._files[path.name].data))
 
+    def read_at(self, path: Path, offset: int, size: int) -> bytes:
+        return bytes(self._files[path.name].data[offset : offset + size])
+
     def create(self, path: Path) -> AppendFile:
         self.require_power()
         if path.name in self._files:
