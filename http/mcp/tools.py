@@ -252,7 +252,7 @@ TOOLS: Mapping[str, Tool] = {
                 "topics": "Comma list of topics; left out: any.",
                 "filter": "Terms field:value joined by commas, all of which must hold, such as "
                 "issue_id:42,status:success. Also a:1|2, !a:1, a:issue-*, a:>90.",
-                "timeout": "Milliseconds; keep it below your client's own limit for a tool call.",
+                "timeout": "Milliseconds. Keep it below your client's own limit for a tool call; 240000 is safe.",
                 "limit": "The most events to be given at once.",
                 "ack": "Id of the last event you have dealt with. Use it in every call, or in none.",
                 "since": "Read from here instead: an event id, `earliest`, `latest` or a time.",
