@@ -188,7 +188,7 @@ def _project_root(flag: Path | None, setting: str | None, *, beside: Path, worki
 def _existing(root: Path, setting: str) -> Path:
     if not root.is_dir():
         raise ConfigError(f"{setting} {root} is not a directory", field=setting, expected="a directory")
-    return root.resolve()
+    return Path(os.path.abspath(root))  # noqa: PTH100  # links stay: one that is turned leads to another folder later
 
 
 def _expanded(path: str) -> Path:
@@ -199,6 +199,7 @@ def default_storage(project_root: Path, environ: Mapping[str, str]) -> Path:
     """One folder a project root, outside of it: neither data nor the signing secret lies in the repository."""
     state_home = environ.get("XDG_STATE_HOME", "")
     base = Path(state_home) if state_home.startswith("/") else Path("~/.local/state").expanduser()
+    project_root = project_root.resolve()
     digest = hashlib.sha256(str(project_root).encode("utf-8", "surrogateescape")).hexdigest()[:12]
     return base / "sidecar" / f"{project_root.name or 'root'}-{digest}"
 

@@ -127,6 +127,20 @@ def test_a_worktree_that_is_removed_and_added_again_is_followed(tmp_path: Path) 
         assert "new.py" in [file["path"] for file in builder.answer(query="beta")["context"]["relevant_files"]]
 
 
+def test_a_root_that_is_a_link_is_followed_when_it_is_turned(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        repository(tmp_path / name, {f"{name}.py": "def alpha(): pass\n"})
+    root = tmp_path / "current"
+    root.symlink_to("one")
+    with contexts(Projects(root)) as builder:
+        for name in ("one", "two", "one"):
+            turned = tmp_path / "turned"
+            turned.symlink_to(name)
+            turned.rename(root)
+            context = builder.answer(query="alpha")["context"]
+            assert [file["path"] for file in context["relevant_files"]] == [f"{name}.py"]
+
+
 class TheWatcherMissesNothing(RuleBasedStateMachine):
     """Whatever is done to a tree, each file that differs is among the changes, unless anything may have changed."""
 

@@ -6,6 +6,7 @@ needed: agents can be spawned before.
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -41,22 +42,29 @@ class Workshop:
         self._fragments = FragmentCache(fragments_bytes)
         self._index = IndexClient()
         self._projects: dict[Path, Project] = {}
+        self._folder_of: dict[Path, Path] = {}
 
     def wish(self, request: BuildContext, max_bytes: int) -> Wish:
         """Raises InvalidContextRequest."""
         return Wish(checked_requirements(request.requirements), FilePatterns(request.files), max_bytes)
 
     def project(self, root: Path) -> Project:
-        project = self._projects.get(root)
+        """The project in the folder that the path leads to now: links on the way may have been turned."""
+        folder = Path(os.path.realpath(root))
+        before = self._folder_of.get(root)
+        self._folder_of[root] = folder
+        if before is not None and before not in self._folder_of.values():
+            self._projects.pop(before).close()
+        project = self._projects.get(folder)
         if project is None:
             project = Project(
-                root,
+                folder,
                 self._fragments,
                 max_file_bytes=self._options.max_file_bytes,
                 exclude=self._options.exclude,
                 watches=self._options.watch,
             )
-            self._projects[root] = project
+            self._projects[folder] = project
         return project
 
     def build(self, request: BuildContext, wish: Wish, project: Project, kept: Built | None) -> tuple[Built, bool]:
