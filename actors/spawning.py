@@ -17,8 +17,8 @@ from ..state.ids import unique_hex
 from ..state.models import AgentId, AgentSpec, ExitCause, identifier
 from ..state.projects import Projects
 from ..state.trace import new_traceparent
-from ..supervision.launch import check_environment, check_text
 from ..supervision.profile import Profiles
+from ..supervision.request_environment import check_environment, check_text
 from .agent import Agent
 from .agent_book import token_ref
 from .agent_tokens import AgentTokens
@@ -81,10 +81,11 @@ class Spawning:
         """What is to be spawned. Raises InvalidRequest."""
         identifier(request.issue_id, "issue_id")
         identifier(request.project_id, "project_id")
-        check_environment(request.environment)
         check_text(request.task, "task")
         # An identifier has at most 128 characters, and the id's random part is to fit.
         kind = identifier(request.agent_type, "agent_type")[:118]
+        allowed = self._profiles.of(request.agent_type).request_env
+        check_environment(request.environment, allowed, agent_type=request.agent_type)
         self._projects.root_of(request.project_id)
         return AgentSpec(
             agent_id=AgentId(f"{kind}-{unique_hex(8)}"),

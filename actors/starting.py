@@ -16,9 +16,10 @@ from ..state.identity import Token
 from ..state.projects import Projects
 from ..supervision import process_table
 from ..supervision.agent_logs import AgentLogs
-from ..supervision.launch import TOKEN, launch_of
+from ..supervision.launch import launch_of
 from ..supervision.process import ExitStatus, LogFiles, Prepared, StartedProcess, age_s
 from ..supervision.profile import Profile
+from ..supervision.request_environment import TOKEN
 from ..supervision.restart import Death, Decision, History, RestartPolicy, Verdict
 from .agent_tokens import AgentTokens
 

@@ -24,6 +24,7 @@ from ..state.models import IDENTIFIER
 from ..state.projects import Projects
 from ..supervision.fleet import SpawnerOptions, Trigger
 from ..supervision.profile import Profile, Profiles, built_in
+from ..supervision.request_environment import SET_BY_SIDECAR, changes_code, is_pattern
 from ..supervision.strategy import Group
 from .access.limits import ClassLimit, LimitOptions
 from .logs import LogFormat
@@ -269,7 +270,21 @@ def _profile(name: str, table: object) -> Profile:
     profile = convert({**msgspec.to_builtins(base), **settings}, Profile, where)
     if "command" in settings and not (profile.command and profile.command[0]):
         raise ConfigError(f"setting {where}.command is empty", field=f"{where}.command", expected="a program")
+    for pattern in profile.request_env:
+        _require_possible(pattern, f"{where}.request_env")
     return profile
+
+
+def _require_possible(pattern: str, setting: str) -> None:
+    """Raises ConfigError for a pattern of environment variables that can allow nothing."""
+    if not is_pattern(pattern):
+        expected = "names such as TASK_ID, with * for any characters"
+        raise ConfigError(f"setting {setting} holds {pattern!r}, expected {expected}", field=setting, expected=expected)
+    if "*" not in pattern and (pattern in SET_BY_SIDECAR or changes_code(pattern)):
+        why = "the sidecar sets it" if pattern in SET_BY_SIDECAR else "it can change what code runs"
+        raise ConfigError(
+            f"setting {setting} holds {pattern}, which no request may set: {why}", field=setting, expected="other names"
+        )
 
 
 def _triggers(tables: object) -> tuple[Trigger, ...]:

@@ -11,38 +11,10 @@ from pathlib import Path
 
 import msgspec
 
-from ..state.errors import InvalidRequest
 from ..state.models import AgentSpec
 from ..state.trace import VARIABLE
 from .profile import Profile
-
-# The kernel refuses a single argument or variable of 128 KiB or more (MAX_ARG_STRLEN).
-MAX_TEXT_BYTES = 120 * 1024
-
-AGENT_ID, INCARNATION, INSTANCE = "AGENT_ID", "AGENT_INCARNATION", "SIDECAR_INSTANCE"
-TOKEN = "JWT_TOKEN"
-
-# Ours to set. Source: the protocol, "Agents"; the last two mark an agent's processes for whoever looks for them.
-_OURS = frozenset(
-    {
-        AGENT_ID,
-        "AGENT_TYPE",
-        "ISSUE_ID",
-        "PROJECT_ID",
-        "SIDECAR_URL",
-        TOKEN,
-        "CONTEXT_URL",
-        "AGENT_TASK",
-        "PROJECT_ROOT",
-        VARIABLE,
-        INCARNATION,
-        INSTANCE,
-    }
-)
-
-# These change what code runs. Source: the protocol, "Agents".
-_DANGEROUS = frozenset(["PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "NODE_OPTIONS", "BASH_ENV", "ENV"])
-_DANGEROUS_PREFIXES = ("LD_", "DYLD_", "GIT_")
+from .request_environment import AGENT_ID, INCARNATION, INSTANCE, SET_BY_SIDECAR, TOKEN
 
 # What another user's process must not have of the sidecar's: the account's own is put in its place.
 # Source: systemd.exec(5), User=.
@@ -60,38 +32,11 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     user: str | None = None
 
 
-def check_environment(environment: Mapping[str, str]) -> None:
-    """Refuse what a spawn request may not set. Raises InvalidRequest naming the variable."""
-    for name, value in environment.items():
-        field = f"environment.{name}"
-        if not name or "=" in name or "\0" in name:
-            raise InvalidRequest(
-                f"environment has a name that is none: {name!r}",
-                field="environment",
-                expected="names that are not empty and hold no = and no NUL",
-            )
-        if name in _OURS:
-            raise InvalidRequest(f"environment sets {name}", field=field, expected="a name the sidecar does not set")
-        if name in _DANGEROUS or name.startswith(_DANGEROUS_PREFIXES):
-            raise InvalidRequest(
-                f"environment sets {name}", field=field, expected="a name that does not change what code runs"
-            )
-        check_text(value, field)
-
-
-def check_text(value: str, field: str) -> None:
-    """Refuse what cannot be handed to a process as one string. Raises InvalidRequest naming `field`."""
-    if "\0" in value:
-        raise InvalidRequest(f"{field} holds a NUL", field=field, expected="text without NUL characters")
-    if len(value.encode("utf-8", "surrogatepass")) > MAX_TEXT_BYTES:
-        raise InvalidRequest(
-            f"{field} is too long for a process to get", field=field, expected=f"at most {MAX_TEXT_BYTES} bytes"
-        )
-
-
 def inherited(environ: Mapping[str, str]) -> dict[str, str]:
     """What agents get of the sidecar's own environment: not its secrets or settings, nor an outer agent's identity."""
-    return {name: value for name, value in environ.items() if name not in _OURS and not name.startswith("SIDECAR_")}
+    return {
+        name: value for name, value in environ.items() if name not in SET_BY_SIDECAR and not name.startswith("SIDECAR_")
+    }
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:

@@ -16,9 +16,9 @@ import msgspec
 
 from ..state.models import ProcessIdentity
 from . import process_table
-from .launch import AGENT_ID, INCARNATION, INSTANCE
 from .process import boot_id, send_signal
 from .process_table import LOADED_WITHIN_S, Row
+from .request_environment import AGENT_ID, INCARNATION, INSTANCE
 
 # A process this young may still be on its way to exec, with its parent's environment.
 _MAY_CHANGE_TICKS = 200

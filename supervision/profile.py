@@ -12,6 +12,7 @@ import msgspec
 
 from ..state.identity import AgentClass, class_of
 from ..state.models import ResultStatus
+from .request_environment import ALLOWED_BY_DEFAULT
 from .restart import Backoff, RestartIntensity, RestartPolicy, RestartType
 
 
@@ -27,7 +28,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """How agents of one type run.
 
     command: argv with the placeholders {agent_id} {agent_type} {issue_id} {project_id} {project_root} {task}
-    {context_url}; each is put in as one argument or part of one, no shell ever sees it. Zero means no limit for
+    {context_url}; each is put in as one argument or part of one, no shell ever sees it. request_env: names of
+    environment variables that a spawn request may set, with * for any characters. Zero means no limit for
     the two timeouts, the memory limit and the number of processes. no_restart_exit_codes: not tried again (64 and
     78 are EX_USAGE and EX_CONFIG of sysexits.h; 1 and 2 are what any program may end with). probe_after_seconds: 0,
     or after max_restarts try again that often instead of failing. depends_on: agent types of the same issue that
@@ -39,6 +41,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     command: tuple[str, ...] = ()
     cwd: str = "{project_root}"
     env: dict[str, str] = {}
+    request_env: tuple[str, ...] = ALLOWED_BY_DEFAULT
     user: str | None = None
     restart: RestartType = "on-failure"
     max_restarts: int = 5

@@ -28,9 +28,9 @@ def test_an_agent_runs_to_its_end(sidecar: Any) -> None:
 
 def test_an_agent_gets_who_it_is_and_a_token_that_works(start_sidecar: Any, tmp_path: Path) -> None:
     told = tmp_path / "told.json"
-    code = "import json, os; json.dump(dict(os.environ), open(os.environ['TOLD'], 'w'))"
+    code = "import json, os; json.dump(dict(os.environ), open(os.environ['TASK_TOLD'], 'w'))"
     sidecar = start_sidecar(f"[profiles.test-engineer]\ncommand = ['{sys.executable}', '-c', \"{code}\"]\n")
-    environment = {"TOLD": str(told)}
+    environment = {"TASK_TOLD": str(told)}
     spawned = sidecar.spawn("test-engineer", "issue-7", task="look {task}", environment=environment)
     sidecar.wait_for("agent_exited", f"agent_id:{spawned['agent_id']}")
     environ = json.loads(told.read_text())

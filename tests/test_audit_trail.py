@@ -291,7 +291,9 @@ class TestWhatGoesOnRecord:
         assert record["subject"] == "agent-1"
 
     def test_no_token_and_no_payload(self, sidecar: Any) -> None:
-        spawned = sidecar.spawn("python-specialist", task="very secret task", environment={"KEY": "very secret value"})
+        spawned = sidecar.spawn(
+            "python-specialist", task="very secret task", environment={"APP_KEY": "very secret value"}
+        )
         sidecar.wait_for("agent_exited", f"agent_id:{spawned['agent_id']}")
         sidecar.client("not.a.token").get("/status")
         text = json.dumps(records(sidecar, limit=1000))

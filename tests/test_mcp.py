@@ -124,10 +124,10 @@ class TestConnecting:
             "q = r.Request(os.environ['SIDECAR_URL'] + '/mcp', method='POST', "
             "headers={'Authorization': 'Bearer ' + os.environ['JWT_TOKEN'], 'Content-Type': 'application/json'}, "
             "data=json.dumps({'jsonrpc': '2.0', 'id': 1, 'method': 'ping'}).encode()); "
-            "open(os.environ['TOLD'], 'wb').write(r.urlopen(q).read())"
+            "open(os.environ['TASK_TOLD'], 'wb').write(r.urlopen(q).read())"
         )
         sidecar = start_sidecar(f'[profiles.test-engineer]\ncommand = [\'{sys.executable}\', \'-c\', """{code}"""]\n')
-        agent_id = sidecar.spawn("test-engineer", environment={"TOLD": str(told)})["agent_id"]
+        agent_id = sidecar.spawn("test-engineer", environment={"TASK_TOLD": str(told)})["agent_id"]
         sidecar.wait_for("agent_exited", f"agent_id:{agent_id}")
         assert json.loads(told.read_text())["result"] == {}
         assert "${SIDECAR_URL}/mcp" in DOCS.read_text()

@@ -121,7 +121,7 @@ def fix_body(case: Case) -> None:
     if case.path == "/api/results":
         body |= {"agent_id": "fuzzer", "agent_type": "operator", "timestamp": "2026-01-31T09:00:00+01:00"}
     elif case.path == "/api/agents/spawn":
-        body |= {"agent_type": "python-specialist", "environment": {"EXTRA": "1"}}
+        body |= {"agent_type": "python-specialist", "environment": {"TASK_EXTRA": "1"}}
         body.pop("task", None)
     elif case.path == "/api/events/{event_type}":
         body.pop("event_type", None)

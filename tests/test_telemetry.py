@@ -182,7 +182,7 @@ class TestSecrets:
         agent.post("/api/results", json=RESULT)
         agent.get("/api/events", params={"filter": "a:s3cr3t-query"})
         agent.get("/api/s3cr3t-path")
-        spawned = traced.spawn("python-specialist", task="s3cr3t-task", environment={"KEY": "s3cr3t-variable"})
+        spawned = traced.spawn("python-specialist", task="s3cr3t-task", environment={"APP_KEY": "s3cr3t-variable"})
         find("spawn python-specialist")
         find("GET (none)")
         told = "".join(span.to_json() for span in spans.get_finished_spans())

@@ -80,7 +80,7 @@ def spawn(
     What runs is the command of the type's profile in sidecar.toml.
 
     \b
-    Example: sidecar agent spawn test-engineer issue-7 --env SUITE=fast --priority high
+    Example: sidecar agent spawn test-engineer issue-7 --env TASK_SUITE=fast --priority high
     Example: sidecar agent spawn test-engineer issue-7 --quiet | xargs sidecar agent logs -f
     """
     spawned = client.spawn(

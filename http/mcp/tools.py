@@ -270,7 +270,7 @@ TOOLS: Mapping[str, Tool] = {
                 "task": "What it is to do.",
                 "issue_id": "For which issue; left out: yours.",
                 "context_requirements": "Sections of the context it will need.",
-                "environment": "Further environment variables for it.",
+                "environment": "Further environment variables for it, of those its profile's request_env allows.",
                 "priority": "Which goes first when all places are taken.",
                 _KEY: _REPEAT,
             },
