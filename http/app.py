@@ -284,7 +284,9 @@ MAX_UNREAD_BYTES = 8 * MIB  # of a stream: a whole log that a reader catches up 
 
 def stream(environ: Environ, exchange: Exchange, streaming: Streaming) -> None:
     """Open an answer without an end; it holds no thread."""
-    rendered = exchange.render(Answer(200, b"", content_type=streaming.content_type))
+    # nginx keeps back what comes in small pieces, and so all of it, unless the answer says otherwise.
+    unbuffered = (("X-Accel-Buffering", "no"),)
+    rendered = exchange.render(Answer(200, b"", unbuffered, content_type=streaming.content_type))
     sink = environ["sidecar.stream"](
         headers=[(name, value) for name, value in rendered.headers if name != "Content-Length"],
         on_close=streaming.feed.stop,
@@ -335,6 +337,11 @@ def _require_plain_path(uri: str) -> None:
 
 def _require_acceptable_body(environ: Environ, route: Route) -> None:
     """Raises InvalidRequest, BodyTooLarge, NotJson by what the head declares."""
+    encoding = environ.get("HTTP_CONTENT_ENCODING", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise NotJson(
+            "the body is compressed, and no compressed body is taken", field="Content-Encoding", expected="identity"
+        )
     declared = environ.get("CONTENT_LENGTH") or "0"
     if not declared.isdigit():
         raise InvalidRequest("Content-Length is not a number", field="Content-Length", expected="a number of bytes")

@@ -141,7 +141,11 @@ ROWS: Mapping[str, Row] = {
         "Keep what is large in a file, and send its path.",
     ),
     "not_json": Row(
-        415, "REQ_415", "not_json", "The body is not declared as JSON.", "Send `Content-Type: application/json`."
+        415,
+        "REQ_415",
+        "not_json",
+        "The body is not declared as JSON, or it is compressed.",
+        "Send `Content-Type: application/json`, and no `Content-Encoding`.",
     ),
     "no_command": Row(
         422,

@@ -7,7 +7,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from waitress.adjustments import Adjustments
 from waitress.parser import HTTPRequestParser
 
@@ -81,6 +81,9 @@ HEADERS = st.lists(
 def test_a_remembered_head_reads_as_waitress_reads_it(
     more: list[str], body: int, path: str, places: list[int], rest: bytes
 ) -> None:
+    # What we read in another way than Waitress is in test_framing_of_requests.py.
+    assume("Transfer-Encoding: chunked" not in more)
+    assume(len({line for line in more if line.startswith("Connection")}) < 2)
     adjustments = Adjustments()
     data = head(path=path, body=body, more=tuple(more)) + b"b" * body
     parser_class = new_parser(adjustments.max_request_body_size)

@@ -14,8 +14,8 @@ from io import BytesIO
 from typing import Any
 
 from waitress.buffers import OverflowableBuffer
-from waitress.parser import HTTPRequestParser
-from waitress.receiver import FixedStreamReceiver
+from waitress.parser import HTTPRequestParser, ParsingError
+from waitress.receiver import ChunkedReceiver, FixedStreamReceiver
 from waitress.task import WSGITask
 from waitress.utilities import BadRequest, RequestEntityTooLarge
 
@@ -30,6 +30,8 @@ FindQuick = Callable[[str, str], Quick | None]
 REMEMBERED_HEADS = 1024  # about 4 KiB each
 SEEN_HEADS = 16_384  # 100 bytes each
 MAX_REMEMBERED_BYTES = 4096
+MAX_CHUNK_LINE_BYTES = 4096  # Waitress searches what it has of a line again with all that comes
+MAX_TRAILER_BYTES = 16 << 10
 MAX_QUICK_BODY_BYTES = 32 << 10  # about 0.2 ms to decode; more of it would hold up others
 _END_OF_HEAD = b"\r\n\r\n"
 _TLS_HANDSHAKE = b"\x16"  # how a TLS client begins (RFC 8446, section 5.1), and no method does
@@ -111,6 +113,8 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
     command: str
     path: str
     head: Head | None = None  # if it is remembered
+    headers: dict[str, str]
+    version: str
     quick: Quick | None = None
     whole_body: bytes | None = None  # a body that came with its head, in one piece
 
@@ -125,6 +129,9 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
         consumed: int = super().received(data)
         if isinstance(self.error, RequestEntityTooLarge):
             self.error = RequestEntityTooLarge(str(self.adj.max_request_body_size - 1))
+        elif self.chunked and not self.completed and _is_endless(self.body_rcv):
+            self.error = BadRequest("a line between chunks is too long")
+            self.completed = True
         return consumed
 
     def _refuse(self, data: bytes, why: str) -> int:
@@ -151,8 +158,33 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
         return end + length
 
     def parse_header(self, header_plus: bytes) -> None:
-        super().parse_header(header_plus)
+        try:
+            super().parse_header(header_plus)
+        except ValueError as error:  # Content-Length has more digits than Python reads
+            raise ParsingError("a number in the head is too long") from error
+        self._refuse_two_lengths()
+        self._read_connection()
         self.heads.read(self, header_plus)
+
+    def _refuse_two_lengths(self) -> None:
+        """A proxy may go by the other length, and then takes the rest of a body for the next request (smuggling).
+
+        Source: RFC 9112, section 6.1, for both headers together, and for Transfer-Encoding in HTTP/1.0.
+        """
+        if self.chunked and "CONTENT_LENGTH" in self.headers:
+            raise ParsingError("both Content-Length and Transfer-Encoding")
+        if "TRANSFER_ENCODING" in self.headers:  # Waitress takes it out where it has read it
+            raise ParsingError("Transfer-Encoding in HTTP/1.0")
+
+    def _read_connection(self) -> None:
+        """Connection is a list (RFC 9110, section 7.6.1); Waitress compares all of it with one word."""
+        options = self.headers.get("CONNECTION", "")
+        if "," not in options:
+            return
+        given = {option.strip(" \t").lower() for option in options.split(",")}
+        meant = next((word for word in ("close", "keep-alive") if word in given), options)
+        self.headers["CONNECTION"] = meant
+        self.connection_close = meant == "close" or (self.version == "1.0" and meant != "keep-alive")
 
     def get_body_stream(self) -> Any:
         return super().get_body_stream() if self.whole_body is None else BytesIO(self.whole_body)
@@ -167,6 +199,13 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
             of_all = WSGITask(channel, self).get_environment()
             head.environ = {name: value for name, value in of_all.items() if name not in _NOT_OF_HEAD}
         return {**head.environ, "REMOTE_ADDR": channel.addr[0], "wsgi.input": self.get_body_stream()}
+
+
+def _is_endless(body: Any) -> bool:
+    """Whether a line between the chunks of a body, or what follows the last, goes on and on."""
+    return isinstance(body, ChunkedReceiver) and (
+        len(body.control_line) > MAX_CHUNK_LINE_BYTES or len(body.trailer) > MAX_TRAILER_BYTES
+    )
 
 
 def parser_of(limit_of: LimitOf, find_quick: FindQuick) -> type[RequestParser]:
