@@ -79,7 +79,9 @@ class AgentTokens:
         old = TokenRef(caller.token_id, caller.expires_at)
         self._revoke(old, now + timedelta(seconds=OLD_TOKEN_GOOD_FOR_S))
         if record is not None:
-            known = (ref for ref in record.tokens if ref.expires_at > now)
+            is_revoked = self._revocations.is_revoked
+            # What is good no longer need not be revoked at the agent's end: the record would grow with each refresh.
+            known = (ref for ref in record.tokens if ref.expires_at > now and not is_revoked(ref.token_id, now=now))
             record = msgspec.structs.replace(record, tokens=(*known, TokenRef(token.token_id, token.expires_at)))
         return token, record
 

@@ -52,7 +52,7 @@ from .replies import (
 class SpawnAgent(Request[SpawnedAgent], frozen=True, kw_only=True):
     """Start an agent of a type whose profile has a command, or queue it.
 
-    idempotency_key: with the spawner's id it names the call; a repeat gets the first answer. Raises NoCommand,
+    idempotency_key: with project and spawner's id it names the call; a repeat gets the first answer. Raises NoCommand,
     InvalidRequest (environment), IdempotencyConflict, SpawnFailed.
     """
 

@@ -103,7 +103,7 @@ class Spawning:
         """The agent that an earlier request with this idempotency key spawned. Raises IdempotencyConflict."""
         if request.idempotency_key is None:
             return None
-        record = self._registry.spawned_with((request.requested_by, request.idempotency_key))
+        record = self._registry.spawned_with((request.project_id, request.requested_by, request.idempotency_key))
         if record is not None and record.request_digest != digest:
             raise IdempotencyConflict(f"idempotency key {request.idempotency_key} spawned another agent")
         return record

@@ -25,7 +25,7 @@ from ..state.identity import AgentClass, Caller, Permission
 from ..state.models import AgentId
 from ..state.typed import decoder
 from .access.auth import Authenticator, admit, class_of_caller, require, require_project
-from .access.limits import Limiter, headers_of, refuse
+from .access.limits import headers_of, refuse
 from .access.sessions import session_of
 from .exchange import Environ, Exchange, Rendered, StartResponse
 from .loop.quick_routes import QuickRoutes
@@ -95,14 +95,13 @@ class Application:
         server: Server,
         *,
         authenticator: Authenticator,
-        limiter: Limiter,
         hosts: frozenset[str] | None,
         private_paths: Mapping[str, str],
         routes: Iterable[Route] = ROUTES,
     ) -> None:
         self._server = server
         self._authenticator = authenticator
-        self._limiter = limiter
+        self._limiter = server.limiter
         self._hosts = hosts
         self._private_paths = private_paths
         self._routes = tuple(routes)
@@ -235,7 +234,7 @@ class Application:
 
     def _count(self, caller: Caller, agent_class: AgentClass, exchange: Exchange) -> None:
         exchange.caller = caller
-        taken = self._limiter.take(caller.agent_id, agent_class, now=time.monotonic())
+        taken = self._limiter.take(caller, agent_class, now=time.monotonic())
         if taken is None:
             return
         exchange.limit_headers = headers_of(taken, wall_now=time.time())

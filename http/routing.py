@@ -25,6 +25,7 @@ from ..state.trace import traceparent
 from ..supervision.profile import Profiles
 from .access.auditing import Auditor
 from .access.auth import Authenticator
+from .access.limits import Limiter
 from .access.sessions import Sessions
 from .errors import ErrorBody
 from .measure.connections import Connections
@@ -150,6 +151,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     max_wait_s: float
     draining: threading.Event
     authenticator: Authenticator
+    limiter: Limiter
     sessions: Sessions
     actor_statuses: Callable[[], tuple[ActorStatus, ...]]
     actor_handling: Callable[[], Mapping[str, Durations]]

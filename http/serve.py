@@ -150,7 +150,6 @@ def running(config: Config) -> Iterator[Sidecar]:
         application = _application(tracing)(
             server,
             authenticator=server.authenticator,
-            limiter=Limiter(config.limits),
             hosts=_served_hosts(host, port),
             private_paths={str(config.storage): "<storage>"},
         )
@@ -185,6 +184,7 @@ def _server(wiring: Wiring, authenticator: Authenticator) -> Server:
         max_wait_s=config.events.max_wait_ms / 1000,
         draining=wiring.draining,
         authenticator=authenticator,
+        limiter=Limiter(config.limits),
         sessions=Sessions(),
         actor_statuses=guardian.statuses,
         actor_handling=guardian.handling,

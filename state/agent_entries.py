@@ -11,7 +11,7 @@ from .models import AgentId, AgentSpec, AgentState, EventId, ExitCause, ProcessI
 
 TRIGGERS = AgentId("sidecar")  # who asks for the agents that events spawn
 
-SpawnKey = tuple[AgentId, str]  # who asks, and the idempotency key
+SpawnKey = tuple[str, AgentId, str]  # the new agent's project, who asks, and the idempotency key
 KEYS_KEPT_FOR = timedelta(days=1)
 
 
@@ -79,7 +79,9 @@ class AgentRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", 
     @property
     def spawn_key(self) -> SpawnKey | None:
         """Two requests with the same one are one spawn."""
-        return (self.requested_by, self.idempotency_key) if self.idempotency_key is not None else None
+        if self.idempotency_key is None:
+            return None
+        return self.spec.project_id, self.requested_by, self.idempotency_key
 
     @property
     def restarts(self) -> int:

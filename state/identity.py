@@ -223,7 +223,7 @@ class TokenKey:
             body = convert(claims, _Claims)
         except msgspec.ValidationError as error:
             raise Unauthorized("the token is not one of this sidecar's") from error
-        for value in (body.sub, body.agent_type, body.project_id, body.issue_id):
+        for value in (body.sub, body.agent_type, body.project_id, body.issue_id, body.jti):
             if value is not None and IDENTIFIER.fullmatch(value) is None:
                 raise Unauthorized("the token names something that is not an identifier")
         try:

@@ -87,6 +87,13 @@ def test_a_repeat_with_the_same_key_gets_the_first_answer_also_from_the_next_sid
     assert told(fleet.spawn("sleeps", idempotency_key="once")) == told(first)
 
 
+def test_the_same_key_in_another_project_is_another_spawn(fleet: Fleet) -> None:
+    first = fleet.spawn("sleeps", idempotency_key="once")
+    other = fleet.spawn("sleeps", idempotency_key="once", project_id="other")
+    assert other.status.agent_id != first.status.agent_id
+    assert other.status.project_id == "other"
+
+
 def told(spawned: m.SpawnedAgent) -> tuple[object, ...]:
     """What whoever spawned it is told."""
     token = spawned.token.text if spawned.token is not None else None
@@ -133,9 +140,9 @@ def test_a_key_outlives_its_agent_in_the_list_for_a_day(tmp_path: Path) -> None:
         )
         registry.put(Departed(record=record))
         registry.forget_departed(created_before=record.created_at)
-        assert registry.spawned_with((record.requested_by, "once")) == record
+        assert registry.spawned_with(("p", record.requested_by, "once")) == record
         registry.forget_departed(created_before=record.created_at + timedelta(seconds=1))
-        assert registry.spawned_with((record.requested_by, "once")) is None
+        assert registry.spawned_with(("p", record.requested_by, "once")) is None
         registry.close()
 
 

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.http.access.limits import MAX_BUCKETS, Bucket, ClassLimit, Limiter, LimitOptions, take
-from sidecar.state.identity import AgentClass
+from sidecar.http.access.limits import MAX_BUCKETS, REFRESHES, Bucket, Buckets, ClassLimit, take
 
 LIMIT = ClassLimit(per_minute=60, burst=10)
 
@@ -51,15 +50,39 @@ def test_never_more_than_the_bucket_and_its_refill_get_through(
 
 
 def test_buckets_are_bounded_and_one_in_use_is_the_last_to_go() -> None:
-    limiter = Limiter(LimitOptions())
+    buckets, busy = Buckets(), ("p", "busy")
     for _ in range(70):
-        limiter.take("busy", AgentClass.CODING, now=0.0)
+        buckets.take(busy, LIMIT, now=0.0)
     for number in range(MAX_BUCKETS + 5):
-        limiter.take(f"agent-{number}", AgentClass.CODING, now=0.0)
-    assert len(limiter._buckets) <= MAX_BUCKETS
-    taken = limiter.take("busy", AgentClass.CODING, now=0.0)
-    assert taken is not None
-    assert not taken.allowed
+        buckets.take(("p", f"agent-{number}"), LIMIT, now=0.0)
+    assert len(buckets) <= MAX_BUCKETS
+    assert not buckets.take(busy, LIMIT, now=0.0).allowed
+
+
+def test_agents_of_the_same_id_in_two_projects_have_a_limit_each(start_sidecar: Any) -> None:
+    sidecar = start_sidecar("[limits]\nclasses.coding = {per_minute = 6, burst = 0}\n")
+    one, other = (sidecar.agent(project_id=project) for project in ("pa", "pb"))
+    assert [one.get("/api/results").status_code for _ in range(7)] == [200] * 6 + [429]
+    answer = other.get("/api/results")
+    assert (answer.status_code, answer.headers["X-RateLimit-Remaining"]) == (200, "5")
+
+
+def test_a_token_is_refreshed_a_few_times_a_minute_and_no_more(start_sidecar: Any) -> None:
+    """Also where nobody is limited: each refresh is one more record on the disk."""
+    sidecar = start_sidecar("[limits]\nenabled = false\n")
+    agents = [
+        sidecar.agent(),
+        sidecar.client(sidecar.spawn("go-specialist")["jwt_token"]),
+        sidecar.client(sidecar.operator_token()),
+    ]
+    for agent in agents:
+        answers = [agent.post("/api/auth/refresh") for _ in range(REFRESHES.capacity + 2)]
+        refused = [answer for answer in answers if answer.status_code != 200]
+        assert len(refused) in (1, 2)  # one more is allowed every ten seconds
+        assert {answer.json()["code"] for answer in refused} == {"RATE_001"}
+        assert 0 < int(refused[0].headers["Retry-After"]) <= 10
+        assert agent.get("/api/results").status_code == 200
+    assert sidecar.agent(agent_id="another").post("/api/auth/refresh").status_code == 200
 
 
 def test_an_agent_over_its_limit_gets_429_until_the_time_said(start_sidecar: Any) -> None:

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import base64
 import json
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import jwt
+import msgspec
 import pytest
 from freezegun import freeze_time
 
+from sidecar.actors.agent_tokens import AgentTokens
 from sidecar.http.access.auth import Authenticator
 from sidecar.http.storage import SECRET_FILE
+from sidecar.state.agent_entries import AgentRecord, TokenRef
+from sidecar.state.agent_registry import AgentRegistry
 from sidecar.state.errors import TokenExpired, Unauthorized
 from sidecar.state.identity import PERMISSIONS, AgentClass, Revocations, TokenKey
+from sidecar.state.models import AgentId, AgentSpec, AgentState
+from sidecar.supervision.profile import built_in
 
 NARROW = {"coordination", "error", "system"}
 
@@ -176,6 +184,10 @@ def test_only_whole_tokens_of_ours_are_taken(sidecar: Any) -> None:
         "an unknown permission": f"Bearer {jwt.encode({**claims, 'permissions': ['all']}, secret, algorithm='HS256')}",
         "for ever": f"Bearer {jwt.encode({**claims, 'exp': 10**30}, secret, algorithm='HS256')}",
         "from before time": f"Bearer {jwt.encode({**claims, 'iat': -(10**15)}, secret, algorithm='HS256')}",
+        **{
+            f"id {token_id!r}": f"Bearer {jwt.encode({**claims, 'jti': token_id}, secret, algorithm='HS256')}"
+            for token_id in ("", " ", "../x", "x" * 200)
+        },
         "a bad name": f"Bearer {jwt.encode({**claims, 'sub': '../x'}, secret, algorithm='HS256')}",
         **{
             f"no {name}": "Bearer "
@@ -212,6 +224,23 @@ def test_a_refreshed_token_works_and_the_old_one_for_a_minute_more(sidecar: Any)
         clock.tick(61)
         assert outcome(old.get("/status")) == (401, "AUTH_001")
         assert new.get("/status").status_code == 200
+
+
+def test_a_chain_of_refreshes_does_not_fill_the_agent_s_record(tmp_path: Path) -> None:
+    key, now = TokenKey(b"k" * 32), datetime.now(UTC)
+    spec = AgentSpec(agent_id=AgentId("a-1"), agent_type="go-specialist", issue_id="i", project_id="p")
+    record = AgentRecord(spec=spec, serial=1, requested_by=AgentId("b"), created_at=now, state=AgentState.RUNNING)
+    with closing(AgentRegistry(tmp_path)) as registry:
+        tokens = AgentTokens(key, Revocations(), registry)
+        token = tokens.mint(spec, built_in("go-specialist"), now=now)
+        record = msgspec.structs.replace(record, tokens=(TokenRef(token.token_id, token.expires_at),))
+        for minutes in range(2, 40, 2):
+            then = now + timedelta(minutes=minutes)
+            token, changed = tokens.refresh(key.verify(token.text, now=then), record, now=then)
+            assert changed is not None
+            record = changed
+            assert token.token_id in {ref.token_id for ref in record.tokens}
+            assert len(record.tokens) <= 2
 
 
 def test_within_the_grace_only_an_agent_that_is_supervised_refreshes(sidecar: Any) -> None:

@@ -1,4 +1,4 @@
-"""How often a caller may ask: a token bucket an agent id. Pure: every decision takes `now`.
+"""How often a caller may ask: a token bucket for each agent of a project. Pure: every decision takes `now`.
 
 A bucket holds per_minute + burst requests and refills at the per-minute rate.
 """
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import msgspec
 
 from ...state.errors import RateLimited
-from ...state.identity import AgentClass
+from ...state.identity import AgentClass, Caller
 
 
 class ClassLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -95,38 +95,71 @@ def take(bucket: Bucket, limit: ClassLimit, *, now: float) -> tuple[Bucket, Take
 
 MAX_BUCKETS = 10_000
 
+Owner = tuple[str, str]  # project and agent id: the same id in another project is another agent
 
-class Limiter:
-    """The buckets of all agents; used by every request thread."""
 
-    def __init__(self, options: LimitOptions) -> None:
-        self._options = options
-        self._buckets: dict[str, tuple[Bucket, ClassLimit]] = {}
+def owner_of(caller: Caller) -> Owner:
+    return caller.project_id, caller.agent_id
+
+
+class Buckets:
+    """One bucket for each owner; used by every request thread."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[Owner, tuple[Bucket, ClassLimit]] = {}
         self._lock = threading.Lock()
 
-    def take(self, agent_id: str, agent_class: AgentClass, *, now: float) -> Taken | None:
-        """Count one request at monotonic time `now`; None for a class without a limit."""
-        limit = self._options.of(agent_class)
-        if limit is None:
-            return None
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def take(self, owner: Owner, limit: ClassLimit, *, now: float) -> Taken:
+        """Count one request at monotonic time `now`."""
         with self._lock:
-            known = self._buckets.get(agent_id)
+            known = self._buckets.get(owner)
             bucket = known[0] if known is not None else Bucket(float(limit.capacity), now)
             left, taken = take(bucket, limit, now=now)
             if known is None and len(self._buckets) >= MAX_BUCKETS:
                 self._forget_full(now)
-            self._buckets[agent_id] = (left, limit)
+            self._buckets[owner] = (left, limit)
         return taken
 
     def _forget_full(self, now: float) -> None:
         """A full bucket is the same as none. If all are in use, the fullest goes: its owner loses the least."""
         levels = {
-            agent_id: bucket.refilled(limit, now=now).level / limit.capacity
-            for agent_id, (bucket, limit) in self._buckets.items()
+            owner: bucket.refilled(limit, now=now).level / limit.capacity
+            for owner, (bucket, limit) in self._buckets.items()
         }
-        full = [agent_id for agent_id, level in levels.items() if level >= 1.0]
-        for agent_id in full or [max(levels, key=levels.__getitem__)]:
-            del self._buckets[agent_id]
+        full = [owner for owner, level in levels.items() if level >= 1.0]
+        for owner in full or [max(levels, key=levels.__getitem__)]:
+            del self._buckets[owner]
+
+
+# Each refresh is written to the disk, and its token is one more to revoke. An agent needs one an hour.
+REFRESHES = ClassLimit(per_minute=6, burst=4)
+
+
+class Limiter:
+    """What callers of limited classes may still ask, and all callers still refresh."""
+
+    def __init__(self, options: LimitOptions) -> None:
+        self._options = options
+        self._requests = Buckets()
+        self._refreshes = Buckets()
+
+    def take(self, caller: Caller, agent_class: AgentClass, *, now: float) -> Taken | None:
+        """Count one request at monotonic time `now`; None for a class without a limit."""
+        limit = self._options.of(agent_class)
+        return self._requests.take(owner_of(caller), limit, now=now) if limit is not None else None
+
+    def refresh(self, caller: Caller, *, now: float) -> None:
+        """Count one refresh of a token. Raises RateLimited."""
+        taken = self._refreshes.take(owner_of(caller), REFRESHES, now=now)
+        if not taken.allowed:
+            raise RateLimited(
+                f"agent {caller.agent_id} has refreshed its token more often than an agent can need",
+                limit=taken.limit,
+                retry_after_s=taken.retry_after_s,
+            )
 
 
 def headers_of(taken: Taken, *, wall_now: float) -> list[tuple[str, str]]:

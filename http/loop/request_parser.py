@@ -115,6 +115,8 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
     head: Head | None = None  # if it is remembered
     headers: dict[str, str]
     version: str
+    completed: bool
+    body_rcv: Any
     quick: Quick | None = None
     whole_body: bytes | None = None  # a body that came with its head, in one piece
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 from ...actors.asking import ask
 from ...actors.messages import RefreshToken
-from ...state.errors import StorageUnavailable, Unavailable
+from ...state.errors import RateLimited, StorageUnavailable, Unavailable
 from ..routing import ASK_S, Answer, Call, Routes
 from ..wire.agents import TokenRefreshed
 from ..wire.codec import Nothing
@@ -17,9 +19,10 @@ routes = Routes()
     "/api/auth/refresh",
     access="refresh",
     answers=TokenRefreshed,
-    errors=(StorageUnavailable, Unavailable),
+    errors=(RateLimited, StorageUnavailable, Unavailable),
 )
 def refresh_token(call: Call[Nothing, Nothing]) -> Answer:
     """A new token for the holder of one that is valid, or that expired a moment ago and whose agent still runs."""
+    call.server.limiter.refresh(call.caller, now=time.monotonic())
     token = ask(call.actors.spawner, RefreshToken(caller=call.caller), timeout_s=ASK_S)
     return Answer(200, TokenRefreshed(token=token.text, expires_at=token.expires_at, timestamp=call.now))
