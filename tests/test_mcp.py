@@ -244,6 +244,10 @@ class TestTools:
         more = talk(sidecar, lambda client: client.call_tool("get_context", {"q": "zeppelin", "max_bytes": 300_000}))
         assert 200_000 < len(more.content[0].text.encode()) < 310_000
 
+    def test_claude_code_is_asked_to_show_the_model_a_whole_context(self, sidecar: Any) -> None:
+        tools = {tool.name: tool for tool in talk(sidecar, lambda client: client.list_tools()).tools}
+        assert tools["get_context"].meta == {"anthropic/maxResultSizeChars": 500_000}
+
     def test_a_context_that_is_whole_says_nothing_of_more(self, sidecar: Any) -> None:
         result = talk(sidecar, lambda client: client.call_tool("get_context", {"q": "answer"}))
         answer = json.loads(result.content[0].text)

@@ -27,7 +27,8 @@ _REF = "#/$defs/"
 _KEY = "idempotency_key"
 _TEXT = decoder(str)
 _PLACE = "arguments"
-CONTEXT_BYTES = 60_000  # Claude Code and Codex keep about 25,000 tokens of a tool's answer, or less
+_KEEP_WHOLE = {"anthropic/maxResultSizeChars": 500_000}  # else Claude Code shows the model 2 KB of what is over 50,000
+CONTEXT_BYTES = 60_000  # 15,000 to 20,000 tokens; clients keep 25,000 of a tool's answer, or less
 
 Schema = dict[str, Any]
 
@@ -103,7 +104,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
             "title": self.title,
             "description": self.description,
             "inputSchema": self._input_schema(),
-            **({} if self.is_text else {"outputSchema": _schema(answers)}),
+            **({"_meta": _KEEP_WHOLE} if self.is_text else {"outputSchema": _schema(answers)}),
             "annotations": {
                 "readOnlyHint": self.reads_only,
                 "destructiveHint": False,
