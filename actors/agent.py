@@ -23,6 +23,7 @@ Role = tuple[str, str, str]  # project, issue and type: on this others of the is
 
 RUNS = frozenset({AgentState.STARTING, AgentState.RUNNING, AgentState.STOPPING})  # there may be a process
 ENDED = frozenset(state for state in AgentState if state.has_ended)
+WAITS = frozenset({AgentState.QUEUED})  # for a slot or an agent it depends on
 HOLDS_SLOT = RUNS | {AgentState.BACKING_OFF}
 
 
@@ -70,6 +71,12 @@ class Agent(msgspec.Struct):
     @property
     def memory_bytes(self) -> int:
         return sum(process.rss_bytes for process in self.tree)
+
+    @property
+    def request_bytes(self) -> int:
+        """What its spawn request takes in memory and in the registry, as far as a client chooses that."""
+        spec = self.record.spec
+        return len(spec.task) + sum(len(name) + len(value) for name, value in spec.environment.items())
 
     def is_visible_to(self, project_id: str | None) -> bool:
         return project_id is None or self.record.spec.project_id == project_id

@@ -24,7 +24,7 @@ from ..supervision.lifecycle import Occurrence, after
 from ..supervision.process import boot_id
 from ..supervision.process_exits import Exited
 from ..supervision.restart import Decision
-from .agent import Agent, describe_end, how_it_ended
+from .agent import WAITS, Agent, describe_end, how_it_ended
 from .agent_facts import AgentEnded, AgentSubscribed
 from .agent_tokens import AgentTokens
 from .announcer import Announcer
@@ -37,7 +37,7 @@ LAST_LINES = 20
 
 
 class AgentBook:
-    """agents: everyone known, by id."""
+    """agents: everyone known, by id. waiting_bytes: what the requests of those that wait for their start take."""
 
     def __init__(
         self,
@@ -54,12 +54,14 @@ class AgentBook:
         self._tokens = tokens
         self._logs = logs
         self._bus = bus
+        self.waiting_bytes = 0
         self._owed: list[tuple[Later[AgentStatus], AgentStatus]] = []
         self._by_state: dict[AgentState, dict[AgentId, Agent]] = {state: {} for state in AgentState}
 
     def add(self, agent: Agent) -> None:
         self.agents[agent.id] = agent
         self._by_state[agent.record.state][agent.id] = agent
+        self._count_waiting(agent, +1)
 
     def enter(self, agent: Agent) -> None:
         """A new agent; on the disk when this returns. Raises StorageUnavailable; then it is none of ours."""
@@ -77,6 +79,7 @@ class AgentBook:
         self.enter(agent)
 
     def forget(self, agent: Agent) -> None:
+        self._count_waiting(agent, -1)
         del self.agents[agent.id]
         del self._by_state[agent.record.state][agent.id]
 
@@ -87,15 +90,23 @@ class AgentBook:
     def count(self, *states: AgentState) -> int:
         return sum(len(self._by_state[state]) for state in states)
 
+    def _count_waiting(self, agent: Agent, sign: int) -> None:
+        if agent.record.state in WAITS:
+            self.waiting_bytes += sign * agent.request_bytes
+
     def change(self, agent: Agent, occurrence: Occurrence, **changes: Any) -> None:
         """What the lifecycle table says, and the rest of the record with it. Raises WrongState."""
         self.remember(agent, state=after(agent.record.state, occurrence), **changes)
 
     def remember(self, agent: Agent, **changes: Any) -> None:
-        before, agent.record = agent.record, msgspec.structs.replace(agent.record, **changes)
-        if before.state is not agent.record.state:
-            del self._by_state[before.state][agent.id]
-            self._by_state[agent.record.state][agent.id] = agent
+        record = msgspec.structs.replace(agent.record, **changes)
+        if record.state is not agent.record.state:
+            self._count_waiting(agent, -1)
+            del self._by_state[agent.record.state][agent.id]
+            agent.record = record
+            self._by_state[record.state][agent.id] = agent
+            self._count_waiting(agent, +1)
+        agent.record = record
         self._registry.put(agent.record)
 
     def starts(self, agent: Agent, occurrence: Occurrence, token: Token) -> None:

@@ -5,16 +5,20 @@ Used in the Spawner's thread. A bucket spreads first starts; restarts have their
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
+from ..state.errors import QueueFull
 from ..state.models import AgentState
 from ..supervision.fleet import SpawnBucket, SpawnerOptions
 from ..supervision.strategy import may_start
-from .agent import HOLDS_SLOT, Agent, QueueDue, Role
+from .agent import HOLDS_SLOT, WAITS, Agent, QueueDue, Role
 from .agent_book import AgentBook
 from .asking import Recipient
 from .timers import Timers
+
+log = logging.getLogger(__name__)
 
 _PRIORITY = {"high": 0, "normal": 1, "low": 2}
 
@@ -33,6 +37,9 @@ class AgentQueue:
         self._start = start
         self._is_look_due = False
         self._is_bucket_due = False
+        self._max_queued = options.max_queued
+        self._max_queued_bytes = int(options.max_queued_mb * 2**20)
+        self._is_warned = False
         self._bucket = SpawnBucket(
             per_second=options.spawns_per_second, burst=options.spawn_burst, now=time.monotonic()
         )
@@ -44,6 +51,33 @@ class AgentQueue:
             and not any(self._may_start(queued) for queued in self._book.in_state(AgentState.QUEUED))
             and self._bucket.take(now=time.monotonic()) == 0
         )
+
+    def require_room(self, agent: Agent) -> None:
+        """Refuse an agent that the queue cannot hold. Raises QueueFull."""
+        count, size = self._book.count(*WAITS), self._book.waiting_bytes
+        self._warn_when_filling(count, size)
+        if 0 < self._max_queued <= count:
+            raise QueueFull(
+                f"{count} agents are queued, as many as agents.max_queued allows", setting="agents.max_queued"
+            )
+        if 0 < self._max_queued_bytes < size + agent.request_bytes:
+            raise QueueFull(
+                f"the tasks and environments of the {count} queued agents take {size / 2**20:.1f} MB,"
+                f" agents.max_queued_mb allows {self._max_queued_bytes / 2**20:g}",
+                setting="agents.max_queued_mb",
+            )
+
+    def _warn_when_filling(self, count: int, size: int) -> None:
+        """Once when the queue is half full, and again when it has been less than a quarter full meanwhile."""
+        share = max(
+            count / self._max_queued if self._max_queued > 0 else 0.0,
+            size / self._max_queued_bytes if self._max_queued_bytes > 0 else 0.0,
+        )
+        if share >= 0.5 and not self._is_warned:
+            self._is_warned = True
+            log.warning("queue is filling up queued=%d mb=%.1f full_percent=%d", count, size / 2**20, 100 * share)
+        elif share < 0.25:
+            self._is_warned = False
 
     def has_room_for(self, agent: Agent) -> bool:
         """Whether it may start, if nobody were before it."""

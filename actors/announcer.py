@@ -15,6 +15,7 @@ import msgspec
 from ..state.agent_entries import AgentRecord, Announced, Announcement
 from ..state.agent_registry import AgentRegistry
 from ..state.errors import SidecarError
+from ..state.models import AgentSpec
 from .asking import Fact, Later, Recipient
 from .messages import PublishEvent, PublishTogether
 from .replies import Published
@@ -62,13 +63,19 @@ class Announcer:
             "restarts": record.restarts,
             **data,
         }
+        if spec.chain:
+            about["chain"] = spec.chain
+        self.announce_about(spec, event_type, topic=topic, **about)
+
+    def announce_about(self, spec: AgentSpec, event_type: str, *, topic: str, **data: Any) -> None:
+        """Keep an event for the bus, about an agent that there is, or that was to be."""
         self._registry.put(
             Announcement(
                 seq=self._registry.next_announcement(),
                 project_id=spec.project_id,
                 event_type=event_type,
                 topic=topic,
-                data=msgspec.Raw(msgspec.json.encode(about)),
+                data=msgspec.Raw(msgspec.json.encode(data)),
                 traceparent=spec.traceparent,
             )
         )

@@ -97,9 +97,10 @@ class Keeper:
     def enter(self, agent: Agent) -> None:
         """A new agent: on the disk before anything else, then started if it is its turn, else queued.
 
-        Raises StorageUnavailable; then there is no such agent.
+        Raises StorageUnavailable, QueueFull; then there is no such agent.
         """
         if not self.queue.takes_turn_at_once(agent):
+            self.queue.require_room(agent)
             self.book.enter(agent)
             self.queue.run()
             return

@@ -52,8 +52,9 @@ from .replies import (
 class SpawnAgent(Request[SpawnedAgent], frozen=True, kw_only=True):
     """Start an agent of a type whose profile has a command, or queue it.
 
-    idempotency_key: with project and spawner's id it names the call; a repeat gets the first answer. Raises NoCommand,
-    InvalidRequest (environment), IdempotencyConflict, SpawnFailed.
+    idempotency_key: with project and spawner's id it names the call; a repeat gets the first answer. caused_by: of
+    a spawn by a trigger: the chain of agents that led to its event, eldest first. Raises NoCommand, InvalidRequest (environment),
+    IdempotencyConflict, ChainTooLong, TooManySpawns, QueueFull, SpawnFailed.
     """
 
     agent_type: str
@@ -66,6 +67,7 @@ class SpawnAgent(Request[SpawnedAgent], frozen=True, kw_only=True):
     priority: SpawnPriority = "normal"
     idempotency_key: str | None = None
     traceparent: str | None = None
+    caused_by: tuple[AgentId, ...] = ()
 
 
 class ListAgents(Request[tuple[AgentStatus, ...]], frozen=True, kw_only=True):

@@ -48,6 +48,7 @@ from .agent_numbers import count, with_one_more
 from .agent_tokens import AgentTokens
 from .announcer import AnnouncementAnswered, AnnouncementDue, Announcer
 from .asking import Later, Recipient
+from .chains import Chains
 from .keeper import Keeper
 from .log_bounds import LogBounds
 from .log_following import LogFollowing
@@ -148,12 +149,14 @@ class Spawner(Owner):
             timers=self._timers,
             me=self.me,
         )
+        self._chains = Chains(book.agents, self._options, self._announcer)
         self._spawning = Spawning(
             registry=self._registry,
             projects=self._projects,
             profiles=self._profiles,
             tokens=self._tokens,
             keeper=self._keeper,
+            chains=self._chains,
         )
         self._agents = book.agents
         for record in self._registry.agents.values():
@@ -226,7 +229,7 @@ class Spawner(Owner):
                 self._triggers.log_ends_at(event_id)
             case EventPublished(event=event):
                 if not self._keeper.queue.is_closed:
-                    self._triggers.look_at(event, self._spawning.spawn)
+                    self._triggers.look_at(event, self._chains.of_event, self._spawning.spawn)
             case ProcessExited(exited=exited):
                 self._keeper.exited(exited)
             case CensusTaken():

@@ -22,6 +22,7 @@ from ..supervision.request_environment import check_environment, check_text
 from .agent import Agent
 from .agent_book import token_ref
 from .agent_tokens import AgentTokens
+from .chains import Chains
 from .keeper import Keeper
 from .messages import SpawnAgent
 from .replies import SpawnedAgent
@@ -36,18 +37,20 @@ class Spawning:
         profiles: Profiles,
         tokens: AgentTokens,
         keeper: Keeper,
+        chains: Chains,
     ) -> None:
         self._registry = registry
         self._projects = projects
         self._profiles = profiles
         self._tokens = tokens
         self._keeper = keeper
+        self._chains = chains
 
     def spawn(self, request: SpawnAgent) -> SpawnedAgent:
         """A new agent, started or queued; or the first answer again, to a request with the same idempotency key.
 
-        Raises InvalidRequest, NoCommand, SpawnFailed, IdempotencyConflict, StorageUnavailable, and Unavailable while
-        the sidecar shuts down.
+        Raises InvalidRequest, NoCommand, SpawnFailed, IdempotencyConflict, ChainTooLong, TooManySpawns, QueueFull,
+        StorageUnavailable, and Unavailable while the sidecar shuts down.
         """
         digest = _digest(request)
         if (earlier := self._spawned_before(request, digest)) is not None:
@@ -62,6 +65,7 @@ class Spawning:
                 field="agent_type",
                 expected=f"a `command` in [profiles.{spec.agent_type}] of sidecar.toml",
             )
+        self._chains.check(spec)
         record = AgentRecord(
             spec=spec,
             serial=self._registry.next_serial(),
@@ -97,6 +101,7 @@ class Spawning:
             environment=dict(request.environment),
             priority=request.priority,
             traceparent=request.traceparent or new_traceparent(),
+            chain=request.caused_by or self._chains.of_agent(request.requested_by),
         )
 
     def _spawned_before(self, request: SpawnAgent, digest: str) -> AgentRecord | None:
@@ -138,6 +143,6 @@ class Spawning:
 
 def _digest(request: SpawnAgent) -> str:
     """The same for two requests that ask for the same, in whichever trace."""
-    left_out = ("idempotency_key", "traceparent")
+    left_out = ("idempotency_key", "traceparent", "caused_by")
     body = {name: value for name, value in msgspec.structs.asdict(request).items() if name not in left_out}
     return hashlib.sha256(msgspec.json.encode(body, order="deterministic")).hexdigest()

@@ -1,4 +1,7 @@
-"""Triggers: which agents an event spawns. At most once per event, also across restarts; never for the past."""
+"""Triggers: which agents an event spawns. At most once per event, also across restarts; never for the past.
+
+A trigger ignores events that an agent of the type it spawns has caused, unless it says `allow_self`.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,15 @@ import msgspec
 
 from ..state.agent_entries import TRIGGERS, TriggerKnown, TriggerPlace, trigger_key
 from ..state.agent_registry import AgentRegistry
-from ..state.errors import ConfigError, SidecarError
+from ..state.errors import ChainTooLong, ConfigError, SidecarError
 from ..state.event_filter import EventFilter, compile_filter
 from ..state.models import IDENTIFIER, Event, EventId, event_id
 from ..state.typed import decode
 from ..supervision.fleet import Trigger
 from ..supervision.profile import Profiles
+from .chains import Cause
 from .messages import SpawnAgent
+from .replies import SpawnedAgent
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +44,8 @@ class Triggers:
                     f"the trigger on {trigger.on} spawns {trigger.spawn}, whose profile has no command",
                     field="triggers.spawn",
                 )
+            if trigger.on == "chain_cut":
+                raise ConfigError("a trigger on chain_cut would begin the chain again", field="triggers.on")
             filter_ = compile_filter(trigger.filter)
             trigger_id = hashlib.sha256(msgspec.json.encode((trigger.on, filter_.canonical, trigger.spawn))).hexdigest()
             self._armed.append(_Armed(trigger, trigger_id, filter_))
@@ -54,17 +61,27 @@ class Triggers:
             if armed.trigger_id not in self._registry.triggers:
                 self._registry.put(TriggerKnown(trigger_id=armed.trigger_id, after=newest))
 
-    def look_at(self, event: Event, spawn: Callable[[SpawnAgent], object]) -> None:
+    def look_at(
+        self, event: Event, cause_of: Callable[[Event], Cause], spawn: Callable[[SpawnAgent], SpawnedAgent]
+    ) -> None:
         """Spawn what the event asks for. What cannot be spawned is logged: the event does not come again."""
         if event.event_id <= self.place:
             return
         for armed in self._armed:
             after = self._registry.triggers.get(armed.trigger_id, event.event_id)
             if armed.trigger.on == event.event_type and event.event_id > after and armed.filter.matches(event):
-                self._fire(armed, event, spawn)
+                self._fire(armed, event, cause_of(event), spawn)
         self._registry.put(TriggerPlace(event_id=event.event_id))
 
-    def _fire(self, armed: _Armed, event: Event, spawn: Callable[[SpawnAgent], object]) -> None:
+    def _fire(self, armed: _Armed, event: Event, cause: Cause, spawn: Callable[[SpawnAgent], SpawnedAgent]) -> None:
+        if cause.agent_type == armed.trigger.spawn and not armed.trigger.allow_self:
+            log.debug(
+                "trigger ignored an event of the type that it spawns on=%s spawn=%s event_id=%s",
+                armed.trigger.on,
+                armed.trigger.spawn,
+                event.event_id,
+            )
+            return
         issue_id = _issue_of(event)
         if issue_id is None:
             log.warning(
@@ -75,7 +92,7 @@ class Triggers:
             )
             return
         try:
-            spawn(
+            spawned = spawn(
                 SpawnAgent(
                     agent_type=armed.trigger.spawn,
                     issue_id=issue_id,
@@ -83,8 +100,11 @@ class Triggers:
                     requested_by=TRIGGERS,
                     idempotency_key=trigger_key(armed.trigger_id[:16], event.event_id),
                     traceparent=event.traceparent,
+                    caused_by=cause.chain,
                 )
             )
+        except ChainTooLong:
+            pass  # logged and told where the chain was cut
         except SidecarError as error:
             log.error(
                 "trigger did not spawn on=%s spawn=%s event_id=%s: %s",
@@ -92,6 +112,14 @@ class Triggers:
                 armed.trigger.spawn,
                 event.event_id,
                 error,
+            )
+        else:
+            log.info(
+                "trigger fired on=%s event_id=%s agent_id=%s state=%s",
+                armed.trigger.on,
+                event.event_id,
+                spawned.status.agent_id,
+                spawned.status.state,
             )
 
 

@@ -154,6 +154,27 @@ ROWS: Mapping[str, Row] = {
         "The agent type's profile has no command to run.",
         "Give it one in `sidecar.toml`, and restart the sidecar.",
     ),
+    "chain_too_long": Row(
+        409,
+        "AGT_005",
+        "chain_too_long",
+        "Agents caused one another's spawns more than `agents.max_chain_depth` times; `details.path` names them.",
+        "Find the loop in the path; where so long a chain is right, raise the setting.",
+    ),
+    "too_many_spawns": Row(
+        409,
+        "AGT_006",
+        "too_many_spawns",
+        "The issue has had `agents.max_spawns_per_issue` agents within a day.",
+        "Look what spawns them; where so many are right, raise the setting.",
+    ),
+    "queue_full": Row(
+        503,
+        "AGT_007",
+        "queue_full",
+        "As many agents are queued as `agents.max_queued` or `agents.max_queued_mb` allow.",
+        "Ask again after `Retry-After`; look with `sidecar agent list --state queued` what waits for what.",
+    ),
     "rate_limited": Row(
         429,
         "RATE_001",

@@ -110,6 +110,24 @@ class NoCommand(SidecarError):
     code = "no_command"
 
 
+class ChainTooLong(SidecarError):
+    """Agents have caused one another too often: the chain ends here."""
+
+    code = "chain_too_long"
+
+
+class TooManySpawns(SidecarError):
+    """The issue has had as many agents as it may."""
+
+    code = "too_many_spawns"
+
+
+class QueueFull(SidecarError):
+    """As many agents are queued as may be, or so large ones."""
+
+    code = "queue_full"
+
+
 class RateLimited(SidecarError):
     """`details["retry_after_s"]`: whole seconds until a request is let through."""
 

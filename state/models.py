@@ -66,7 +66,10 @@ class ExitCause(StrEnum):
 
 
 class AgentSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """Which agent to run, as the spawn request said it. What runs is its type's profile, never text from here."""
+    """Which agent to run, as the spawn request said it. What runs is its type's profile, never text from here.
+
+    chain: the agents that caused this one, by a spawn or an event, each caused by the one before it.
+    """
 
     agent_id: AgentId
     agent_type: str
@@ -77,6 +80,7 @@ class AgentSpec(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, str] = {}
     priority: SpawnPriority = "normal"
     traceparent: str | None = None
+    chain: tuple[AgentId, ...] = ()
 
 
 class ProcessIdentity(msgspec.Struct, frozen=True):

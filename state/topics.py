@@ -42,6 +42,7 @@ _TOPIC_OF_TYPE = {
     "documentation_updated": DOCUMENTATION,
     "error_encountered": ERROR,
     "agent_failed": ERROR,
+    "chain_cut": ERROR,
     "agent_spawned": SYSTEM,
     "agent_started": SYSTEM,
     "agent_exited": SYSTEM,

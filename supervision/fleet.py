@@ -17,8 +17,10 @@ class SpawnerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     starts; restarts have their own limits. on_shutdown: "detach" leaves agents running for the next sidecar.
     log_max_mb: kept of each output stream of an agent. min_free_disk_mb: where the logs lie; below it the oldest logs
     of ended agents go; 0 for never. sample_seconds: between looks at CPU, memory and limits.
-    keep_ended: agents that ended stay in the list, the newest of them. groups: `[groups.NAME]`, not part of the
-    table.
+    keep_ended: agents that ended stay in the list, the newest of them. max_queued, max_queued_mb: agents that may wait,
+    and what their tasks and environments take. max_chain_depth: an agent that no agent caused has depth 1, others one
+    more than the one that caused them. max_spawns_per_issue: within a day. 0: no such limit.
+    groups: `[groups.NAME]`, not part of the table.
     """
 
     max_concurrent: int = 10
@@ -29,15 +31,23 @@ class SpawnerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     min_free_disk_mb: float = 256.0
     sample_seconds: Annotated[float, Meta(ge=0.05)] = 2.0
     keep_ended: int = 1000
+    max_queued: int = 1000
+    max_queued_mb: float = 64.0
+    max_chain_depth: int = 8
+    max_spawns_per_issue: int = 200
     groups: dict[str, Group] = {}
 
 
 class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[[triggers]]`: an event of type `on` that passes `filter` spawns an agent of type `spawn` for its issue."""
+    """`[[triggers]]`: an event of type `on` that passes `filter` spawns an agent of type `spawn` for its issue.
+
+    allow_self: also an event that an agent of that type has caused.
+    """
 
     on: str
     spawn: str
     filter: str = ""
+    allow_self: bool = False
 
 
 class SpawnBucket:

@@ -71,7 +71,9 @@ class Fleet:
         **profiles: Mapping[str, Any],
     ) -> None:
         self.directory = directory
-        self.options = SpawnerOptions(**{"max_concurrent": 1000, "spawn_burst": 1000, **(options or {})})
+        self.options = SpawnerOptions(
+            **{"max_concurrent": 1000, "spawn_burst": 1000, "max_spawns_per_issue": 0, **(options or {})}
+        )
         self.triggers = triggers
         self.profiles = profiles
         self.key = TokenKey(SECRET)

@@ -51,6 +51,9 @@ def published_by_the_code() -> Iterator[tuple[str, Published]]:
                 topic = ast.literal_eval(named.pop("topic", ast.Constant("system")))
                 is_told_how = any(word.arg is None for word in call.keywords)
                 yield call.args[0].value, Published(topic, frozenset(named) | (HOW_IT_ENDED if is_told_how else set()))
+            elif called == "announce_about" and isinstance(call.args[1], ast.Constant):
+                topic = ast.literal_eval(named.pop("topic"))
+                yield call.args[1].value, Published(topic, frozenset(named))
             elif called == "PublishEvent" and isinstance(named.get("event_type"), ast.Constant):
                 name = ast.literal_eval(named["event_type"])
                 assert "topic" not in named
@@ -85,7 +88,7 @@ def test_a_running_sidecars_events_have_the_data_it_tells(start_sidecar: Any) ->
             told -= common()
         assert told <= documented()[name].data, name
         seen.setdefault(name, set()).update(told)
-    assert set(seen) == set(documented()) - {"agent_adopted", "agent_lost"}
+    assert set(seen) == set(documented()) - {"agent_adopted", "agent_lost", "chain_cut"}
     assert {name: frozenset(told) for name, told in seen.items()} == {n: documented()[n].data for n in seen}
 
 

@@ -38,6 +38,9 @@ BROKEN: dict[str, Break] = {}
 SETTINGS = {
     "RATE_001": "[limits.classes]\ncoding = {per_minute = 1}\n",
     "EVT_004": "[events]\nmax_events = 2\n",
+    "AGT_005": "[agents]\nmax_chain_depth = 1\n[profiles.chief-architect]\ncommand = ['sleep', '60']\n",
+    "AGT_006": "[agents]\nmax_spawns_per_issue = 1\n",
+    "AGT_007": "[agents]\nmax_concurrent = 1\nmax_queued = 1\n",
     "AGT_001": "[profiles.test-engineer]\ncommand = ['/no/such/program']\n",
 }
 
@@ -205,6 +208,25 @@ def stop_what_has_ended(sidecar: LiveSidecar) -> httpx.Response:
     agent_id = sidecar.spawn("python-specialist")["agent_id"]
     sidecar.wait_for("agent_exited")
     return sidecar.operator.delete(f"/api/agents/{agent_id}")
+
+
+@provokes("AGT_005")
+def spawn_at_the_end_of_a_chain(sidecar: LiveSidecar) -> httpx.Response:
+    architect = sidecar.client(sidecar.spawn("chief-architect")["jwt_token"])
+    return architect.post("/api/agents/spawn", json={"agent_type": "go-specialist", "issue_id": "i"})
+
+
+@provokes("AGT_006")
+def spawn_too_many_for_an_issue(sidecar: LiveSidecar) -> httpx.Response:
+    sidecar.spawn("go-specialist", "i")
+    return sidecar.operator.post("/api/agents/spawn", json={"agent_type": "go-specialist", "issue_id": "i"})
+
+
+@provokes("AGT_007")
+def spawn_into_a_full_queue(sidecar: LiveSidecar) -> httpx.Response:
+    body = {"agent_type": "go-specialist", "issue_id": "i"}
+    answers = [sidecar.operator.post("/api/agents/spawn", json=body) for _ in range(3)]
+    return answers[-1]
 
 
 # --- Faults of the sidecar ----------------------------------------------------------------------------------------

@@ -9,11 +9,14 @@ from ...actors.messages import GetAgent, ListAgents, ReadLogs, RecordHeartbeat, 
 from ...actors.replies import LogChunk
 from ...state.clock import utc_now
 from ...state.errors import (
+    ChainTooLong,
     IdempotencyConflict,
     NoCommand,
     NotFound,
+    QueueFull,
     SpawnFailed,
     StorageUnavailable,
+    TooManySpawns,
     Unavailable,
     WrongIdentity,
     WrongState,
@@ -54,7 +57,7 @@ _CHANGED = (*_KNOWN, StorageUnavailable)
     status=201,
     answers=AgentSpawned,
     is_quick=True,
-    errors=(*_CHANGED, IdempotencyConflict, NoCommand, SpawnFailed),
+    errors=(*_CHANGED, IdempotencyConflict, NoCommand, SpawnFailed, ChainTooLong, TooManySpawns, QueueFull),
 )
 def spawn_agent(call: Call[NewAgent, Nothing]) -> Pending[Any]:
     """Spawn an agent of a type whose profile has a command, or queue it."""
