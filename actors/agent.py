@@ -56,6 +56,7 @@ class Agent(msgspec.Struct):
     stop_waiters: list[Later[AgentStatus]] = msgspec.field(default_factory=list)
     start_waiters: list[Later[AgentStatus]] = msgspec.field(default_factory=list)
     last_heard: float = 0.0
+    excused_s: float = 0.0  # of this incarnation's time, in which the sidecar did not run
     tree: tuple[TreeProcess, ...] = ()
     sampled_at: float = 0.0
     cpu_percent: float = 0.0
@@ -143,7 +144,7 @@ class CensusDue(Fact, frozen=True):
     """Look again at those that are ending."""
 
 
-DueWhat = Literal["backed_off", "prepare", "stop_deadline", "run_timeout", "heartbeat"]
+DueWhat = Literal["backed_off", "prepare", "stop_deadline", "run_timeout", "heartbeat", "silence"]
 
 
 class AgentDue(Fact, frozen=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
+from collections.abc import Callable
 from typing import assert_never
 
 from ..state.agent_registry import AgentRegistry
@@ -39,7 +40,7 @@ PREPARED_AFTER_S = SETTLED_AFTER_S - 0.2  # for a restart at once, which only a 
 class Keeper:
     """All times that decide are monotonic. queue: whose turn it is; once it is closed nothing is started any more.
 
-    starting: makes the processes.
+    starting: makes the processes. input_read: see Spawner.
     """
 
     def __init__(
@@ -52,8 +53,10 @@ class Keeper:
         instance_id: str,
         timers: Timers,
         me: Recipient,
+        input_read: Callable[[Callable[[], None]], None],
     ) -> None:
         self.book = book
+        self._input_read = input_read
         self.starting = starting
         self._timers = timers
         self._me = me
@@ -143,7 +146,7 @@ class Keeper:
     def watch(self, agent: Agent, process: StartedProcess) -> None:
         """Its process runs: see it end, measure it, and see to its limits."""
         record, profile = agent.record, agent.profile
-        agent.last_heard = time.monotonic()
+        agent.last_heard, agent.excused_s = time.monotonic(), 0.0
         self._ending.watch(agent, process)
         if profile.restart != "never" and self._groups.restarts_alone(agent):
             # It dies of its start before that, and then its restart has to wait anyhow.
@@ -257,17 +260,35 @@ class Keeper:
                 if (succession := self.starting.succession(agent.record, profile)) is not None:
                     self._ending.prepare(agent, succession)
             case "run_timeout" if state is AgentState.RUNNING:
-                note = f"it ran longer than {profile.run_timeout_seconds:g} s"
-                self.end(agent, Then.JUDGED, cause=ExitCause.TIMEOUT, note=note)
-            case "heartbeat" if state is AgentState.RUNNING:
+                left_s = agent.record.started_monotonic + profile.run_timeout_seconds + agent.excused_s - now
+                if left_s > 0:
+                    self.tell_after(left_s, agent, "run_timeout")
+                else:
+                    note = f"it ran longer than {profile.run_timeout_seconds:g} s"
+                    self.end(agent, Then.JUDGED, cause=ExitCause.TIMEOUT, note=note)
+            case "heartbeat" | "silence" if state is AgentState.RUNNING:
                 left_s = agent.last_heard + profile.heartbeat_timeout_seconds - now
                 if left_s > 0:
                     self.tell_after(left_s, agent, "heartbeat")
+                elif fact.what == "heartbeat":
+                    silence = AgentDue(agent.id, fact.incarnation, "silence")
+                    self._input_read(lambda: self._me.tell(silence))  # its heartbeat may wait to be read
                 else:
                     note = f"nothing was heard of it for {profile.heartbeat_timeout_seconds:g} s"
                     self.end(agent, Then.JUDGED, cause=ExitCause.HEARTBEAT, note=note)
             case _:
                 pass  # what it was for has gone
+
+    def excuse(self, gap_s: float) -> None:
+        """The sidecar did not run for so long: what an agent had to do by now, it has as much time for again."""
+        now = time.monotonic()
+        for agent in self.book.in_state(AgentState.RUNNING):
+            agent.last_heard = now
+            agent.excused_s += gap_s
+        for agent in self.book.in_state(AgentState.STOPPING):
+            if agent.stop_at > now - gap_s:
+                agent.stop_at += gap_s
+                self.tell_after(agent.stop_at - now, agent, "stop_deadline")
 
     def tell_after(self, delay_s: float, agent: Agent, what: DueWhat) -> None:
         self._timers.tell_after(delay_s, self._me, AgentDue(agent.id, agent.record.incarnation, what))

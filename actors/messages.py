@@ -53,8 +53,8 @@ class SpawnAgent(Request[SpawnedAgent], frozen=True, kw_only=True):
     """Start an agent of a type whose profile has a command, or queue it.
 
     idempotency_key: with project and spawner's id it names the call; a repeat gets the first answer. caused_by: of
-    a spawn by a trigger: the chain of agents that led to its event, eldest first. Raises NoCommand, InvalidRequest (environment),
-    IdempotencyConflict, ChainTooLong, TooManySpawns, QueueFull, SpawnFailed.
+    a spawn by a trigger: the chain of agents that led to its event, eldest first. Raises NoCommand, InvalidRequest
+    (environment), IdempotencyConflict, ChainTooLong, TooManySpawns, QueueFull, SpawnFailed.
     """
 
     agent_type: str

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -55,7 +56,7 @@ from .log_following import LogFollowing
 from .owner import Owner
 from .spawning import Spawning
 from .starting import Starting
-from .timers import Timers
+from .timers import ClockGap, Timers
 from .triggers import Triggers
 
 log = logging.getLogger(__name__)
@@ -76,14 +77,21 @@ SpawnerFact = (
     | LogsDue
     | AnnouncementAnswered
     | AnnouncementDue
+    | ClockGap
 )
+
+
+def at_once(act: Callable[[], None]) -> None:
+    """Where nobody reads requests, none waits to be read."""
+    act()
 
 
 class Spawner(Owner):
     """storage: its registry and the agents' logs lie below. base_url: of the server, without `/api`.
 
-    draining: set when the server is to end. A Spawner that begins then starts nobody. Raises what AgentRegistry,
-    Triggers and SoleInstance raise.
+    draining: set when the server is to end. A Spawner that begins then starts nobody. input_read: calls back when all
+    that agents had sent by now has been read, so that none is taken for silent whose heartbeat waits in the kernel.
+    Raises what AgentRegistry, Triggers and SoleInstance raise.
     """
 
     def __init__(
@@ -100,6 +108,7 @@ class Spawner(Owner):
         timers: Timers,
         base_url: str,
         draining: threading.Event,
+        input_read: Callable[[Callable[[], None]], None] = at_once,
     ) -> None:
         super().__init__()
         self._profiles = profiles
@@ -109,6 +118,7 @@ class Spawner(Owner):
         self._timers = timers
         self._base_url = base_url
         self._draining = draining
+        self._input_read = input_read
         self._registry = AgentRegistry(storage / "registry")
         try:
             self._tokens = AgentTokens(key, revocations, self._registry)
@@ -148,7 +158,9 @@ class Spawner(Owner):
             instance_id=self._registry.instance_id,
             timers=self._timers,
             me=self.me,
+            input_read=self._input_read,
         )
+        self._timers.tell_gaps(self.me)
         self._chains = Chains(book.agents, self._options, self._announcer)
         self._spawning = Spawning(
             registry=self._registry,
@@ -242,6 +254,8 @@ class Spawner(Owner):
             case QueueDue():
                 self._keeper.queue.due(fact)
                 self._forget_the_oldest()
+            case ClockGap(gap_s=gap_s):
+                self._keeper.excuse(gap_s)
             case SaveDue():
                 self._is_saving_later = False
             case LogsDue():

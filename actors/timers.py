@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import math
 import threading
 import time
 
@@ -15,8 +16,17 @@ from .asking import Fact, Recipient
 
 log = logging.getLogger(__name__)
 
+# Later than this, and the whole process did not run: it was stopped, or got no CPU.
+GAP_S = 0.5
+
 # A wall clock moved by an operator or a test is noticed within this time.
 _LOOK_AGAIN_S = 1.0
+
+
+class ClockGap(Fact, frozen=True):
+    """The process did not run for `gap_s` seconds: nobody was heard in that time. Told before what became due in it."""
+
+    gap_s: float
 
 
 class Timers:
@@ -27,6 +37,7 @@ class Timers:
         self._number = itertools.count()
         self._changed = threading.Condition()
         self._stopped = False
+        self._told_of_gaps: dict[str, Recipient] = {}
         self._thread = threading.Thread(target=self._run, name="timers", daemon=True)
 
     def start(self) -> None:
@@ -46,13 +57,31 @@ class Timers:
             if self._heap[0] is entry:
                 self._changed.notify()
 
+    def tell_gaps(self, recipient: Recipient) -> None:
+        """Tell `recipient` a ClockGap whenever the process did not run for a while."""
+        self._told_of_gaps[recipient.name] = recipient
+
     def _run(self) -> None:
+        back_by = time.monotonic()  # at the latest, unless the process does not run
         while True:
             with self._changed:
-                while not self._stopped and (not self._heap or self._heap[0][0] > time.monotonic()):
-                    wait_s = self._heap[0][0] - time.monotonic() if self._heap else None
-                    self._changed.wait(None if wait_s is None else min(wait_s, _LOOK_AGAIN_S))
                 if self._stopped:
                     return
-                _, _, recipient, fact = heapq.heappop(self._heap)
-            recipient.tell(fact)
+                now = time.monotonic()
+                due = heapq.heappop(self._heap) if self._heap and self._heap[0][0] <= now else None
+                if due is None:
+                    wait_s = min(self._heap[0][0] - now, _LOOK_AGAIN_S) if self._heap else None
+                    back_by = now + wait_s if wait_s is not None else math.inf
+                    self._changed.wait(wait_s)
+            now = time.monotonic()
+            if now - back_by > GAP_S:
+                self._tell_gap(now - back_by)
+            back_by = now
+            if due is not None:
+                _, _, recipient, fact = due
+                recipient.tell(fact)
+
+    def _tell_gap(self, gap_s: float) -> None:
+        log.warning("process did not run gap_s=%.1f", gap_s)
+        for recipient in tuple(self._told_of_gaps.values()):
+            recipient.tell(ClockGap(gap_s))

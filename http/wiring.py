@@ -93,6 +93,7 @@ class Wiring(msgspec.Struct, frozen=True):
             timers=self.timers,
             base_url=self.url,
             draining=self.draining,
+            input_read=self.input_read,
         )
 
     def _context_builder(self, spawner: Recipient, results: Recipient, bus: Recipient) -> ContextBuilder:

@@ -21,7 +21,7 @@ from sidecar.actors import messages as m
 from sidecar.actors.asking import R, Request, ask
 from sidecar.actors.event_bus import EventBus, EventOptions
 from sidecar.actors.guardian import Guardian, Handle
-from sidecar.actors.spawner import Spawner
+from sidecar.actors.spawner import Spawner, at_once
 from sidecar.actors.timers import Timers
 from sidecar.state.clock import utc_now
 from sidecar.state.identity import Caller, Revocations, TokenKey
@@ -68,6 +68,7 @@ class Fleet:
         *,
         triggers: tuple[Trigger, ...] = (),
         options: Mapping[str, Any] | None = None,
+        input_read: Callable[[Callable[[], None]], None] = at_once,
         **profiles: Mapping[str, Any],
     ) -> None:
         self.directory = directory
@@ -75,6 +76,7 @@ class Fleet:
             **{"max_concurrent": 1000, "spawn_burst": 1000, "max_spawns_per_issue": 0, **(options or {})}
         )
         self.triggers = triggers
+        self.input_read = input_read
         self.profiles = profiles
         self.key = TokenKey(SECRET)
         self.revocations = Revocations()
@@ -131,6 +133,7 @@ class Fleet:
             timers=self.timers,
             base_url="http://127.0.0.1:1",
             draining=self.draining,
+            input_read=self.input_read,
         )
 
     def _profile(self, name: str, options: Mapping[str, Any]) -> Profile:
