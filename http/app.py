@@ -20,7 +20,14 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from ..state.clock import utc_now
-from ..state.errors import InvalidRequest, NotJson, PermissionDenied, RateLimited, TokenExpired, Unauthorized
+from ..state.errors import (
+    InvalidRequest,
+    NotJson,
+    PermissionDenied,
+    RateLimited,
+    TokenExpired,
+    Unauthorized,
+)
 from ..state.identity import AgentClass, Caller, Permission
 from ..state.models import AgentId
 from ..state.typed import decoder
@@ -31,12 +38,13 @@ from .exchange import Environ, Exchange, Rendered, StartResponse
 from .loop.quick_routes import QuickRoutes
 from .loop.request_parser import Quick
 from .mcp import endpoint as mcp
+from .open_requests import answer_when, stream
 from .routes import agents, audit, context, events, ops, results
 from .routes import dashboard as dashboard_page
 from .routes import login as dashboard_login
 from .routes import tokens as auth_routes
 from .routes.audit import perform
-from .routing import MIB, Answer, Call, Outcome, Pending, Route, Server, Streaming, too_large
+from .routing import Call, Outcome, Pending, Route, Server, Streaming, too_large
 from .wire.codec import NOTHING, read_body, read_query
 
 if TYPE_CHECKING:
@@ -187,7 +195,7 @@ class Application:
         return exchange.render(error)
 
     def _read_head(self, route: Route, environ: Environ, exchange: Exchange, parts: dict[str, str]) -> _Head:
-        caller = self._caller(route, environ)
+        caller = self._caller(route, environ, exchange)
         agent_class = class_of_caller(caller, self._server.profiles)
         if caller is not _ANYONE:
             self._count(caller, agent_class, exchange)
@@ -214,22 +222,23 @@ class Application:
         exchange.correlation_id = getattr(call.body, "correlation_id", None)
         return self._finish(environ, exchange, perform(route, call, parts))
 
-    def _caller(self, route: Route, environ: Environ) -> Caller:
+    def _caller(self, route: Route, environ: Environ, exchange: Exchange) -> Caller:
         if route.access == "open" or (route.access == "loopback" and _is_loopback(environ.get("REMOTE_ADDR"))):
             return _ANYONE
         authorization = environ.get("HTTP_AUTHORIZATION")
         if route.access == "refresh":
             return self._authenticator.refresher(authorization)
-        caller = self._logged_in(environ) if authorization is None else None
+        caller = self._logged_in(environ, exchange) if authorization is None else None
         if caller is None:
             caller = self._authenticator.caller(authorization)
         if route.access == "loopback":
             require(caller, Permission.ADMIN)
         return caller
 
-    def _logged_in(self, environ: Environ) -> Caller | None:
+    def _logged_in(self, environ: Environ, exchange: Exchange) -> Caller | None:
         """The operator whose browser session the request belongs to; None for a request without one."""
         session = session_of(self._server.sessions, header_of(environ), method=environ["REQUEST_METHOD"], now=utc_now())
+        exchange.session = session
         return self._authenticator.still(session.caller) if session is not None else None
 
     def _count(self, caller: Caller, agent_class: AgentClass, exchange: Exchange) -> None:
@@ -243,56 +252,11 @@ class Application:
 
     def _finish(self, environ: Environ, exchange: Exchange, outcome: Outcome) -> Rendered | None:
         if isinstance(outcome, Pending):
-            return answer_when(environ, exchange, outcome)
+            return answer_when(environ, exchange, outcome, self._server.holds)
         if isinstance(outcome, Streaming):
-            stream(environ, exchange, outcome)
+            stream(environ, exchange, outcome, self._server.holds)
             return None
         return exchange.render(outcome)
-
-
-def answer_when(environ: Environ, exchange: Exchange, pending: Pending[Any]) -> Rendered | None:
-    """Answer when an actor does: without holding a thread where the server can park a request, else by waiting."""
-
-    render = _Rendering(exchange, pending)
-    park = environ.get("sidecar.park")
-    if park is not None:
-        park(pending.later, render=render, deadline_s=pending.deadline_s, receipt=pending.receipt)
-        return None
-    pending.later.wait(pending.deadline_s)
-    return render(pending.later)
-
-
-class _Rendering:
-    """Makes the answer when it is known. Not a closure: ten thousand may wait for theirs."""
-
-    __slots__ = ("_exchange", "_pending")
-
-    def __init__(self, exchange: Exchange, pending: Pending[Any]) -> None:
-        self._exchange = exchange
-        self._pending = pending
-
-    def __call__(self, future: Any) -> Rendered:
-        try:
-            return self._exchange.render(self._pending.settle(future))
-        except Exception as error:  # noqa: BLE001  # rendered, and logged where it is not one of ours
-            return self._exchange.render(error)
-
-
-MAX_UNREAD_BYTES = 8 * MIB  # of a stream: a whole log that a reader catches up with, sent faster than it reads
-
-
-def stream(environ: Environ, exchange: Exchange, streaming: Streaming) -> None:
-    """Open an answer without an end; it holds no thread."""
-    # nginx keeps back what comes in small pieces, and so all of it, unless the answer says otherwise.
-    unbuffered = (("X-Accel-Buffering", "no"),)
-    rendered = exchange.render(Answer(200, b"", unbuffered, content_type=streaming.content_type))
-    sink = environ["sidecar.stream"](
-        headers=[(name, value) for name, value in rendered.headers if name != "Content-Length"],
-        on_close=streaming.feed.stop,
-        max_buffered_bytes=MAX_UNREAD_BYTES,
-        heartbeat=streaming.heartbeat,
-    )
-    streaming.feed.start(sink)
 
 
 def header_of(environ: Environ) -> Callable[[str], str | None]:

@@ -179,7 +179,7 @@ ROWS: Mapping[str, Row] = {
         429,
         "RATE_001",
         "rate_limited",
-        "Over the limit of requests, or of mailboxes.",
+        "Over the limit of requests, mailboxes, open streams or refreshes of a token.",
         "Ask again after `Retry-After`; wait instead of polling.",
     ),
     "internal": Row(500, "SRV_001", "internal", _INTERNAL_WHEN, _INTERNAL_ADVICE, _INTERNAL),

@@ -19,6 +19,7 @@ from ..state.ids import unique_hex
 from ..state.models import IDENTIFIER
 from ..state.trace import trace_id, traceparent
 from .access.auditing import Auditor, code_of
+from .access.sessions import Session
 from .errors import Described, ErrorBody, describe
 from .measure.meter import RequestMeter
 from .routing import JSON, Answer, ErrorShape, Refused, Route
@@ -69,6 +70,7 @@ class Exchange:
         "path",
         "request_id",
         "route",
+        "session",
     )
 
     def __init__(
@@ -86,6 +88,7 @@ class Exchange:
         self.is_wait = False
         self.error_shape: ErrorShape | None = None
         self.caller: Caller | None = None
+        self.session: Session | None = None
         self.correlation_id: str | None = None
         self.limit_headers: list[tuple[str, str]] = []
         self._traceparent = traceparent(environ.get("HTTP_TRACEPARENT"))

@@ -25,6 +25,7 @@ from ..state.trace import traceparent
 from ..supervision.profile import Profiles
 from .access.auditing import Auditor
 from .access.auth import Authenticator
+from .access.holds import Holds
 from .access.limits import Limiter
 from .access.sessions import Sessions
 from .errors import ErrorBody
@@ -71,10 +72,11 @@ class Pending(Generic[R]):
     """An answer that comes when an actor knows it.
 
     deadline_s: when to stop believing that it comes; `late` then says what is answered, else it is Unavailable.
-    receipt: told whether the client took the answer, where the server can know.
+    receipt: told whether the client took the answer, where the server can know. is_wait: it waits for what others do,
+    and so no longer than its caller's token is good; what was asked of an actor is answered all the same.
     """
 
-    __slots__ = ("deadline_s", "late", "later", "receipt", "render")
+    __slots__ = ("deadline_s", "is_wait", "late", "later", "receipt", "render")
 
     def __init__(
         self,
@@ -84,8 +86,10 @@ class Pending(Generic[R]):
         deadline_s: float,
         receipt: Callable[[bool], None] | None = None,
         late: Callable[[], Answer] | None = None,
+        is_wait: bool = False,
     ) -> None:
         self.later = later
+        self.is_wait = is_wait
         self.late = late
         self.render = render
         self.deadline_s = deadline_s
@@ -152,6 +156,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     draining: threading.Event
     authenticator: Authenticator
     limiter: Limiter
+    holds: Holds
     sessions: Sessions
     actor_statuses: Callable[[], tuple[ActorStatus, ...]]
     actor_handling: Callable[[], Mapping[str, Durations]]

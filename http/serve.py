@@ -32,6 +32,7 @@ from ..state.errors import ConfigError, InvalidRequest, SidecarError, Unavailabl
 from ..state.identity import Revocations, TokenKey
 from .access.auditing import SIDECAR, auditing
 from .access.auth import Authenticator
+from .access.holds import Holds
 from .access.limits import Limiter
 from .access.sessions import Sessions
 from .address import url_of
@@ -144,6 +145,7 @@ def running(config: Config) -> Iterator[Sidecar]:
             input_read=InputRead(),
         )
         server = _server(wiring, Authenticator(key, revocations))
+        revocations.watch(server.holds.revoked)
         sidecar = Sidecar(config, host=host, port=port, key=key, server=server)
         stack.callback(guardian.stop)
         guardian.start()
@@ -172,6 +174,7 @@ def _application(tracing: Tracing | None) -> Callable[..., Application]:
 
 def _server(wiring: Wiring, authenticator: Authenticator) -> Server:
     config, guardian = wiring.config, wiring.guardian
+    sessions = Sessions()
     return Server(
         actors=wiring.actors(),
         profiles=config.profiles,
@@ -185,7 +188,8 @@ def _server(wiring: Wiring, authenticator: Authenticator) -> Server:
         draining=wiring.draining,
         authenticator=authenticator,
         limiter=Limiter(config.limits),
-        sessions=Sessions(),
+        holds=Holds(authenticator, sessions),
+        sessions=sessions,
         actor_statuses=guardian.statuses,
         actor_handling=guardian.handling,
         restart_actor=guardian.restart,
@@ -207,7 +211,7 @@ def _serving(application: Application, sock: socket.socket, sidecar: Sidecar, in
     Agents that are told to stop still hand in what they have, so the port closes only when they have ended.
     """
     server = sidecar.server
-    http = make_server(application, sock, after_input=server.actors.bus.flush)
+    http = make_server(application, sock, after_input=server.actors.bus.flush, every_second=server.holds.look)
     server.connections.watch(http)
     input_read.watch(http)
     loop = threading.Thread(target=http.run, name="http", daemon=True)
@@ -223,7 +227,13 @@ def _serving(application: Application, sock: socket.socket, sidecar: Sidecar, in
         loop.join(timeout=CLOSE_S)
 
 
-def make_server(application: Application, sock: socket.socket, *, after_input: Callable[[], None]) -> io_loop.Server:
+def make_server(
+    application: Application,
+    sock: socket.socket,
+    *,
+    after_input: Callable[[], None],
+    every_second: Callable[[], None] = lambda: None,
+) -> io_loop.Server:
     """The HTTP server over a socket that listens. It parks requests that wait: see parking.py."""
     return io_loop.make_server(
         application,
@@ -234,6 +244,7 @@ def make_server(application: Application, sock: socket.socket, *, after_input: C
         limit_of=body_limits(ROUTES),
         find_quick=application.find_quick,
         after_input=after_input,
+        every_second=every_second,
     )
 
 

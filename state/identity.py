@@ -272,16 +272,28 @@ class Revocations:
 
     def __init__(self) -> None:
         self._from: dict[str, tuple[datetime, datetime]] = {}
+        self._told: Callable[[str, datetime], None] | None = None
+
+    def watch(self, told: Callable[[str, datetime], None]) -> None:
+        """Have it told of each revocation: the token's id, and from when on. In the Spawner's thread."""
+        self._told = told
 
     def revoke(self, token_id: str, *, from_: datetime, expires_at: datetime) -> None:
         """Refuse the token from `from_` on. After `expires_at` plus the refresh grace it is refused anyhow."""
         known = self._from.get(token_id)
         if known is None or from_ < known[0]:
             self._from[token_id] = (from_, expires_at)
+            if self._told is not None:
+                self._told(token_id, from_)
 
     def is_revoked(self, token_id: str, *, now: datetime) -> bool:
         entry = self._from.get(token_id)
         return entry is not None and now >= entry[0]
+
+    def good_until(self, caller: Caller) -> datetime:
+        """When the caller's token expires, or is refused before that."""
+        entry = self._from.get(caller.token_id)
+        return caller.expires_at if entry is None else min(entry[0], caller.expires_at)
 
     def forget_expired(self, *, now: datetime) -> None:
         expired_before = now - timedelta(seconds=REFRESH_GRACE_S)

@@ -59,6 +59,10 @@ class Authenticator:
         """`caller`, if the token it came with is good even now. Raises TokenExpired, Unauthorized."""
         return self._still(caller, grace_s=0, now=self._now())
 
+    def good_until(self, caller: Caller) -> datetime:
+        """When the caller's token is good no longer, as far as is known by now."""
+        return self._revocations.good_until(caller)
+
     def _still(self, caller: Caller, *, grace_s: int, now: datetime) -> Caller:
         if now - timedelta(seconds=grace_s) >= caller.expires_at:
             raise TokenExpired("the token has expired", expired_at=caller.expires_at)

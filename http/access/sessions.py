@@ -10,7 +10,7 @@ import hmac
 import secrets
 import threading
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 
@@ -30,8 +30,9 @@ Header = Callable[[str], str | None]
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
-    """csrf_token: proof that a write comes from our own page, which alone can read it."""
+    """key: finds it here. csrf_token: proof that a write comes from our own page, which alone can read it."""
 
+    key: bytes
     caller: Caller
     csrf_token: str
     expires_at: datetime
@@ -49,16 +50,31 @@ class Sessions:
     def open(self, caller: Caller, *, now: datetime) -> tuple[str, Session]:
         """A new session for `caller`, with the value of its cookie."""
         cookie = secrets.token_urlsafe(32)
+        key = _digest(cookie)
         session = Session(
+            key=key,
             caller=caller,
             csrf_token=secrets.token_urlsafe(32),
             expires_at=min(caller.expires_at, now + timedelta(seconds=SESSION_S)),
         )
         with self._lock:
             self._forget(now)
-            self._sessions[_digest(cookie)] = session
-            self._used_at[_digest(cookie)] = now
+            self._sessions[key] = session
+            self._used_at[key] = now
         return cookie, session
+
+    def is_open(self, session: Session, *, now: datetime) -> bool:
+        """Whether nobody logged out and its time is not up; to ask is not to use it."""
+        with self._lock:
+            return session.key in self._sessions and not self._is_over(session.key, now)
+
+    def good_until(self, session: Session) -> datetime:
+        """When it will be over, if nobody uses it before that."""
+        with self._lock:
+            used_at = self._used_at.get(session.key)
+        if used_at is None:
+            return datetime.min.replace(tzinfo=UTC)
+        return min(session.expires_at, used_at + timedelta(seconds=IDLE_S))
 
     def find(self, cookie: str, *, now: datetime) -> Session | None:
         """The session of a cookie, unless it is over; looking it up counts as using it."""
@@ -70,11 +86,11 @@ class Sessions:
             self._used_at[key] = now
             return session
 
-    def close(self, cookie: str) -> bool:
-        """End a session; False when there was none."""
+    def close(self, cookie: str) -> Session | None:
+        """End a session, and return it; None when there was none."""
         with self._lock:
             self._used_at.pop(_digest(cookie), None)
-            return self._sessions.pop(_digest(cookie), None) is not None
+            return self._sessions.pop(_digest(cookie), None)
 
     def issue_code(self, caller: Caller, *, now: datetime) -> tuple[str, datetime]:
         """A code that opens one session for `caller`, and until when."""

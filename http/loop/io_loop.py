@@ -68,9 +68,11 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         render_refusal: RenderRefusal | None,
         parser_class: type[RequestParser],
         after_input: Callable[[], None],
+        every_second: Callable[[], None],
     ) -> None:
         self.poller = poller
         self._after_input = after_input
+        self._every_second = every_second
         self.parser_class = parser_class
         self.sees_hangup = hasattr(select, "epoll") and isinstance(poller, select.epoll)
         self.render_refusal = render_refusal
@@ -143,6 +145,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
                 return
             self._is_running = True
         self._clean_up()
+        self._tick()
         try:
             self._after_input()
             while not self._stops:
@@ -274,6 +277,10 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         self.maintenance(time.time())
         self.deadlines.add(monotonic_s() + CLEANUP_EVERY_S, self._clean_up)
 
+    def _tick(self) -> None:
+        self._act(self._every_second)
+        self.deadlines.add(monotonic_s() + 1.0, self._tick)
+
     def maintenance(self, now: float) -> None:
         """Close what has been silent, half a request or half an answer for too long. now: `time.time()`."""
         for connection in list(self.active_channels.values()):
@@ -361,6 +368,7 @@ def make_server(
     limit_of: LimitOf | None = None,
     find_quick: FindQuick = lambda method, path: None,  # noqa: ARG005
     after_input: Callable[[], None] = lambda: None,
+    every_second: Callable[[], None] = lambda: None,
     poller: Poller | None = None,
 ) -> Server:
     """A server that listens from now on; `port` 0 picks a free one, `sock` is one that is bound already.
@@ -369,7 +377,8 @@ def make_server(
     request bodies are refused before they reach the application. render_refusal: headers and body, from status, reason
     and the request id that was asked for, for what never reaches the application (malformed requests) or what it let
     fail. find_quick: by method and path, a function that never waits for anything and so may answer in the I/O thread.
-    after_input: called in the I/O thread when it begins, and whenever it has read what there was to read.
+    after_input: called in the I/O thread when it begins, and whenever it has read what there was to read. every_second:
+    called in the I/O thread about that often.
     """
     if sock is None:
         sock = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -397,6 +406,7 @@ def make_server(
         render_refusal=render_refusal,
         parser_class=parser_of(limit_of or (lambda method, path: max_body_bytes), find_quick),  # noqa: ARG005
         after_input=after_input,
+        every_second=every_second,
     )
 
 

@@ -131,7 +131,14 @@ class _PendingTool(Pending[Any]):
     """A tool's answer that comes later, by the same means as the route's, so that it holds no thread either."""
 
     def __init__(self, inner: Pending[Any], settled: Callable[[Callable[[], Outcome]], Outcome]) -> None:
-        super().__init__(inner.later, inner.render, deadline_s=inner.deadline_s, receipt=inner.receipt, late=inner.late)
+        super().__init__(
+            inner.later,
+            inner.render,
+            deadline_s=inner.deadline_s,
+            receipt=inner.receipt,
+            late=inner.late,
+            is_wait=inner.is_wait,
+        )
         self._settled = settled
 
     def settle(self, future: Later[Any]) -> Answer | Refused:

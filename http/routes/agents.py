@@ -170,7 +170,8 @@ def read_logs(call: Call[Nothing, LogQuery], agent_id: str) -> Pending[Any]:
 
     follows = query.offset is not None and query.timeout > 0
     deadline_s = query.timeout + ASK_S
-    return Pending(call.actors.spawner.request(request), render, deadline_s=deadline_s, late=late if follows else None)
+    later = call.actors.spawner.request(request)
+    return Pending(later, render, deadline_s=deadline_s, late=late if follows else None, is_wait=follows)
 
 
 def _shown(status: AgentStatus) -> Answer:

@@ -178,7 +178,7 @@ def _wait(
     )
 
     waiting = _Waiting(call.actors.bus, call.server.instruments, later)
-    return Pending(later, waiting.render, deadline_s=timeout_s + AFTER_TIME_OUT_S, receipt=waiting.settle)
+    return Pending(later, waiting.render, deadline_s=timeout_s + AFTER_TIME_OUT_S, receipt=waiting.settle, is_wait=True)
 
 
 def _event(text: str | None, field: str) -> EventId | None:

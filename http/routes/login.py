@@ -58,9 +58,11 @@ def show_session(call: Call[Nothing, Nothing]) -> Answer:
 def log_out(call: Call[Nothing, Nothing]) -> Answer:
     """End the browser session; its cookie is worth nothing from now on."""
     cookie = cookie_of(call.header)
-    ended = cookie is not None and call.server.sessions.close(cookie)
+    session = call.server.sessions.close(cookie) if cookie is not None else None
+    if session is not None:
+        call.server.holds.logged_out(session.key)
     gone = (("Set-Cookie", f"{cookie_name(call.header)}=; Max-Age=0; {_ATTRIBUTES}"),)
-    return Answer(200, SessionEnded(ended=ended, timestamp=call.now), gone)
+    return Answer(200, SessionEnded(ended=session is not None, timestamp=call.now), gone)
 
 
 @routes.add("POST", "/api/auth/login-codes", needs=Permission.ADMIN, status=201, answers=LoginCodeOut)

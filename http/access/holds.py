@@ -1,0 +1,170 @@
+"""Holds: requests that wait or stream, by the token and the browser session that allow them, so that they end together.
+
+A request is allowed when it begins. One that then waits for minutes, or streams for hours, must not outlive its token.
+It is found here by the token's id when that is revoked, by its session when somebody logs out, and by the clock when
+either expires. Nothing here goes through all that wait.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from ...state.clock import utc_now
+from ...state.errors import RateLimited, SidecarError, Unauthorized
+from ...state.identity import Caller
+from .auth import Authenticator
+from .limits import Owner, owner_of
+from .sessions import Session, Sessions
+
+MAX_STREAMS = 128  # of one agent: each browser tab and each follower of the log is one
+LOOK_AGAIN = timedelta(minutes=1)  # at a token that is still good although its time is up
+
+Right = str | bytes  # a token's id or a session's key
+
+
+class Hold:
+    """A request that goes on for as long as its caller may."""
+
+    __slots__ = ("caller", "session")
+
+    def __init__(self, caller: Caller, session: Session | None) -> None:
+        self.caller = caller
+        self.session = session
+
+    def end(self, error: SidecarError) -> None:
+        """End it, in any thread, for the reason that `error` says."""
+        raise NotImplementedError
+
+
+class Holds:
+    """Used by every thread. `look` has to be called about once a second."""
+
+    def __init__(
+        self, authenticator: Authenticator, sessions: Sessions, *, now: Callable[[], datetime] = utc_now
+    ) -> None:
+        self._authenticator = authenticator
+        self._sessions = sessions
+        self._now = now
+        self._lock = threading.Lock()
+        self._by_right: dict[Right, dict[Hold, None]] = {}
+        self._due: list[tuple[datetime, int, Right]] = []  # a heap: when to look at the holds of a right
+        self._number = itertools.count()
+        self._scheduled: set[Right] = set()
+        self._streams: dict[Owner, int] = {}
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len({hold for holds in self._by_right.values() for hold in holds})
+
+    def add(self, hold: Hold) -> None:
+        """Keep it until `remove`; ends it now if its caller may no longer ask."""
+        caller, session = hold.caller, hold.session
+        with self._lock:
+            self._add(caller.token_id, hold, self._authenticator.good_until(caller))
+            if session is not None:
+                self._add(session.key, hold, self._sessions.good_until(session))
+        self._end_if_over(hold)  # it may have ended between the request's beginning and this line
+
+    def _add(self, right: Right, hold: Hold, until: datetime) -> None:
+        self._by_right.setdefault(right, {})[hold] = None
+        if right not in self._scheduled:
+            self._schedule(until, right)
+
+    def _schedule(self, at: datetime, right: Right) -> None:
+        self._scheduled.add(right)
+        heapq.heappush(self._due, (at, next(self._number), right))
+
+    def remove(self, hold: Hold) -> None:
+        """It is over; nothing happens if that is known."""
+        with self._lock:
+            self._remove(hold.caller.token_id, hold)
+            if hold.session is not None:
+                self._remove(hold.session.key, hold)
+
+    def _remove(self, right: Right, hold: Hold) -> None:
+        holds = self._by_right.get(right)
+        if holds is not None:
+            holds.pop(hold, None)
+            if not holds:
+                del self._by_right[right]
+
+    def open_stream(self, caller: Caller) -> None:
+        """Count one more stream of the caller's. Raises RateLimited."""
+        owner = owner_of(caller)
+        with self._lock:
+            count = self._streams.get(owner, 0)
+            if count >= MAX_STREAMS:
+                raise RateLimited(
+                    f"agent {caller.agent_id} has {count} streams open, and may have no more",
+                    limit=MAX_STREAMS,
+                    retry_after_s=1,
+                )
+            self._streams[owner] = count + 1
+
+    def close_stream(self, caller: Caller) -> None:
+        owner = owner_of(caller)
+        with self._lock:
+            left = self._streams[owner] - 1
+            if left:
+                self._streams[owner] = left
+            else:
+                del self._streams[owner]
+
+    # What ends a right
+
+    def revoked(self, token_id: str, from_: datetime) -> None:
+        """A token is good only until `from_`."""
+        with self._lock:
+            if token_id in self._by_right:
+                self._schedule(from_, token_id)
+        self.look()
+
+    def logged_out(self, key: bytes) -> None:
+        """A session is over."""
+        self._look_at(key)
+
+    def look(self) -> None:
+        """End what may not go on by now."""
+        now = self._now()
+        while True:
+            with self._lock:
+                if not self._due or self._due[0][0] > now:
+                    return
+                _, _, right = heapq.heappop(self._due)
+                self._scheduled.discard(right)
+            self._look_at(right)
+
+    def _look_at(self, right: Right) -> None:
+        with self._lock:
+            holds = list(self._by_right.get(right, ()))
+        for hold in holds:
+            self._end_if_over(hold)
+        with self._lock:
+            left = next(iter(self._by_right.get(right, ())), None)
+            if left is not None and right not in self._scheduled:
+                self._schedule(max(self._until(left, right), self._now() + LOOK_AGAIN), right)
+
+    def _until(self, hold: Hold, right: Right) -> datetime:
+        if hold.session is not None and right == hold.session.key:
+            return self._sessions.good_until(hold.session)
+        return self._authenticator.good_until(hold.caller)
+
+    def _end_if_over(self, hold: Hold) -> None:
+        error = self._fault(hold)
+        if error is not None:
+            self.remove(hold)
+            hold.end(error)
+
+    def _fault(self, hold: Hold) -> SidecarError | None:
+        """Why its caller may not go on."""
+        try:
+            self._authenticator.still(hold.caller)
+        except SidecarError as error:
+            return error
+        if hold.session is not None and not self._sessions.is_open(hold.session, now=self._now()):
+            return Unauthorized("the session is over: log in again")
+        return None

@@ -1,0 +1,114 @@
+"""Requests that stay open: an answer that comes when an actor knows it, and one without an end. None holds a thread."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..state.errors import SidecarError
+from ..state.identity import Caller
+from .access.holds import Hold, Holds
+from .access.sessions import Session
+from .exchange import Environ, Exchange, Rendered
+from .routing import MIB, Answer, Pending, Sink, Streaming
+
+MAX_UNREAD_BYTES = 8 * MIB  # of a stream: a whole log that a reader catches up with, sent faster than it reads
+
+
+def answer_when(environ: Environ, exchange: Exchange, pending: Pending[Any], holds: Holds) -> Rendered | None:
+    """Answer when an actor does: without holding a thread where the server can park a request, else by waiting."""
+    park = environ.get("sidecar.park")
+    caller = exchange.caller
+    if park is None:
+        pending.later.wait(pending.deadline_s)
+        return _Rendering(exchange, pending)(pending.later)
+    if not pending.is_wait or caller is None:
+        render = _Rendering(exchange, pending)
+        park(pending.later, render=render, deadline_s=pending.deadline_s, receipt=pending.receipt)
+        return None
+    wait = _Wait(exchange, pending, caller, holds)
+    park(pending.later, render=wait, deadline_s=pending.deadline_s, receipt=pending.receipt)
+    holds.add(wait)
+    pending.later.add_done_callback(wait.is_over)
+    return None
+
+
+class _Rendering:
+    """Makes the answer when it is known. Not a closure: ten thousand may wait for theirs."""
+
+    __slots__ = ("_exchange", "_pending")
+
+    def __init__(self, exchange: Exchange, pending: Pending[Any]) -> None:
+        self._exchange = exchange
+        self._pending = pending
+
+    def __call__(self, future: Any) -> Rendered:
+        try:
+            return self._exchange.render(self._pending.settle(future))
+        except Exception as error:  # noqa: BLE001  # rendered, and logged where it is not one of ours
+            return self._exchange.render(error)
+
+
+class _Wait(Hold):
+    """Makes the answer of a request that waits for what others do, or refuses it when its caller may not go on."""
+
+    __slots__ = ("_error", "_exchange", "_holds", "_pending")
+
+    def __init__(self, exchange: Exchange, pending: Pending[Any], caller: Caller, holds: Holds) -> None:
+        super().__init__(caller, exchange.session)
+        self._exchange = exchange
+        self._pending = pending
+        self._holds = holds
+        self._error: SidecarError | None = None
+
+    def end(self, error: SidecarError) -> None:
+        """Answer with the error, if there is no answer yet: one that is on its way has its receipt to wait for."""
+        self._error = error
+        self._pending.later.cancel()
+
+    def is_over(self, _: object) -> None:
+        self._holds.remove(self)
+
+    def __call__(self, future: Any) -> Rendered:
+        if self._error is not None and future.cancelled():
+            return self._exchange.render(self._error)
+        return _Rendering(self._exchange, self._pending)(future)
+
+
+def stream(environ: Environ, exchange: Exchange, streaming: Streaming, holds: Holds) -> None:
+    """Open an answer without an end. Raises RateLimited."""
+    caller = exchange.caller
+    assert caller is not None  # a stream without a token would have no end and no bound
+    holds.open_stream(caller)
+    hold = _OpenStream(caller, exchange.session, streaming, holds)
+    # nginx keeps back what comes in small pieces, and so all of it, unless the answer says otherwise.
+    unbuffered = (("X-Accel-Buffering", "no"),)
+    rendered = exchange.render(Answer(200, b"", unbuffered, content_type=streaming.content_type))
+    sink = environ["sidecar.stream"](
+        headers=[(name, value) for name, value in rendered.headers if name != "Content-Length"],
+        on_close=hold.was_closed,
+        max_buffered_bytes=MAX_UNREAD_BYTES,
+        heartbeat=streaming.heartbeat,
+    )
+    hold.sink = sink
+    streaming.feed.start(sink)
+    holds.add(hold)
+
+
+class _OpenStream(Hold):
+    __slots__ = ("_holds", "_streaming", "sink")
+
+    def __init__(self, caller: Caller, session: Session | None, streaming: Streaming, holds: Holds) -> None:
+        super().__init__(caller, session)
+        self._streaming = streaming
+        self._holds = holds
+        self.sink: Sink | None = None
+
+    def end(self, error: SidecarError) -> None:  # noqa: ARG002  # its status was sent long ago
+        """End the stream after what was sent so far; a client that comes again is told why."""
+        if self.sink is not None:
+            self.sink.close()
+
+    def was_closed(self) -> None:
+        self._streaming.feed.stop()
+        self._holds.remove(self)
+        self._holds.close_stream(self.caller)
