@@ -14,6 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from ..state.clock import utc_at
+from .visible import json_text, lines, one_field
 
 LogFormat = Literal["text", "json"]
 
@@ -22,7 +23,7 @@ _PLAIN = (str, int, float, bool, type(None))
 
 
 class TextLines(logging.Formatter):
-    """A line for people. What a message quotes cannot begin a line of its own."""
+    """A line for people. What a message quotes cannot begin a line of its own, or steer a terminal."""
 
     converter = staticmethod(time.gmtime)
 
@@ -30,7 +31,10 @@ class TextLines(logging.Formatter):
         super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
-        return super().formatMessage(record).replace("\r", "\\r").replace("\n", "\\n")
+        return one_field(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return lines(super().formatException(ei))
 
 
 class JsonLines(logging.Formatter):
@@ -46,7 +50,7 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line).decode()
+        return json_text(msgspec.json.encode(line).decode())
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from ...state.models import AgentState
 from ..client.calls import ANSWER_WITHIN_S, segment
 from ..client.client import Client
 from ..client.records import Batch, LogPart
+from ..visible import LogText
 from .connection import REFUSED, Commands, format_option, project_option, with_client
 from .output import Column, Format, as_it_is, clock, number, plural, seconds, show_fields, show_rows, state, text
 from .reconnect import Patience
@@ -184,17 +185,24 @@ def restart(client: Client, agent_id: str, format_: Format) -> None:
 @click.option("--stream", type=click.Choice(["stdout", "stderr"]), default="stdout", show_default=True)
 @click.option("--tail", type=click.IntRange(min=0), default=200, show_default=True, help="Lines to begin with.")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the agent has ended, through its restarts.")
+@click.option("--raw", is_flag=True, help="As it was written; what it holds may steer your terminal.")
 @with_client
-def logs(client: Client, agent_id: str, stream: Any, tail: int, follow: bool) -> None:
+def logs(client: Client, agent_id: str, stream: Any, tail: int, follow: bool, raw: bool) -> None:
     """What an agent printed.
 
-    With --follow it also goes on when the sidecar was restarted.
+    With --follow it also goes on when the sidecar was restarted. Colours are left out; what else would steer a terminal
+    is shown as escapes such as \\x1b, without --raw.
 
     \b
     Example: sidecar agent logs python-specialist-1f0c --stream stderr -f
     """
+    log = LogText()
+
+    def show_part() -> None:
+        click.echo(part.data if raw else log.add(part.data, is_last=part.ended or not follow), nl=False)
+
     part = client.logs(agent_id, stream=stream, tail=tail)
-    click.echo(part.data, nl=False)
+    show_part()
     patience = Patience(client)
 
     def read_on() -> LogPart:
@@ -203,7 +211,7 @@ def logs(client: Client, agent_id: str, stream: Any, tail: int, follow: bool) ->
     with suppress(KeyboardInterrupt):
         while follow and not part.ended:
             part = patience.ask(read_on)
-            click.echo(part.data, nl=False)
+            show_part()
 
 
 @agent.command()

@@ -9,7 +9,7 @@ import click
 from ...state.audit import Head
 from ..client.client import Client
 from .connection import REFUSED, Commands, format_option, project_option, storage_of, storage_option, with_client
-from .output import Column, Format, clock, number, show_rows, state, text
+from .output import Column, Format, clock, number, show_rows, state, tell, text
 
 AUDIT_COLUMNS = (
     Column("SEQ", "seq", number(0), right=True),
@@ -85,5 +85,5 @@ def verify(storage: Path | None, noted: Head | None) -> None:
     verdict = verify_files(storage_of(storage), noted=noted)
     click.echo(f"{verdict.head.seq}:{verdict.head.digest}")
     if verdict.fault is not None:
-        click.echo(f"Error: the audit trail is not whole: {verdict.fault}", err=True)
+        tell(f"Error: the audit trail is not whole: {verdict.fault}")
         raise SystemExit(REFUSED)

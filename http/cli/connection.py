@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -15,6 +16,8 @@ import click
 
 from ...state.errors import ConfigError, SidecarError
 from ..address import url_of
+from ..visible import lines
+from .output import tell
 
 if TYPE_CHECKING:
     from ..client.client import Client
@@ -39,6 +42,7 @@ class Commands(click.Group):
     """
 
     def main(self, *args: Any, **more: Any) -> Any:
+        _write_escapes_for_what_cannot_be_written()
         try:
             try:
                 return super().main(*args, **more)
@@ -47,29 +51,37 @@ class Commands(click.Group):
                     sys.stdout.flush()  # else it is tried at the interpreter's end, where nobody can catch what fails
         except OSError as error:
             if error.filename is not None:
-                click.echo(f"Error: {error.filename}: {error.strerror}", err=True)
+                tell(f"Error: {error.filename}: {error.strerror}")
                 raise SystemExit(REFUSED) from None
             if error.errno not in _UNWRITABLE:
                 raise
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still in the buffer must not fail again at the end
             if not isinstance(error, BrokenPipeError):
                 with suppress(OSError):  # standard error may be on the same disk
-                    click.echo(f"Error: standard output cannot be written: {error.strerror}", err=True)
+                    tell(f"Error: standard output cannot be written: {error.strerror}")
             raise SystemExit(REFUSED) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            # It may quote an argument that an agent chose.
+            raise click.UsageError(lines(error.format_message()), error.ctx) from None
         except UnicodeEncodeError as error:
-            if error.encoding != "utf-8":
-                raise
             # Bytes of an argument that are none; only names of files may hold such.
             raise click.UsageError(f"{error.object[:100]!r} is not UTF-8") from None
         except SidecarError as error:
             named = [str(error.details[name]) for name in ("wire_code", "request_id") if error.details.get(name)]
             code = f" ({', request '.join(named)})" if named else ""
-            click.echo(f"Error: {error.message}{_hint(error)}{code}", err=True)
+            tell(f"Error: {error.message}{_hint(error)}{code}")
             ctx.exit({"no_server": NO_SERVER, "config": USAGE}.get(error.code, REFUSED))
+
+
+def _write_escapes_for_what_cannot_be_written() -> None:
+    """So that no character ends a command where the output is Latin-1, and no file name that is not UTF-8 does."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _hint(error: SidecarError) -> str:

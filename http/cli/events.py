@@ -26,9 +26,11 @@ from .output import (
     number,
     plural,
     printable,
+    safe_json,
     say_there_is_more,
     show_fields,
     show_rows,
+    tell,
     text,
 )
 
@@ -178,7 +180,7 @@ def subscribe(
 def _print(batch: Batch, format_: Format) -> None:
     if batch.gap is not None:
         dropped = plural(batch.gap.dropped_at_most, "event was", "events were")
-        click.echo(f"at most {dropped} dropped before you read them", err=True)
+        tell(f"at most {dropped} dropped before you read them")
     for event in batch.events:
         click.echo(_line(event, format_))
     if batch.superseded:
@@ -288,7 +290,7 @@ def read_object(source: str, option: str) -> dict[str, Any]:
 def _line(event: Event, format_: Format) -> str:
     match format_:
         case "json":  # one a line, so that other programs can read them as they come
-            return msgspec.json.encode(event).decode()
+            return safe_json(msgspec.json.encode(event))
         case "csv":
             at = event.timestamp.isoformat()
             return csv_line((event.event_id, at, event.event_type, event.topic, event.publisher, event.data))

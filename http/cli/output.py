@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import click
 import msgspec
 
+from ..visible import cell, json_text, one_line
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
@@ -37,7 +39,7 @@ STATE_STYLES = {
 
 
 def as_it_is(value: Any) -> str:
-    return "" if value is None else str(value)
+    return "" if value is None else text(str(value))
 
 
 def state(value: Any) -> str:
@@ -71,9 +73,13 @@ def plural(count: int, one: str, many: str = "") -> str:
 
 
 def printable(value: Any) -> str:
-    """Text that an agent chose, in one line and without what would steer a terminal; anything else as JSON."""
-    plain = value if isinstance(value, str) else "" if value is None else msgspec.json.encode(value).decode()
-    return "".join(c if c.isprintable() else " " for c in plain)
+    """Text that an agent chose, in one line and with what would steer a terminal escaped; anything else as JSON."""
+    return one_line(value if isinstance(value, str) else "" if value is None else msgspec.json.encode(value).decode())
+
+
+def tell(line: str) -> None:
+    """One line on standard error; agents' text in it steers no terminal."""
+    click.echo(one_line(line), err=True)
 
 
 def text(value: Any) -> str:
@@ -139,7 +145,7 @@ def table_of(rows: Iterable[Row], columns: Sequence[Column], *, title: str | Non
     from rich.text import Text
 
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    shown = [[column.show(value_of(row, column.field)) for column in columns] for row in rows]
+    shown = [[one_line(column.show(value_of(row, column.field))) for column in columns] for row in rows]
     # A column of remarks in which nothing is remarked only takes space from the others.
     kept = [at for at, column in enumerate(columns) if not column.may_shrink or any(row[at] for row in shown)]
     for at in kept:
@@ -154,8 +160,8 @@ def table_of(rows: Iterable[Row], columns: Sequence[Column], *, title: str | Non
         )
     for row in shown:
         cells = [Text.from_markup(row[at], overflow="fold" if columns[at].wraps else "ellipsis") for at in kept]
-        for cell, at in zip(cells, kept, strict=True):
-            cell.no_wrap = not columns[at].wraps
+        for written, at in zip(cells, kept, strict=True):
+            written.no_wrap = not columns[at].wraps
         table.add_row(*cells)
     return table
 
@@ -170,7 +176,7 @@ def show_rows(answer: Any, rows: Sequence[Row], columns: Sequence[Column], forma
             for row in rows:
                 click.echo(csv_line(value_of(row, column.field) for column in columns))
         case "table" if not rows:
-            click.echo(nothing, err=True)
+            tell(nothing)
         case "table":
             show(table_of(rows, columns))
 
@@ -178,7 +184,7 @@ def show_rows(answer: Any, rows: Sequence[Row], columns: Sequence[Column], forma
 def say_there_is_more(answer: Row, shown: Sequence[Row], format: Format) -> None:
     """Below a table, how to get the next page; the other formats hold `next_cursor` or are for programs anyhow."""
     if format == "table" and answer["next_cursor"]:
-        click.echo(f"{len(shown)} of {answer['total']}; older ones: --cursor {answer['next_cursor']}", err=True)
+        tell(f"{len(shown)} of {answer['total']}; older ones: --cursor {answer['next_cursor']}")
 
 
 def show_fields(answer: Any, fields: Sequence[tuple[str, str]], format: Format) -> None:
@@ -195,19 +201,28 @@ def show_fields(answer: Any, fields: Sequence[tuple[str, str]], format: Format) 
 
             grid = Table.grid(padding=(0, 2))
             for name, shown in fields:
-                grid.add_row(f"[dim]{name}[/]", shown)
+                grid.add_row(f"[dim]{name}[/]", one_line(shown))
             show(grid)
 
 
 def show_json(answer: Any) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())
+    click.echo(safe_json(msgspec.json.format(msgspec.json.encode(answer), indent=2)))
+
+
+def safe_json(encoded: bytes) -> str:
+    """JSON that means the same, with the escapes of JSON for what steers a terminal or cannot be written there."""
+    takes_everything = sys.stdout is None or (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    return json_text(encoded.decode(), only_ascii=not takes_everything)
 
 
 def csv_line(values: Iterable[Any]) -> str:
-    """One line of CSV (RFC 4180); objects and lists as JSON."""
+    """One line of CSV (RFC 4180), of which a spreadsheet takes no text for a formula; objects and lists as JSON."""
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(
-        msgspec.json.encode(value).decode() if isinstance(value, (Mapping, list, tuple, bool)) else value
-        for value in values
-    )
-    return line.getvalue()
+    csv.writer(line, lineterminator="\n").writerow(map(_cell, values))  # it quotes what holds the end of a line
+    return line.getvalue().removesuffix("\n")
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, Mapping | list | tuple | bool):
+        return json_text(msgspec.json.encode(value).decode())
+    return cell(value) if isinstance(value, str) else value

@@ -8,21 +8,16 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-import click
-
 from ...state.errors import SidecarError, Unavailable
 from ..client.client import Client
 from ..client.errors import NoServer
+from .output import tell
 
 T = TypeVar("T")
 
 FIRST_PAUSE_S = 0.1
 MAX_PAUSE_S = 5.0
 DRAINING = "draining"
-
-
-def to_stderr(line: str) -> None:
-    click.echo(line, err=True)
 
 
 class Patience:
@@ -32,7 +27,7 @@ class Patience:
     how often the server was lost; what was under way then may have been answered into nothing.
     """
 
-    def __init__(self, client: Client, say: Callable[[str], None] = to_stderr) -> None:
+    def __init__(self, client: Client, say: Callable[[str], None] = tell) -> None:
         self._client = client
         self._say = say
         self.losses = 0

@@ -22,7 +22,7 @@ from .connection import (
     storage_option,
     with_client,
 )
-from .output import Column, Format, number, plural, seconds, show_fields, show_json, show_rows, state, text
+from .output import Column, Format, number, plural, seconds, show_fields, show_json, show_rows, state, tell, text
 
 STOPPED_WITHIN_S = 15.0  # a server drains for up to 10 s
 
@@ -58,19 +58,19 @@ def stop(storage: Path | None, timeout: float) -> None:
     path = storage_of(storage)
     pid = holder_of_lock(path)
     if pid is None:
-        click.echo(f"Error: no sidecar runs with storage {path}", err=True)
+        tell(f"Error: no sidecar runs with storage {path}")
         raise SystemExit(NO_SERVER)
     try:
         os.kill(pid, signal.SIGTERM)
     except PermissionError:
-        click.echo(f"Error: process {pid} belongs to another user; only that user, or root, can stop it", err=True)
+        tell(f"Error: process {pid} belongs to another user; only that user, or root, can stop it")
         raise SystemExit(REFUSED) from None
     except ProcessLookupError:
         pass  # it has just ended
     deadline = time.monotonic() + timeout
     while holder_of_lock(path) == pid:
         if time.monotonic() > deadline:
-            click.echo(f"Error: process {pid} has not ended within {timeout:g} s", err=True)
+            tell(f"Error: process {pid} has not ended within {timeout:g} s")
             raise SystemExit(REFUSED)
         time.sleep(0.05)
     click.echo(f"stopped process {pid}")
@@ -225,7 +225,7 @@ def dashboard(client: Client, only_print: bool) -> None:
     link = client.url + client.call("POST", "/api/auth/login-codes", body={})["path"]
     click.echo(link)
     if not only_print and click.launch(link) != 0:
-        click.echo("no browser could be opened here; the link is good for a minute", err=True)
+        tell("no browser could be opened here; the link is good for a minute")
 
 
 @click.command()

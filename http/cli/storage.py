@@ -16,7 +16,7 @@ from ...state.clock import utc_now
 from ...state.errors import ConfigError
 from ...state.progress import Progress, untold
 from .connection import REFUSED, format_option_for, storage_of, storage_option, working_dir
-from .output import Column, Format, console, plural, show_rows
+from .output import Column, Format, console, plural, show_rows, tell
 from .server import holder_of_lock
 
 if TYPE_CHECKING:
@@ -71,10 +71,7 @@ def _repair(config: Config) -> None:
     for report in damaged(config.storage):
         repaired = repair_journal(Path(report.directory), now=utc_now())
         lost = ", ".join(f"{first} to {last}" for first, last in repaired.lost) or "none with a number"
-        click.echo(
-            f"{report.directory}: {plural(repaired.kept, 'record')} kept; lost: {lost}; as it was: {repaired.copy}",
-            err=True,
-        )
+        tell(f"{report.directory}: {plural(repaired.kept, 'record')} kept; lost: {lost}; as it was: {repaired.copy}")
 
 
 @click.command()
@@ -101,7 +98,7 @@ def backup(file: Path, storage: Path | None) -> None:
         reports = damaged(source, progress)
     for report in reports:
         advice = "mend it with `sidecar doctor --repair`, and take another backup"
-        click.echo(f"Error: this backup cannot be restored: {report.problem}; {advice}", err=True)
+        tell(f"Error: this backup cannot be restored: {report.problem}; {advice}")
     if reports:
         raise SystemExit(REFUSED)
 

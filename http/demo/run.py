@@ -20,6 +20,7 @@ import click
 from ...state.errors import SidecarError
 from ..access.minting import mint_operator_token
 from ..client.client import Client
+from ..visible import lines
 from .project import AGENTS, ISSUE_ID, PROJECT_ID, TASK, TEAM, make_project, write_configuration
 from .report import show_report
 from .server import ServerProcess
@@ -53,7 +54,7 @@ def run(*, keep: bool) -> int:
         try:
             _tell(story, client, server.url)
         except SidecarError as error:
-            click.echo(f"Error: {error.message}\n{server.last_lines()}", err=True)
+            click.echo(lines(f"Error: {error.message}\n{server.last_lines()}"), err=True)
             return 1
         show_report(story, client, project)
         if keep:
