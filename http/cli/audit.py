@@ -9,7 +9,8 @@ import click
 from ...state.audit import Head
 from ..client.client import Client
 from .connection import REFUSED, Commands, format_option, project_option, storage_of, storage_option, with_client
-from .output import Column, Format, clock, number, show_rows, state, tell, text
+from .output import Column, Format, clock, number, show_rows, state, text
+from .stderr import tell
 
 AUDIT_COLUMNS = (
     Column("SEQ", "seq", number(0), right=True),

@@ -30,9 +30,12 @@ from .output import (
     say_there_is_more,
     show_fields,
     show_rows,
-    tell,
     text,
+    told,
+    what,
 )
+from .sentences import sentence_of
+from .stderr import tell
 
 
 def _listed(value: Any) -> str:
@@ -44,8 +47,8 @@ EVENT_COLUMNS = (
     Column("TIME", "timestamp", clock),
     Column("TYPE", "event_type"),
     Column("TOPIC", "topic"),
-    Column("PUBLISHER", "publisher"),
-    Column("DATA", "data", may_shrink=True),
+    Column("WHO", "publisher"),
+    Column("WHAT", "data", what, may_shrink=True),
 )
 
 MAILBOX_COLUMNS = (
@@ -65,11 +68,11 @@ MAILBOX_COLUMNS = (
 DEAD_LETTER_COLUMNS = (
     Column("EVENT", "event.event_id"),
     Column("TYPE", "event.event_type"),
-    Column("PUBLISHER", "event.publisher"),
+    Column("WHO", "event.publisher"),
     Column("GIVEN UP BY", "agent_id"),
     Column("AT", "given_up_at", clock),
     Column("REPLAYED", "replayed_at", clock, may_shrink=True),
-    Column("DATA", "event.data", may_shrink=True),
+    Column("WHAT", "event.data", what, may_shrink=True),
 )
 
 
@@ -228,7 +231,9 @@ def list_(
         "project_id": project,
     }
     answer = client.call("GET", "/api/events", query=query)
-    show_rows(answer, answer["events"], EVENT_COLUMNS, format_, nothing="no events")
+    listed = answer["events"]
+    rows = [told(event) for event in listed] if format_ == "table" else listed
+    show_rows(answer, rows, EVENT_COLUMNS, format_, nothing="no events")
     say_there_is_more(answer, answer["events"], format_)
 
 
@@ -269,7 +274,10 @@ def dead_letters(client: Client, replay: str | None, project: str | None, format
         )
         return
     answer = client.call("GET", "/api/events/dead-letters", query={"project_id": project})
-    show_rows(answer, answer["dead_letters"], DEAD_LETTER_COLUMNS, format_, nothing="no dead letters")
+    rows = answer["dead_letters"]
+    if format_ == "table":
+        rows = [{**row, "event": told(row["event"])} for row in rows]
+    show_rows(answer, rows, DEAD_LETTER_COLUMNS, format_, nothing="no dead letters")
 
 
 def read_object(source: str, option: str) -> dict[str, Any]:
@@ -296,4 +304,8 @@ def _line(event: Event, format_: Format) -> str:
             return csv_line((event.event_id, at, event.event_type, event.topic, event.publisher, event.data))
         case "table":
             at = f"{event.timestamp.astimezone():%H:%M:%S}"
-            return f"{at}  {event.event_type:<26} {event.publisher:<28} {printable(event.data)}"
+            sentence = sentence_of(msgspec.structs.asdict(event))
+            said = printable(sentence.what)
+            # The colour is left out where standard output is no terminal.
+            shown = click.style(said, fg="red") if sentence.is_bad else said
+            return f"{at}  {printable(event.event_type):<26} {printable(sentence.who):<28} {shown}"

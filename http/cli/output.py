@@ -13,6 +13,8 @@ import click
 import msgspec
 
 from ..visible import cell, json_text, one_line
+from .sentences import Sentence, sentence_of
+from .stderr import tell
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -77,16 +79,24 @@ def printable(value: Any) -> str:
     return one_line(value if isinstance(value, str) else "" if value is None else msgspec.json.encode(value).decode())
 
 
-def tell(line: str) -> None:
-    """One line on standard error; agents' text in it steers no terminal."""
-    click.echo(one_line(line), err=True)
-
-
 def text(value: Any) -> str:
     """As `printable`, with nothing in it taken for markup."""
     from rich.markup import escape
 
     return escape(printable(value))
+
+
+def told(event: Row) -> Row:
+    """An event as a table shows it: with whom it is about as its publisher, and a sentence as its data."""
+    sentence = sentence_of(event)
+    return {**event, "publisher": sentence.who, "data": sentence}
+
+
+def what(value: Any) -> str:
+    """The sentence of an event, red where something went wrong."""
+    if not isinstance(value, Sentence):
+        return text(value)
+    return f"[red]{text(value.what)}[/]" if value.is_bad else text(value.what)
 
 
 class Column(NamedTuple):

@@ -11,7 +11,7 @@ from typing import TypeVar
 from ...state.errors import SidecarError, Unavailable
 from ..client.client import Client
 from ..client.errors import NoServer
-from .output import tell
+from .stderr import tell
 
 T = TypeVar("T")
 

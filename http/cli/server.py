@@ -22,7 +22,8 @@ from .connection import (
     storage_option,
     with_client,
 )
-from .output import Column, Format, number, plural, seconds, show_fields, show_json, show_rows, state, tell, text
+from .output import Column, Format, number, plural, seconds, show_fields, show_json, show_rows, state, text
+from .stderr import tell
 
 STOPPED_WITHIN_S = 15.0  # a server drains for up to 10 s
 

@@ -11,7 +11,7 @@ import click
 from ..client.client import Client
 from .agents import AGENT_COLUMNS
 from .connection import project_option, with_client
-from .output import Row, clock, console, on_terminal, plural, printable, seconds, show, state, table_of, text
+from .output import Row, clock, console, on_terminal, plural, seconds, show, state, table_of, text, told, what
 from .reconnect import Patience
 
 if TYPE_CHECKING:
@@ -110,7 +110,8 @@ def _actors_line(actors: list[dict[str, Any]]) -> str:
 
 
 def _event_line(event: Row) -> str:
-    about = event["data"].get("agent_id", event["publisher"]) if event["topic"] == "system" else event["publisher"]
+    row = told(event)
     return (
-        f"[dim]{clock(event['timestamp'])}[/]  {event['event_type']:<26} {printable(about):<30} {text(event['data'])}"
+        f"[dim]{clock(event['timestamp'])}[/]  {text(event['event_type']):<26} {text(row['publisher']):<30} "
+        f"{what(row['data'])}"
     )

@@ -8,6 +8,7 @@ import * as format from "./format.js";
 import { Incarnations } from "./incarnations.js";
 import { LogPane } from "./log_pane.js";
 import { RESULT_COLUMNS, showResult } from "./results.js";
+import { sentenceOf } from "./sentences.js";
 import { Stream } from "./stream.js";
 import { Table } from "./table.js";
 
@@ -27,7 +28,7 @@ const EVENT_COLUMNS = [
   { label: "At", class: "code", text: (e) => format.clock(e.timestamp, true) },
   { label: "Event", text: (e) => e.event_type },
   { label: "Topic", text: (e) => e.topic },
-  { label: "Data", class: "wide", text: (e) => format.brief(e.data) },
+  { label: "What", class: "wide", text: (e) => format.cut(sentenceOf(e).what), tone: (e) => (sentenceOf(e).isBad ? "problem" : "") },
 ];
 
 /** What a request for a context named, in one line; the agent's own task when it named nothing. */

@@ -4,6 +4,7 @@ import { call, get, segment } from "./api.js";
 import { button, doing, h, heading, setText } from "./dom.js";
 import * as format from "./format.js";
 import { agentLink } from "./known_agents.js";
+import { sentenceOf } from "./sentences.js";
 import { Table } from "./table.js";
 
 const COLUMNS = [
@@ -12,7 +13,7 @@ const COLUMNS = [
   { label: "Type", text: (l) => l.event.event_type, sort: (l) => l.event.event_type },
   { label: "Agent", class: "id", make: (l) => agentLink(l.agent_id), update: () => {}, sort: (l) => l.agent_id },
   { label: "Filter", class: "code", text: (l) => l.filter },
-  { label: "Data", class: "wide", text: (l) => format.brief(l.event.data) },
+  { label: "What", class: "wide", text: (l) => format.cut(sentenceOf(l.event).what) },
   { label: "Replayed", text: (l) => (l.replayed_at ? format.clock(l.replayed_at) : "") },
   { label: "", class: "acts", make: replayButton, update: () => {} },
 ];

@@ -4,6 +4,7 @@ import { get } from "./api.js";
 import { Detail } from "./detail.js";
 import { h, heading, setClass, setText } from "./dom.js";
 import * as format from "./format.js";
+import { sentenceOf } from "./sentences.js";
 import { Stream } from "./stream.js";
 import { VirtualList } from "./virtual.js";
 
@@ -30,10 +31,11 @@ function fill(node, event) {
   setText(time, format.clock(event.timestamp, true));
   setText(type, event.event_type);
   setText(topic, event.topic);
-  setText(who, event.data.agent_id ?? event.publisher);
+  const sentence = sentenceOf(event);
+  setText(who, sentence.who);
   setText(issue, event.data.issue_id ?? "");
-  setText(data, format.brief(event.data));
-  setClass(node, event.topic === "error" ? "event-row bad" : "event-row");
+  setText(data, format.cut(sentence.what));
+  setClass(node, sentence.isBad ? "event-row bad" : "event-row");
   node.dataset.key = event.event_id;
 }
 

@@ -32,12 +32,7 @@ export function clock(iso, withMs = false) {
   return at.toDateString() === new Date().toDateString() ? time : `${dayFormat.format(at)} ${time}`;
 }
 
-/** One line of JSON for a narrow place. */
-export function brief(data, chars = 240) {
-  const text = Object.entries(data)
-    .map(([key, value]) => `${key}=${typeof value === "string" ? value : JSON.stringify(value)}`)
-    .join("  ");
-  return text.length > chars ? `${text.slice(0, chars)}…` : text;
-}
+/** Text for a narrow place. */
+export const cut = (text, chars = 240) => (text.length > chars ? `${text.slice(0, chars)}…` : text);
 
 export const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;

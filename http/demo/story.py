@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
 
 import msgspec
 
+from ..cli.sentences import how, is_crash, sentence_of
 from ..client.records import Event
 
 # What a lifecycle event says of its agent's state.
@@ -78,7 +78,8 @@ class Story:
         """Take in the next event; returns the line that tells of it."""
         is_lifecycle = event.topic in ("system", "error") and "incarnation" in event.data
         who = str(event.data.get("agent_type") or event.publisher_type)
-        what = self._befell(event, who) if is_lifecycle else _said(event)
+        sentence = sentence_of(msgspec.structs.asdict(event))
+        what = self._befell(event, who, sentence.what) if is_lifecycle else sentence.what
         member = self.members.get(who)
         if member is not None and not is_lifecycle and event.event_type != "result_stored":
             member.did = what
@@ -88,12 +89,13 @@ class Story:
             at_s=(event.timestamp - first).total_seconds(),
             who=who,
             what=what,
-            is_bad=is_lifecycle and (event.event_type == "agent_failed" or _was_bad(event.data)),
+            is_bad=sentence.is_bad,
         )
         self.lines.append(line)
         return line
 
-    def _befell(self, event: Event, who: str) -> str:
+    def _befell(self, event: Event, who: str, what: str) -> str:
+        """Take in what happened to an agent; `what` says it, unless it is a start after a crash."""
         data, kind = event.data, event.event_type
         member = self.members.setdefault(who, Member(agent_type=who))
         member.agent_id = str(data.get("agent_id", ""))
@@ -101,22 +103,15 @@ class Story:
         member.process_id = data.get("process_id") if kind == "agent_started" else None
         member.state = _STATES.get(kind, member.state)
         if kind == "agent_started":
-            return self._started(event, who)
-        if kind == "agent_exited":
-            if not _was_bad(data):
-                member.state = "completed"
-                return f"completed after {data.get('uptime_seconds', 0):.2f} s"
-            member.state = "crashed"
-            how = _how(data)
-            self._died[who] = (self._died_at(event, who), how)
-            member.did = f"crashed: {how}"
-            return f"crashed: {how}"
-        if kind == "agent_restarting":
+            return self._started(event, who, what)
+        if kind == "agent_exited" and not is_crash(data):
+            member.state = "completed"
+        elif kind == "agent_exited":
+            member.state, member.did = "crashed", what
+            self._died[who] = (self._died_at(event, who), how(data))
+        elif kind == "agent_restarting":
             self._back_off_ms[who] = float(data.get("delay_ms") or 0)
-            return f"is restarted in {self._back_off_ms[who]:.0f} ms"
-        if kind == "agent_failed":
-            return f"gave up: {data.get('reason') or _how(data)}"
-        return kind.removeprefix("agent_").replace("_", " ")
+        return what
 
     def _died_at(self, event: Event, who: str) -> datetime:
         """How long it ran is measured; when that is told, a busy machine decides."""
@@ -125,48 +120,14 @@ class Story:
             return event.timestamp
         return min(event.timestamp, began + timedelta(seconds=ran_for_s))
 
-    def _started(self, event: Event, who: str) -> str:
-        pid = event.data.get("process_id")
+    def _started(self, event: Event, who: str, what: str) -> str:
         self._started_at[who] = event.timestamp
         died = self._died.pop(who, None)
         if died is None:
-            return f"runs as process {pid}"
-        at, how = died
+            return what
+        at, why = died
         took_ms = (event.timestamp - at).total_seconds() * 1000
         back_off_ms = self._back_off_ms.pop(who, 0.0)
-        self.restarts.append(Restart(agent_type=who, why=how, took_ms=took_ms, back_off_ms=back_off_ms))
+        self.restarts.append(Restart(agent_type=who, why=why, took_ms=took_ms, back_off_ms=back_off_ms))
         self.members[who].did = f"was restarted {took_ms:.0f} ms after its crash"
-        return f"runs again as process {pid}, {took_ms:.0f} ms after its crash"
-
-
-def _was_bad(data: dict[str, Any]) -> bool:
-    return data.get("cause") is not None and (data.get("cause") != "exit" or bool(data.get("exit_code")))
-
-
-def _how(data: dict[str, Any]) -> str:
-    if data.get("signal") is not None:
-        return f"killed by signal {data['signal']}"
-    if data.get("exit_code") is not None:
-        return f"exit code {data['exit_code']}"
-    return str(data.get("cause") or "unknown cause")
-
-
-def _said(event: Event) -> str:
-    data = event.data
-    match event.event_type:
-        case "architecture_defined":
-            return str(data.get("decision", ""))
-        case "implementation_complete":
-            return f"wrote {', '.join(map(str, data.get('files', [])))}"
-        case "testing_complete":
-            return f"{data.get('tests')} tests: {data.get('status')}, {data.get('coverage')} % of the lines executed"
-        case "security_audit_complete":
-            return f"{data.get('files_scanned')} files scanned, {data.get('findings')} findings"
-        case "documentation_complete":
-            return f"documented and committed as {data.get('commit')}"
-        case "result_stored":
-            return f"result {data.get('result_id')}"
-        case "error_encountered":
-            return str(data.get("error", ""))
-        case other:
-            return other.replace("_", " ")
+        return f"runs again as process {event.data.get('process_id')}, {took_ms:.0f} ms after its crash"
