@@ -5,9 +5,6 @@ Nothing else reads the environment of the server. Errors name the file and the s
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -28,9 +25,9 @@ from ..supervision.request_environment import SET_BY_SIDECAR, changes_code, is_p
 from ..supervision.strategy import Group
 from .access.limits import ClassLimit, LimitOptions
 from .logs import LogFormat
+from .place import SECTIONS, Asked, Place, existing_directory, expanded, find_place
 from .tables import convert, read_table, refuse_unknown, require_table
 
-CONFIG_FILE = "sidecar.toml"
 MAX_PORT = 65_535
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -81,20 +78,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     source: Path | None
 
 
-_SECTIONS = ("server", "projects", "limits", "events", "context", "results", "agents", "groups", "profiles", "triggers")
-
-
 def load(flags: Flags, environ: Mapping[str, str], *, working_dir: Path) -> Config:
     """The configuration of a server started in `working_dir`. Raises ConfigError."""
     flags = _over_environment(flags, environ)
-    source = _config_file(flags, working_dir)
-    tables = _parsed(source) if source is not None else {}
+    asked = Asked(config=flags.config, project_root=flags.project_root, storage=flags.storage, host=flags.host)
+    place = find_place(asked, environ, working_dir=working_dir)
     try:
-        return _assembled(tables, flags, environ, working_dir=working_dir, source=source)
+        return _assembled(place, flags, environ, working_dir=working_dir)
     except ConfigError as error:
-        if source is None:
+        if place.source is None:
             raise
-        raise ConfigError(f"{source}: {error.message}", **error.details) from None
+        raise ConfigError(f"{place.source}: {error.message}", **error.details) from None
 
 
 def _over_environment(flags: Flags, environ: Mapping[str, str]) -> Flags:
@@ -114,51 +108,20 @@ def _over_environment(flags: Flags, environ: Mapping[str, str]) -> Flags:
     )
 
 
-def _config_file(flags: Flags, working_dir: Path) -> Path | None:
-    if flags.config is not None:
-        named = working_dir / flags.config
-        if not named.is_file():
-            raise ConfigError(f"configuration file {named} is not there", field="config", expected="a file")
-        return named
-    found = working_dir / (flags.project_root or "") / CONFIG_FILE
-    return found if found.is_file() else None
-
-
-def _parsed(source: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(source.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{source} cannot be read: {error.strerror}", field="config") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{source} is not UTF-8", field="config") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source} is not TOML: {error}", field="config") from None
-
-
-def _assembled(
-    tables: dict[str, Any],
-    flags: Flags,
-    environ: Mapping[str, str],
-    *,
-    working_dir: Path,
-    source: Path | None,
-) -> Config:
-    refuse_unknown(tables, _SECTIONS, "")
-    beside = source.parent if source is not None else working_dir
-    server = read_table(_over(tables.get("server", {}), flags), ServerOptions, "server")
+def _assembled(place: Place, flags: Flags, environ: Mapping[str, str], *, working_dir: Path) -> Config:
+    tables = place.tables
+    refuse_unknown(tables, SECTIONS, "")
+    beside = place.source.parent if place.source is not None else working_dir
+    server = read_table(_over(place.server, flags), ServerOptions, "server")
     if server.port > MAX_PORT:
         raise ConfigError(f"setting server.port is {server.port}, expected 0 to {MAX_PORT}", field="server.port")
-    project_root = _project_root(flags.project_root, server.project_root, beside=beside, working_dir=working_dir)
-    storage = working_dir / flags.storage if flags.storage is not None else None
-    if storage is None and server.storage is not None:
-        storage = beside / _expanded(server.storage)
     return Config(
         host=server.host,
         port=server.port,
-        storage=Path(os.path.realpath(storage or default_storage(project_root, environ))),
+        storage=place.storage,
         log_level=server.log_level,
         log_format=server.log_format,
-        projects=Projects(project_root, _projects(tables.get("projects", {}), beside)),
+        projects=Projects(place.root, _projects(tables.get("projects", {}), beside)),
         limits=_limits(tables.get("limits", {})),
         events=read_table(tables.get("events", {}), EventOptions, "events"),
         context=read_table(tables.get("context", {}), ContextOptions, "context"),
@@ -167,42 +130,13 @@ def _assembled(
         profiles=_profiles(tables.get("profiles", {})),
         triggers=_triggers(tables.get("triggers", [])),
         environ=environ,
-        source=source,
+        source=place.source,
     )
 
 
-def _over(table: object, flags: Flags) -> dict[str, Any]:
+def _over(table: Mapping[str, Any], flags: Flags) -> dict[str, Any]:
     given = {"host": flags.host, "port": flags.port, "log_level": flags.log_level}
-    return {**require_table(table, "server"), **{name: value for name, value in given.items() if value is not None}}
-
-
-def _project_root(flag: Path | None, setting: str | None, *, beside: Path, working_dir: Path) -> Path:
-    if flag is not None:
-        root = working_dir / flag
-    elif setting is not None:
-        root = beside / _expanded(setting)
-    else:
-        root = beside if (beside / CONFIG_FILE).is_file() else working_dir
-    return _existing(root, "project_root")
-
-
-def _existing(root: Path, setting: str) -> Path:
-    if not root.is_dir():
-        raise ConfigError(f"{setting} {root} is not a directory", field=setting, expected="a directory")
-    return Path(os.path.abspath(root))  # noqa: PTH100  # links stay: one that is turned leads to another folder later
-
-
-def _expanded(path: str) -> Path:
-    return Path(path).expanduser()
-
-
-def default_storage(project_root: Path, environ: Mapping[str, str]) -> Path:
-    """One folder a project root, outside of it: neither data nor the signing secret lies in the repository."""
-    state_home = environ.get("XDG_STATE_HOME", "")
-    base = Path(state_home) if state_home.startswith("/") else Path("~/.local/state").expanduser()
-    project_root = project_root.resolve()
-    digest = hashlib.sha256(str(project_root).encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    return base / "sidecar" / f"{project_root.name or 'root'}-{digest}"
+    return {**table, **{name: value for name, value in given.items() if value is not None}}
 
 
 def _limits(table: object) -> LimitOptions:
@@ -224,7 +158,7 @@ def _projects(table: object, beside: Path) -> dict[str, Path]:
     for name, inner in require_table(table, "projects").items():
         where = f"projects.{_identifier(name, 'projects')}"
         root = read_table(inner, _ProjectTable, where).root
-        roots[name] = _existing(beside / _expanded(root), f"{where}.root")
+        roots[name] = existing_directory(beside / expanded(root), f"{where}.root")
     return roots
 
 

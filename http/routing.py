@@ -27,6 +27,7 @@ from .access.auditing import Auditor
 from .access.auth import Authenticator
 from .access.holds import Holds
 from .access.limits import Limiter
+from .access.proving import AddressProofs
 from .access.sessions import Sessions
 from .errors import ErrorBody
 from .measure.connections import Connections
@@ -157,6 +158,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     authenticator: Authenticator
     limiter: Limiter
     holds: Holds
+    proofs: AddressProofs
     sessions: Sessions
     actor_statuses: Callable[[], tuple[ActorStatus, ...]]
     actor_handling: Callable[[], Mapping[str, Durations]]

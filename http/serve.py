@@ -34,6 +34,7 @@ from .access.auditing import SIDECAR, auditing
 from .access.auth import Authenticator
 from .access.holds import Holds
 from .access.limits import Limiter
+from .access.proving import AddressProofs
 from .access.sessions import Sessions
 from .address import url_of
 from .app import ROUTES, Application
@@ -50,7 +51,7 @@ from .measure.instruments import Instruments
 from .measure.meter import RequestMeter
 from .routes.results import MAX_RESULT_BYTES
 from .routing import JSON, Server, too_large
-from .storage import locked, prepare, token_key
+from .storage import announced, locked, prepare, token_key
 from .wire.codec import encode
 from .wiring import Wiring
 
@@ -144,7 +145,7 @@ def running(config: Config) -> Iterator[Sidecar]:
             draining=threading.Event(),
             input_read=InputRead(),
         )
-        server = _server(wiring, Authenticator(key, revocations))
+        server = _server(wiring, Authenticator(key, revocations), AddressProofs(key, host, port))
         revocations.watch(server.holds.revoked)
         sidecar = Sidecar(config, host=host, port=port, key=key, server=server)
         stack.callback(guardian.stop)
@@ -155,6 +156,7 @@ def running(config: Config) -> Iterator[Sidecar]:
             hosts=_served_hosts(host, port),
             private_paths={str(config.storage): "<storage>"},
         )
+        stack.enter_context(announced(config.storage, sidecar.url))
         stack.enter_context(_serving(application, sock, sidecar, wiring.input_read))
         log.info("sidecar started url=%s storage=%s version=%s", sidecar.url, config.storage, __version__)
         auditor.record("sidecar_started", by=SIDECAR, version=__version__, process_id=os.getpid())
@@ -172,7 +174,7 @@ def _application(tracing: Tracing | None) -> Callable[..., Application]:
     return partial(TracedApplication, tracing)
 
 
-def _server(wiring: Wiring, authenticator: Authenticator) -> Server:
+def _server(wiring: Wiring, authenticator: Authenticator, proofs: AddressProofs) -> Server:
     config, guardian = wiring.config, wiring.guardian
     sessions = Sessions()
     return Server(
@@ -189,6 +191,7 @@ def _server(wiring: Wiring, authenticator: Authenticator) -> Server:
         authenticator=authenticator,
         limiter=Limiter(config.limits),
         holds=Holds(authenticator, sessions),
+        proofs=proofs,
         sessions=sessions,
         actor_statuses=guardian.statuses,
         actor_handling=guardian.handling,

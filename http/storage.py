@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 SECRET_VARIABLE = "SIDECAR_JWT_SECRET"
 SECRET_FILE = "secret"
 LOCK_FILE = "LOCK"
+URL_FILE = "URL"
+_MAX_URL_CHARS = 300
 
 
 def prepare(storage: Path) -> None:
@@ -44,6 +46,34 @@ def locked(storage: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def announced(storage: Path, url: str) -> Iterator[None]:
+    """Leave the URL of the sidecar that serves the storage next to its lock, for commands on this machine.
+
+    The file is whole or not there. One that a killed sidecar has left names an address that proves nothing.
+    """
+    path = storage / URL_FILE
+    scratch = path.with_name(f"{URL_FILE}.{os.getpid()}")
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(f"{url}\n")
+    scratch.rename(path)
+    try:
+        yield
+    finally:
+        if announced_url(storage) == url:
+            path.unlink(missing_ok=True)
+
+
+def announced_url(storage: Path) -> str | None:
+    """Where the sidecar of the storage last said that it listens; None where it said nothing."""
+    try:
+        with (storage / URL_FILE).open(encoding="ascii") as file:
+            return file.read(_MAX_URL_CHARS).strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def token_key(storage: Path, environ: Mapping[str, str], *, minted: Callable[[Minted], None] | None = None) -> TokenKey:

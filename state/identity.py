@@ -19,6 +19,7 @@ from .clock import utc_at
 from .errors import TokenExpired, Unauthorized
 from .ids import unique_hex
 from .models import IDENTIFIER, AgentId
+from .proof import proof_of
 from .signing import signed, verified
 from .typed import convert
 
@@ -164,6 +165,10 @@ class TokenKey:
 
     def __repr__(self) -> str:
         return "TokenKey(…)"
+
+    def prove(self, *, address: str, nonce: str) -> str:
+        """That this server holds the secret, to a client that does; see `proof`."""
+        return proof_of(self._secret, address=address, nonce=nonce)
 
     def mint(
         self,

@@ -19,8 +19,9 @@ from sidecar.actors.event_bus import EventOptions
 from sidecar.actors.result_store import ResultOptions
 from sidecar.http.access.limits import LimitOptions
 from sidecar.http.access.minting import mint_agent_token, mint_operator_token
-from sidecar.http.config import Config, Flags, ServerOptions, default_storage, load
+from sidecar.http.config import Config, Flags, ServerOptions, load
 from sidecar.http.errors import ROWS
+from sidecar.http.place import default_storage
 from sidecar.http.serve import running
 from sidecar.http.storage import locked, prepare, token_key
 from sidecar.state import errors

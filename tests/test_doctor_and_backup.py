@@ -122,11 +122,15 @@ class TestDoctor:
         assert "no-such-program" in found["profile go-specialist"]["found"]
         assert "profiles.go-specialist.command" in found["profile go-specialist"]["advice"]
 
-    def test_sees_whose_port_it_is(self, findings: Callable[..., dict[str, dict[str, Any]]], serving: Serving) -> None:
+    def test_sees_whose_port_it_is(
+        self, findings: Callable[..., dict[str, dict[str, Any]]], serving: Serving, tmp_path: Path
+    ) -> None:
         with serving() as sidecar:
             port = sidecar.url.rpartition(":")[2]
-            assert f"listens on {sidecar.url}" in findings(SIDECAR_PORT=port)["server"]["found"]
-            assert "but not on" in findings()["server"]["found"]
+            for settings in ({"SIDECAR_PORT": port}, {}):
+                assert findings(**settings)["server"]["found"] == f"process {os.getpid()} listens on {sidecar.url}"
+            other = findings(SIDECAR_PORT=port, SIDECAR_STORAGE=str(tmp_path / "other"), code=1)["server"]["found"]
+            assert other == f"another sidecar listens on {sidecar.url}"
 
     def test_sees_a_stranger_on_the_port(self, findings: Callable[..., dict[str, dict[str, Any]]]) -> None:
         with socket.create_server(("127.0.0.1", 0)) as other:

@@ -199,7 +199,12 @@ def logs(client: Client, agent_id: str, stream: Any, tail: int, follow: bool, ra
     log = LogText()
 
     def show_part() -> None:
-        click.echo(part.data if raw else log.add(part.data, is_last=part.ended or not follow), nl=False)
+        if raw:
+            click.echo(
+                part.data, nl=False, color=True
+            )  # else click takes escape sequences out where that is no terminal
+        else:
+            click.echo(log.add(part.data, is_last=part.ended or not follow), nl=False)
 
     part = client.logs(agent_id, stream=stream, tail=tail)
     show_part()

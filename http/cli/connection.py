@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
-from ...state.errors import ConfigError, SidecarError
-from ..address import url_of
+from ...state.clock import utc_now
+from ...state.errors import ConfigError, SidecarError, TokenExpired, Unauthorized
 from ..visible import lines
-from .output import tell
+from .stderr import tell
 
 if TYPE_CHECKING:
+    from ...state.identity import TokenKey
     from ..client.client import Client
-    from ..config import Config
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -86,7 +87,7 @@ def _write_escapes_for_what_cannot_be_written() -> None:
 
 def _hint(error: SidecarError) -> str:
     """What the message alone does not say: what the server expected, or how there comes to be one."""
-    if error.code == "no_server" and "`sidecar serve`" not in error.message:
+    if error.code == "no_server" and "`sidecar serve`" not in error.message and "--url" not in error.message:
         return "; start it with `sidecar serve`, or name another with --url"
     if error.code == "token_expired":
         return "; mint another with `sidecar token`, or leave --token and JWT_TOKEN out"
@@ -126,44 +127,86 @@ format_option = format_option_for("the server's whole answer")
 def with_client(command: F) -> F:
     """Give a command `--url`, `--token` and `--storage`, and a Client made of them as its first argument."""
 
-    @click.option("--url", envvar="SIDECAR_URL", show_envvar=True, help="Where the sidecar listens.")
+    @click.option(
+        "--url", envvar="SIDECAR_URL", show_envvar=True, help="Where the sidecar listens.  [default: as --storage says]"
+    )
     @click.option("--token", envvar="JWT_TOKEN", show_envvar=True, help="[default: an operator's, from --storage]")
     @storage_option
     @functools.wraps(command)
     def run(*args: Any, url: str | None, token: str | None, storage: Path | None, **options: Any) -> Any:
         with connect(url, token, storage) as client:
-            return command(client, *args, **options)
+            try:
+                return command(client, *args, **options)
+            except Unauthorized as error:
+                sent = f"{_source_of_token(token)} was sent to the sidecar at {client.url}"
+                raise _same_kind(error, f"{error.message}; {sent}") from None
 
     return run  # type: ignore[return-value]
+
+
+def _same_kind(error: SidecarError, message: str) -> SidecarError:
+    return type(error)(message, **error.details)
+
+
+def _source_of_token(given: str | None) -> str:
+    if given is None:
+        return "a token made from the storage directory"
+    source = click.get_current_context().get_parameter_source("token")
+    return "JWT_TOKEN of the environment" if source is ParameterSource.ENVIRONMENT else "the token of --token"
 
 
 def connect(url: str | None, token: str | None, storage: Path | None) -> Client:
     """A client for the server and the token named, else for those of the project in the working directory.
 
-    Raises NoServer when no sidecar has ever run there.
+    Where one of the two was not named, the server must prove that it is the sidecar of the storage before it is sent
+    anything. Raises NoServer when no sidecar runs there, Unauthorized for a token of another.
     """
     from ..client.client import Client
     from ..client.retry import ONE_ATTEMPT
+    from ..client.vouching import SidecarCheck
 
-    if url is None:
-        here = configuration()
-        if here.port == 0:
-            raise click.UsageError("the configured port is 0, a free one; name where it listens: --url or SIDECAR_URL")
-        url = url_of(here.host, here.port)
-    token = token or operator_token(storage_of(storage))
-    if not (token.isascii() and token.isprintable()):
+    if token is not None and not (token.isascii() and token.isprintable()):
         raise click.BadParameter("it is no token; `sidecar token` prints one", param_hint="--token")
+    check = None
+    if url is None or token is None:
+        directory = storage_of(storage)
+        key = _key_of(directory)
+        if token is not None:
+            _require_token_of(key, token, directory)
+        check = SidecarCheck(key, directory)
+        if url is None:
+            url = _announced(directory)
+        elif url.startswith("https:"):
+            raise click.UsageError("what lies behind https cannot prove who it is: name the token, too (--token)")
+        token = token or operator_token(directory)
     try:
-        return Client(url, token, retries=ONE_ATTEMPT)
+        return Client(url, token, retries=ONE_ATTEMPT, check=check)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--url") from None
 
 
-def configuration() -> Config:
-    """The settings of the sidecar of the working directory. Takes a while to import: every option type is in it."""
-    from ..config import Flags, load
+def _announced(storage: Path) -> str:
+    from ..client.errors import NoServer
+    from ..storage import announced_url
 
-    return load(Flags(), os.environ, working_dir=working_dir())
+    url = announced_url(storage)
+    if url is None:
+        raise NoServer(f"no sidecar runs with storage {storage}: start one with `sidecar serve`, or name its --url")
+    return url
+
+
+def _require_token_of(key: TokenKey, token: str, storage: Path) -> None:
+    """Nothing is sent to a sidecar that the token cannot be of. One that has expired is the server's to refuse."""
+    try:
+        key.verify(token, now=utc_now())
+    except TokenExpired:
+        return
+    except Unauthorized:
+        raise Unauthorized(
+            f"{_source_of_token(token)} is not a token of the sidecar with storage {storage}, and was not sent; "
+            "leave it out, or name the sidecar that it is of with --url",
+            wire_code="AUTH_001",
+        ) from None
 
 
 def working_dir() -> Path:
@@ -175,18 +218,26 @@ def working_dir() -> Path:
 
 def storage_of(named: Path | None) -> Path:
     """The storage directory that was named, without links and `..`, else that of the project here."""
-    return configuration().storage if named is None else Path(os.path.realpath(named))
+    from .here import storage_here
+
+    return storage_here() if named is None else Path(os.path.realpath(named))
 
 
-def operator_token(storage: Path) -> str:
-    """A short-lived operator's token, signed with the storage's secret."""
-    from ..access.minting import mint_operator_token
+def _key_of(storage: Path) -> TokenKey:
+    """The key of the storage's tokens. Raises NoServer where none was ever made."""
     from ..client.errors import NoServer
-    from ..storage import SECRET_FILE, SECRET_VARIABLE
+    from ..storage import SECRET_FILE, SECRET_VARIABLE, token_key
 
     if SECRET_VARIABLE not in os.environ and not (storage / SECRET_FILE).exists():
         # Asking a question must not make a storage directory.
         raise NoServer(
             f"no sidecar has run with storage {storage}: start one with `sidecar serve`, or name --url and --token"
         )
+    return token_key(storage, os.environ)
+
+
+def operator_token(storage: Path) -> str:
+    """A short-lived operator's token, signed with the storage's secret."""
+    from ..access.minting import mint_operator_token
+
     return mint_operator_token(storage, os.environ, ttl_s=TOKEN_TTL_S).text

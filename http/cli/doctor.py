@@ -26,8 +26,9 @@ from ..address import url_of
 from ..client.client import Client
 from ..client.errors import NoServer, UnexpectedAnswer
 from ..client.retry import ONE_ATTEMPT
+from ..client.vouching import SidecarCheck
 from ..config import Config
-from ..storage import SECRET_FILE, SECRET_VARIABLE, token_key
+from ..storage import SECRET_FILE, SECRET_VARIABLE, announced_url, token_key
 from .output import plural
 
 Verdict = Literal["ok", "warning", "wrong"]
@@ -170,18 +171,12 @@ def _journal(report: JournalReport, storage: Path) -> Finding:
 
 
 def _server(config: Config, holder: int | None) -> Iterator[Finding]:
+    if holder is not None:
+        yield _running(config, holder)
+        return
     url = url_of(config.host, config.port)
     answering = _who_answers(url) if config.port else None
-    if holder is not None and answering == "sidecar":
-        yield Finding(check="server", verdict="ok", found=f"process {holder} listens on {url}")
-    elif holder is not None:
-        yield Finding(
-            check="server",
-            verdict="warning",
-            found=f"process {holder} serves the storage, but not on {url}",
-            advice="it was started with another port: name it with --url or SIDECAR_URL",
-        )
-    elif answering is not None:
+    if answering is not None:
         other = "another sidecar" if answering == "sidecar" else "another program"
         yield Finding(
             check="server",
@@ -191,6 +186,30 @@ def _server(config: Config, holder: int | None) -> Iterator[Finding]:
         )
     else:
         yield Finding(check="server", verdict="ok", found=f"none runs; {url} is free")
+
+
+def _running(config: Config, holder: int) -> Finding:
+    """Whether the process that holds the storage answers where it said that it listens."""
+    url = announced_url(config.storage)
+    if url is None:
+        return Finding(
+            check="server",
+            verdict="warning",
+            found=f"process {holder} serves the storage, and has not said where it listens",
+            advice="it may be starting, or of an earlier version: name where it listens with --url or SIDECAR_URL",
+        )
+    check = SidecarCheck(token_key(config.storage, config.environ), config.storage)
+    try:
+        with Client(url, retries=ONE_ATTEMPT, check=check) as client:
+            client.health(timeout_s=HEALTH_WITHIN_S)
+    except SidecarError as error:
+        return Finding(
+            check="server",
+            verdict="wrong",
+            found=f"process {holder} serves the storage, but does not answer on {url}: {error.message}",
+            advice="see what its log says; `sidecar stop` ends it",
+        )
+    return Finding(check="server", verdict="ok", found=f"process {holder} listens on {url}")
 
 
 def _who_answers(url: str) -> Literal["sidecar", "other"] | None:

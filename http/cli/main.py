@@ -51,9 +51,11 @@ def main() -> None:
       sidecar serve                run the sidecar of the project in this directory
       sidecar status               see how it is
 
-    The server is found by --url or SIDECAR_URL, else by the settings of the project in this directory; the token by
-    --token or JWT_TOKEN, else one is made from the storage directory. These go by the storage directory, --storage or
-    SIDECAR_STORAGE, and not by a URL: stop, token, audit verify, doctor, backup, restore.
+    The server is found by --url or SIDECAR_URL, else by the storage directory of the project that this directory is
+    in, where a sidecar that runs leaves its URL; the token by --token or JWT_TOKEN, else one is made from the storage
+    directory. Unless you name both, the server must first prove that it is the sidecar of that storage. These go by the
+    storage directory, --storage or SIDECAR_STORAGE, and not by a URL: stop, token, audit verify, doctor, backup,
+    restore.
 
     \b
     Exit codes: 0 done, 1 the server said no, 2 wrong usage, 3 no server there.

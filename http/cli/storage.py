@@ -16,8 +16,10 @@ from ...state.clock import utc_now
 from ...state.errors import ConfigError
 from ...state.progress import Progress, untold
 from .connection import REFUSED, format_option_for, storage_of, storage_option, working_dir
-from .output import Column, Format, console, plural, show_rows, tell
+from .here import project_root_above
+from .output import Column, Format, console, plural, show_rows
 from .server import holder_of_lock
+from .stderr import tell
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -49,7 +51,7 @@ def doctor(storage: Path | None, repair: bool, format_: Format) -> None:
     from .doctor import Finding, examine
 
     try:
-        config = load(Flags(storage=storage), os.environ, working_dir=working_dir())
+        config = load(Flags(storage=storage), os.environ, working_dir=project_root_above(working_dir()))
     except ConfigError as error:
         findings = [Finding(check="configuration", verdict="wrong", found=error.message, advice="correct the setting")]
     else:

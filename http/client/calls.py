@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -19,6 +19,9 @@ from .cancellation import sleep
 from .errors import NoServer, UnexpectedAnswer, error_of
 from .retry import Failure, RetryPolicy, failure_of
 from .transport import Answer, AnswerLost, Connections, NotConnected
+
+if TYPE_CHECKING:
+    from .vouching import SidecarCheck
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +47,9 @@ class Calls:
     """Requests to one sidecar; every method may be called from any thread.
 
     url: with or without `/api` at its end. retries: how failed requests are repeated; the default is for agents that
-    outlive a restart of the sidecar. headers: sent with every request. Raises the sidecar's errors (`state.errors`),
-    NoServer and UnexpectedAnswer.
+    outlive a restart of the sidecar. headers: sent with every request. check: asks each server for a proof that it is
+    the sidecar that is meant, before it is sent a token; agents need none, for their URL comes from the sidecar that
+    started them. Raises the sidecar's errors (`state.errors`), NoServer and UnexpectedAnswer.
     """
 
     def __init__(
@@ -55,11 +59,12 @@ class Calls:
         *,
         retries: RetryPolicy | None = None,
         headers: Mapping[str, str] | None = None,
+        check: SidecarCheck | None = None,
     ) -> None:
         self.url = url.rstrip("/").removesuffix("/api")
         self.token = token
         self._retries = retries or RetryPolicy()
-        self._connections = Connections(self.url)
+        self._connections = Connections(self.url, check=check)
         self._rng = random.Random()
         self._fixed_headers = {"Accept": "application/json", **(headers or {})}
 

@@ -17,6 +17,8 @@ from .cancellation import cancellable, is_cancellable
 if TYPE_CHECKING:
     import httpx
 
+    from .vouching import SidecarCheck
+
 # Keeping more would only hold sockets: an agent has one wait open, one heartbeat and its own work.
 _KEPT_CONNECTIONS = 8
 
@@ -62,10 +64,12 @@ def _is_of_a_server(url: str) -> bool:
 class Connections:
     """Connections to one server; any thread may make an exchange, each on a connection of its own.
 
-    url: `http://host:port` or `https://…`; a path after it is put before every request's path.
+    url: `http://host:port` or `https://…`; a path after it is put before every request's path. check: called with each
+    new connection, before anything is sent over it; what it raises ends the request.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, check: SidecarCheck | None = None) -> None:
+        self._check = check
         if not _is_of_a_server(url):
             raise ValueError(f"{url!r} is no URL of a server, expected http://HOST:PORT")
         self._url = url.rstrip("/")
@@ -90,6 +94,8 @@ class Connections:
                     if event == "connection.connect_tcp.complete":
                         connected: socket.socket = info["return_value"].get_extra_info("socket")
                         guarded.enter_context(cancellable(connected))
+                        if self._check is not None:
+                            self._check(info["return_value"])
 
                 response = self._client(keeps).request(
                     method,
@@ -97,7 +103,7 @@ class Connections:
                     content=body,
                     headers=dict(headers),
                     timeout=timeout_s,
-                    extensions={} if keeps else {"trace": trace},
+                    extensions={} if keeps and self._check is None else {"trace": trace},
                 )
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise NotConnected(str(error)) from error

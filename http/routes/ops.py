@@ -24,6 +24,8 @@ from ..wire.ops import (
     Checks,
     EventsStatus,
     Health,
+    Proof,
+    ProofQuery,
     Status,
     StorageStatus,
     health_of,
@@ -84,6 +86,13 @@ def _storage_health(server: Server, results: ResultNumbers | SidecarError, disk_
     if not os.access(server.storage, os.W_OK):
         return "is not writable"
     return HEALTHY if disk_mb >= LEAST_DISK_MB else "is almost full"
+
+
+@routes.add("GET", "/api/proof", access="open", query=ProofQuery, answers=Proof, is_quick=True)
+def prove_address(call: Call[Nothing, ProofQuery]) -> Answer:
+    """Prove to a client that holds the storage's secret that this is its sidecar, before it sends a token."""
+    address, nonce = call.query.address, call.query.nonce
+    return Answer(200, Proof(address=address, proof=call.server.proofs.of(address, nonce)))
 
 
 @routes.add("GET", "/status", answers=Status, errors=(BusUnavailable, Unavailable))

@@ -16,6 +16,20 @@ from .codec import Timed
 MB = 1_000_000
 
 
+class ProofQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """nonce: 64 digits of 0-9 a-f, fresh for each request. address: where the client is connected to."""
+
+    nonce: str
+    address: str
+
+
+class Proof(msgspec.Struct, frozen=True, kw_only=True):
+    """proof: HMAC-SHA256 over address and nonce, by a key derived from the storage's secret; in hexadecimal."""
+
+    address: str
+    proof: str
+
+
 class Checks(msgspec.Struct, frozen=True, kw_only=True):
     """storage, event_bus: "healthy", or what is wrong. disk_space_available_mb: where the storage lies."""
 

@@ -1,0 +1,73 @@
+"""Which project the working directory is in, and which storage that has: for every command except `serve`.
+
+These commands go on where `serve` would refuse: a slip in `sidecar.toml` must not take `stop` away. What is wrong there
+is said, and the project's default storage is used.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from ...state.errors import ConfigError
+from ..place import CONFIG_FILE, SECTIONS, Asked, default_storage, find_place, others_that_may_change, read_toml
+from ..storage import LOCK_FILE
+from ..tables import refuse_unknown
+from .connection import working_dir
+from .stderr import tell
+
+
+def storage_here() -> Path:
+    """The storage of the project that the working directory is in. Raises ConfigError where none can be told."""
+    environ = os.environ
+    asked = _asked()
+    here = working_dir()
+    if asked.project_root is None and asked.config is None:
+        root = project_root_above(here)
+        asked = msgspec.structs.replace(asked, project_root=root)
+        if (root / CONFIG_FILE).is_file():
+            # As `serve` takes it in that folder: the file may name another root inside.
+            asked, here = msgspec.structs.replace(asked, project_root=None), root
+    try:
+        place = find_place(asked, environ, working_dir=here)
+    except ConfigError as error:
+        if asked.config is not None or not (here / CONFIG_FILE).is_file():
+            raise
+        tell(f"note: {error.message}; going on with the default storage of {here}")
+        return Path(os.path.realpath(default_storage(here, environ)))
+    _say_what_serve_would_refuse(place.source)
+    return place.storage
+
+
+def project_root_above(here: Path) -> Path:
+    """The nearest folder, from here up, with a `sidecar.toml` or a storage; here, where there is none."""
+    for folder in (here, *here.parents):
+        file = folder / CONFIG_FILE
+        if file.is_file() and (folder == here or others_that_may_change(file) is None):
+            return folder
+        if (default_storage(folder, os.environ) / LOCK_FILE).exists():
+            return folder
+    return here
+
+
+def _asked() -> Asked:
+    def path(name: str) -> Path | None:
+        return Path(os.environ[name]) if os.environ.get(name) else None
+
+    return Asked(config=path("SIDECAR_CONFIG"), project_root=path("SIDECAR_PROJECT_ROOT"))
+
+
+def _say_what_serve_would_refuse(source: Path | None) -> None:
+    """Of the settings that are quick to look at: `doctor` looks at all."""
+    if source is None:
+        return
+    try:
+        tables = read_toml(source)
+        refuse_unknown(tables, SECTIONS, "")
+        server = tables.get("server", {})
+        if isinstance(server, dict):
+            refuse_unknown(server, ("host", "port", "storage", "project_root", "log_level", "log_format"), "server")
+    except ConfigError as error:
+        tell(f"note: {source}: {error.message}; `sidecar serve` would not start with it")
