@@ -32,9 +32,10 @@ from ..state.identity import AgentClass, Caller, Permission
 from ..state.models import AgentId
 from ..state.typed import decoder
 from .access.auth import Authenticator, admit, class_of_caller, require, require_project
-from .access.limits import headers_of, refuse
+from .access.limits import headers_of, owner_of, refuse
 from .access.sessions import session_of
 from .exchange import Environ, Exchange, Rendered, StartResponse
+from .loop.parking import ACCOUNT
 from .loop.quick_routes import QuickRoutes
 from .loop.request_parser import Quick
 from .mcp import endpoint as mcp
@@ -172,7 +173,11 @@ class Application:
         host = environ.get("HTTP_HOST", "").lower()
         if self._hosts is not None and host not in self._hosts:
             raise PermissionDenied("this Host is not served here", field="Host", expected=sorted(self._hosts))
-        _require_plain_path(environ.get("REQUEST_URI") or environ.get("PATH_INFO", ""))
+        path = (environ.get("REQUEST_URI") or environ.get("PATH_INFO", "")).partition("?")[0]
+        if len(path) <= USUAL_PATH_CHARS:
+            _require_usual_path(path)
+        else:
+            _require_plain_path(path)
 
     def _handle(self, route: Route, environ: Environ, parts: dict[str, str]) -> Rendered | None:
         """The answer of a route's function; None: the request is parked and answered later."""
@@ -219,6 +224,8 @@ class Application:
             server=self._server,
             now=utc_now(),
         )
+        if head.caller is not _ANYONE:
+            environ[ACCOUNT] = owner_of(head.caller)
         exchange.correlation_id = getattr(call.body, "correlation_id", None)
         return self._finish(environ, exchange, perform(route, call, parts))
 
@@ -279,10 +286,8 @@ def _is_loopback(address: str | None) -> bool:
 _NEVER_IN_A_PATH = (b"/", b"\\", b"\0")
 
 
-@lru_cache(maxsize=1024)  # agents ask for the same few paths over and over; what it raises is not kept
-def _require_plain_path(uri: str) -> None:
+def _require_plain_path(path: str) -> None:
     """Raises InvalidRequest for a path whose parts, once decoded, hold a separator, a NUL, dots alone or no UTF-8."""
-    path = uri.partition("?")[0]
     for part in path.split("/"):
         decoded = unquote_to_bytes(part)
         try:
@@ -296,6 +301,11 @@ def _require_plain_path(uri: str) -> None:
                 field="path",
                 expected="1 to 128 of A-Z a-z 0-9 . _ : @ - in each part",
             )
+
+
+USUAL_PATH_CHARS = 512  # a client can make paths up without end; longer ones are not remembered
+# Agents ask for the same few paths over and over; what it raises is not kept.
+_require_usual_path = lru_cache(maxsize=1024)(_require_plain_path)
 
 
 def _require_acceptable_body(environ: Environ, route: Route) -> None:

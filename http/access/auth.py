@@ -17,6 +17,7 @@ from ...state.models import identifier
 from ...supervision.profile import Profiles
 
 REMEMBERED_TOKENS = 4096  # agents alive at once, with room; a token takes about 1 KiB
+MAX_REMEMBERED_CHARS = 2048  # a client can write its token in many longer ways, and each would be one more to remember
 MAX_TOKEN_CHARS = 8192
 
 
@@ -52,7 +53,8 @@ class Authenticator:
         caller = self._callers.get(header)
         if caller is None:
             caller = self._key.verify(_bearer(header), now=now, grace_s=grace_s)
-            self._remember(header, caller)
+            if len(header) <= MAX_REMEMBERED_CHARS:
+                self._remember(header, caller)
         return self._still(caller, grace_s=grace_s, now=now)
 
     def still(self, caller: Caller) -> Caller:

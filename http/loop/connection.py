@@ -17,6 +17,7 @@ import time
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from .backlog import SLOWEST_BYTES_PER_S, STALLED_S, WHOLE_ANSWER_S
 from .deadlines import monotonic_s
 from .delivery import Evidence, unread_bytes
 from .parking import HandlerTask, Park, Parked, RefusalTask, ReplyTask, Slip, StreamTask, forget_details
@@ -27,8 +28,9 @@ from .request_parser import MAX_QUICK_BODY_BYTES, RequestParser
 from .watched_channel import WatchedChannel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
+    from .backlog import Backlog
     from .io_loop import Server
     from .streaming import Stream
 
@@ -66,6 +68,11 @@ class Connection(WatchedChannel):
     interest = 0  # what the poller reports
     was_refused = False
     has_hung_up = False
+    account: Hashable = None  # whose requests these are, as far as the application said
+    unread_bytes = 0  # of answers, as the server's ledger has it
+    incoming_bytes = 0  # of requests that are not served yet, as the server's ledger has it
+    _unread_since = 0.0
+    _most_unread = 0
     _incomplete: Any = None  # the request that is half received, and since when
     _incomplete_since = 0.0
 
@@ -82,6 +89,8 @@ class Connection(WatchedChannel):
         self.server.poller.register(self._fileno, self.interest)
 
     def del_channel(self, map: dict[int, Any] | None = None) -> None:
+        self.server.unread.forget(self)
+        self.server.incoming.forget(self)
         self._leave_poller()
         super().del_channel(map)
 
@@ -139,6 +148,10 @@ class Connection(WatchedChannel):
         return self.stage is IDLE and self._fileno is not None and not self.total_outbufs_len
 
     def _update_interest(self) -> None:
+        if self.total_outbufs_len or self.unread_bytes:
+            self._note_unread()
+        if self.incoming_bytes:
+            self._note_incoming()
         wanted = self.interest
         if self.stage is IDLE and not wanted & READ and self.readable():
             wanted |= READ | HANGUP
@@ -150,6 +163,43 @@ class Connection(WatchedChannel):
         if wanted != self.interest:
             self.interest = wanted
             self.server.poller.modify(self._fileno, wanted)
+
+    # --- What the server keeps for it ---------------------------------------------------------------------------------
+
+    def _note_unread(self) -> None:
+        count = self.output.held_bytes
+        if count and not self.unread_bytes:
+            self._unread_since, self._most_unread = monotonic_s(), 0
+        if count != self.unread_bytes:
+            self.unread_bytes = count
+            self._most_unread = max(self._most_unread, count)
+            self._cut(self._noted(self.server.unread, count, self.account), "its client does not read")
+
+    def _note_incoming(self) -> None:
+        unfinished = [] if self.request is None else [self.request]
+        count = sum(request.body_bytes_received for request in [*self.requests, *unfinished])
+        if count != self.incoming_bytes:
+            self.incoming_bytes = count
+            self._cut(self._noted(self.server.incoming, count, None), "too many bodies are under way")
+
+    def _noted(self, ledger: Backlog, count: int, account: Hashable) -> list[Connection]:
+        if count:
+            return ledger.note(self, count, account)
+        ledger.forget(self)
+        return []
+
+    def _cut(self, connections: list[Connection], why: str) -> None:
+        for connection in connections:
+            log.warning("connection closed, %s address=%s", why, connection.addr)
+            self.server.post(connection.handle_close)
+
+    def _has_read_too_little(self, silent_for_s: float) -> bool:
+        """Whether the client stopped reading an answer, or reads it so slowly that it hardly means to."""
+        if not self.unread_bytes:
+            return False
+        may_take_s = WHOLE_ANSWER_S + self._most_unread / SLOWEST_BYTES_PER_S
+        is_slow = self.stage is not STREAMING and monotonic_s() - self._unread_since > may_take_s
+        return silent_for_s > STALLED_S or is_slow
 
     # --- Input ----------------------------------------------------------------------------------------------------
 
@@ -187,6 +237,8 @@ class Connection(WatchedChannel):
         if self.request is not self._incomplete:
             self._incomplete = self.request
             self._incomplete_since = monotonic_s()
+        if self.request is not None or self.incoming_bytes:
+            self._note_incoming()
 
     # --- Requests -------------------------------------------------------------------------------------------------
 
@@ -384,7 +436,7 @@ class Connection(WatchedChannel):
         if self._incomplete is not None and monotonic_s() - self._incomplete_since > request_s:
             return True
         silent_for_s: float = now - self.last_activity
-        return silent_for_s > silent_s
+        return silent_for_s > silent_s or self._has_read_too_little(silent_for_s)
 
     def cancel(self) -> None:
         """Waitress's dispatcher shuts down before a worker has come to this request."""

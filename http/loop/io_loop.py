@@ -23,6 +23,7 @@ from waitress.adjustments import Adjustments
 from waitress.server import TcpWSGIServer
 
 from ...actors.asking import once_together
+from .backlog import MAX_INCOMING_BYTES, MAX_UNREAD_BYTES, MAX_UNREAD_BYTES_OF_ONE, Backlog
 from .connection import STREAMING, WAITING, Connection
 from .deadlines import Deadlines, monotonic_s
 from .input_read import ReadTurns
@@ -77,6 +78,8 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         self.sees_hangup = hasattr(select, "epoll") and isinstance(poller, select.epoll)
         self.render_refusal = render_refusal
         self.deadlines = Deadlines()
+        self.unread = Backlog(max_bytes=MAX_UNREAD_BYTES, max_bytes_of_one=MAX_UNREAD_BYTES_OF_ONE)
+        self.incoming = Backlog(max_bytes=MAX_INCOMING_BYTES, max_bytes_of_one=MAX_INCOMING_BYTES)
         self.is_draining = False  # nothing new is accepted, answers end their connections
         self.has_released = False  # nothing may park any more
         self._posts: deque[Callable[[], None]] = deque()

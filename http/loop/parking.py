@@ -22,6 +22,8 @@ from .streaming import Stream
 if TYPE_CHECKING:
     from .connection import Connection
 
+ACCOUNT = "sidecar.account"  # in an environ: whose memory an answer counts as while the client has not read it
+
 Headers = Sequence[tuple[str, str]]
 Reply = tuple[int, Headers, bytes]
 
@@ -183,6 +185,8 @@ class HandlerTask(WSGITask):  # type: ignore[misc]  # waitress has no types
         except BaseException:
             self.slip.withdraw()
             raise
+        finally:
+            self.channel.account = self.get_environment().get(ACCOUNT)
 
     def write(self, data: bytes) -> None:
         if data and not self.slip.is_empty:

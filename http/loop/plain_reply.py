@@ -39,7 +39,6 @@ def answer_plainly(connection: Connection, parked: Parked) -> bool:
     sent = connection.send(payload, do_close=False)
     if sent < len(payload):
         connection.write_soon(payload[sent:])
-        connection.current_outbuf_count = connection.adj.outbuf_high_watermark  # the next answer gets its own buffer
     request.close()
     with connection.requests_lock:
         connection.requests.pop(0)

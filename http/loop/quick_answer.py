@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from waitress.utilities import InternalServerError
 
-from .parking import HandlerTask, Parked, Slip
+from .parking import ACCOUNT, HandlerTask, Parked, Slip
 from .request_parser import Quick
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def answer_quickly(connection: Connection, quick: Quick, request: Any) -> None:
     environ["sidecar.stream"] = slip.open_stream
     try:
         reply = quick(environ)
+        connection.account = environ.get(ACCOUNT)
     except Exception:
         log.exception("handler failed path=%s", request.path)
         slip.withdraw()

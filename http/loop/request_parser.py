@@ -27,7 +27,8 @@ LimitOf = Callable[[str, str], int]
 Quick = Callable[[dict[str, Any]], Reply | None]
 FindQuick = Callable[[str, str], Quick | None]
 
-REMEMBERED_HEADS = 1024  # about 4 KiB each
+REMEMBERED_HEADS = 1024
+REMEMBERED_BYTES = 1536 << 10  # of heads; what is known of one takes about eight times its bytes
 SEEN_HEADS = 16_384  # 100 bytes each
 MAX_REMEMBERED_BYTES = 4096
 MAX_CHUNK_LINE_BYTES = 4096  # Waitress searches what it has of a line again with all that comes
@@ -61,6 +62,7 @@ class Heads:
         self._limit_of = limit_of
         self._find_quick = find_quick
         self._known: dict[bytes, Head] = {}
+        self._known_bytes = 0
         self._seen: dict[int, None] = {}  # hashes of heads that came once
         self._adjusted: dict[int, Any] = {}  # by limit; a copy for each request would cost more than the check
 
@@ -78,9 +80,18 @@ class Heads:
         parser.quick = self._find_quick(parser.command, parser.path)
         is_plain = not parser.chunked and not parser.expect_continue and parser.content_length <= limit
         if is_plain and head.endswith(_END_OF_HEAD) and len(head) <= MAX_REMEMBERED_BYTES and self._came_before(head):
-            _make_room(self._known, REMEMBERED_HEADS)
             fields = {name: value for name, value in vars(parser).items() if name not in _OF_ONE_REQUEST}
-            parser.head = self._known[head] = Head(fields)
+            parser.head = Head(fields)
+            self._remember(head, parser.head)
+
+    def _remember(self, head: bytes, known: Head) -> None:
+        """Keep it, and forget the oldest where there is no room."""
+        self._known_bytes += len(head)
+        while len(self._known) >= REMEMBERED_HEADS or self._known_bytes > REMEMBERED_BYTES:
+            oldest = next(iter(self._known))
+            del self._known[oldest]
+            self._known_bytes -= len(oldest)
+        self._known[head] = known
 
     def _came_before(self, head: bytes) -> bool:
         """Many heads come but once, such as those that acknowledge: they must not push out the ones that do not."""
@@ -88,15 +99,10 @@ class Heads:
         if known_as in self._seen:
             del self._seen[known_as]
             return True
-        _make_room(self._seen, SEEN_HEADS)
+        while len(self._seen) >= SEEN_HEADS:
+            del self._seen[next(iter(self._seen))]
         self._seen[known_as] = None
         return False
-
-
-def _make_room(kept: dict[Any, Any], most: int) -> None:
-    """Forget the oldest where `most` are kept already."""
-    while len(kept) >= most:
-        del kept[next(iter(kept))]
 
 
 _OF_ONE_REQUEST = frozenset({"header_plus", "body_rcv", "completed", "headers_finished", "body_bytes_received"})

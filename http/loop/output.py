@@ -1,0 +1,57 @@
+"""Output: what a connection still has to send. It keeps what it is given without a copy, and lets go of what was sent.
+
+It stands in for Waitress's buffers, which keep all that a connection was ever sent until it is closed: a client that
+fetches a page of a megabyte a hundred times over one connection would hold a hundred megabytes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+FEW_BYTES = 4096  # up to here it is cheaper to join pieces than to send each by itself
+
+
+class Output:
+    """held_bytes: of all the pieces of which anything is still to be sent."""
+
+    __slots__ = ("_length", "_pieces", "_sent", "held_bytes")
+
+    def __init__(self) -> None:
+        self._pieces: deque[bytes] = deque()
+        self._sent = 0  # bytes of the first piece
+        self._length = 0
+        self.held_bytes = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def append(self, data: bytes) -> None:
+        if data:
+            if self._pieces and len(self._pieces[-1]) + len(data) <= FEW_BYTES:
+                self._pieces[-1] += data
+            else:
+                self._pieces.append(data)
+            self._length += len(data)
+            self.held_bytes += len(data)
+
+    def get(self, most: int) -> bytes | memoryview:
+        """The next bytes, at most so many."""
+        if not self._pieces:
+            return b""
+        first = self._pieces[0]
+        if len(self._pieces) == 1 or len(first) - self._sent >= min(most, FEW_BYTES):
+            return memoryview(first)[self._sent : self._sent + most]
+        return (first[self._sent :] + self._pieces[1][:FEW_BYTES])[:most]
+
+    def skip(self, count: int, allow_prune: bool = False) -> None:  # noqa: ARG002  # as Waitress calls it
+        """So many bytes were sent."""
+        self._length -= count
+        self._sent += count
+        while self._pieces and self._sent >= len(self._pieces[0]):
+            piece = self._pieces.popleft()
+            self._sent -= len(piece)
+            self.held_bytes -= len(piece)
+
+    def close(self) -> None:
+        self._pieces.clear()
+        self._sent = self._length = self.held_bytes = 0
