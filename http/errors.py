@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from ..state.errors import SidecarError
+from ..state.os_text import writable
 from .wire.shapes import Moment
 
 
@@ -257,9 +258,9 @@ def describe(error: BaseException, *, request_id: str, now: datetime, to_operato
         headers.append(("Allow", ", ".join(allowed) if isinstance(allowed, list) else ""))
     body = ErrorBody(
         error=row.word,
-        message=message,
+        message=writable(message),
         code=row.wire_code,
-        details=details,
+        details={name: writable(value) if isinstance(value, str) else value for name, value in details.items()},
         timestamp=now,
         request_id=request_id,
     )

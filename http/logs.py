@@ -14,6 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from ..state.clock import utc_at
+from ..state.os_text import writable
 from .visible import json_text, lines, one_field
 
 LogFormat = Literal["text", "json"]
@@ -50,7 +51,8 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json_text(msgspec.json.encode(line).decode())
+        written = {name: writable(value) if isinstance(value, str) else value for name, value in line.items()}
+        return json_text(msgspec.json.encode(written).decode())
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

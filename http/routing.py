@@ -21,6 +21,7 @@ from ..actors.turns import TurnByTurn
 from ..state.durations import Durations
 from ..state.errors import BodyTooLarge, InvalidRequest, SidecarError, Unavailable
 from ..state.identity import Caller, Permission
+from ..state.projects import Projects
 from ..state.trace import traceparent
 from ..supervision.profile import Profiles
 from .access.auditing import Auditor
@@ -147,6 +148,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
 
     actors: Actors
     profiles: Profiles
+    projects: Projects
     meter: RequestMeter
     auditor: Auditor
     instruments: Instruments

@@ -180,6 +180,7 @@ def _server(wiring: Wiring, authenticator: Authenticator, proofs: AddressProofs)
     return Server(
         actors=wiring.actors(),
         profiles=config.profiles,
+        projects=config.projects,
         meter=RequestMeter(),
         auditor=wiring.auditor,
         instruments=wiring.instruments,

@@ -78,6 +78,12 @@ def class_of(agent_type: str) -> AgentClass:
     return next(endings, AgentClass.SUPPORT)
 
 
+def types_like(agent_type: str) -> set[str]:
+    """Types that have a class of their own and that this one may be a misspelling of, such as `rust-specialist`."""
+    first, _, _ = agent_type.rpartition("-")
+    return {*_CLASS_OF_TYPE, *(first + ending for ending in _CLASS_BY_ENDING if first)}
+
+
 _EVERYONE = frozenset({Permission.READ_CONTEXT, Permission.PUBLISH_EVENTS})
 _WORKERS = _EVERYONE | {Permission.WRITE_RESULTS}
 

@@ -62,8 +62,8 @@ class World:
         assert done.exit_code == code, done.output
         return done
 
-    def url_in(self, folder: Path) -> str:
-        return self.run(folder, "dashboard", "--print").stdout.partition("/login")[0]
+    def url_in(self, folder: Path, **env: str) -> str:
+        return self.run(folder, "dashboard", "--print", **env).stdout.partition("/login")[0]
 
 
 @pytest.fixture
@@ -290,3 +290,65 @@ class TestAProof:
         for other in (f"127.0.0.1:{port + 1}", f"127.0.0.2:{port}", "evil.example:1", ""):
             refused = anyone.get("/api/proof", params={"nonce": NONCE, "address": other})
             assert refused.status_code == 400
+
+
+class TestWhatIsMisspelt:
+    def test_a_project_that_is_not_configured_is_said_to_be_that(self, world: World) -> None:
+        folder = world.folder("one", "[projects.shop]\nroot = '.'\n")
+        world.serve(folder)
+        for command in (
+            ("agent", "list"),
+            ("events", "list"),
+            ("events", "mailboxes"),
+            ("events", "dead-letters"),
+            ("events", "subscribe", "tick"),
+            ("events", "publish", "tick"),
+            ("results", "list"),
+            ("results", "store", "issue-1", '{"status": "success"}'),
+            ("audit", "list"),
+            ("top",),
+        ):
+            said = world.run(folder, *command, "--project", "shopp", code=1).stderr
+            assert "project shopp is not configured" in said, command
+        assert world.run(folder, "agent", "list", "--project", "shop").stderr == "no agents\n"
+
+    @pytest.mark.parametrize(
+        ("agent_type", "hint"),
+        [("pyhton-specialist", None), ("python-specialst", "python-specialist"), ("test-enginer", "test-engineer")],
+    )
+    def test_an_agent_type_is_told_with_the_class_that_it_has(
+        self, world: World, agent_type: str, hint: str | None
+    ) -> None:
+        folder = world.folder("one", "[profiles.poet]\nclass = 'qa'\n")
+        world.serve(folder)
+        for command in (("token", "--agent-type", agent_type), ("context", "get", "issue-1", agent_type)):
+            said = world.run(folder, *command).stderr
+            if hint is None:
+                assert said == ""
+            else:
+                assert f"agent type {agent_type} is not known here" in said
+                assert f"class support; did you mean {hint}?" in said
+        assert world.run(folder, "token", "--agent-type", "poet").stderr == ""
+
+    def test_a_token_has_the_class_that_the_configuration_gives_its_type(self, world: World) -> None:
+        folder = world.folder("one", "[profiles.poet]\nclass = 'qa'\n")
+        world.serve(folder)
+        token = world.run(folder, "token", "--agent-type", "poet").stdout.strip()
+        assert "write_results" in jwt.decode(token, options={"verify_signature": False})["permissions"]
+
+
+def test_folders_whose_names_are_not_utf8_are_served_and_shown(world: World) -> None:
+    folder = Path(os.fsdecode(os.fsencode(world.base) + b"/pro\xffject"))
+    folder.mkdir()
+    (folder / "a.py").write_text("x = 1\n")
+    storage = Path(os.fsdecode(os.fsencode(world.base) + b"/sto\xe9rage"))
+    sidecar = world.serve(folder, storage=storage)
+    env = {"SIDECAR_STORAGE": str(storage)}
+    status = json.loads(world.run(folder, "status", "--format", "json", **env).stdout)
+    assert status["status"]["storage"]["storage_path"].endswith("sto\\xe9rage")
+    context = json.loads(
+        world.run(folder, "context", "get", "i", "python-specialist", "--format", "json", **env).stdout
+    )
+    assert context["context"]["project_structure"]["root"] == "pro\\xffject"
+    assert world.url_in(folder, **env) == sidecar.url
+    assert "sto\\udce9rage" in world.run(folder, "doctor", **env).stdout

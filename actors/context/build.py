@@ -6,6 +6,7 @@ from operator import eq
 from typing import Any, NamedTuple
 
 from ...state.errors import ContextFailed
+from ...state.os_text import shown
 from . import coverage, metadata
 from .audience import audience_of
 from .emit import TAIL_BYTES, encode, etag_of, joined, members
@@ -99,7 +100,7 @@ class _Build:
 
     def __init__(self, order: Order, project: Project, snapshot: Snapshot, reader: Reader, index: Index) -> None:
         self._order = order
-        self._name = project.root.name
+        self._name = shown(project.root.name)
         self._root = str(project.root)
         self._snapshot = snapshot
         self._reader = reader

@@ -8,7 +8,16 @@ import click
 
 from ...state.audit import Head
 from ..client.client import Client
-from .connection import REFUSED, Commands, format_option, project_option, storage_of, storage_option, with_client
+from .connection import (
+    REFUSED,
+    Commands,
+    format_option,
+    project_option,
+    require_project,
+    storage_of,
+    storage_option,
+    with_client,
+)
 from .output import Column, Format, clock, number, show_rows, state, text
 from .stderr import tell
 
@@ -56,6 +65,8 @@ def list_records(
     """
     asked = {"act": act, "by": by, "subject": subject, "limit": limit, "project_id": project}
     answer = client.call("GET", "/api/audit", query=asked)
+    if not answer["records"]:
+        require_project(client, project)
     show_rows(answer, answer["records"], AUDIT_COLUMNS, format_, nothing="nothing is on record")
 
 

@@ -144,6 +144,12 @@ def with_client(command: F) -> F:
     return run  # type: ignore[return-value]
 
 
+def require_project(client: Client, project: str | None) -> None:
+    """Raises NotFound for a project that is not configured: an empty list would hide that it is misspelt."""
+    if project is not None:
+        client.call("GET", "/api/agents", query={"project_id": project})
+
+
 def _same_kind(error: SidecarError, message: str) -> SidecarError:
     return type(error)(message, **error.details)
 

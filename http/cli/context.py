@@ -8,6 +8,7 @@ import click
 
 from ..client.calls import segment
 from ..client.client import Client
+from .agent_types import class_here
 from .connection import Commands, format_option, project_option, with_client
 from .output import Column, Format, number, show, show_fields, show_json, show_rows, table_of, text
 
@@ -76,6 +77,7 @@ def get(
     \b
     Example: sidecar context get issue-7 security-auditor --format json > context.json
     """
+    class_here(agent_type, what="the context")
     options = {
         "requirements": requirements or None,
         "files": files or None,

@@ -15,7 +15,15 @@ from ..client.calls import segment
 from ..client.client import Client
 from ..client.errors import Superseded
 from ..client.records import Batch, Event
-from .connection import REFUSED, Commands, format_option, format_option_for, project_option, with_client
+from .connection import (
+    REFUSED,
+    Commands,
+    format_option,
+    format_option_for,
+    project_option,
+    require_project,
+    with_client,
+)
 from .following import Follower
 from .moment import place
 from .output import (
@@ -126,6 +134,7 @@ def publish(
         "priority": priority,
         "ttl_seconds": ttl,
     }
+    require_project(client, project)
     answer = client.call(
         "POST",
         f"/api/events/{segment(event_type)}",
@@ -170,6 +179,7 @@ def subscribe(
     \b
     Example: sidecar events subscribe --continuous --since latest --format json | jq .data
     """
+    require_project(client, question["project_id"])
     with suppress(KeyboardInterrupt):
         if not continuous:
             batch = client.wait(*event_types, since=since, timeout_s=timeout, **question)
@@ -231,6 +241,8 @@ def list_(
         "project_id": project,
     }
     answer = client.call("GET", "/api/events", query=query)
+    if not answer["events"]:
+        require_project(client, project)
     listed = answer["events"]
     rows = [told(event) for event in listed] if format_ == "table" else listed
     show_rows(answer, rows, EVENT_COLUMNS, format_, nothing="no events")
@@ -250,6 +262,8 @@ def mailboxes(client: Client, project: str | None, format_: Format) -> None:
     Example: sidecar events mailboxes --format json | jq '.mailboxes[] | select(.lag > 100)'
     """
     answer = client.call("GET", "/api/mailboxes", query={"project_id": project})
+    if not answer["mailboxes"]:
+        require_project(client, project)
     show_rows(answer, answer["mailboxes"], MAILBOX_COLUMNS, format_, nothing="no mailboxes")
 
 
@@ -274,6 +288,8 @@ def dead_letters(client: Client, replay: str | None, project: str | None, format
         )
         return
     answer = client.call("GET", "/api/events/dead-letters", query={"project_id": project})
+    if not answer["dead_letters"]:
+        require_project(client, project)
     rows = answer["dead_letters"]
     if format_ == "table":
         rows = [{**row, "event": told(row["event"])} for row in rows]

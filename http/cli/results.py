@@ -10,7 +10,7 @@ import click
 from ..client.calls import segment
 from ..client.client import Client
 from ..client.token import holder_of
-from .connection import Commands, format_option, project_option, with_client
+from .connection import Commands, format_option, project_option, require_project, with_client
 from .events import read_object
 from .moment import moment
 from .output import Column, Format, as_it_is, clock, say_there_is_more, show_fields, show_json, show_rows, state, text
@@ -57,6 +57,7 @@ def store(client: Client, issue_id: str, result: str, project: str | None, forma
         "project_id": project or holder.project_id,
         "result": read_object(result, "RESULT"),
     }
+    require_project(client, project)
     answer = client.call("POST", "/api/results", body=body)
     following = ", ".join(f"{agent['agent_type']} ({agent['priority']})" for agent in answer["next_agents"])
     fields = [
@@ -109,6 +110,8 @@ def list_(
         "project_id": project,
     }
     answer = client.call("GET", "/api/results", query=query)
+    if not answer["results"]:
+        require_project(client, project)
     show_rows(answer, answer["results"], RESULT_COLUMNS, format_, nothing="no results")
     say_there_is_more(answer, answer["results"], format_)
 

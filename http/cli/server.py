@@ -14,6 +14,7 @@ import click
 from ...state.errors import InvalidRequest
 from ..client.calls import segment
 from ..client.client import Client
+from .agent_types import class_here
 from .connection import (
     NO_SERVER,
     REFUSED,
@@ -188,6 +189,8 @@ def token(
     if operator and (agent_class is not None or issue is not None):
         raise click.UsageError("--class and --issue go with --agent-type")
     directory = storage_of(storage)
+    if agent_type is not None and agent_class is None:
+        agent_class = class_here(agent_type, what="the token")
     known = [str(name) for name in AgentClass if name is not AgentClass.OPERATOR]
     if agent_class is not None and agent_class not in known:
         raise click.BadParameter(f"{agent_class!r} is none of {', '.join(known)}", param_hint="--class")

@@ -81,10 +81,12 @@ def spawn_agent(call: Call[NewAgent, Nothing]) -> Pending[Any]:
     return Pending(later, lambda spawned: Answer(201, AgentSpawned.of(spawned)), deadline_s=SPAWN_S)
 
 
-@routes.add("GET", "/api/agents", answers=AgentsListed, errors=(Unavailable,))
+@routes.add("GET", "/api/agents", answers=AgentsListed, errors=_KNOWN)
 def list_agents(call: Call[Nothing, Nothing]) -> Answer:
-    """List agents, newest first."""
+    """List agents, newest first. 404 for a project that is not configured and has no agents."""
     statuses = ask(call.actors.spawner, ListAgents(project_id=call.scope), timeout_s=ASK_S)
+    if not statuses and call.scope is not None:
+        call.server.projects.root_of(call.scope)
     listed = [AgentOut.of(status, now=call.now) for status in statuses]
     return Answer(200, AgentsListed(agents=listed, total=len(listed), timestamp=call.now))
 

@@ -11,6 +11,7 @@ from ...actors.replies import ResultNumbers
 from ...state.clock import utc_now
 from ...state.errors import BusUnavailable, NotFound, SidecarError, Unavailable
 from ...state.identity import Permission
+from ...state.os_text import shown
 from ..measure.census import Census, CensusTaking, take_census
 from ..measure.vitals import MB, CpuGauge, disk_free_bytes, memory_bytes
 from ..routing import Answer, Call, Pending, Routes, Server
@@ -106,7 +107,7 @@ def show_status(call: Call[Nothing, Nothing]) -> Answer:
             _known(census.results),
             _known(census.contexts),
             _known(census.events),
-            storage_path=str(server.storage) if call.caller.is_operator else None,
+            storage_path=shown(server.storage) if call.caller.is_operator else None,
         ),
         events=EventsStatus.of(_known(census.events)),
         performance=server.meter.performance(project_id=scope, now=time.monotonic()),

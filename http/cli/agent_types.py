@@ -1,0 +1,31 @@
+"""Which class an agent type has here; said where nobody has named the type, since it may be misspelt."""
+
+from __future__ import annotations
+
+import os
+
+from ...state.errors import ConfigError
+from ...state.identity import AgentClass, class_of, types_like
+from ..tables import nearest
+from .connection import working_dir
+from .here import project_root_above
+from .stderr import tell
+
+
+def class_here(agent_type: str, *, what: str) -> str:
+    """The class of the type in the configuration here, else the built-in one. what: gets that class, for the note."""
+    from ..config import Flags, load
+
+    try:
+        profiles = load(Flags(), os.environ, working_dir=project_root_above(working_dir())).profiles
+        known = {profile.agent_type: profile.agent_class for profile in profiles.configured()}
+    except ConfigError:  # told of by the commands that need it
+        known = {}
+    if agent_type in known:
+        return str(known[agent_type])
+    built_in = class_of(agent_type)
+    if built_in is AgentClass.SUPPORT:
+        meant = nearest(agent_type, sorted({*known, *types_like(agent_type)}))
+        hint = f"; did you mean {meant}?" if meant is not None else ""
+        tell(f"note: agent type {agent_type} is not known here, so {what} is that of class {built_in}{hint}")
+    return str(built_in)
