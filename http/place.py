@@ -25,6 +25,7 @@ from .tables import refuse_unknown, require_table
 
 CONFIG_FILE = "sidecar.toml"
 SECTIONS = ("server", "projects", "limits", "events", "context", "results", "agents", "groups", "profiles", "triggers")
+_MAX_FILE_BYTES = 1_000_000
 _OWN_SETTINGS = ("host", "port", "storage", "log_level", "log_format")
 
 
@@ -246,12 +247,16 @@ def _own_settings(own: dict[str, Any], root: Path) -> tuple[dict[str, Any], dict
 def read_toml(source: Path) -> dict[str, Any]:
     """Raises ConfigError."""
     try:
+        if source.stat().st_size > _MAX_FILE_BYTES:
+            raise ConfigError(f"{source} is larger than {_MAX_FILE_BYTES} bytes", field="config")
         return tomllib.loads(source.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{source} cannot be read: {error.strerror}", field="config") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{source} is not UTF-8", field="config") from None
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise ConfigError(f"{source} is nested too deep", field="config") from None
+    except ValueError as error:  # also for a number of more digits than Python reads
         raise ConfigError(f"{source} is not TOML: {error}", field="config") from None
 
 

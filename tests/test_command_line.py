@@ -210,7 +210,8 @@ class TestExitCodes:
             url = f"http://127.0.0.1:{server.server_port}"
             try:
                 for command in ("status", "actors"):
-                    error = run(command, "--url", url, code=1).stderr
+                    assert "was sent no token" in run(command, "--url", url, code=3).stderr
+                    error = run(command, "--url", url, "--token", "a.b.c", code=1).stderr
                     assert error.startswith(f"Error: what answers at {url} is no sidecar")
                     assert error.count("\n") == 1
             finally:

@@ -90,6 +90,25 @@ def test_a_file_that_was_named_and_lies_outside_the_project_is_the_operators(
         read(folder, home, config=file)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"a = " + b"[" * 5000, "nested too deep"),
+        (b"a = " + b"1" * 5000, "is not TOML"),
+        (b"# \xff", "is not UTF-8"),
+        (b"#" * 1_000_001, "larger than"),
+    ],
+    ids=["deep", "long number", "bytes", "large"],
+)
+def test_a_projects_file_that_cannot_be_read_is_told_as_that(
+    tmp_path: Path, home: dict[str, str], content: bytes, said: str
+) -> None:
+    folder = project(tmp_path, "")
+    (folder / "sidecar.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match=said):
+        read(folder, home)
+
+
 def test_the_users_own_configuration_names_host_and_storage(tmp_path: Path, home: dict[str, str]) -> None:
     folder = project(tmp_path, "")
     own(tmp_path, f"[server]\nhost = '0.0.0.0'\nport = 7\n[roots.'{folder}']\nstorage = '/srv/shop'\n")
