@@ -12,7 +12,7 @@ import msgspec
 from ..state.agent_entries import AgentRecord
 from ..state.errors import SidecarError
 from ..state.identity import Token
-from ..state.models import AgentId, AgentState, AgentStatus, ProcessIdentity
+from ..state.models import AgentId, AgentState, AgentStatus, ProcessIdentity, WaitingFor
 from ..supervision.process import ExitStatus, StartedProcess
 from ..supervision.process_exits import Exited
 from ..supervision.process_tree import TreeProcess, Trees
@@ -23,7 +23,7 @@ Role = tuple[str, str, str]  # project, issue and type: on this others of the is
 
 RUNS = frozenset({AgentState.STARTING, AgentState.RUNNING, AgentState.STOPPING})  # there may be a process
 ENDED = frozenset(state for state in AgentState if state.has_ended)
-WAITS = frozenset({AgentState.QUEUED})  # for a slot or an agent it depends on
+WAITS = frozenset({AgentState.QUEUED, AgentState.BLOCKED})  # for a slot or an agent it depends on
 HOLDS_SLOT = RUNS | {AgentState.BACKING_OFF}
 
 
@@ -60,6 +60,7 @@ class Agent(msgspec.Struct):
     tree: tuple[TreeProcess, ...] = ()
     sampled_at: float = 0.0
     cpu_percent: float = 0.0
+    waiting_for: WaitingFor | None = None  # as last looked at, while it waits for its start
 
     @property
     def id(self) -> AgentId:
@@ -116,6 +117,7 @@ class Agent(msgspec.Struct):
             incarnation=record.incarnation,
             restarts=record.restarts,
             cause=record.cause,
+            waiting_for=self.waiting_for if record.state in WAITS else None,
             started_at=record.started_at,
             ended_at=record.ended_at,
             uptime_seconds=round(time.monotonic() - record.started_monotonic if is_running else record.ran_for_s, 3),
@@ -156,9 +158,10 @@ class AgentDue(Fact, frozen=True):
 
 
 class QueueDue(Fact, frozen=True):
-    """Look at the queue. by_bucket: because the spawn bucket has a token again."""
+    """Look at the queue. by_bucket: the spawn bucket has a token again. by_settling: an agent has run for a while."""
 
     by_bucket: bool = False
+    by_settling: bool = False
 
 
 class SaveDue(Fact, frozen=True):

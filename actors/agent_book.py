@@ -231,6 +231,15 @@ class AgentBook:
         self._end_for_good(agent)
         self.announcer.announce("agent_stopped", agent.record, cause=ExitCause.KILLED)
 
+    def queued(self, agent: Agent) -> None:
+        """It waits for its start, as `waiting_for` says."""
+        self.announcer.announce("agent_queued", agent.record, waiting_for=agent.waiting_for)
+
+    def blocked(self, agent: Agent, why: str) -> None:
+        """What it depends on has failed: it waits until somebody acts."""
+        self.change(agent, Occurrence.DEPENDENCY_LOST)
+        self.announcer.announce("agent_blocked", agent.record, why=why)
+
     def answer(self, agent: Agent, waiters: list[Later[AgentStatus]]) -> None:
         """Tell them how the agent is now, once that is on the disk: see `settle`."""
         self._owed += ((later, agent.status()) for later in waiters)

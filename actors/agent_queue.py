@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable
 
 from ..state.errors import QueueFull
-from ..state.models import AgentState
+from ..state.models import AgentState, DependencyState, WaitingFor
+from ..supervision.dependencies import Present, Standing, dependencies, newest_state, settles_in_s, standing
 from ..supervision.fleet import SpawnBucket, SpawnerOptions
-from ..supervision.strategy import may_start
+from ..supervision.lifecycle import Occurrence
 from .agent import HOLDS_SLOT, WAITS, Agent, QueueDue, Role
 from .agent_book import AgentBook
 from .asking import Recipient
@@ -37,6 +38,8 @@ class AgentQueue:
         self._start = start
         self._is_look_due = False
         self._is_bucket_due = False
+        self._is_settling_due = False
+        self._is_deadlocked = False
         self._max_queued = options.max_queued
         self._max_queued_bytes = int(options.max_queued_mb * 2**20)
         self._is_warned = False
@@ -85,17 +88,20 @@ class AgentQueue:
 
     def run(self) -> None:
         """Start who is next, as long as there are slots."""
+        if not self.is_closed:
+            self._weigh_dependencies()
         while not self.is_closed and self._has_slot:
             queued = [agent for agent in self._book.in_state(AgentState.QUEUED) if self._may_start(agent)]
             if not queued:
                 return
-            agent = min(queued, key=lambda a: (_PRIORITY[a.record.spec.priority], a.record.serial))
+            agent = min(queued, key=_turn)
             if agent.record.incarnation == 0 and (wait_s := self._bucket.take(now=time.monotonic())) > 0:
                 if not self._is_bucket_due:
                     self._is_bucket_due = True
                     self._timers.tell_after(wait_s, self._me, QueueDue(by_bucket=True))
                 return
             self._start(agent)
+        self._warn_of_deadlock()
 
     def look_soon(self) -> None:
         """Not now: what has just changed may change again."""
@@ -106,6 +112,8 @@ class AgentQueue:
     def due(self, fact: QueueDue) -> None:
         if fact.by_bucket:
             self._is_bucket_due = False
+        elif fact.by_settling:
+            self._is_settling_due = False
         else:
             self._is_look_due = False
         self.run()
@@ -113,18 +121,122 @@ class AgentQueue:
     def waited_for(self) -> frozenset[Role]:
         """On whom those in the queue depend."""
         return frozenset(
-            (*agent.role[:2], agent_type)
-            for agent in self._book.in_state(AgentState.QUEUED)
-            for agent_type in agent.profile.depends_on
+            (*agent.role[:2], dependency.type)
+            for agent in self._book.in_state(*WAITS)
+            for dependency in dependencies(agent.profile.depends_on)
         )
+
+    def explain(self, *agents: Agent) -> None:
+        """Note with those that wait what each waits for."""
+        waiting = [agent for agent in agents if agent.record.state in WAITS]
+        if not waiting:
+            return
+        ready = sorted((a for a in self._book.in_state(AgentState.QUEUED) if self._may_start(a)), key=_turn)
+        places = {agent.id: place for place, agent in enumerate(ready, 1)}
+        is_deadlock = not self._has_slot and self._is_deadlock()
+        for agent in waiting:
+            agent.waiting_for = self._waiting_for(agent, places.get(agent.id), is_deadlock=is_deadlock)
+
+    def _waiting_for(self, agent: Agent, place: int | None, *, is_deadlock: bool) -> WaitingFor:
+        if self.is_closed:
+            return WaitingFor(what="shutdown", text="the next sidecar: this one is shutting down")
+        if place is None:
+            return self._for_dependencies(agent)
+        if self._has_slot:
+            return WaitingFor(what="rate", place=place, text=f"its turn: number {place} at agents.spawns_per_second")
+        held = self._book.count(*HOLDS_SLOT)
+        text = f"a slot: number {place} in the queue, {held} agents hold one, as many as agents.max_concurrent"
+        if is_deadlock:
+            text += "; each of them has spawned one that waits: they may wait for one another"
+        return WaitingFor(what="slot", place=place, text=text, is_deadlock=is_deadlock)
+
+    def _for_dependencies(self, agent: Agent) -> WaitingFor:
+        present = self._present(agent)
+        missing = tuple(
+            DependencyState(agent_type=each.type, state=newest_state(each.type, present))
+            for each in dependencies(agent.profile.depends_on)
+            if standing(each, present) is not Standing.MET
+        )
+        text = ", ".join(
+            f"{each.agent_type}, which is {each.state}"
+            if each.state is not None
+            else f"{each.agent_type}, of which issue {agent.role[1]} has none"
+            for each in missing
+        )
+        return WaitingFor(what="dependency", text=text, dependencies=missing)
 
     @property
     def _has_slot(self) -> bool:
         return self._book.count(*HOLDS_SLOT) < self._max_concurrent
 
     def _may_start(self, agent: Agent) -> bool:
-        depends_on, issue = agent.profile.depends_on, agent.role[:2]
-        return not depends_on or may_start(
-            depends_on,
-            ((a.role[2], a.record.state) for a in self._book.agents.values() if a.role[:2] == issue),
-        )
+        if not agent.profile.depends_on:
+            return True
+        enough = {Standing.MET, Standing.LOST} if agent.profile.on_dependency_failure == "run" else {Standing.MET}
+        present = self._present(agent)
+        return all(standing(each, present) in enough for each in dependencies(agent.profile.depends_on))
+
+    def _present(self, agent: Agent) -> list[Present]:
+        """The other agents of its issue, eldest first."""
+        now, issue = time.monotonic(), agent.role[:2]
+        return [
+            Present(other.role[2], other.record.state, max(0.0, now - other.record.started_monotonic))
+            for other in self._book.agents.values()
+            if other.role[:2] == issue and other is not agent
+        ]
+
+    def _weigh_dependencies(self) -> None:
+        """Block those whose dependencies can no longer be met, and take them back when they can."""
+        for agent in self._book.in_state(*WAITS):
+            if not agent.profile.depends_on:
+                continue
+            present = self._present(agent)
+            needed = dependencies(agent.profile.depends_on)
+            lost = [each for each in needed if standing(each, present) is Standing.LOST]
+            if lost:
+                self._lost(agent, ", ".join(f"{each.type} is {newest_state(each.type, present)}" for each in lost))
+            elif agent.record.state is AgentState.BLOCKED:
+                self._book.change(agent, Occurrence.DEPENDENCY_BACK)
+                self.explain(agent)
+                self._book.queued(agent)
+                self.look_soon()  # others may depend on it
+            for left_s in (settles_in_s(each, present) for each in needed):
+                if left_s is not None and left_s > 0 and not self._is_settling_due:
+                    self._is_settling_due = True
+                    self._timers.tell_after(left_s, self._me, QueueDue(by_settling=True))
+
+    def _lost(self, agent: Agent, why: str) -> None:
+        if agent.record.state is not AgentState.QUEUED:
+            return
+        match agent.profile.on_dependency_failure:
+            case "wait":
+                self._book.blocked(agent, why)
+            case "fail":
+                self._book.remember(agent, last_error=f"it depends on agents that do not go on: {why}")
+                self._book.given_up(agent, Occurrence.GIVEN_UP, f"it depends on agents that do not go on: {why}")
+            case "run":
+                return
+        self.look_soon()  # others may depend on it
+
+    def _is_deadlock(self) -> bool:
+        """Every slot is held by an agent that has spawned one that waits for a slot."""
+        queued = [agent for agent in self._book.in_state(AgentState.QUEUED) if self._may_start(agent)]
+        waited_by = {agent.record.requested_by for agent in queued}
+        holders = {agent.id for agent in self._book.in_state(*HOLDS_SLOT)}
+        return bool(holders) and holders <= waited_by
+
+    def _warn_of_deadlock(self) -> None:
+        is_deadlock = self._book.count(AgentState.QUEUED) > 0 and not self._has_slot and self._is_deadlock()
+        if is_deadlock and not self._is_deadlocked:
+            log.warning(
+                "queue may stand still queued=%d max_concurrent=%d: every running agent has spawned one that waits,"
+                " raise agents.max_concurrent",
+                self._book.count(AgentState.QUEUED),
+                self._max_concurrent,
+            )
+        self._is_deadlocked = is_deadlock
+
+
+def _turn(agent: Agent) -> tuple[int, int]:
+    """Lower comes first."""
+    return _PRIORITY[agent.record.spec.priority], agent.record.serial

@@ -23,7 +23,7 @@ from ..supervision.process import ExitStatus, StartedProcess, oom_kills
 from ..supervision.process_exits import Exited
 from ..supervision.process_tree import Trees
 from ..supervision.restart import SETTLED_AFTER_S, Decision, History, Verdict
-from .agent import RUNS, Agent, AgentDue, CensusTaken, DueWhat, Then
+from .agent import RUNS, WAITS, Agent, AgentDue, CensusTaken, DueWhat, Then
 from .agent_book import AgentBook, token_ref
 from .agent_queue import AgentQueue
 from .asking import Later, Recipient
@@ -106,6 +106,7 @@ class Keeper:
             self.queue.require_room(agent)
             self.book.enter(agent)
             self.queue.run()
+            self._tell_queued(agent)
             return
         token = self.starting.mint(agent.record, agent.profile)
         self.book.enter_starting(agent, token)
@@ -117,8 +118,15 @@ class Keeper:
         if self.queue.has_room_for(agent):
             self._start(agent, Occurrence.TURN_CAME)
         else:
-            self.book.answer(agent, agent.start_waiters)  # it is queued
+            self.queue.look_soon()  # it may be blocked
+            self._tell_queued(agent)
+            self.book.answer(agent, agent.start_waiters)
         self._groups.advance()  # those that were to start with it need not wait for it any more
+
+    def _tell_queued(self, agent: Agent) -> None:
+        if agent.record.state is AgentState.QUEUED:
+            self.queue.explain(agent)
+            self.book.queued(agent)
 
     def _start(self, agent: Agent, occurrence: Occurrence) -> None:
         token = self.starting.mint(agent.record, agent.profile)
@@ -140,7 +148,7 @@ class Keeper:
         """The process of an agent that is `starting` is there."""
         self.book.started(agent, begun)
         self.watch(agent, begun.process)
-        if self.book.count(AgentState.QUEUED):
+        if self.book.count(*WAITS):
             self.queue.look_soon()  # others may depend on it
 
     def watch(self, agent: Agent, process: StartedProcess) -> None:

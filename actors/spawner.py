@@ -33,6 +33,7 @@ from .agent import (
     ENDED,
     HOLDS_SLOT,
     RUNS,
+    WAITS,
     Agent,
     AgentDue,
     CensusDue,
@@ -208,9 +209,10 @@ class Spawner(Owner):
                 return self._spawning.spawn(message)
             case m.ListAgents(project_id=project_id):
                 visible = [a for a in self._agents.values() if a.is_visible_to(project_id)]
+                self._keeper.queue.explain(*visible)
                 return tuple(a.status() for a in sorted(visible, key=lambda a: -a.record.serial))
             case m.GetAgent(agent_id=agent_id, project_id=project_id):
-                return self._agent(agent_id, project_id).status()
+                return self._explained(self._agent(agent_id, project_id))
             case m.FindSpec(agent_id=agent_id):
                 agent = self._agents.get(agent_id)
                 return agent.record.spec if agent is not None else None
@@ -267,13 +269,17 @@ class Spawner(Owner):
 
     # --- requests ------------------------------------------------------------------------------------------
 
+    def _explained(self, agent: Agent) -> AgentStatus:
+        self._keeper.queue.explain(agent)
+        return agent.status()
+
     def _stop_agent(self, request: m.StopAgent) -> Later[AgentStatus]:
         agent = self._agent(request.agent_id, request.project_id)
         state = agent.record.state
         if state.has_ended:
             raise WrongState(f"agent {agent.id} has ended already: it is {state}", state=state)
         later: Later[AgentStatus] = Later()
-        if state in (AgentState.QUEUED, AgentState.BACKING_OFF):
+        if state in WAITS or state is AgentState.BACKING_OFF:
             self._keeper.drop(agent, [later])
             return later
         grace_s = agent.profile.stop_timeout_seconds if request.timeout_s is None else request.timeout_s
@@ -288,8 +294,8 @@ class Spawner(Owner):
         if self._keeper.queue.is_closed:
             raise Unavailable("the sidecar is shutting down and starts no agents")
         state = agent.record.state
-        if state is AgentState.QUEUED:
-            raise WrongState(f"agent {agent.id} is queued: it has not been started yet", state=state)
+        if state in WAITS:
+            raise WrongState(f"agent {agent.id} is {state}: it has not been started yet", state=state)
         later: Later[AgentStatus] = Later()
         agent.start_waiters.append(later)
         if state in RUNS:

@@ -39,6 +39,7 @@ def identifier(value: str, field: str) -> str:
 
 class AgentState(StrEnum):
     QUEUED = "queued"
+    BLOCKED = "blocked"
     STARTING = "starting"
     RUNNING = "running"
     BACKING_OFF = "backing_off"
@@ -94,6 +95,27 @@ class ProcessIdentity(msgspec.Struct, frozen=True):
     start_ticks: int
 
 
+class DependencyState(msgspec.Struct, frozen=True, kw_only=True):
+    """A type that a queued agent depends on. state: of the youngest agent of it in the issue; None: there is none."""
+
+    agent_type: str
+    state: AgentState | None
+
+
+class WaitingFor(msgspec.Struct, frozen=True, kw_only=True):
+    """Why an agent has not been started yet. text: the same for people.
+
+    place: in the queue, 1 is next; None while it waits for others. is_deadlock: every slot is held by an agent that has
+    spawned one that waits for a slot.
+    """
+
+    what: Literal["slot", "rate", "dependency", "shutdown"]
+    text: str
+    place: int | None = None
+    dependencies: tuple[DependencyState, ...] = ()
+    is_deadlock: bool = False
+
+
 class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One agent as an operator sees it. uptime: of the running incarnation, or of the last one.
 
@@ -110,6 +132,7 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
     incarnation: int
     restarts: int
     cause: ExitCause | None
+    waiting_for: WaitingFor | None
     started_at: datetime | None
     ended_at: datetime | None
     uptime_seconds: float

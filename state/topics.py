@@ -43,6 +43,8 @@ _TOPIC_OF_TYPE = {
     "error_encountered": ERROR,
     "agent_failed": ERROR,
     "chain_cut": ERROR,
+    "agent_queued": SYSTEM,
+    "agent_blocked": SYSTEM,
     "agent_spawned": SYSTEM,
     "agent_started": SYSTEM,
     "agent_exited": SYSTEM,

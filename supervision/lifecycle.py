@@ -23,15 +23,27 @@ class Occurrence(Enum):
     STOPPED = "it ended because that was asked for, and nothing of it is left"
     ADOPTED = "a sidecar that starts has found its process"
     START_ASKED = "someone wants it to run again"
+    DEPENDENCY_LOST = "one that it depends on has failed or was stopped"
+    DEPENDENCY_BACK = "one that it depends on may come again"
 
 
-_QUEUED, _STARTING, _RUNNING = AgentState.QUEUED, AgentState.STARTING, AgentState.RUNNING
+_QUEUED, _BLOCKED, _STARTING, _RUNNING = (
+    AgentState.QUEUED,
+    AgentState.BLOCKED,
+    AgentState.STARTING,
+    AgentState.RUNNING,
+)
 _BACKING_OFF, _STOPPING = AgentState.BACKING_OFF, AgentState.STOPPING
 _COMPLETED, _FAILED, _STOPPED = AgentState.COMPLETED, AgentState.FAILED, AgentState.STOPPED
 
 LIFECYCLE: Mapping[tuple[AgentState, Occurrence], AgentState] = {
     (_QUEUED, Occurrence.TURN_CAME): _STARTING,
     (_QUEUED, Occurrence.STOP_ASKED): _STOPPED,
+    (_QUEUED, Occurrence.DEPENDENCY_LOST): _BLOCKED,
+    (_QUEUED, Occurrence.GIVEN_UP): _FAILED,  # its profile says so when a dependency is lost
+    (_BLOCKED, Occurrence.DEPENDENCY_BACK): _QUEUED,
+    (_BLOCKED, Occurrence.STOP_ASKED): _STOPPED,
+    (_BLOCKED, Occurrence.GIVEN_UP): _FAILED,
     (_STARTING, Occurrence.STARTED): _RUNNING,
     (_STARTING, Occurrence.START_FAILED): _FAILED,
     (_STARTING, Occurrence.WILL_RESTART): _BACKING_OFF,

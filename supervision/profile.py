@@ -12,6 +12,7 @@ import msgspec
 
 from ..state.identity import AgentClass, class_of
 from ..state.models import ResultStatus
+from .dependencies import DependsOn
 from .request_environment import ALLOWED_BY_DEFAULT
 from .restart import Backoff, RestartIntensity, RestartPolicy, RestartType
 
@@ -33,7 +34,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     the two timeouts, the memory limit and the number of processes. no_restart_exit_codes: not tried again (64 and
     78 are EX_USAGE and EX_CONFIG of sysexits.h; 1 and 2 are what any program may end with). probe_after_seconds: 0,
     or after max_restarts try again that often instead of failing. depends_on: agent types of the same issue that
-    must run or have completed first. subscribes_to: topics of the protocol.
+    must run or have completed first. on_dependency_failure: what an agent does when that can no longer be.
+    subscribes_to: topics of the protocol.
     """
 
     agent_type: str
@@ -55,7 +57,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat_timeout_seconds: float = 0.0
     memory_limit_mb: float = 0.0
     max_processes: int = 512
-    depends_on: tuple[str, ...] = ()
+    depends_on: DependsOn = ()
+    on_dependency_failure: Literal["wait", "fail", "run"] = "wait"
     subscribes_to: tuple[str, ...] = ("coordination", "error")
     next_agents: tuple[Follower, ...] = ()
 

@@ -1,11 +1,11 @@
-"""Who else is restarted when one of a group dies, in which order, and who must run first. Pure; words from OTP.
+"""Who else is restarted when one of a group dies, and in which order. Pure; words from OTP.
 
 A group of the configuration names agent types. Its members live together: those of the same project and issue.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -18,7 +18,6 @@ Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
 # Those that a restart of the group concerns. Who completed stays completed (OTP would start it again: here that
 # would do finished work twice), and so does who was stopped or given up.
 _CONCERNED = frozenset({AgentState.STARTING, AgentState.RUNNING, AgentState.STOPPING, AgentState.BACKING_OFF})
-_IS_THERE = frozenset({AgentState.RUNNING, AgentState.COMPLETED})
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -67,9 +66,3 @@ def in_order(group: Group, members: Iterable[Member]) -> tuple[AgentId, ...]:
 
 def _place(group: Group, member: Member) -> tuple[int, int]:
     return group.agents.index(member.agent_type), member.age
-
-
-def may_start(depends_on: Sequence[str], present: Iterable[tuple[str, AgentState]]) -> bool:
-    """Whether every type it depends on runs or has completed. present: type and state of the issue's agents."""
-    there = {agent_type for agent_type, state in present if state in _IS_THERE}
-    return all(agent_type in there for agent_type in depends_on)

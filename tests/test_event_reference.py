@@ -88,7 +88,13 @@ def test_a_running_sidecars_events_have_the_data_it_tells(start_sidecar: Any) ->
             told -= common()
         assert told <= documented()[name].data, name
         seen.setdefault(name, set()).update(told)
-    assert set(seen) == set(documented()) - {"agent_adopted", "agent_lost", "chain_cut"}
+    assert set(seen) == set(documented()) - {
+        "agent_adopted",
+        "agent_lost",
+        "chain_cut",
+        "agent_queued",
+        "agent_blocked",
+    }
     assert {name: frozenset(told) for name, told in seen.items()} == {n: documented()[n].data for n in seen}
 
 

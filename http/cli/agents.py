@@ -25,6 +25,7 @@ AGENT_COLUMNS = (
     Column("UP", "uptime_seconds", seconds, right=True),
     Column("CPU", "cpu_percent", number(0, " %"), right=True),
     Column("MEMORY", "memory_mb", number(0, " MB"), right=True),
+    Column("WAITS FOR", "waiting_for.text", may_shrink=True),
     Column("LAST ERROR", "last_error", may_shrink=True),
 )
 
@@ -256,11 +257,21 @@ def _until_ended(client: Client, agent_id: str) -> dict[str, Any]:
         topics, project = ("system", "error"), status["project_id"]
         return client.wait(topics=topics, filter=of_agent, since=cursor, timeout_s=LOG_POLL_S, project_id=project)
 
+    told = None
     while True:
         status = patience.ask(look)
         if AgentState(status["state"]).has_ended:
             return status
+        if (waits_for := _waits_for(status)) not in (None, told):
+            told = waits_for
+            click.echo(f"{text(agent_id)} is {text(status['state'])}: it waits for {text(waits_for)}", err=True)
         cursor = patience.ask(wait).next_cursor or cursor
+
+
+def _waits_for(status: dict[str, Any]) -> str | None:
+    """What a queued or blocked agent waits for, in words."""
+    waiting_for = status.get("waiting_for")
+    return waiting_for["text"] if waiting_for else None
 
 
 def _show(status: dict[str, Any], format_: Format) -> None:
@@ -277,6 +288,7 @@ def _show(status: dict[str, Any], format_: Format) -> None:
         ("up", seconds(status["uptime_seconds"])),
         ("last exit", " ".join(str(part) for part in (status["cause"], status["exit_code"]) if part is not None)),
         ("task", text(status["task"])),
+        ("waits for", text(_waits_for(status))),
         ("last error", text(status["last_error"])),
     ]
     show_fields(status, [(name, shown) for name, shown in fields if shown], format_)

@@ -29,6 +29,7 @@ STATE_STYLES = {
     "healthy": "green",
     "starting": "cyan",
     "queued": "cyan",
+    "blocked": "yellow",
     "stopping": "yellow",
     "backing_off": "yellow",
     "restarting": "yellow",

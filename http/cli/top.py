@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 # What runs stands above what waits, and that above what has ended.
-_ORDER = ("running", "starting", "stopping", "backing_off", "queued", "failed", "stopped", "completed")
+_ORDER = ("running", "starting", "stopping", "backing_off", "queued", "blocked", "failed", "stopped", "completed")
 _MIN_EVENTS = 5
 
 

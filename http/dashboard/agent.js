@@ -104,6 +104,7 @@ export function agentView({ id }) {
       ["Started", agent.started_at && format.clock(agent.started_at, true)],
       ["Ended", agent.ended_at && `${format.clock(agent.ended_at, true)} by ${agent.cause}`],
       ["Task", agent.task],
+      ["Waits for", agent.waiting_for?.text],
       ["Last error", agent.last_error],
     ];
     const text = JSON.stringify(rows);

@@ -6,7 +6,7 @@ import { button, doing, h, heading, say, setText } from "./dom.js";
 import * as format from "./format.js";
 import { Table } from "./table.js";
 
-export const STATE_ORDER = ["running", "starting", "stopping", "backing_off", "queued", "failed", "stopped", "completed"];
+export const STATE_ORDER = ["running", "starting", "stopping", "backing_off", "queued", "blocked", "failed", "stopped", "completed"];
 const ENDED = ["failed", "stopped", "completed"];
 
 export function stop(agent) {
@@ -28,7 +28,7 @@ export function restart(agent, control) {
 }
 
 export const isEnded = (agent) => ENDED.includes(agent.state);
-export const isActive = (agent) => !isEnded(agent) && agent.state !== "queued";
+export const isActive = (agent) => !isEnded(agent) && agent.state !== "queued" && agent.state !== "blocked";
 
 function spawn(types, project) {
   ask({
@@ -58,7 +58,7 @@ const COLUMNS = [
   { label: "Memory", number: (a) => a.memory_mb, format: format.megabytes, field: "memory_mb", sort: (a) => a.memory_mb },
   { label: "Restarts", number: (a) => a.restarts, format: format.count, field: "restarts", sort: (a) => a.restarts },
   { label: "Uptime", number: (a) => a.uptime_seconds, format: format.duration, field: "uptime_seconds", sort: (a) => a.uptime_seconds },
-  { label: "Last error", class: "wide", text: (a) => a.last_error ?? "" },
+  { label: "Last error", class: "wide", text: (a) => a.waiting_for?.text ?? a.last_error ?? "" },
   { label: "", class: "acts", make: acts, update: (node, agent) => {
     node.agent = agent;
     node.firstChild.disabled = isEnded(agent);

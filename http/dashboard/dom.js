@@ -109,7 +109,7 @@ export const empty = (text) => h("p", { class: "empty", text });
 
 const STATES = {
   running: "good", healthy: "good", success: "good", completed: "done", starting: "busy", restarting: "busy",
-  stopping: "warn", backing_off: "warn", partial: "warn", draining: "warn", queued: "idle", stopped: "idle",
+  stopping: "warn", backing_off: "warn", partial: "warn", draining: "warn", queued: "idle", blocked: "warn", stopped: "idle",
 };
 
 /** A state as a mark and a word, so that it does not depend on colour. */

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from ...actors.replies import LogChunk, SpawnedAgent
-from ...state.models import AgentId, AgentState, AgentStatus, EventId, ExitCause, SpawnPriority
+from ...state.models import AgentId, AgentState, AgentStatus, EventId, ExitCause, SpawnPriority, WaitingFor
 from .codec import Body, Nothing, Timed
 from .shapes import Identifier, Moment
 
@@ -45,7 +45,7 @@ class AgentSpawned(Timed, frozen=True, kw_only=True):
         status = spawned.status
         return cls(
             agent_id=status.agent_id,
-            spawned=status.state is not AgentState.QUEUED,
+            spawned=status.state not in (AgentState.QUEUED, AgentState.BLOCKED),
             process_id=status.process_id,
             context_injected=spawned.context_injected,
             jwt_token=spawned.token.text if spawned.token is not None else None,
@@ -66,6 +66,7 @@ class AgentOut(Timed, frozen=True, kw_only=True):
     incarnation: int
     restarts: int
     cause: ExitCause | None
+    waiting_for: WaitingFor | None
     started_at: Moment | None
     ended_at: Moment | None
     uptime_seconds: float

@@ -1,0 +1,61 @@
+"""Agent types that settings name must be there, or what is configured would wait or do nothing, and nobody be told.
+
+Pure; raises ConfigError naming the setting and the nearest type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from ..state.errors import ConfigError
+from ..supervision.dependencies import dependencies
+from ..supervision.fleet import Trigger
+from ..supervision.profile import Profile
+from .tables import nearest
+
+
+def check_references(profiles: Iterable[Profile], triggers: Iterable[Trigger]) -> None:
+    """Raises ConfigError for a type that is unknown or has no command, and for dependencies in a circle."""
+    known = {profile.agent_type: profile for profile in profiles}
+    for profile in known.values():
+        for dependency in dependencies(profile.depends_on):
+            _require_runnable(dependency.type, f"profiles.{profile.agent_type}.depends_on", known)
+    for number, trigger in enumerate(triggers):
+        _require_runnable(trigger.spawn, f"triggers[{number}].spawn", known)
+        if trigger.on == "chain_cut":
+            setting = f"triggers[{number}].on"
+            raise ConfigError(f"setting {setting} is chain_cut: that would begin the chain again", field=setting)
+    for agent_type in known:
+        _refuse_circle((agent_type,), known)
+
+
+def _require_runnable(agent_type: str, setting: str, known: Mapping[str, Profile]) -> None:
+    profile = known.get(agent_type)
+    if profile is None:
+        meant = nearest(agent_type, tuple(known))
+        hint = f": did you mean {meant}?" if meant is not None else ""
+        raise ConfigError(
+            f"setting {setting} names {agent_type}, which has no profile with a command{hint}",
+            field=setting,
+            expected=f"a type with a `command` in [profiles.{agent_type}]",
+        )
+    if not profile.command:
+        raise ConfigError(
+            f"setting {setting} names {agent_type}, whose profile has no command",
+            field=setting,
+            expected=f"a `command` in [profiles.{agent_type}]",
+        )
+
+
+def _refuse_circle(path: tuple[str, ...], known: Mapping[str, Profile]) -> None:
+    for dependency in dependencies(known[path[-1]].depends_on):
+        if dependency.type == path[0]:
+            circle = " → ".join((*path, dependency.type))
+            setting = f"profiles.{path[0]}.depends_on"
+            raise ConfigError(
+                f"setting {setting} leads back to itself, so that none of them ever starts: {circle}",
+                field=setting,
+                expected="dependencies without a circle",
+            )
+        if dependency.type not in path:
+            _refuse_circle((*path, dependency.type), known)
