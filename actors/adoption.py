@@ -110,6 +110,12 @@ def _take_over(keeper: Keeper, agent: Agent, trees: Trees) -> bool:
         keeper.book.tell_subscribed(agent)
         if record.state is AgentState.STOPPING:
             keeper.go_on_ending(agent)
+    log.info(
+        "agent adopted agent_id=%s incarnation=%d process_id=%d",
+        agent.id,
+        agent.record.incarnation,
+        process.identity.pid,
+    )
     keeper.book.announcer.announce("agent_adopted", agent.record)
     return True
 
@@ -149,6 +155,7 @@ def _lost(keeper: Keeper, agent: Agent, *, up_to: int) -> None:
     if up_to > agent.record.incarnation:  # its number is not to be given twice
         keeper.book.remember(agent, incarnation=up_to)
     record, now = agent.record, time.monotonic()
+    log.warning("agent lost agent_id=%s incarnation=%d: it ended while no sidecar ran", agent.id, record.incarnation)
     keeper.book.announcer.announce("agent_lost", agent.record)
     exited = Exited(agent.id, record.incarnation, ExitStatus(), now, None)
     if record.state is AgentState.STOPPING:

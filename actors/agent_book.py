@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from ..state.agent_entries import TokenRef
+from ..state.agent_entries import AgentRecord, TokenRef
 from ..state.agent_registry import AgentRegistry
 from ..state.clock import utc_now
 from ..state.errors import StorageUnavailable
@@ -24,7 +24,7 @@ from ..supervision.lifecycle import Occurrence, after
 from ..supervision.process import boot_id
 from ..supervision.process_exits import Exited
 from ..supervision.restart import Decision
-from .agent import WAITS, Agent, describe_end, how_it_ended
+from .agent import WAITS, Agent, Then, describe_end, how_it_ended
 from .agent_facts import AgentEnded, AgentSubscribed
 from .agent_tokens import AgentTokens
 from .announcer import Announcer
@@ -133,6 +133,12 @@ class AgentBook:
             resume_at=0.0,
             ended_at=None,
         )
+        log.info(
+            "agent started agent_id=%s incarnation=%d process_id=%d",
+            agent.id,
+            agent.record.incarnation,
+            begun.process.identity.pid,
+        )
         if is_first:
             self.announcer.announce("agent_spawned", agent.record)
         self.announcer.announce("agent_started", agent.record)
@@ -194,6 +200,7 @@ class AgentBook:
             then="",
             ending_note="",
         )
+        _log_exit(agent.record, lines, is_crash=record.then == Then.JUDGED.name or not _was_wanted(agent.record))
         how = how_it_ended(agent.record, lines)
         self.announcer.announce("agent_exited", agent.record, **how, uptime_seconds=round(ran_for_s, 3))
         return lines
@@ -213,15 +220,18 @@ class AgentBook:
             tokens=(),
         )
         delay_ms = round(decision.delay_s * 1000)
+        log.info("agent restarting agent_id=%s delay_ms=%d restarts=%d", agent.id, delay_ms, agent.record.restarts + 1)
         self.announcer.announce("agent_restarting", agent.record, **how_it_ended(agent.record), delay_ms=delay_ms)
 
     def completed(self, agent: Agent) -> None:
         self.change(agent, Occurrence.COMPLETED, last_error=None)
         self._end_for_good(agent)
+        log.info("agent completed agent_id=%s incarnation=%d", agent.id, agent.record.incarnation)
 
     def given_up(self, agent: Agent, occurrence: Occurrence, reason: str, lines: tuple[str, ...] = ()) -> None:
         self.change(agent, occurrence)
         self._end_for_good(agent)
+        log.error("agent failed agent_id=%s cause=%s reason=%s", agent.id, agent.record.cause, reason)
         how = how_it_ended(agent.record, lines)
         self.announcer.announce("agent_failed", agent.record, topic="error", reason=reason, **how)
 
@@ -229,15 +239,19 @@ class AgentBook:
         """It ended, or never began, because someone wanted it so."""
         self.change(agent, occurrence, cause=ExitCause.KILLED)
         self._end_for_good(agent)
+        log.info("agent stopped agent_id=%s incarnation=%d", agent.id, agent.record.incarnation)
         self.announcer.announce("agent_stopped", agent.record, cause=ExitCause.KILLED)
 
     def queued(self, agent: Agent) -> None:
         """It waits for its start, as `waiting_for` says."""
-        self.announcer.announce("agent_queued", agent.record, waiting_for=agent.waiting_for)
+        waits_for = agent.waiting_for
+        log.info("agent queued agent_id=%s waiting_for=%s", agent.id, waits_for.text if waits_for is not None else "")
+        self.announcer.announce("agent_queued", agent.record, waiting_for=waits_for)
 
     def blocked(self, agent: Agent, why: str) -> None:
         """What it depends on has failed: it waits until somebody acts."""
-        self.change(agent, Occurrence.DEPENDENCY_LOST)
+        log.warning("agent blocked agent_id=%s why=%s", agent.id, why)
+        self.change(agent, Occurrence.DEPENDENCY_LOST, last_error=f"it depends on agents that do not go on: {why}")
         self.announcer.announce("agent_blocked", agent.record, why=why)
 
     def answer(self, agent: Agent, waiters: list[Later[AgentStatus]]) -> None:
@@ -263,6 +277,26 @@ class AgentBook:
         agent.token = None
         self._bus.tell(AgentEnded(agent_id=agent.id))
         self.answer(agent, agent.stop_waiters)
+
+
+def _was_wanted(record: AgentRecord) -> bool:
+    return record.exit_code == 0 or record.cause is ExitCause.KILLED
+
+
+def _log_exit(record: AgentRecord, lines: tuple[str, ...], *, is_crash: bool) -> None:
+    said = next((line for line in reversed(lines) if line.strip()), "")
+    log.log(
+        logging.WARNING if is_crash else logging.INFO,
+        "agent exited agent_id=%s incarnation=%d cause=%s exit_code=%s signal=%s ran_for_s=%.3f last_line=%s",
+        record.spec.agent_id,
+        record.incarnation,
+        record.cause,
+        record.exit_code,
+        record.signal,
+        record.ran_for_s,
+        # An agent wrote it: no control character may reach the terminal that shows the log.
+        "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in said),
+    )
 
 
 def token_ref(token: Token) -> TokenRef:

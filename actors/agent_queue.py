@@ -196,7 +196,7 @@ class AgentQueue:
             if lost:
                 self._lost(agent, ", ".join(f"{each.type} is {newest_state(each.type, present)}" for each in lost))
             elif agent.record.state is AgentState.BLOCKED:
-                self._book.change(agent, Occurrence.DEPENDENCY_BACK)
+                self._book.change(agent, Occurrence.DEPENDENCY_BACK, last_error=None)
                 self.explain(agent)
                 self._book.queued(agent)
                 self.look_soon()  # others may depend on it

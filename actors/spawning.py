@@ -6,6 +6,7 @@ Used in the Spawner's thread.
 from __future__ import annotations
 
 import hashlib
+import logging
 
 import msgspec
 
@@ -26,6 +27,8 @@ from .chains import Chains
 from .keeper import Keeper
 from .messages import SpawnAgent
 from .replies import SpawnedAgent
+
+log = logging.getLogger(__name__)
 
 
 class Spawning:
@@ -76,6 +79,14 @@ class Spawning:
         )
         agent = Agent(record, profile)
         self._keeper.enter(agent)
+        log.info(
+            "agent spawned agent_id=%s agent_type=%s issue_id=%s requested_by=%s state=%s",
+            agent.id,
+            spec.agent_type,
+            spec.issue_id,
+            request.requested_by,
+            agent.record.state,
+        )
         told = self._answer(agent)
         if request.idempotency_key is not None:
             self._remember(agent, told)

@@ -191,8 +191,8 @@ def test_a_dependency_is_met_open_or_lost(present: list[tuple[str, AgentState, f
             r"profiles\.a\.depends_on .* a → b → a",
         ),
         (
-            '[profiles.a]\ncommand = ["x"]\ndepends_on = ["rust-spcialist"]\n[profiles.rust-specialist]\ncommand = ["x"]',
-            r"profiles\.a\.depends_on names rust-spcialist, .* did you mean rust-specialist\?",
+            '[profiles.a]\ncommand = ["x"]\ndepends_on = ["rust-spec"]\n[profiles.rust-special]\ncommand = ["x"]',
+            r"profiles\.a\.depends_on names rust-spec, .* did you mean rust-special\?",
         ),
         (
             '[profiles.a]\ncommand = ["x"]\ndepends_on = [{type = "b"}]\n[profiles.b]\nrestart = "never"',
