@@ -139,11 +139,16 @@ class AgentBook:
             agent.record.incarnation,
             begun.process.identity.pid,
         )
+        self.keep_tokens(agent)
         if is_first:
             self.announcer.announce("agent_spawned", agent.record)
         self.announcer.announce("agent_started", agent.record)
         self.tell_subscribed(agent)
         self.answer(agent, agent.start_waiters)
+
+    def keep_tokens(self, agent: Agent) -> None:
+        """It runs: its tokens are good until it ends."""
+        self._tokens.keep(agent.record)
 
     def tell_subscribed(self, agent: Agent) -> None:
         record = agent.record

@@ -1,4 +1,4 @@
-"""AgentTokens: an agent's tokens follow its processes: minted at each start, revoked when that process has ended."""
+"""AgentTokens: an agent's tokens follow its processes: minted at each start, good for as long as that process runs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..state.identity import PERMISSIONS, TOKEN_TTL_S, Caller, Revocations, Toke
 from ..state.models import AgentSpec
 from ..supervision.profile import Profile
 
+_FOR_EVER_S = 10 * 365 * 86_400
 OLD_TOKEN_GOOD_FOR_S = 60  # after a refresh: requests under way still carry it
 
 
@@ -30,9 +31,9 @@ class AgentTokens:
         return self._mint(spec, profile, now)
 
     def found(self, spec: AgentSpec, text: str, *, now: datetime) -> Token | None:
-        """The token that a process was started with; None if it is not this agent's, or good no longer."""
+        """The token that a process was started with, however long ago; None if it is not this agent's."""
         try:
-            caller = self._key.verify(text, now=now)
+            caller = self._key.verify(text, now=now, grace_s=_FOR_EVER_S)
         except (Unauthorized, TokenExpired):
             return None
         if caller.agent_id != spec.agent_id:
@@ -78,12 +79,18 @@ class AgentTokens:
         )
         old = TokenRef(caller.token_id, caller.expires_at)
         self._revoke(old, now + timedelta(seconds=OLD_TOKEN_GOOD_FOR_S))
-        if record is not None:
+        if record is not None and not record.state.has_ended:
             is_revoked = self._revocations.is_revoked
             # What is good no longer need not be revoked at the agent's end: the record would grow with each refresh.
-            known = (ref for ref in record.tokens if ref.expires_at > now and not is_revoked(ref.token_id, now=now))
+            known = (ref for ref in record.tokens if not is_revoked(ref.token_id, now=now))
             record = msgspec.structs.replace(record, tokens=(*known, TokenRef(token.token_id, token.expires_at)))
+            self._revocations.keep(token.token_id)
         return token, record
+
+    def keep(self, record: AgentRecord) -> None:
+        """Its incarnation runs: its tokens are good until that ends, whatever their time."""
+        for ref in record.tokens:
+            self._revocations.keep(ref.token_id)
 
     def forget_expired(self, *, now: datetime) -> None:
         self._revocations.forget_expired(now=now)

@@ -7,7 +7,7 @@ kept by the Spawner and looked up here by `jti`.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
@@ -222,10 +222,11 @@ class TokenKey:
         text = signed(claims, self._secret)
         return Token(text=text, token_id=token_id, expires_at=expires_at)
 
-    def verify(self, text: str, *, now: datetime, grace_s: int = 0) -> Caller:
+    def verify(self, text: str, *, now: datetime, grace_s: int = 0, kept: Container[str] = ()) -> Caller:
         """The caller a token speaks for.
 
-        grace_s: how long ago, in seconds, the token may have expired (refresh only).
+        grace_s: how long ago, in seconds, the token may have expired (refresh only). kept: ids of tokens that may have
+        expired at any time.
         Raises TokenExpired, or Unauthorized for everything else that is wrong with it, without quoting it.
         """
         # `now` decides about time, below: PyJWT would ask the wall clock itself.
@@ -243,7 +244,7 @@ class TokenKey:
             raise Unauthorized("the token names a time that there is not") from None
         if max(body.iat, body.nbf) > now.timestamp() + CLOCK_SKEW_S:
             raise Unauthorized("the token is not valid yet")
-        if now - timedelta(seconds=grace_s) >= expires_at:
+        if now - timedelta(seconds=grace_s) >= expires_at and body.jti not in kept:
             raise TokenExpired("the token has expired", expired_at=expires_at)
         return Caller(
             agent_id=AgentId(body.sub),
@@ -276,13 +277,14 @@ class _Claims(msgspec.Struct, frozen=True):
 
 
 class Revocations:
-    """Token ids that are good no longer, each from a moment on.
+    """Token ids that are good no longer, each from a moment on, and those that are good beyond their time.
 
     Written by the Spawner alone, read by every request thread without a lock: one dict look-up is atomic.
     """
 
     def __init__(self) -> None:
         self._from: dict[str, tuple[datetime, datetime]] = {}
+        self.kept: set[str] = set()  # tokens of running incarnations: good however long ago they expired
         self._told: Callable[[str, datetime], None] | None = None
 
     def watch(self, told: Callable[[str, datetime], None]) -> None:
@@ -297,12 +299,16 @@ class Revocations:
             if self._told is not None:
                 self._told(token_id, from_)
 
+    def keep(self, token_id: str) -> None:
+        """An incarnation runs with this token: its time does not end before it is revoked."""
+        self.kept.add(token_id)
+
     def is_revoked(self, token_id: str, *, now: datetime) -> bool:
         entry = self._from.get(token_id)
         return entry is not None and now >= entry[0]
 
     def good_until(self, caller: Caller) -> datetime:
-        """When the caller's token expires, or is refused before that."""
+        """When the caller's token expires, or is refused before that. One that is kept may be good for longer."""
         entry = self._from.get(caller.token_id)
         return caller.expires_at if entry is None else min(entry[0], caller.expires_at)
 
@@ -310,4 +316,5 @@ class Revocations:
         expired_before = now - timedelta(seconds=REFRESH_GRACE_S)
         for token_id, (_, expires_at) in list(self._from.items()):
             if expires_at < expired_before:
+                self.kept.discard(token_id)  # first: it must be refused at every moment
                 del self._from[token_id]

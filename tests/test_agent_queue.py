@@ -43,6 +43,7 @@ def test_over_the_limit_an_agent_is_queued_without_a_process_or_a_token(fleet: F
     first, second = fleet.spawn("sleeps"), fleet.spawn("sleeps")
     assert (first.status.state, second.status.state) == (AgentState.RUNNING, AgentState.QUEUED)
     assert (second.status.process_id, second.token, second.context_injected) == (None, None, False)
+    fleet.wait_for_event(second.status.agent_id, "agent_queued")
     assert fleet.story(second.status.agent_id) == ["agent_queued"]
 
 

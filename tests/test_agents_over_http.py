@@ -22,7 +22,7 @@ def test_an_agent_runs_to_its_end(sidecar: Any) -> None:
     assert set(agent) == {
         "agent_id", "agent_type", "issue_id", "project_id", "state", "process_id", "exit_code", "incarnation",
         "restarts", "cause", "started_at", "ended_at", "uptime_seconds", "cpu_percent", "memory_mb", "task",
-        "last_error", "timestamp", "requested_by", "triggered_by",
+        "last_error", "timestamp", "requested_by", "triggered_by", "waiting_for",
     }  # fmt: skip
 
 

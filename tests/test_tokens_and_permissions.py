@@ -19,10 +19,12 @@ from sidecar.http.access.auth import Authenticator
 from sidecar.http.storage import SECRET_FILE
 from sidecar.state.agent_entries import AgentRecord, TokenRef
 from sidecar.state.agent_registry import AgentRegistry
+from sidecar.state.clock import utc_now
 from sidecar.state.errors import TokenExpired, Unauthorized
 from sidecar.state.identity import PERMISSIONS, AgentClass, Revocations, TokenKey
 from sidecar.state.models import AgentId, AgentSpec, AgentState
 from sidecar.supervision.profile import built_in
+from tests.fleet import SLEEPS, DoomedSidecar, Fleet, does
 
 NARROW = {"coordination", "error", "system"}
 
@@ -243,15 +245,56 @@ def test_a_chain_of_refreshes_does_not_fill_the_agent_s_record(tmp_path: Path) -
             assert len(record.tokens) <= 2
 
 
-def test_within_the_grace_only_an_agent_that_is_supervised_refreshes(sidecar: Any) -> None:
+def test_only_an_agent_that_is_supervised_refreshes_an_expired_token(sidecar: Any) -> None:
     spawned = sidecar.client(sidecar.spawn("go-specialist")["jwt_token"])
     by_hand = sidecar.agent("go-specialist", "by-hand")
     with freeze_time(datetime.now(UTC) + timedelta(hours=1, minutes=4), tick=True):
-        assert outcome(spawned.get("/status")) == (401, "AUTH_002")
-        assert spawned.post("/api/auth/refresh").status_code == 200
         assert outcome(by_hand.post("/api/auth/refresh")) == (401, "AUTH_002")
-    with freeze_time(datetime.now(UTC) + timedelta(hours=1, minutes=6), tick=True):
-        assert outcome(spawned.post("/api/auth/refresh")) == (401, "AUTH_002")
+        assert spawned.post("/api/auth/refresh").status_code == 200
+
+
+class TestTheTokenOfAnIncarnation:
+    """It is good as long as the incarnation lives, and not a moment longer, however long ago it expired."""
+
+    def test_is_good_after_its_time_until_the_process_ends(self, sidecar: Any) -> None:
+        spawned = sidecar.spawn("go-specialist")
+        agent = sidecar.client(spawned["jwt_token"])
+        with freeze_time(datetime.now(UTC) + timedelta(days=3), tick=True):
+            assert agent.get("/status").status_code == 200
+            assert sidecar.client(spawned["jwt_token"]).get("/status").status_code == 200  # not seen before
+            operator = sidecar.client(sidecar.operator_token())
+            assert operator.post(f"/api/agents/{spawned['agent_id']}/restart").status_code == 200
+            assert outcome(agent.get("/status"))[0] == 401
+            assert outcome(agent.post("/api/auth/refresh"))[0] == 401
+
+    def test_is_good_after_its_time_with_the_next_sidecar_too(self, tmp_path: Path) -> None:
+        first = DoomedSidecar(tmp_path, ("sleeps",), sleeps=does(*SLEEPS))
+        first.kill()
+        with Fleet(tmp_path, sleeps=does(*SLEEPS)) as fleet:
+            agent_id = first.agents[0]
+            fleet.wait_for_event(agent_id, "agent_adopted")
+            caller = fleet.token_of(agent_id)
+            assert caller.token_id in fleet.revocations.kept
+            fleet.stop(agent_id)
+            assert fleet.revocations.is_revoked(caller.token_id, now=utc_now())
+
+    def test_stays_refused_when_its_revocation_is_forgotten(self) -> None:
+        revocations, now = Revocations(), utc_now()
+        revocations.keep("a")
+        revocations.revoke("a", from_=now, expires_at=now - timedelta(hours=5))
+        revocations.forget_expired(now=now)
+        assert "a" not in revocations.kept
+
+    def test_leaves_the_refreshed_one_a_minute_and_ends_with_the_agent(self, sidecar: Any) -> None:
+        spawned = sidecar.spawn("go-specialist")
+        old = sidecar.client(spawned["jwt_token"])
+        with freeze_time(datetime.now(UTC) + timedelta(hours=2), tick=True) as clock:
+            new = sidecar.client(old.post("/api/auth/refresh").json()["token"])
+            clock.tick(7200)
+            assert outcome(old.get("/status"))[0] == 401
+            assert new.get("/status").status_code == 200
+            sidecar.client(sidecar.operator_token()).delete(f"/api/agents/{spawned['agent_id']}")
+            assert outcome(new.get("/status"))[0] == 401
 
 
 class TestAHeadThatComesAgain:

@@ -52,7 +52,7 @@ class Authenticator:
         header = authorization or ""
         caller = self._callers.get(header)
         if caller is None:
-            caller = self._key.verify(_bearer(header), now=now, grace_s=grace_s)
+            caller = self._key.verify(_bearer(header), now=now, grace_s=grace_s, kept=self._revocations.kept)
             if len(header) <= MAX_REMEMBERED_CHARS:
                 self._remember(header, caller)
         return self._still(caller, grace_s=grace_s, now=now)
@@ -66,7 +66,8 @@ class Authenticator:
         return self._revocations.good_until(caller)
 
     def _still(self, caller: Caller, *, grace_s: int, now: datetime) -> Caller:
-        if now - timedelta(seconds=grace_s) >= caller.expires_at:
+        is_over = now - timedelta(seconds=grace_s) >= caller.expires_at
+        if is_over and caller.token_id not in self._revocations.kept:
             raise TokenExpired("the token has expired", expired_at=caller.expires_at)
         if self._revocations.is_revoked(caller.token_id, now=now):
             raise Unauthorized("the token was revoked")
