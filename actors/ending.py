@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence, Set
 
 from ..state.models import AgentId, AgentState, ProcessIdentity
+from ..supervision.known_state import allow_many_descriptors
 from ..supervision.limits import Broken, broken_limit, is_left_over
-from ..supervision.process import StartedProcess, allow_many_descriptors
+from ..supervision.process import StartedProcess
 from ..supervision.process_exits import Exited, ExitWatcher, Succession
 from ..supervision.process_tree import Census, CensusTaker, Owned, TreeProcess, Trees, end_all, kill_all
 from .agent import Agent, AgentDue, CensusDue, CensusTaken, ProcessExited

@@ -26,7 +26,6 @@ from ..supervision.strategy import Group
 from .access.limits import ClassLimit, LimitOptions
 from .logs import LogFormat
 from .place import SECTIONS, Asked, Place, existing_directory, expanded, find_place
-from .references import check_references
 from .tables import convert, read_table, refuse_unknown, require_table
 
 MAX_PORT = 65_535
@@ -116,9 +115,6 @@ def _assembled(place: Place, flags: Flags, environ: Mapping[str, str], *, workin
     server = read_table(_over(place.server, flags), ServerOptions, "server")
     if server.port > MAX_PORT:
         raise ConfigError(f"setting server.port is {server.port}, expected 0 to {MAX_PORT}", field="server.port")
-    profiles = _profiles(tables.get("profiles", {}))
-    triggers = _triggers(tables.get("triggers", []))
-    check_references(profiles.configured(), triggers)
     return Config(
         host=server.host,
         port=server.port,
@@ -131,8 +127,8 @@ def _assembled(place: Place, flags: Flags, environ: Mapping[str, str], *, workin
         context=read_table(tables.get("context", {}), ContextOptions, "context"),
         results=read_table(tables.get("results", {}), ResultOptions, "results"),
         agents=_agents(tables.get("agents", {}), tables.get("groups", {})),
-        profiles=profiles,
-        triggers=triggers,
+        profiles=_profiles(tables.get("profiles", {})),
+        triggers=_triggers(tables.get("triggers", [])),
         environ=environ,
         source=place.source,
     )

@@ -5,22 +5,34 @@ Pure; raises ConfigError naming the setting and the nearest type.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from ..state.errors import ConfigError
 from ..supervision.dependencies import dependencies
-from ..supervision.fleet import Trigger
 from ..supervision.profile import Profile
+from .config import Config
 from .tables import nearest
 
 
-def check_references(profiles: Iterable[Profile], triggers: Iterable[Trigger]) -> None:
-    """Raises ConfigError for a type that is unknown or has no command, and for dependencies in a circle."""
-    known = {profile.agent_type: profile for profile in profiles}
+def check_references(config: Config) -> None:
+    """For `serve` and `doctor`; other commands work with such a configuration.
+
+    Raises ConfigError for a type that is unknown or has no command, and for dependencies in a circle.
+    """
+    try:
+        _check(config)
+    except ConfigError as error:
+        if config.source is None:
+            raise
+        raise ConfigError(f"{config.source}: {error.message}", **error.details) from None
+
+
+def _check(config: Config) -> None:
+    known = {profile.agent_type: profile for profile in config.profiles.configured()}
     for profile in known.values():
         for dependency in dependencies(profile.depends_on):
             _require_runnable(dependency.type, f"profiles.{profile.agent_type}.depends_on", known)
-    for number, trigger in enumerate(triggers):
+    for number, trigger in enumerate(config.triggers):
         _require_runnable(trigger.spawn, f"triggers[{number}].spawn", known)
         if trigger.on == "chain_cut":
             setting = f"triggers[{number}].on"

@@ -30,6 +30,7 @@ from ..actors.timers import Timers
 from ..state.clock import utc_now
 from ..state.errors import ConfigError, InvalidRequest, SidecarError, Unavailable
 from ..state.identity import Revocations, TokenKey
+from ..supervision.known_state import reset_signals
 from .access.auditing import SIDECAR, auditing
 from .access.auth import Authenticator
 from .access.holds import Holds
@@ -49,6 +50,7 @@ from .measure import telemetry
 from .measure.connections import Connections
 from .measure.instruments import Instruments
 from .measure.meter import RequestMeter
+from .references import check_references
 from .routes.results import MAX_RESULT_BYTES
 from .routing import JSON, Server, too_large
 from .storage import announced, locked, prepare, token_key
@@ -112,6 +114,7 @@ def running(config: Config) -> Iterator[Sidecar]:
 
     Raises ConfigError, StorageInUse, StorageDamaged and others of the family before anything is served.
     """
+    check_references(config)
     with ExitStack() as stack:
         prepare(config.storage)
         stack.enter_context(locked(config.storage))
@@ -319,7 +322,11 @@ def _served_hosts(host: str, port: int) -> frozenset[str] | None:
 
 
 def serve(config: Config) -> int:
-    """Run until SIGTERM or SIGINT; a second one ends at once. The exit code: 0, or 1 when an actor was given up."""
+    """Run until SIGTERM, SIGINT or SIGHUP; a second SIGTERM or SIGINT ends at once.
+
+    The exit code: 0, or 1 when an actor was given up.
+    """
+    reset_signals()
     set_up_logging(config.log_level, config.log_format)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with running(config) as sidecar:
@@ -335,7 +342,9 @@ def serve(config: Config) -> int:
 
 
 def _on_signals(sidecar: Sidecar) -> None:
-    """End it at the first SIGTERM or SIGINT, and at once at the second.
+    """End it at the first SIGTERM, SIGINT or SIGHUP, and at once at the second SIGTERM or SIGINT.
+
+    A terminal that closes may send SIGHUP twice. Where the parent ignored it, as nohup does, it stays ignored.
 
     A Python handler runs in the main thread, when that does: not while it waits for a lock, where the signal came to
     another thread or in the moment before the wait. What the interpreter's own handler writes is read by a thread.
@@ -343,7 +352,10 @@ def _on_signals(sidecar: Sidecar) -> None:
     told, tell = os.pipe()
     os.set_blocking(tell, False)
     signal.set_wakeup_fd(tell)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    heeded = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        heeded.append(signal.SIGHUP)
+    for number in heeded:
         signal.signal(number, _heeded_elsewhere)
     threading.Thread(target=_heed, args=(sidecar, told), name="signals", daemon=True).start()
 
@@ -353,9 +365,11 @@ def _heeded_elsewhere(number: int, frame: FrameType | None) -> None:
 
 
 def _heed(sidecar: Sidecar, told: int) -> None:
-    os.read(told, 1)
-    sidecar.end()
     (number,) = os.read(told, 1)
+    log.info("signal received signal=%s", signal.Signals(number).name)
+    sidecar.end()
+    while (number := os.read(told, 1)[0]) == signal.SIGHUP:
+        pass  # it ends already
     _end_at_once(sidecar, number)
 
 

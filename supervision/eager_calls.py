@@ -26,6 +26,17 @@ def end_of(fd: int) -> int:
     return int(library.lseek(fd, 0, os.SEEK_END))
 
 
+def next_descriptor() -> int:
+    """The number that the next file opened would have, about."""
+    fd = int(library.dup(0))
+    library.close(fd)
+    return fd
+
+
+def exists(path: str) -> bool:
+    return bool(library.access(path.encode("utf-8", "surrogateescape"), os.F_OK) == 0)
+
+
 class _Child(ctypes.Structure):
     _fields_ = (("pid", ctypes.c_int), ("uid", ctypes.c_uint), ("status", ctypes.c_int))
 

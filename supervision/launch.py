@@ -20,6 +20,14 @@ from .request_environment import AGENT_ID, INCARNATION, INSTANCE, SET_BY_SIDECAR
 # Source: systemd.exec(5), User=.
 OF_THE_ACCOUNT = ("HOME", "USER", "LOGNAME", "SHELL")
 
+# Of git's variables those that say who commits, how servers are reached and what is shown. All others say where git
+# works, and how, for one command: hooks and aliases of git inherit them.
+_OF_THE_USERS_GIT = (
+    *("GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL", "GIT_TERMINAL_PROMPT"),
+    *("GIT_ASKPASS", "GIT_SSH", "GIT_SSL_", "GIT_HTTP_", "GIT_PROXY", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"),
+    *("GIT_CONFIG_NOSYSTEM", "GIT_EDITOR", "GIT_SEQUENCE_EDITOR", "GIT_PAGER", "GIT_TRACE"),
+)
+
 _PLACEHOLDER = re.compile(r"\{(agent_id|agent_type|issue_id|project_id|project_root|task|context_url)\}")
 
 
@@ -33,10 +41,15 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def inherited(environ: Mapping[str, str]) -> dict[str, str]:
-    """What agents get of the sidecar's own environment: not its secrets or settings, nor an outer agent's identity."""
-    return {
-        name: value for name, value in environ.items() if name not in SET_BY_SIDECAR and not name.startswith("SIDECAR_")
-    }
+    """What agents get of the sidecar's own environment: not its secrets or settings, nor an outer agent's identity, nor
+    which repository git worked on where the sidecar was started, in a hook perhaps."""
+    return {name: value for name, value in environ.items() if _is_inherited(name)}
+
+
+def _is_inherited(name: str) -> bool:
+    if name.startswith("GIT_"):
+        return name.startswith(_OF_THE_USERS_GIT)
+    return name not in SET_BY_SIDECAR and not name.startswith("SIDECAR_")
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:

@@ -9,7 +9,6 @@ import errno
 import fcntl
 import logging
 import os
-import resource
 import signal
 import struct
 import sys
@@ -25,6 +24,7 @@ from ..state.errors import SpawnFailed
 from ..state.models import ProcessIdentity
 from . import eager_calls as eager
 from . import quick_start
+from .known_state import give_limit_of_the_start, limit_of_the_start
 from .launch import OF_THE_ACCOUNT, Launch
 from .process_table import HAS_PROC, TICKS_PER_S, fields_of_stat
 
@@ -82,26 +82,6 @@ def identity_of(pid: int) -> ProcessIdentity | None:
     return ProcessIdentity(boot_id(), pid, ticks) if ticks is not None and not _is_zombie(pid) else None
 
 
-_own_nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
-_MANY_DESCRIPTORS = 65_536
-
-
-def allow_many_descriptors() -> None:
-    """Three are kept open for each running agent; the usual soft limit of 1024 is for programs that use select()."""
-    _, hard = _own_nofile
-    many = _MANY_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_MANY_DESCRIPTORS, hard)
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < many:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (many, hard))
-
-
-def _as_if_never_raised(pid: int) -> None:
-    """An agent gets the limit that the sidecar was started with."""
-    if hasattr(resource, "prlimit"):
-        with suppress(OSError):  # it has ended already, or is another user's
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, _own_nofile)
-
-
 class LogFiles:
     """The two files a process writes to, open: so that the next one can be started without asking the disk."""
 
@@ -151,16 +131,20 @@ class Prepared:
 
         at_once: keep the GIL until it runs. Raises SpawnFailed naming what could not be run.
         """
-        pid = self._quick.start(at_once=at_once) if self._quick is not None else None
+        pid = None
+        if self._quick is not None:
+            with limit_of_the_start(keeps_gil=at_once):
+                pid = self._quick.start(at_once=at_once)
         if pid is None:
-            pid = self._start_the_long_way()
+            with limit_of_the_start(keeps_gil=False):
+                pid = self._start_the_long_way()
         try:
             pidfd = os.pidfd_open(pid) if HAS_PIDFD else None
         except OSError as error:  # no descriptor is left; what could not be seen to end must not run
             os.killpg(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             raise SpawnFailed(f"{_shown(self._launch.argv[0])} cannot be watched: {error.strerror}") from error
-        _as_if_never_raised(pid)
+        give_limit_of_the_start(pid)
         # The process may have ended already, or the kernel may have no such file.
         eager.write_small(f"/proc/{pid}/oom_score_adj", _OOM_SCORE_ADJ)
         # It cannot be gone, for only we reap it; a zombie still shows when it started.

@@ -17,7 +17,7 @@ from .eager_calls import library
 from .launch import Launch
 
 # Source: <spawn.h> of glibc and of musl, which agree.
-_SETSIGDEF, _SETSID = 0x04, 0x80
+_SETSIGDEF, _SETSIGMASK, _SETSID = 0x04, 0x08, 0x80
 _NEEDED = ("posix_spawn", "posix_spawn_file_actions_addchdir_np", "posix_spawn_file_actions_addclosefrom_np")
 IS_POSSIBLE = sys.platform == "linux" and all(hasattr(library, name) for name in _NEEDED)  # glibc 2.34
 
@@ -103,14 +103,16 @@ def _strings(texts: Sequence[str]) -> ctypes.Array[ctypes.c_char_p]:
 
 
 def _made_attributes() -> ctypes.Array[ctypes.c_uint64]:
-    """A session of its own, and the signals that Python ignores as every program expects them."""
+    """A session of its own, no signal blocked, and none ignored: whatever the sidecar or its parent does with them."""
     attributes, signals = _Opaque(), _Opaque()
-    library.sigemptyset(signals)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):
-        library.sigaddset(signals, number)
+    library.sigfillset(signals)
+    for number in (signal.SIGKILL, signal.SIGSTOP):  # nobody can ignore these
+        library.sigdelset(signals, number)
     library.posix_spawnattr_init(attributes)
     library.posix_spawnattr_setsigdefault(attributes, signals)
-    library.posix_spawnattr_setflags(attributes, ctypes.c_short(_SETSID | _SETSIGDEF))
+    library.sigemptyset(signals)
+    library.posix_spawnattr_setsigmask(attributes, signals)
+    library.posix_spawnattr_setflags(attributes, ctypes.c_short(_SETSID | _SETSIGDEF | _SETSIGMASK))
     return attributes
 
 

@@ -20,7 +20,7 @@ from sidecar.state.clock import utc_now
 from sidecar.state.errors import InvalidRequest, TokenExpired
 from sidecar.state.identity import AgentClass, Caller, Permission
 from sidecar.state.models import AgentState
-from sidecar.supervision.launch import fill
+from sidecar.supervision.launch import fill, inherited
 from sidecar.supervision.request_environment import MAX_TEXT_BYTES
 from tests.fleet import SLEEPS, Fleet, does, runs, wait_until
 
@@ -86,6 +86,14 @@ def test_an_agent_gets_nothing_of_the_sidecars_own(fleet: Fleet) -> None:
     assert {name for name in env if name.startswith("SIDECAR_")} == {"SIDECAR_URL", "SIDECAR_INSTANCE"}
     assert "not for agents" not in env.values()
     assert env["JWT_TOKEN"] != "an outer agent's"
+
+
+def test_an_agent_gets_of_gits_variables_only_those_of_the_user() -> None:
+    of_a_hook = ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX",
+                 "GIT_GLOB_PATHSPECS", "GIT_CONFIG_COUNT", "GIT_CONFIG_KEY_0", "GIT_AUTHOR_DATE", "GIT_EXEC_PATH",
+                 "GIT_NAMESPACE", "GIT_QUARANTINE_PATH")  # fmt: skip
+    of_the_user = ("GIT_AUTHOR_NAME", "GIT_SSH_COMMAND", "GIT_CONFIG_GLOBAL", "GIT_TERMINAL_PROMPT", "PATH")
+    assert set(inherited(dict.fromkeys((*of_a_hook, *of_the_user), "x"))) == set(of_the_user)
 
 
 def test_text_of_a_request_is_an_argument_and_nothing_else(fleet: Fleet) -> None:

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from sidecar.actors import messages as m
 from sidecar.http import config
+from sidecar.http.cli.doctor import examine
+from sidecar.http.references import check_references
 from sidecar.state.errors import ConfigError
 from sidecar.state.models import AgentId, AgentState, WaitingFor
 from sidecar.supervision.dependencies import Dependency, Present, Standing, dependencies, standing
@@ -210,7 +212,23 @@ def test_a_dependency_is_met_open_or_lost(present: list[tuple[str, AgentState, f
 def test_types_that_can_never_run_stop_the_start(tmp_path: Path, settings: str, named: str) -> None:
     (tmp_path / "sidecar.toml").write_text(settings)
     with pytest.raises(ConfigError, match=named):
-        config.load(config.Flags(), {}, working_dir=tmp_path)
+        check_references(config.load(config.Flags(), {}, working_dir=tmp_path))
+
+
+def test_serve_and_doctor_refuse_them_and_other_commands_go_on(start_sidecar: Any, tmp_path: Path) -> None:
+    settings = "[[triggers]]\non = 'done'\nspawn = 'pyton-specialist'\n"
+    with pytest.raises(ConfigError, match=r"\.toml: setting triggers\[0\]\.spawn .* python-specialist"):
+        start_sidecar(settings)
+    found = [
+        finding for finding in examine(config_of(tmp_path, settings), holder=None) if finding.check == "references"
+    ]
+    assert [(finding.verdict, "pyton-specialist" in finding.found) for finding in found] == [("wrong", True)]
+    assert not [f for f in examine(config_of(tmp_path, ""), holder=None) if f.check == "references"]
+
+
+def config_of(directory: Path, settings: str) -> config.Config:
+    (directory / "sidecar.toml").write_text(settings)
+    return config.load(config.Flags(storage=directory / "none", port=0), {}, working_dir=directory)
 
 
 def test_a_dependency_may_be_written_in_either_way(tmp_path: Path) -> None:

@@ -20,9 +20,10 @@ import pytest
 from sidecar.http.access.minting import mint_operator_token
 from sidecar.http.client.client import Client
 from sidecar.state.errors import SpawnFailed
-from sidecar.supervision import process, quick_start
+from sidecar.supervision import known_state, quick_start
+from sidecar.supervision.known_state import allow_many_descriptors
 from sidecar.supervision.launch import Launch
-from sidecar.supervision.process import LogFiles, Prepared, StartedProcess, allow_many_descriptors, reap
+from sidecar.supervision.process import LogFiles, Prepared, StartedProcess, reap
 from tests.fleet import wait_until
 
 # Everything a program can see of how it was started.
@@ -119,7 +120,8 @@ def test_a_process_gets_the_limit_of_descriptors_that_the_sidecar_was_started_wi
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     low = (256, before[1])
     resource.setrlimit(resource.RLIMIT_NOFILE, low)
-    monkeypatch.setattr(process, "_own_nofile", low)
+    monkeypatch.setattr(known_state, "_at_start", low)
+    monkeypatch.setattr(known_state, "_raised", None)
     try:
         allow_many_descriptors()
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 256

@@ -70,12 +70,44 @@ def serve(tmp_path: Path, project: Path) -> Iterator[Serve]:
         process.stdout.close()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_it_cleanly_and_at_once_when_nothing_runs(serve: Serve, number: int) -> None:
     served = serve()
     code, took_s = served.end(number)
     assert code == 0
     assert took_s < WITHIN_S
+
+
+def test_it_ends_and_its_agents_start_afresh_whatever_its_parent_blocked_or_ignored(
+    serve: Serve, tmp_path: Path
+) -> None:
+    script = tmp_path / "agent.py"
+    script.write_text(
+        "import signal as s\n"
+        "ignored = {n for n in s.valid_signals() if s.getsignal(n) is s.SIG_IGN}\n"
+        "print(s.pthread_sigmask(s.SIG_BLOCK, ()), list(ignored - {s.SIGPIPE, s.SIGXFSZ}))\n"
+        "raise SystemExit(7)\n"
+    )
+    served = serve(
+        f"[profiles.go-specialist]\ncommand = ['{sys.executable}', '{script}']\nrestart = 'never'\n",
+        before="import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())\n"
+        "for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):\n"
+        "    signal.signal(number, signal.SIG_IGN)\n",
+    )
+    served.client.post("/api/agents/spawn", json={"agent_type": "go-specialist", "issue_id": "i"})
+    asked = {"timeout": 10_000, "consumer": "test"}
+    (exited,) = served.client.get("/api/events/wait/agent_exited", params=asked).json()["events"]
+    assert exited["data"]["exit_code"] == 7
+    (said,) = (served.storage / "logs").glob("*.stdout.log")
+    assert said.read_text() == "set() []\n"
+    assert served.end(signal.SIGTERM)[0] == 0
+
+
+def test_it_outlives_its_terminal_where_the_parent_ignored_that(serve: Serve) -> None:
+    served = serve(before="import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n")
+    served.process.send_signal(signal.SIGHUP)
+    assert served.client.get("/status").status_code == 200
+    assert served.end(signal.SIGTERM)[0] == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 
 from ...actors.context.git import GitDoor, GitUnavailable, find_toplevel
-from ...state.errors import SidecarError
+from ...state.errors import ConfigError, SidecarError
 from ...state.fs import is_private
 from ...state.inspection import JournalReport, inspect
 from ...state.progress import Progress, untold
@@ -28,6 +28,7 @@ from ..client.errors import NoServer, UnexpectedAnswer
 from ..client.retry import ONE_ATTEMPT
 from ..client.vouching import SidecarCheck
 from ..config import Config
+from ..references import check_references
 from ..storage import SECRET_FILE, SECRET_VARIABLE, announced_url, token_key
 from .output import plural
 
@@ -56,6 +57,7 @@ def examine(config: Config, *, holder: int | None, progress: Progress = untold) 
     yield from _storage(config, progress)
     yield from _server(config, holder)
     yield from _projects(config)
+    yield from _references(config)
     yield from _commands(config)
 
 
@@ -258,6 +260,18 @@ def _project(name: str, root: Path) -> Finding:
     except GitUnavailable as error:
         return Finding(check=check, verdict="warning", found=f"{root}: {error}", advice="git fsck")
     return Finding(check=check, verdict="ok", found=f"{root}, {branch}, {plural(files, 'file')} tracked")
+
+
+def _references(config: Config) -> Iterator[Finding]:
+    try:
+        check_references(config)
+    except ConfigError as error:
+        yield Finding(
+            check="references",
+            verdict="wrong",
+            found=error.message,
+            advice="correct it: `sidecar serve` refuses to start",
+        )
 
 
 def _commands(config: Config) -> Iterator[Finding]:

@@ -1,0 +1,74 @@
+"""A known state to start from: signals and limits, for the sidecar itself and for each agent, whoever started it.
+
+What a parent ignores or blocks is inherited: with SIGTERM blocked `serve` could not be stopped, and with SIGCHLD
+ignored an agent's exit code would be lost.
+"""
+
+from __future__ import annotations
+
+import resource
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from . import eager_calls as eager
+
+# Python ignores these itself, and a sidecar that nohup started outlives its terminal.
+_STAY_IGNORED = frozenset({signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP})
+
+_at_start = resource.getrlimit(resource.RLIMIT_NOFILE)
+_MANY_DESCRIPTORS = 65_536
+_MARGIN = 8  # descriptors that other threads may open while one process is started
+
+_raised: tuple[int, int] | None = None
+_lock = threading.Lock()
+_starting = 0  # processes that are being started with the limit lowered
+
+
+def reset_signals() -> None:
+    """Block no signal, and ignore none that the parent ignored. In the main thread, before others are started."""
+    for number in signal.valid_signals() - _STAY_IGNORED:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def allow_many_descriptors() -> None:
+    """Three are kept open for each running agent; the usual soft limit of 1024 is for programs that use select()."""
+    global _raised
+    soft, hard = _at_start
+    many = _MANY_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_MANY_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < many:
+        _raised = (many, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, _raised)
+
+
+@contextmanager
+def limit_of_the_start(*, keeps_gil: bool) -> Iterator[None]:
+    """A process that is started meanwhile has the limit of descriptors that the sidecar was started with.
+
+    It is lowered for the whole sidecar for as long: nobody opens a file while the starter keeps the GIL. Where others
+    could be refused one it stays as it is, and the process gets its limit right after its start.
+    """
+    global _starting
+    if _raised is None or not (keeps_gil or eager.next_descriptor() + _MARGIN < _at_start[0]):
+        yield
+        return
+    with _lock:
+        _starting += 1
+        resource.setrlimit(resource.RLIMIT_NOFILE, _at_start)
+    try:
+        yield
+    finally:
+        with _lock:
+            _starting -= 1
+            if _starting == 0:
+                resource.setrlimit(resource.RLIMIT_NOFILE, _raised)
+
+
+def give_limit_of_the_start(pid: int) -> None:
+    """For a process that was started without `limit_of_the_start`."""
+    if hasattr(resource, "prlimit"):
+        with suppress(OSError):  # it has ended already, or is another user's
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, _at_start)
