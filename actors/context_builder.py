@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 import msgspec
@@ -78,8 +79,10 @@ class ContextBuilder(Owner):
         results: Recipient,
         bus: Recipient,
         timers: Timers,
+        storage: Path | None = None,
     ) -> None:
         super().__init__()
+        self._storage = storage
         self._roots = projects
         self._profiles = profiles
         self._options = options
@@ -127,7 +130,11 @@ class ContextBuilder(Owner):
             from .context.workshop import Workshop
 
             self._workshop = Workshop(
-                self._options, Outside(*self._others), self._profiles, fragments_bytes=self._fragments_bytes
+                self._options,
+                Outside(*self._others),
+                self._profiles,
+                fragments_bytes=self._fragments_bytes,
+                storage=self._storage,
             )
         return self._workshop
 

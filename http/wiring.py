@@ -105,4 +105,5 @@ class Wiring(msgspec.Struct, frozen=True):
             results=results,
             bus=bus,
             timers=self.timers,
+            storage=self.config.storage,
         )

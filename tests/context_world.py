@@ -19,6 +19,7 @@ from sidecar.actors.context.index_client import IndexClient
 from sidecar.actors.context.options import ContextOptions
 from sidecar.actors.context.order import Order
 from sidecar.actors.context.project import Project
+from sidecar.actors.context.repository import Shadows
 from sidecar.actors.context.requirements import FilePatterns
 from sidecar.actors.context_builder import ContextBuilder
 from sidecar.actors.guardian import Guardian, Handle
@@ -42,14 +43,15 @@ _ENVIRON = {
 }
 
 
-def git(root: Path, *arguments: str, **environ: str) -> str:
+def git(root: Path, *arguments: str, check: bool = True, **environ: str) -> str:
     ran = subprocess.run(
         ["git", "-c", "protocol.file.allow=always", *arguments],
         cwd=root,
         env=_ENVIRON | environ,
-        check=True,
+        check=check,
         capture_output=True,
         text=True,
+        errors="replace",
     )
     return ran.stdout
 
@@ -97,9 +99,19 @@ def order(agent_type: str = "python-specialist", query: str = "", **changes: Any
 class Builds:
     """Contexts of one folder, built without an actor."""
 
-    def __init__(self, root: Path, *, max_file_bytes: int = 1 << 20, exclude: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, root: Path, *, max_file_bytes: int = 1 << 20, exclude: tuple[str, ...] = (), storage: Path | None = None
+    ) -> None:
         cache = FragmentCache(8 << 20)
-        self.project = Project(root, cache, max_file_bytes=max_file_bytes, exclude=exclude, watches=False)
+        self.project = Project(
+            root,
+            cache,
+            max_file_bytes=max_file_bytes,
+            exclude=exclude,
+            watches=False,
+            shadows=Shadows(),
+            storage=storage,
+        )
         self.index = IndexClient()
 
     def built(self, asked: Order, kept: Built | None = None) -> tuple[Built, bool]:

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sidecar.actors.context.changes import read_log
+from sidecar.actors.context import git as git_door
 from sidecar.actors.context.emit import rfc3339
-from sidecar.actors.context.git import GitDoor, find_toplevel
 from sidecar.state.clock import dated
 from tests.context_world import Builds, commit, context_of, git, omitted_of, repository, sent_of, write
 
@@ -193,7 +192,7 @@ def test_without_a_git_binary_the_files_are_still_there_and_the_answer_says_so(
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     answer = Builds(root).answer()
     assert [file["path"] for file in answer["context"]["relevant_files"]] == ["a.py"]
-    assert answer["context"]["git_context"]["branch"] is None
+    assert answer["context"]["git_context"]["recent_commits"] == []
     assert answer["context"]["git_context"]["problem"] == "there is no git binary on this machine"
     assert answer["warnings"] == ["git: there is no git binary on this machine"]
 
@@ -209,9 +208,8 @@ def test_a_broken_repository_degrades_to_its_files(tmp_path: Path) -> None:
 def test_a_message_that_holds_the_marks_of_the_log_makes_no_commits(tmp_path: Path) -> None:
     root = repository(tmp_path, {"a.py": "a = 1\n"})
     commit(root, {"b.py": "b\n"}, "evil \x01" + "a" * 40 + " not a commit")
-    door = GitDoor(root, find_toplevel(root) or root)
-    commits = read_log(door.log("HEAD", limit=10), "")
-    assert [one.author for one in commits] == ["Ada", "Ada"]
+    commits = context_of(root)["git_context"]["recent_commits"]
+    assert [one["author"] for one in commits] == ["Ada", "Ada"]
 
 
 def test_names_that_are_not_utf8_are_counted_not_sent(tmp_path: Path) -> None:
@@ -229,13 +227,13 @@ def test_a_first_context_asks_git_four_times_and_once_more_for_what_is_not_commi
     """Of a project that another process indexes; a small one is indexed here, and asks for its past commits."""
     root = repository(tmp_path, {f"part_{n}.py": "a = 1\n" for n in range(160)})
     asked: list[str] = []
-    real = GitDoor._execute
+    real = git_door.Git.execute
 
-    def noted(door: GitDoor, *words: str) -> bytes:
-        asked.append(next(word for word in words if word in ("config", "status", "log", "ls-files", "diff")))
-        return real(door, *words)
+    def noted(git: git_door.Git, command: list[str], **options: object) -> object:
+        asked.append(next(word for word in command if word in ("config", "status", "log", "ls-files", "diff")))
+        return real(git, command, **options)
 
-    monkeypatch.setattr(GitDoor, "_execute", noted)
+    monkeypatch.setattr(git_door.Git, "execute", noted)
     for files, expected in (
         ({}, ["config", "log", "ls-files", "status"]),
         ({"part_1.py": "a = 2\n", "new.py": "new = 1\n"}, ["config", "diff", "log", "ls-files", "status"]),

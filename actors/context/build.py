@@ -25,6 +25,7 @@ from .selection import Selection, anything, choose
 
 JOINTS_BYTES = 256  # names and commas between the parts, and numbers that are longer than the 0 they are measured as
 RANK_S = 2.0
+MAX_GIT_WORDS = 320
 TREE_NEAR = 20  # so many of the best files are shown with their neighbours where the tree is cut
 CUT_FILES, CUT_LEAST, CUT_ROOMS = 80, 12, 4  # excerpts come from the best files: so many, so many times the budget
 
@@ -77,7 +78,9 @@ def _tell(index: Index, project: Project, snapshot: Snapshot) -> None:
     changed = project.take_changed()
     listed = list(snapshot.sizes)
     if index.needs(root, snapshot.files_version):
-        index.know(Know(root, listed, snapshot.git.head, project.max_file_bytes), snapshot.files_version)
+        index.know(
+            Know(root, listed, snapshot.git.head, project.max_file_bytes, project.history), snapshot.files_version
+        )
     elif changed is None:
         index.look(root, listed)
     if changed:
@@ -182,21 +185,20 @@ class _Build:
                 ("max_bytes", encode(order.max_bytes)),
                 ("index", encode(index_state)),
                 ("query", encode({"from": order.query_from, "text": redact(order.query)[0][:300]})),
-                ("warnings", encode([warning[:120] for warning in self._warnings()][:20])),
+                ("warnings", encode(self._warnings()[:20])),
             )
         )
 
     def _warnings(self) -> list[str]:
         order, snapshot = self._order, self._snapshot
-        found = list(order.warnings)
-        if snapshot.git.problem is not None:
-            found.append(f"git: {snapshot.git.problem}")
+        found = [warning[:120] for warning in order.warnings]
+        found += [f"git: {problem}"[:MAX_GIT_WORDS] for problem in snapshot.git.problems]
         if snapshot.listing.cut:
             found.append("the project has more files than are listed")
         if snapshot.listing.undecodable:
             found.append(f"{snapshot.listing.undecodable} file names are not UTF-8 and are left out")
         return found + [
-            f"files: nothing matches {pattern!r}" for pattern in order.patterns.unmatched(snapshot.listing.paths)
+            f"files: nothing matches {pattern!r}"[:120] for pattern in order.patterns.unmatched(snapshot.listing.paths)
         ]
 
     def _packed(self, selection: Selection, room: int) -> Packed:

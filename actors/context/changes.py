@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
 from ...state.clock import dated
+from .private_folders import Private
+
+_MAX_DIGITS = 20  # of a date: 2^64 has so many
 
 
 class Commit(NamedTuple):
@@ -28,18 +31,58 @@ class Change(NamedTuple):
     removed: int | None
 
 
-def read_log(output: bytes, prefix: str) -> tuple[Commit, ...]:
-    """The commits of `GitDoor.log`, newest first."""
+def read_log(output: bytes, prefix: str, dates: Mapping[str, int] | None = None) -> tuple[Commit, ...]:
+    """The commits of `History.log`, newest first.
+
+    dates: seconds since 1970 of commits whose date git cannot read, by id; without one it is 1970.
+    """
     commits = []
+    for oid, parts in _records(output):
+        author, seconds, message = _text(parts[1]), parts[2], _text(parts[3])
+        at = int(seconds) if _is_number(seconds) else (dates or {}).get(oid, 0)
+        commits.append(Commit(oid, author, dated(at), message.strip(), _touched(parts[4:], prefix)))
+    return tuple(commits)
+
+
+def undated(output: bytes) -> list[str]:
+    """The commits of `History.log` whose date git could not read."""
+    return [oid for oid, parts in _records(output) if not _is_number(parts[2])]
+
+
+def read_dates(output: bytes) -> dict[str, int]:
+    """Commit id -> seconds since 1970, of those that say one, from `History.headers`."""
+    found: dict[str, int] = {}
+    oid = ""
+    for line in output.split(b"\n"):
+        name, _, rest = line.partition(b" ")
+        if name == b"commit":
+            oid = rest.decode("ascii", "replace")
+        elif name == b"committer" and oid not in found:
+            words = rest.split()
+            if len(words) >= 2 and _is_number(words[-2]):  # the last is the time zone
+                found[oid] = int(words[-2])
+    return found
+
+
+def _records(output: bytes) -> Iterator[tuple[str, list[bytes]]]:
+    """Each commit's id and the parts of its record; a message may itself hold the mark between records."""
     for record in output.split(b"\x01")[1:]:
         parts = record.split(b"\0")
-        if len(parts) < 4:
-            continue
-        oid, author, seconds, message = (part.decode("utf-8", "replace") for part in parts[:4])
-        if len(oid) not in (40, 64) or not seconds.isdigit():
-            continue  # a message that itself holds the mark: the rest of it is no commit
-        commits.append(Commit(oid, author, dated(int(seconds)), message.strip(), _touched(parts[4:], prefix)))
-    return tuple(commits)
+        oid = parts[0].decode("ascii", "replace")
+        if len(parts) >= 4 and len(oid) in (40, 64) and (not parts[2] or _is_number(parts[2])):
+            yield oid, parts
+
+
+def _is_number(text: bytes) -> bool:
+    return text.removeprefix(b"-").isdigit() and len(text) <= _MAX_DIGITS
+
+
+def _text(raw: bytes) -> str:
+    """Git writes UTF-8; what it could not convert is most often Latin-1."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
 
 
 def _touched(parts: list[bytes], prefix: str) -> tuple[str, ...]:
@@ -57,24 +100,26 @@ def _touched(parts: list[bytes], prefix: str) -> tuple[str, ...]:
 
 
 class Status(NamedTuple):
-    """changed: path -> status word. untracked, deleted: paths. All relative to the root, those outside it left out.
+    """changed: path -> status word. untracked, deleted: paths. All relative to the root, those outside it left out."""
 
-    head: the commit that is checked out, None before the first. branch: None when HEAD is detached.
-    """
-
-    head: str | None
-    branch: str | None
     changed: dict[str, str]
     untracked: tuple[str, ...]
     deleted: tuple[str, ...]
+
+    def without(self, private: Private) -> Status:
+        """Without what is private."""
+        return Status(
+            {path: word for path, word in self.changed.items() if not private.holds(path)},
+            tuple(path for path in self.untracked if not private.holds(path)),
+            tuple(path for path in self.deleted if not private.holds(path)),
+        )
 
 
 _WORDS = {"A": "added", "D": "deleted", "M": "modified", "T": "modified", "R": "renamed", "C": "added"}
 
 
 def read_status(output: bytes, prefix: str) -> Status:
-    """What `git status --porcelain=v2 --branch -z --no-renames` says."""
-    about: dict[str, str] = {}
+    """What `git status --porcelain=v2 -z --no-renames` says."""
     changed: dict[str, str] = {}
     untracked: list[str] = []
     deleted: list[str] = []
@@ -89,9 +134,6 @@ def read_status(output: bytes, prefix: str) -> Status:
         elif kind == "?":
             path, word = text[2:], "untracked"
         else:
-            if kind == "#":
-                _, name, value = text.split(" ", 2)
-                about[name] = value
             continue
         if not path.startswith(prefix) or not is_utf8(path):
             continue
@@ -101,14 +143,14 @@ def read_status(output: bytes, prefix: str) -> Status:
             untracked.append(path)
         elif word == "deleted":
             deleted.append(path)
-    head, branch = about.get("branch.oid", "(initial)"), about.get("branch.head", "(detached)")
-    return Status(
-        None if head == "(initial)" else head,
-        None if branch == "(detached)" else branch,
-        changed,
-        tuple(untracked),
-        tuple(deleted),
-    )
+    return Status(changed, tuple(untracked), tuple(deleted))
+
+
+def read_untracked(output: bytes, prefix: str) -> Status:
+    """What `git ls-files --others -z` says: all that is known where `status` fails."""
+    names = [raw.decode("utf-8", "surrogateescape") for raw in output.split(b"\0") if raw]
+    paths = tuple(path.removeprefix(prefix) for path in names if path.startswith(prefix) and is_utf8(path))
+    return Status(dict.fromkeys(paths, "untracked"), paths, ())
 
 
 def _word(marks: str) -> str:

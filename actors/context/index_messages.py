@@ -14,12 +14,16 @@ MAX_RANKED = 3000  # more than that no context has room for
 
 
 class Know(msgspec.Struct, tag=True, frozen=True):
-    """These are the project's files now; look which have changed. head: the commit whose history counts, or None."""
+    """These are the project's files now; look which have changed.
+
+    head: the commit whose history counts, or None. history: the git directory to ask, and the root below its toplevel.
+    """
 
     root: str
     files: list[str]
     head: str | None
     max_file_bytes: int
+    history: tuple[str, str] | None = None
 
 
 class Look(msgspec.Struct, tag=True, frozen=True):

@@ -20,7 +20,7 @@ from .changes import read_log
 from .definitions import names_defined
 from .excerpts import blocks_of
 from .facts import Unsent, raw_text, read_text
-from .git import GitDoor, GitUnavailable, find_toplevel
+from .git import GitUnavailable
 from .index_messages import (
     MAX_RANKED,
     Blocks,
@@ -37,6 +37,7 @@ from .index_messages import (
 )
 from .kinds import is_code, language_of
 from .ranking import Corpus, task_of
+from .repository import History
 from .rooted import NotReadable, Root, Stamp
 from .secrets import is_secret_path
 from .words import Asked, count_runs
@@ -73,7 +74,7 @@ class IndexedProject:
         self.unread = deque(self._changed(told.files))
         if told.head != self._head:
             self._head = told.head
-            self._read_history()
+            self._read_history(told.history)
 
     def look(self, files: list[str]) -> None:
         waiting = frozenset(self.unread)
@@ -94,12 +95,12 @@ class IndexedProject:
         """Whether no more is unread than can be read before a question is answered."""
         return len(self.unread) <= FEW and (self._history is None or self._history.done())
 
-    def _read_history(self) -> None:
+    def _read_history(self, history: tuple[str, str] | None) -> None:
         """Let git look for past commits while files are read."""
         if self._history is not None:
             self._history.cancel()
         beside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="context-history")
-        self._history = beside.submit(self._past_commits, self._head)
+        self._history = beside.submit(_past_commits, self._head, history)
         beside.shutdown(wait=False)  # the thread ends with this
 
     def wait_for_history(self, timeout_s: float) -> bool:
@@ -113,16 +114,6 @@ class IndexedProject:
         if self._history is not None and self._history.done():
             self.corpus.put_history(self._history.result())
             self._history = None
-
-    def _past_commits(self, head: str | None) -> list[tuple[str, tuple[str, ...]]]:
-        toplevel = find_toplevel(Path(self.root))
-        commits: list[tuple[str, tuple[str, ...]]] = []
-        if toplevel is not None and head is not None:
-            door = GitDoor(Path(self.root), toplevel)
-            with suppress(GitUnavailable):  # then there is no history to learn from
-                found = read_log(door.log(head, limit=HISTORY, skip_merges=True), door.prefix)
-                commits = [(commit.message, commit.files) for commit in found]
-        return commits
 
     def read_some(self, until: float) -> None:
         """Read files that wait, at least one, until `until` (monotonic)."""
@@ -175,6 +166,17 @@ class IndexedProject:
                     blocks = blocks_of(text.text, language_of(path), weights, terms)
                     found.append(FileBlocks(path, stamp, list(blocks)))
         return Blocks(asked.number, found)
+
+
+def _past_commits(head: str | None, history: tuple[str, str] | None) -> list[tuple[str, tuple[str, ...]]]:
+    if head is None or history is None:
+        return []
+    git_dir, prefix = history
+    try:
+        output = History(Path(git_dir), prefix).log(head, limit=HISTORY, skip_merges=True)
+    except GitUnavailable as error:
+        output = error.output  # what git could read
+    return [(commit.message, commit.files) for commit in read_log(output, prefix)]
 
 
 class Indexer:

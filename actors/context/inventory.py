@@ -1,6 +1,7 @@
 """Which files a project has: from git's index plus what is not ignored, or from a walk where there is no git.
 
-The list comes from the index, not from the disk: what `.gitignore` leaves out is never seen, `.git` never listed.
+The list comes from the index, not from the disk: what `.gitignore` leaves out is never seen. Git directories and
+storages are never listed, whatever their names and however the list is made.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pathspec
+
+from .private_folders import Private, is_private, may_be_private, private_in
 
 _MAX_FILES = 200_000
 _SYMLINK_MODE = b"120000"
@@ -49,6 +52,13 @@ class Tracked(NamedTuple):
     undecodable: int
     version: bytes
 
+    def without(self, private: Private) -> Tracked:
+        """Without what is private."""
+        return self._replace(
+            blobs={path: blob for path, blob in self.blobs.items() if not private.holds(path)},
+            unread={path: why for path, why in self.unread.items() if not private.holds(path)},
+        )
+
 
 def read_index(tracked: bytes, prefix: str) -> Tracked:
     """What `git ls-files -s -z` says. prefix: the root below the toplevel."""
@@ -85,8 +95,12 @@ def from_git(tracked: Tracked, untracked: Iterable[str], deleted: Iterable[str])
     return Listing(tuple(paths[:_MAX_FILES]), unread, new, blobs, tracked.undecodable, len(paths) > _MAX_FILES)
 
 
-def from_walk(root: Path) -> Listing:
-    """The listing of a folder without git, in which `.gitignore` files count all the same. Links are not followed."""
+def from_walk(root: Path, storage: Path | None = None) -> Listing:
+    """The listing of a folder without git, in which `.gitignore` files count all the same. Links are not followed.
+
+    storage: the sidecar's own, in case it lies in the folder.
+    """
+    private = private_in(root, (), storage)
     paths: list[str] = []
     unread: dict[str, str] = {}
     undecodable = 0
@@ -94,6 +108,8 @@ def from_walk(root: Path) -> Listing:
     for path, is_link in _walk(root, "", ()):
         if not path.isprintable() and "\udc80" <= max(path) <= "\udcff":
             undecodable += 1
+            continue
+        if private.holds(path):
             continue
         if len(paths) >= _MAX_FILES:
             cut = True
@@ -113,6 +129,9 @@ def _walk(root: Path, folder: str, rules: _Rules) -> Iterator[tuple[str, bool]]:
             entries = sorted(found, key=lambda entry: entry.name)
     except OSError:
         return  # not ours to read: it is as if the folder were empty
+    # Of the root, the caller decides.
+    if folder and may_be_private({entry.name for entry in entries}) and is_private(root / folder):
+        return
     ignore = next(
         (entry for entry in entries if entry.name == ".gitignore" and entry.is_file(follow_symlinks=False)), None
     )
@@ -151,3 +170,12 @@ def _is_ignored(path: str, rules: _Rules) -> bool:
         if verdict is not None:
             return verdict
     return False
+
+
+def has_files(root: Path) -> bool:
+    """Whether a folder holds anything at all next to `.git`."""
+    try:
+        with os.scandir(root) as found:
+            return any(entry.name != ".git" for entry in found)
+    except OSError:
+        return False

@@ -6,32 +6,50 @@ Used by one thread at a time, under `lock`. Nothing here decides what is sent.
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import pathspec
 
-from .changes import Commit, Status, last_touched, read_log, read_numstat, read_status, uncommitted
+from .changes import (
+    Commit,
+    Status,
+    last_touched,
+    read_dates,
+    read_log,
+    read_numstat,
+    read_status,
+    read_untracked,
+    uncommitted,
+    undated,
+)
 from .fragments import FragmentCache
-from .git import GitDoor, GitUnavailable, find_toplevel
+from .git import GitUnavailable
+from .git_place import find_git
 from .index_client import NearIndex
-from .inventory import Listing, Tracked, from_git, from_walk, read_index
+from .inventory import Listing, Tracked, from_git, from_walk, has_files, read_index
 from .metadata import main_languages
+from .private_folders import private_in
 from .reader import Reader
+from .repository import Repository, Shadows
 from .rooted import NotReadable, Root
 from .secrets import is_secret_path
 from .sections import GitFacts
 from .watch import Watcher
 
+log = logging.getLogger(__name__)
+
 SHOWN_COMMITS = 50
 HISTORY_COMMITS = 200
 SMALL_FILES, SMALL_BYTES = 150, 200 * 1024  # read in less time than another process needs to start
 _COUNTED_UNTRACKED = 50  # new files whose lines are counted
-_NO_GIT = GitFacts(None, None, (), (), None, None, None)
+_NO_GIT = GitFacts(None, None, (), (), None, None, ())
+_NO_FILES = Listing((), {}, frozenset(), {}, 0, False)
 
 T = TypeVar("T")
 
@@ -61,28 +79,42 @@ class Snapshot(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """What git said that stays true until its own files change."""
+    """What git said that stays true until its own files change. tracked: None where git could not read the index."""
 
-    tracked: Tracked
-    remotes: dict[str, str]
+    tracked: Tracked | None
     log: tuple[Commit, ...]
+    problems: tuple[str, ...]
 
 
 class Project:
-    """A project's root and what is known of it. watches: whether changes are watched for, not only looked for."""
+    """A project's root and what is known of it. watches: whether changes are watched for, not only looked for.
+
+    shadows: where git directories of our own are made. storage: the sidecar's own, which may lie in the root.
+    """
 
     def __init__(
-        self, root: Path, fragments: FragmentCache, *, max_file_bytes: int, exclude: tuple[str, ...], watches: bool
+        self,
+        root: Path,
+        fragments: FragmentCache,
+        *,
+        max_file_bytes: int,
+        exclude: tuple[str, ...],
+        watches: bool,
+        shadows: Shadows,
+        storage: Path | None = None,
     ) -> None:
         self.root = root
         self.lock = threading.Lock()
         self.max_file_bytes = max_file_bytes
         self._fragments = fragments
         self._exclude = pathspec.GitIgnoreSpec.from_lines(exclude)
-        self._door: GitDoor | None = None
+        self._shadows = shadows
+        self._storage = storage
+        self._repository: Repository | None = None
         self._snapshot: Snapshot | None = None
         self._git_state: object = None
         self._known: _Known | None = None
+        self._problems: tuple[str, ...] = ()
         self._watches = watches
         self._near_index: NearIndex | None = None
         self._changed: frozenset[str] | None = None
@@ -95,26 +127,36 @@ class Project:
             self.watcher = Watcher(self.root)
         changed = self.watcher.take() if self.watcher is not None else None
         self._changed = None if changed is None or self._changed is None else self._changed | changed
-        toplevel = find_toplevel(self.root)
-        if toplevel is None:
-            self._door = None
-        elif self._door is None or self._door.toplevel != toplevel:
-            self._door = GitDoor(self.root, toplevel)
         try:
-            state = self._door.state() if self._door is not None else None
+            self._open_repository()
+            state = self._repository.state() if self._repository is not None else None
         except GitUnavailable as error:
-            return self._without_git(str(error), changed)
+            return self._without_git((str(error),), changed)
         is_same = state == self._git_state and not anew
         if is_same and changed is not None and not changed and self._snapshot is not None:
             return self._snapshot
         self._git_state = state
-        if self._door is None:
-            return self._without_git(None, changed)
+        if self._repository is None:
+            return self._without_git((), changed)
         try:
-            return self._with_git(self._door, None if anew else changed, anew=not is_same)
+            return self._with_git(self._repository, None if anew else changed, anew=not is_same)
         except GitUnavailable as error:
             self._git_state = None
-            return self._without_git(str(error), changed)
+            return self._without_git((str(error),), changed)
+
+    @property
+    def history(self) -> tuple[str, str] | None:
+        """The git directory in which an index may look for past commits, and the root below its toplevel."""
+        return (str(self._repository.git_dir), self._repository.prefix) if self._repository is not None else None
+
+    def _open_repository(self) -> None:
+        found = find_git(self.root)
+        if self._repository is not None and self._repository.found != found:
+            self._repository.close()
+            self._repository = None
+        if self._repository is None and found is not None:
+            self._repository = Repository(self.root, found, self._shadows)
+            self._git_state = None
 
     def take_changed(self) -> frozenset[str] | None:
         """Files seen to change since the last call; None: any may have."""
@@ -132,34 +174,101 @@ class Project:
     def close(self) -> None:
         if self.watcher is not None:
             self.watcher.stop()
+        if self._repository is not None:
+            self._repository.close()
 
-    def _with_git(self, door: GitDoor, changed: frozenset[str] | None, *, anew: bool) -> Snapshot:
+    def _with_git(self, git: Repository, changed: frozenset[str] | None, *, anew: bool) -> Snapshot:
         known = None if anew else self._known
         self._forget(changed)
-        door.disarmed()
+        git.refresh()
+        if not git.has_working_tree:
+            return self._of_bare(git)
         # Side by side: each is a process that mostly waits, and `status` alone takes as long as all that is done here.
-        with ThreadPoolExecutor(max_workers=2, thread_name_prefix="context-git") as beside:
-            asked_status = beside.submit(door.status)
+        with ThreadPoolExecutor(max_workers=3, thread_name_prefix="context-git") as beside:
+            asked_status, checked = beside.submit(git.status), beside.submit(git.check_objects)
             if known is None:
-                asked_log = beside.submit(door.log, "HEAD", limit=HISTORY_COMMITS)
-                tracked = read_index(door.tracked(), door.prefix)
-                self._look_at(tracked.blobs)
-                known = _Known(tracked, door.remotes(), _log_of(asked_log, asked_status, door.prefix))
-            said = asked_status.result()
+                known = self._known_of(git, beside.submit(git.log, "HEAD", limit=HISTORY_COMMITS))
+            said, failed = _outcome(asked_status)
+            checked.result()
+        git.refuse_if_moved()
         self._known = known
-        status = read_status(said, door.prefix)
-        differing = [path for path, word in status.changed.items() if word != "untracked"]
-        counted = door.numstat(differing) if differing and status.head is not None else b""
-        version = _digest(said, counted, known.tracked.version, repr(known.remotes).encode())
+        problems = [*git.notes, *known.problems, *failed]
+        status = read_status(said, git.prefix) if not failed else _untracked(git, problems)
+        listing, status = self._listing(git, known.tracked, status, problems)
+        counted = _counted(git, status, problems)
+        tracked_version = known.tracked.version if known.tracked is not None else b""
+        about = repr((git.head, git.remotes, problems, listing.paths if known.tracked is None else ())).encode()
+        version = _digest(said, repr(status.untracked).encode() if failed else b"", counted, tracked_version, about)
         if self._snapshot is not None and self._snapshot.version == version:
             return self._snapshot
-        listing = from_git(known.tracked, status.untracked, status.deleted)
-        counts = read_numstat(counted, door.prefix) | self._lines_of(status)
-        remote = "origin" if "origin" in known.remotes else next(iter(sorted(known.remotes)), None)
-        url = known.remotes[remote] if remote else None
-        changes = uncommitted(status, counts)
-        facts = GitFacts(status.branch, status.head, known.log, changes, remote, url, None)
-        return self._keep(listing, facts, version)
+        counts = read_numstat(counted, git.prefix) | self._lines_of(status)
+        facts = _NO_GIT._replace(commits=known.log, changes=uncommitted(status, counts))
+        return self._keep(listing, self._about(git, facts, problems), version)
+
+    def _known_of(self, git: Repository, asked_log: Future[bytes]) -> _Known:
+        tracked, failed = None, []
+        try:
+            tracked = read_index(git.tracked(), git.prefix)
+            self._look_at(tracked.blobs)
+        except GitUnavailable as error:
+            failed.append(str(error))
+        log, log_failed = _log_of(git, asked_log)
+        return _Known(tracked, log, (*failed, *log_failed))
+
+    def _listing(
+        self, git: Repository, tracked: Tracked | None, status: Status, problems: list[str]
+    ) -> tuple[Listing, Status]:
+        """The files, and the status without what is private."""
+        if tracked is None:
+            return from_walk(self.root, self._storage), status
+        if git.prefix and not tracked.blobs and not status.untracked and git.is_ignored():
+            problems.append("the repository that the project lies in ignores it: its files are listed as without git")
+            return from_walk(self.root, self._storage), status
+        private = private_in(self.root, {*tracked.blobs, *status.untracked}, self._storage)
+        if private:
+            tracked, status = tracked.without(private), status.without(private)
+        listing = from_git(tracked, status.untracked, status.deleted)
+        if not listing.paths and has_files(self.root):
+            problems.append("git ignores every file of the project, or each was deleted")
+        return listing, status
+
+    def _of_bare(self, git: Repository) -> Snapshot:
+        """A repository without a working tree: commits, and what lies around a git directory, never what is in it."""
+        git.check_objects()
+        log, failed = _log_of(git, None)
+        git.refuse_if_moved()
+        problems = [*git.notes, *failed]
+        if git.found.is_git_dir:
+            listing = _NO_FILES
+            problems.append("the project's root is a git directory: it holds no files of a project")
+        else:
+            listing = from_walk(self.root, self._storage)
+            problems.append("the repository is bare: what is not committed is not known")
+        version = _digest(
+            repr((git.head, git.remotes, problems, listing.paths, log)).encode("utf-8", "surrogateescape")
+        )
+        if self._snapshot is not None and self._snapshot.version == version:
+            return self._snapshot
+        return self._keep(listing, self._about(git, _NO_GIT._replace(commits=log), problems), version)
+
+    def _about(self, git: Repository, facts: GitFacts, problems: list[str]) -> GitFacts:
+        remote = "origin" if "origin" in git.remotes else next(iter(sorted(git.remotes)), None)
+        url = git.remotes[remote] if remote else None
+        branch = git.head.branch
+        if branch is not None:
+            branch = branch.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        return facts._replace(
+            branch=branch, head=git.head.oid, remote=remote, remote_url=url, problems=self._told(problems)
+        )
+
+    def _told(self, problems: Iterable[str]) -> tuple[str, ...]:
+        """The problems, each once; new ones go to the log."""
+        told = tuple(dict.fromkeys(problems))
+        for problem in told:
+            if problem not in self._problems:
+                log.warning("git is not fully known root=%s problem=%s", self.root, problem)
+        self._problems = told
+        return told
 
     def _forget(self, changed: frozenset[str] | None) -> None:
         """What was learned of these files does not hold any more; None: of any file."""
@@ -191,13 +300,13 @@ class Project:
                     counts[path] = (data.count(b"\n") + (not data.endswith(b"\n") and bool(data)), 0)
         return counts
 
-    def _without_git(self, problem: str | None, changed: frozenset[str] | None) -> Snapshot:
+    def _without_git(self, problems: tuple[str, ...], changed: frozenset[str] | None) -> Snapshot:
         self._forget(changed)
-        listing = from_walk(self.root)
-        version = _digest(repr((problem, listing.paths)).encode("utf-8", "surrogateescape"))
+        listing = from_walk(self.root, self._storage)
+        version = _digest(repr((problems, listing.paths)).encode("utf-8", "surrogateescape"))
         if self._snapshot is not None and self._snapshot.version == version:
             return self._snapshot
-        return self._keep(listing, _NO_GIT._replace(problem=problem), version)
+        return self._keep(listing, _NO_GIT._replace(problems=self._told(problems)), version)
 
     def _keep(self, listing: Listing, facts: GitFacts, version: str) -> Snapshot:
         if self._exclude:
@@ -224,14 +333,57 @@ class Project:
             yield Reader(root, str(self.root), self._fragments, self.max_file_bytes)
 
 
-def _log_of(asked_log: Future[bytes], asked_status: Future[bytes], prefix: str) -> tuple[Commit, ...]:
-    """The commits; none where there is no commit yet, which git calls an error."""
+def _outcome(asked: Future[bytes]) -> tuple[bytes, tuple[str, ...]]:
+    """What a command printed, and why it failed, if it did."""
     try:
-        return read_log(asked_log.result(), prefix)
-    except GitUnavailable:
-        if read_status(asked_status.result(), prefix).head is None:
-            return ()
-        raise
+        return asked.result(), ()
+    except GitUnavailable as error:
+        return error.output, (str(error),)
+
+
+def _untracked(git: Repository, problems: list[str]) -> Status:
+    """What is known of the working tree where `status` fails."""
+    try:
+        return read_untracked(git.untracked(), git.prefix)
+    except GitUnavailable as error:
+        problems.append(str(error))
+        return read_untracked(b"", git.prefix)
+
+
+def _counted(git: Repository, status: Status, problems: list[str]) -> bytes:
+    differing = [path for path, word in status.changed.items() if word != "untracked"]
+    if not differing or git.head.oid is None:
+        return b""
+    try:
+        return git.numstat(differing)
+    except GitUnavailable as error:
+        problems.append(str(error))
+        return b""
+
+
+def _log_of(git: Repository, asked: Future[bytes] | None) -> tuple[tuple[Commit, ...], list[str]]:
+    """The commits, and what of them could not be told; none where there is no commit yet, which git calls an error."""
+    if git.head.oid is None:
+        return (), []
+    problems: list[str] = []
+    try:
+        output = asked.result() if asked is not None else git.log("HEAD", limit=HISTORY_COMMITS)
+    except GitUnavailable as error:  # a partial clone may lack what the lists of files are made of
+        problems.append(str(error))
+        output = _without_files(git, error.output)
+    dates: dict[str, int] = {}
+    if odd := undated(output):
+        with suppress(GitUnavailable):  # then their dates are not known, which is told as 1970
+            dates = read_dates(git.headers(odd))
+    return read_log(output, git.prefix, dates), problems
+
+
+def _without_files(git: Repository, so_far: bytes) -> bytes:
+    """Commits without their files; those so far where that fails too."""
+    try:
+        return git.log("HEAD", limit=HISTORY_COMMITS, with_files=False)
+    except GitUnavailable as error:
+        return max(so_far, error.output, key=len)
 
 
 def _digest(*parts: bytes) -> str:

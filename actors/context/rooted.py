@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import BinaryIO, NamedTuple, Self
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
@@ -37,10 +37,13 @@ class NotReadable(Exception):
 
 
 class Root:
-    """A project's folder, held open. Not for several threads at once. Close it, or use it as a context manager."""
+    """A folder, held open. Not for several threads at once. Close it, or use it as a context manager.
 
-    def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    follow: whether the folder itself may be a link.
+    """
+
+    def __init__(self, path: Path, *, follow: bool = True) -> None:
+        self._fd = os.open(path, _DIRECTORY & ~os.O_NOFOLLOW if follow else _DIRECTORY)
         self._device = os.fstat(self._fd).st_dev
         self._open: OrderedDict[str, int] = OrderedDict()
 
@@ -100,13 +103,8 @@ class Root:
 
     def read(self, path: str, max_bytes: int) -> tuple[bytes, Stamp]:
         """Up to `max_bytes` of a regular file and its state when it was read. Raises NotReadable."""
-        folder, name = _split(path)
+        fd, stamp = self._open_file(path)
         try:
-            fd = os.open(name, _FILE, dir_fd=self._directory(folder))
-        except OSError as error:
-            raise NotReadable(_why(error)) from error
-        try:
-            stamp = self._checked(os.fstat(fd))
             wanted = min(stamp.size, max_bytes)
             data = os.read(fd, wanted) if wanted else b""
             while len(data) < wanted and (more := os.read(fd, wanted - len(data))):
@@ -117,6 +115,46 @@ class Root:
             os.close(fd)
         return data, stamp
 
+    def opened(self, path: str) -> tuple[BinaryIO, Stamp]:
+        """A regular file to read from, and its state. Raises NotReadable."""
+        fd, stamp = self._open_file(path)
+        return os.fdopen(fd, "rb"), stamp
+
+    def names(self, folder: str) -> list[str]:
+        """The names in a folder, in no order. Raises NotReadable, also where one of them is a link."""
+        try:
+            with os.scandir(self._directory(folder)) as entries:
+                return [_not_a_link(entry).name for entry in entries]
+        except OSError as error:
+            raise NotReadable(_why(error)) from error
+
+    def folders(self, folder: str) -> list[tuple[str, Stamp]]:
+        """The folders in a folder with their states, which change when a name in them does.
+
+        Raises NotReadable, also where the folder holds a link.
+        """
+        try:
+            with os.scandir(self._directory(folder)) as entries:
+                return [
+                    (entry.name, stamp_of(entry.stat(follow_symlinks=False)))
+                    for entry in entries
+                    if _not_a_link(entry).is_dir(follow_symlinks=False)
+                ]
+        except OSError as error:
+            raise NotReadable(_why(error)) from error
+
+    def _open_file(self, path: str) -> tuple[int, Stamp]:
+        folder, name = _split(path)
+        try:
+            fd = os.open(name, _FILE, dir_fd=self._directory(folder))
+        except OSError as error:
+            raise NotReadable(_why(error)) from error
+        try:
+            return fd, self._checked(os.fstat(fd))
+        except NotReadable:
+            os.close(fd)
+            raise
+
     def _checked(self, found: os.stat_result) -> Stamp:
         if stat.S_ISLNK(found.st_mode):
             raise NotReadable("symlink")
@@ -124,7 +162,7 @@ class Root:
             raise NotReadable("not a regular file")
         if found.st_dev != self._device:
             raise NotReadable("on another file system")
-        return Stamp(found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        return stamp_of(found)
 
     def _directory(self, folder: str) -> int:
         """An open descriptor of a folder, reached component by component."""
@@ -140,6 +178,17 @@ class Root:
             _, oldest = self._open.popitem(last=False)
             os.close(oldest)
         return fd
+
+
+def stamp_of(found: os.stat_result) -> Stamp:
+    """The state of a file, as the system tells it."""
+    return Stamp(found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _not_a_link(entry: os.DirEntry[str]) -> os.DirEntry[str]:
+    if entry.is_symlink():
+        raise NotReadable("symlink")
+    return entry
 
 
 def _split(path: str) -> tuple[str, str]:

@@ -118,7 +118,7 @@ def _with(start: bytes, pairs: Sequence[tuple[bytes, bytes]]) -> bytes:
 
 
 class GitFacts(NamedTuple):
-    """What is told of git. problem: why there is nothing to tell, or None."""
+    """What is told of git. problems: what could not be told, or does not count, and why."""
 
     branch: str | None
     head: str | None
@@ -126,15 +126,15 @@ class GitFacts(NamedTuple):
     changes: tuple[Change, ...]
     remote: str | None
     remote_url: str | None
-    problem: str | None
+    problems: tuple[str, ...]
 
 
 def git_context(facts: GitFacts, *, max_commits: int, max_bytes: int) -> Section:
     """Branch, commits and uncommitted changes; messages have their secrets taken out."""
     url = without_credentials(facts.remote_url) if facts.remote_url else None
     about: dict[str, Any] = {"branch": facts.branch, "head": facts.head, "remote": facts.remote, "remote_url": url}
-    if facts.problem is not None:
-        about["problem"] = facts.problem
+    if facts.problems:
+        about["problem"] = "; ".join(facts.problems)
     start = encode(about)[:-1]
     room = max(0, max_bytes - len(start) - 80)
     changes, all_changes = fitting((encode(_change(change)) for change in facts.changes), room // 2)

@@ -20,6 +20,7 @@ from .index_client import IndexClient
 from .options import ContextOptions
 from .outside import Outside
 from .project import Project
+from .repository import Shadows
 from .requirements import FilePatterns, checked_requirements
 
 
@@ -35,12 +36,22 @@ class Workshop:
     """`build` and `finish` are called in a thread that may take its time. fragments_bytes: how much is kept of what
     files gave."""
 
-    def __init__(self, options: ContextOptions, outside: Outside, profiles: Profiles, *, fragments_bytes: int) -> None:
+    def __init__(
+        self,
+        options: ContextOptions,
+        outside: Outside,
+        profiles: Profiles,
+        *,
+        fragments_bytes: int,
+        storage: Path | None,
+    ) -> None:
         self._options = options
         self._outside = outside
         self._profiles = profiles
         self._fragments = FragmentCache(fragments_bytes)
         self._index = IndexClient()
+        self._storage = storage
+        self._shadows = Shadows(storage / "shadows" if storage is not None else None)
         self._projects: dict[Path, Project] = {}
         self._folder_of: dict[Path, Path] = {}
 
@@ -63,6 +74,8 @@ class Workshop:
                 max_file_bytes=self._options.max_file_bytes,
                 exclude=self._options.exclude,
                 watches=self._options.watch,
+                shadows=self._shadows,
+                storage=self._storage,
             )
             self._projects[folder] = project
         return project
@@ -80,3 +93,4 @@ class Workshop:
         for project in self._projects.values():
             project.close()
         self._index.close()
+        self._shadows.close()

@@ -16,7 +16,10 @@ from typing import Literal
 
 import msgspec
 
-from ...actors.context.git import GitDoor, GitUnavailable, find_toplevel
+from ...actors.context.git import GitUnavailable, find_program
+from ...actors.context.git_place import find_git
+from ...actors.context.project import SHOWN_COMMITS
+from ...actors.context.repository import Repository, Shadows
 from ...state.errors import ConfigError, SidecarError
 from ...state.fs import is_private
 from ...state.inspection import JournalReport, inspect
@@ -97,6 +100,15 @@ def _machine() -> Iterator[Finding]:
 
 def _storage(config: Config, progress: Progress) -> Iterator[Finding]:
     storage = config.storage
+    roots = config.projects.configured.values() or (config.projects.default,)
+    if around := next((root for root in roots if storage.is_relative_to(os.path.realpath(root))), None):
+        yield Finding(
+            check="storage",
+            verdict="warning",
+            found=f"{storage} lies in the project {around}: no context has anything of it, but whoever may read the "
+            "project's files can mint tokens",
+            advice="name another with --storage, or leave it out: the default lies outside",
+        )
     if not storage.exists():
         yield Finding(check="storage", verdict="ok", found=f"{storage} will be made at the first start")
         return
@@ -243,22 +255,52 @@ def _project(name: str, root: Path) -> Finding:
         return Finding(
             check=check, verdict="wrong", found=f"{root} cannot be read by this user", advice="give it access"
         )
-    top = find_toplevel(root)
-    if top is None:
+    found = find_git(root)
+    if found is None:
         return Finding(
             check=check,
             verdict="warning",
             found=f"{root} is under no git: contexts have no history, and every file counts as the project's",
             advice="git init",
         )
-    if shutil.which("git") is None:
+    if find_program("git") is None:
         return Finding(check=check, verdict="ok", found=str(root))
-    door = GitDoor(root, top)
+    shadows = Shadows()
     try:
-        files = door.tracked().count(b"\0")
-        branch = door.branch() or "no branch"
+        git = Repository(root, found, shadows)
+        git.refresh()
+        return _asked(git, check, root)
     except GitUnavailable as error:
-        return Finding(check=check, verdict="warning", found=f"{root}: {error}", advice="git fsck")
+        return Finding(check=check, verdict="warning", found=f"{root}: {error}", advice="git status there says more")
+    finally:
+        shadows.close()
+
+
+def _asked(git: Repository, check: str, root: Path) -> Finding:
+    """What git itself says of a project, each of the things that a context asks for. Raises GitUnavailable."""
+    if not git.has_working_tree:
+        return Finding(
+            check=check,
+            verdict="warning",
+            found=f"{root} is a bare repository: contexts have its commits, and no files of it",
+            advice="make a working tree the project: git worktree add",
+        )
+    files = git.tracked().count(b"\0")
+    git.status()
+    if git.head.oid is not None:
+        git.log("HEAD", limit=SHOWN_COMMITS)
+    branch = git.head.branch or "no branch"
+    if git.notes:
+        return Finding(
+            check=check, verdict="warning", found=f"{root}: {'; '.join(git.notes)}", advice="see docs/context.md"
+        )
+    if not files and git.prefix and git.is_ignored():
+        return Finding(
+            check=check,
+            verdict="warning",
+            found=f"{root} is ignored by the repository that it lies in: its files are listed as without git",
+            advice="git init there, or take its folder out of that repository's .gitignore",
+        )
     return Finding(check=check, verdict="ok", found=f"{root}, {branch}, {plural(files, 'file')} tracked")
 
 

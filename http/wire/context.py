@@ -95,7 +95,7 @@ class ChangeOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GitContext(msgspec.Struct, frozen=True, kw_only=True):
-    """branch null: no git repository, or a detached head. problem: why there is nothing to tell."""
+    """branch null: no git repository, or a detached head. problem: what could not be told, and why."""
 
     branch: str | None
     head: str | None
