@@ -18,7 +18,8 @@ import msgspec
 
 from ..state.clock import utc_now
 from ..state.errors import StorageUnavailable
-from ..state.event_log import BEGINNING, Retention
+from ..state.event_gap import BEGINNING
+from ..state.event_log import Retention
 from ..state.event_store import EventStore
 from ..state.journal import Durability
 from ..state.mailbox import Mailbox, MailboxKey
@@ -62,6 +63,7 @@ class EventOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     retention_seconds: int = 86_400
     max_events: int = 10_000
+    max_bytes: int = 268_435_456
     max_wait_ms: int = 300_000
     durability: Literal["os", "commit"] = "os"
 
@@ -107,11 +109,16 @@ class EventBus(Owner):
         self._trigger_types = trigger_types
         self._store = EventStore(
             journal_dir / "log",
-            Retention(max_events=options.max_events, max_age_s=float(options.retention_seconds)),
+            Retention(
+                max_events=options.max_events,
+                max_bytes=options.max_bytes,
+                max_age_s=float(options.retention_seconds),
+            ),
             Durability.COMMIT if options.durability == "commit" else Durability.OS,
         )
         try:
             self._mailboxes = Mailboxes(journal_dir / "mailboxes")
+            self._begin_life()
         except BaseException:
             self._store.close()
             raise
@@ -123,6 +130,13 @@ class EventBus(Owner):
         self._tick_at: float | None = None
         self._is_draining = False
         self._gone = self._tell_gone  # one for all who wait
+
+    def _begin_life(self) -> None:
+        """Give ids that nobody knows, and put back whoever stands where the log has never been or is no longer."""
+        self._store.knew(self._mailboxes.losses)
+        loss = self._store.begin_life(self._mailboxes.newest_id, now=utc_now())
+        self._mailboxes.put_back(self._store.log, loss)
+        self._store.life_began()
 
     def on_start(self) -> None:
         self._keep_house()
@@ -239,12 +253,12 @@ class EventBus(Owner):
         woken: dict[int, tuple[Waiter, float]] = {}
         for event, publisher in zip(events, unanswered, strict=True):
             self._counter.published(event.project_id)
+            self._tell_spawner(event)
             matching = self._room.matching(event)
             for waiter in matching:
                 woken.setdefault(waiter.number, (waiter, publisher.received))
             published = self._answer_to(event, (waiter.request.agent_id for waiter in matching))
             self._acknowledged.append((publisher.later, published))
-            self._tell_spawner(event)
         if len(woken) > A_FEW:
             self._acknowledge()
         for waiter, received in woken.values():
@@ -279,7 +293,13 @@ class EventBus(Owner):
     def _give_answers(self) -> None:
         """A mailbox's move is written before the answer that moves it leaves."""
         answers = self._room.answers()
-        self._mailboxes.commit()
+        try:
+            self._mailboxes.commit()
+        except Exception as error:  # else nobody would answer these until their connections give up
+            for waiter, _ in answers:
+                waiter.later.refuse(error)
+            self._acknowledge()
+            raise
         if answers or self._acknowledged:
             with together():
                 for waiter, batch in answers:
@@ -328,13 +348,17 @@ class EventBus(Owner):
         self._mailboxes.agent_runs(agent, self._store.log, now=utc_now())
 
     def _tell_triggered(self, since: EventId) -> None:
-        """Tell the Spawner again what it may have missed; it knows what it has dealt with."""
+        """Tell the Spawner again what it may have missed; it knows what it has dealt with.
+
+        since: its place. One that the log has lost is put back to the beginning of this life of the log.
+        """
         if self._spawner is None or not self._trigger_types:
             return
-        self._spawner.tell(LogEndsAt(event_id=self._store.newest_id))
+        place = self._store.place_after_loss(since)
+        self._spawner.tell(LogEndsAt(event_id=self._store.newest_id if place == since else place))
         events = [event for event_log in self._store.logs(None) for _, event in event_log.after(0)]
         for event in sorted(events, key=lambda event: event.event_id):
-            if event.event_id > since:
+            if event.event_id > place:
                 self._tell_spawner(event)
 
     def _tell_spawner(self, event: Event) -> None:
@@ -374,6 +398,12 @@ class EventBus(Owner):
 
     def _keep_house(self) -> None:
         now = utc_now()
-        self._store.expire(now=now)
-        self._mailboxes.forget_unused(since=now - timedelta(seconds=self._options.retention_seconds))
-        self._timers.tell_after(HOUSEKEEPING_EVERY_S, self.me, _KeepHouse())
+        forgotten_before = now - timedelta(seconds=self._options.retention_seconds)
+        try:
+            self._store.expire(now=now)
+            self._mailboxes.forget_unused(since=forgotten_before)
+            self._store.knew(self._mailboxes.losses)
+        except StorageUnavailable as error:
+            log.warning("old events not removed, trying again in %g s: %s", HOUSEKEEPING_EVERY_S, error)
+        finally:
+            self._timers.tell_after(HOUSEKEEPING_EVERY_S, self.me, _KeepHouse())

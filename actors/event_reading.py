@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
+from functools import reduce
 from operator import attrgetter
 
 import msgspec
 
 from ..state.errors import EventsGone, InvalidRequest
 from ..state.event_filter import compile_filter
-from ..state.event_log import EventLog, Gap, is_past_ttl
-from ..state.mailbox import Delivery
+from ..state.event_gap import Gap
+from ..state.event_log import EventLog, size_of
+from ..state.mailbox import MAX_ANSWER_BYTES, Delivery
 from ..state.models import Event, EventId, event_seq
 from ..state.typed import convert
 from .messages import ListEvents
@@ -35,10 +37,11 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     ) -> EventBatch | None:
         """The first `limit` matching events after the place, oldest first; None if there are none."""
         found: list[tuple[int, Event]] = []
-        reached, more = event_log.last_place, False
+        reached, more, size = event_log.last_place, False, 0
         for place, event in event_log.after(self.place, event_types):
-            if matches(event) and not is_past_ttl(event, now=now):
-                if len(found) == limit:
+            if matches(event) and not event_log.is_past_ttl(place, now=now):
+                size += size_of(event)
+                if len(found) == limit or (found and size > MAX_ANSWER_BYTES):
                     reached, more = found[-1][0], True
                     break
                 found.append((place, event))
@@ -47,7 +50,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
         return EventBatch(
             deliveries=tuple(Delivery(event=event) for _, event in found),
             more_available=more,
-            next_cursor=event_log.id_at(reached),
+            next_cursor=event_log.cursor_at(reached),
             timed_out=False,
             gap=self.gap,
         )
@@ -60,22 +63,29 @@ def read_since(event_log: EventLog, since: str, *, strict: bool) -> Reading:
     """
     point = _point(since)
     if point == "earliest":
-        return Reading(place=event_log.dropped)
+        # Where there is no earlier place to go on from, nothing is refused, but what is lost is told.
+        return Reading(place=event_log.dropped, gap=event_log.loss_after(event_log.id_at(event_log.dropped)))
     if point == "latest":
         return Reading(place=event_log.last_place)
     if isinstance(point, datetime):
         place = event_log.place_at(point)
         gap = event_log.gap_after_time(point)
     else:
-        place = event_log.place_of(EventId(point))
+        place = event_log.place_after_loss(EventId(point))
         gap = event_log.gap_after_id(EventId(point))
     if gap is not None and strict:
-        raise EventsGone(
-            f"events after {since} are no longer retained",
-            oldest=event_log.oldest_id,
-            dropped_at_most=gap.dropped_at_most,
-        )
+        raise _gone(since, event_log, gap)
     return Reading(place=place, gap=gap)
+
+
+def _gone(since: str, event_log: EventLog, gap: Gap) -> EventsGone:
+    why = "the log has lost them, or it is another log" if gap.reason == "restart" else "they are no longer retained"
+    return EventsGone(
+        f"events after {since} are missing: {why}",
+        oldest=event_log.oldest_id,
+        dropped_at_most=gap.dropped_at_most,
+        reason=gap.reason,
+    )
 
 
 def _point(since: str) -> str | datetime:
@@ -95,26 +105,42 @@ def _point(since: str) -> str | datetime:
     return time
 
 
-def list_events(logs: Iterable[EventLog], request: ListEvents, *, now: datetime) -> EventPage:
-    """A page of the logs, newest first. Raises InvalidFilter, InvalidRequest."""
+def list_events(logs: Sequence[EventLog], request: ListEvents, *, now: datetime) -> EventPage:
+    """A page of the logs, newest first. Raises InvalidFilter, InvalidRequest, EventsGone."""
     event_filter = compile_filter(request.filter)
-    if request.since is not None:
-        _point(request.since)  # a fault in it is one also where there are no events
+    readings = [_reading(event_log, request) for event_log in logs]
     matching = [
         event
-        for event_log in logs
-        for event in _newest_first(event_log, request.since)
-        if request.event_type in (None, event.event_type)
-        and request.topic in (None, event.topic)
-        and not is_past_ttl(event, now=now)
+        for event_log, reading in zip(logs, readings, strict=True)
+        for place, event in event_log.after(reading.place, () if request.event_type is None else (request.event_type,))
+        if request.topic in (None, event.topic)
+        and not event_log.is_past_ttl(place, now=now)
         and event_filter.matches(event)
     ]
     matching.sort(key=attrgetter("event_id"), reverse=True)
     page = [event for event in matching if request.before is None or event.event_id < request.before]
-    shown = tuple(page[: request.limit])
-    return EventPage(shown, shown[-1].event_id if len(page) > len(shown) > 0 else None, len(matching))
+    shown = tuple(_first(page, request.limit))
+    cursor = shown[-1].event_id if len(page) > len(shown) > 0 else None
+    return EventPage(shown, cursor, len(matching), _joined(reading.gap for reading in readings))
 
 
-def _newest_first(event_log: EventLog, since: str | None) -> Iterator[Event]:
-    place = 0 if since is None else read_since(event_log, since, strict=False).place
-    return (event_log.at(p) for p in range(event_log.last_place, max(place, event_log.dropped), -1))
+def _reading(event_log: EventLog, request: ListEvents) -> Reading:
+    if request.since is None:
+        return Reading(place=0)
+    return read_since(event_log, request.since, strict=request.strict)
+
+
+def _first(events: Sequence[Event], limit: int) -> Iterator[Event]:
+    """As many as one answer may hold, but at least one."""
+    size = 0
+    for number, event in enumerate(events[:limit]):
+        size += size_of(event)
+        if number > 0 and size > MAX_ANSWER_BYTES:
+            return
+        yield event
+
+
+def _joined(gaps: Iterable[Gap | None]) -> Gap | None:
+    """All as one; what the logs have lost together counts once."""
+    distinct = sorted({gap for gap in gaps if gap is not None}, key=attrgetter("to"))
+    return reduce(Gap.joined, distinct) if distinct else None

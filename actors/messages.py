@@ -12,6 +12,7 @@ from typing import Literal
 
 import msgspec
 
+from ..state.event_store import SIDECAR
 from ..state.identity import Caller, Token
 from ..state.mailboxes import DeadLetter
 from ..state.models import (
@@ -167,14 +168,16 @@ class PublishEvent(Request[Published], frozen=True, kw_only=True):
     """Append an event and wake whoever waits for it. Answered when it survives the death of the sidecar.
 
     data: a JSON object. topic None: the standard topic of the type. ttl_s None: the configured retention.
-    idempotency_key: a repeat by the same publisher gets the first answer. traceparent: of the W3C trace that it is
-    part of. Raises StorageUnavailable.
+    idempotency_key: a repeat by the same sender gets the first answer. sender: the agent whose token publishes it,
+    whatever it calls itself as `publisher`; SIDECAR for the sidecar. traceparent: of the W3C trace that it is part of.
+    Raises StorageUnavailable.
     """
 
     project_id: str
     event_type: str
     publisher: str
     publisher_type: str
+    sender: str = SIDECAR
     data: msgspec.Raw
     topic: str | None = None
     correlation_id: str | None = None
@@ -227,7 +230,10 @@ class AnswerSettled(Fact, frozen=True, kw_only=True):
 
 
 class ListEvents(Request[EventPage], frozen=True, kw_only=True):
-    """Events of the log, newest first, no mailbox touched. since: as in AwaitEvents. Both bounds are exclusive."""
+    """Events of the log, newest first, no mailbox touched. since, strict: as in AwaitEvents. Both bounds are exclusive.
+
+    Raises InvalidFilter, InvalidRequest, EventsGone.
+    """
 
     project_id: str | None
     topic: str | None = None
@@ -236,6 +242,7 @@ class ListEvents(Request[EventPage], frozen=True, kw_only=True):
     before: EventId | None = None
     filter: str = ""
     limit: int = 100
+    strict: bool = False
 
 
 class ListMailboxes(Request[tuple[MailboxStatus, ...]], frozen=True, kw_only=True):

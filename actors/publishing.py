@@ -24,6 +24,7 @@ def record_of(request: PublishEvent, digest: str | None, *, retention_s: int) ->
         event_type=request.event_type,
         publisher=request.publisher,
         publisher_type=request.publisher_type,
+        sender=request.sender,
         topic=request.topic or standard_topic(request.event_type),
         data=request.data,
         correlation_id=request.correlation_id,
@@ -44,7 +45,7 @@ def digest_of(request: PublishEvent) -> str:
 
 def published_before(store: EventStore, request: PublishEvent, digest: str) -> Event | None:
     """The event that the request's idempotency key stands for. Raises IdempotencyConflict if that is another one."""
-    known = store.published_before((request.project_id, request.publisher, request.idempotency_key or ""))
+    known = store.published_before((request.project_id, request.sender, request.idempotency_key or ""))
     if known is None:
         return None
     first_digest, event = known

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from ..state.event_log import Gap
+from ..state.event_gap import Gap
 from ..state.identity import Token
 from ..state.mailbox import Delivery, MailboxKey
 from ..state.models import (
@@ -91,11 +91,15 @@ class EventBatch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventPage(msgspec.Struct, frozen=True):
-    """Newest first. next_cursor: `before` of the next older page, or None. total: how many match, over all pages."""
+    """Newest first. next_cursor: `before` of the next older page, or None. total: how many match, over all pages.
+
+    gap: what of the time after `since` is no longer there.
+    """
 
     events: tuple[Event, ...]
     next_cursor: EventId | None
     total: int
+    gap: Gap | None = None
 
 
 class MailboxStatus(msgspec.Struct, frozen=True):

@@ -15,8 +15,8 @@ from ..state.agent_entries import TRIGGERS, TriggerKnown, TriggerPlace, trigger_
 from ..state.agent_registry import AgentRegistry
 from ..state.errors import ChainTooLong, ConfigError, SidecarError
 from ..state.event_filter import EventFilter, compile_filter
-from ..state.models import IDENTIFIER, Event, EventId, event_id
-from ..state.typed import decode
+from ..state.event_issue import issue_of
+from ..state.models import Event, EventId, event_id
 from ..supervision.fleet import Trigger
 from ..supervision.profile import Profiles
 from .chains import Cause
@@ -56,7 +56,13 @@ class Triggers:
         return self._registry.trigger_place or event_id(0)
 
     def log_ends_at(self, newest: EventId) -> None:
-        """Whatever there is of events up to now is the past for a trigger that is new."""
+        """Whatever there is of events up to now is the past for a trigger that is new.
+
+        A place behind the end is that of events which the log has lost: it is put back, so that the next ones count.
+        """
+        if self.place > newest:
+            log.warning("triggers put back from=%s to=%s: the event log lost what lay between", self.place, newest)
+            self._registry.put(TriggerPlace(event_id=newest))
         for armed in self._armed:
             if armed.trigger_id not in self._registry.triggers:
                 self._registry.put(TriggerKnown(trigger_id=armed.trigger_id, after=newest))
@@ -70,7 +76,15 @@ class Triggers:
         for armed in self._armed:
             after = self._registry.triggers.get(armed.trigger_id, event.event_id)
             if armed.trigger.on == event.event_type and event.event_id > after and armed.filter.matches(event):
-                self._fire(armed, event, cause_of(event), spawn)
+                try:
+                    self._fire(armed, event, cause_of(event), spawn)
+                except Exception:  # the event does not come again, and the other triggers have done nothing wrong
+                    log.exception(
+                        "trigger failed on=%s spawn=%s event_id=%s",
+                        armed.trigger.on,
+                        armed.trigger.spawn,
+                        event.event_id,
+                    )
         self._registry.put(TriggerPlace(event_id=event.event_id))
 
     def _fire(self, armed: _Armed, event: Event, cause: Cause, spawn: Callable[[SpawnAgent], SpawnedAgent]) -> None:
@@ -82,7 +96,7 @@ class Triggers:
                 event.event_id,
             )
             return
-        issue_id = _issue_of(event)
+        issue_id = issue_of(event.data)
         if issue_id is None:
             log.warning(
                 "trigger did not spawn on=%s spawn=%s event_id=%s: its data names no issue_id",
@@ -121,15 +135,3 @@ class Triggers:
                 spawned.status.agent_id,
                 spawned.status.state,
             )
-
-
-class _Data(msgspec.Struct):
-    issue_id: str | None = None
-
-
-def _issue_of(event: Event) -> str | None:
-    try:
-        issue_id = decode(event.data, _Data).issue_id
-    except msgspec.DecodeError:
-        return None
-    return issue_id if issue_id is not None and IDENTIFIER.fullmatch(issue_id) else None

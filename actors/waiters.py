@@ -10,6 +10,7 @@ from ..state.event_filter import EventFilter
 from ..state.mailbox import Mailbox, MailboxKey
 from ..state.models import Event
 from .asking import Later
+from .event_reading import Reading
 from .messages import AwaitEvents
 from .replies import EventBatch
 
@@ -17,12 +18,22 @@ _EVERY_TYPE = ""  # no event type is empty
 
 
 class Waiter:
-    """One request that waits. mailbox None: it reads from `place` on and leaves no trace.
+    """One request that waits. mailbox None: it reads from `reading` on and leaves no trace.
 
     gone: called with its number when its client has gone away.
     """
 
-    __slots__ = ("deadline", "event_filter", "gone", "is_superseded", "later", "mailbox", "number", "place", "request")
+    __slots__ = (
+        "deadline",
+        "event_filter",
+        "gone",
+        "is_superseded",
+        "later",
+        "mailbox",
+        "number",
+        "reading",
+        "request",
+    )
 
     def __init__(
         self,
@@ -31,18 +42,21 @@ class Waiter:
         later: Later[EventBatch],
         event_filter: EventFilter,
         mailbox: Mailbox | None,
-        place: int,
+        reading: Reading,
         deadline: float,
     ) -> None:
         self.number = number
         self.request = request
         self.event_filter = event_filter
         self.mailbox = mailbox
-        self.place = place
+        self.reading = reading
         self.deadline = deadline
         self.later = later
         self.is_superseded = False
         self.gone: Callable[[int], None] | None = None
+
+    def __str__(self) -> str:
+        return f"project_id={self.request.project_id} agent_id={self.request.agent_id}"
 
     def ended(self, later: Later[EventBatch]) -> None:
         if self.gone is not None and later.cancelled():
@@ -76,11 +90,11 @@ class Waiters:
         later: Later[EventBatch],
         event_filter: EventFilter,
         mailbox: Mailbox | None,
-        place: int,
+        reading: Reading,
         deadline: float,
     ) -> Waiter:
         """Let `request` wait. An older waiter on the same mailbox is superseded: it gets nothing any more."""
-        waiter = Waiter(next(self._numbers), request, later, event_filter, mailbox, place, deadline)
+        waiter = Waiter(next(self._numbers), request, later, event_filter, mailbox, reading, deadline)
         self._all[waiter.number] = waiter
         for event_type in request.event_types or (_EVERY_TYPE,):
             self._by_type.setdefault((request.project_id, event_type), {})[waiter.number] = waiter

@@ -6,6 +6,7 @@ used in its thread alone.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -26,7 +27,10 @@ from .messages import AwaitEvents
 from .replies import AnswerId, EventBatch
 from .waiters import Waiter, Waiters, concerns
 
+log = logging.getLogger(__name__)
+
 MAX_MAILBOXES_PER_AGENT = 256
+_BY_MAILBOX = Reading(place=0)  # whoever has a mailbox reads from where that stands
 
 
 class _Verdicts:
@@ -87,7 +91,7 @@ class WaitingRoom:
         event_log = self._log_of(request.project_id)
         now = utc_now()
         event_log.expire(now=now)
-        mailbox, reading = None, Reading(place=0)
+        mailbox, reading = None, _BY_MAILBOX
         if request.since is not None:
             reading = read_since(event_log, request.since, strict=request.strict)
         else:
@@ -95,10 +99,14 @@ class WaitingRoom:
             mailbox.begin_wait(event_log, ack=request.ack, is_proxied=request.is_proxied, now=now)
             self._mailboxes.changed(mailbox)
         timeout_s = min(request.timeout_s, self._max_wait_s) if may_wait else 0.0
-        waiter = self._waiters.add(request, later, event_filter, mailbox, reading.place, time.monotonic() + timeout_s)
-        batch = self._look(waiter, reading)
-        if batch is None and timeout_s <= 0:
-            batch = self._timed_out(waiter, reading)
+        waiter = self._waiters.add(request, later, event_filter, mailbox, reading, time.monotonic() + timeout_s)
+        try:
+            batch = self._look(waiter)
+            if batch is None and timeout_s <= 0:
+                batch = self._timed_out(waiter)
+        except Exception:
+            self._waiters.remove(waiter.number)
+            raise
         if batch is not None:
             self._answer(waiter, batch)
         else:
@@ -111,17 +119,26 @@ class WaitingRoom:
 
     def matching(self, event: Event) -> list[Waiter]:
         """Waiters whose question the event answers."""
-        return [
-            waiter
-            for waiter in self._waiters.concerned(event)
-            if not waiter.is_superseded
-            and not waiter.later.cancelled()
-            and self._verdicts.passes(event, waiter.event_filter)
-        ]
+        return [waiter for waiter in self._waiters.concerned(event) if self._matches(waiter, event)]
+
+    def _matches(self, waiter: Waiter, event: Event) -> bool:
+        if waiter.is_superseded or waiter.later.cancelled():
+            return False
+        try:
+            return self._verdicts.passes(event, waiter.event_filter)
+        except Exception as error:
+            log.exception("wait failed %s", waiter)
+            self._fail(waiter, error)
+            return False
 
     def wake(self, waiter: Waiter) -> bool:
         """Look again for a waiter; whether it was answered."""
-        batch = self._look(waiter, Reading(place=waiter.place))
+        try:
+            batch = self._look(waiter)
+        except Exception as error:
+            log.exception("wait failed %s", waiter)
+            self._fail(waiter, error)
+            return False
         if batch is not None:
             self._answer(waiter, batch)
         return batch is not None
@@ -129,13 +146,13 @@ class WaitingRoom:
     def end_overdue(self, *, now: float) -> None:
         """Answer those whose time is up. now: monotonic seconds."""
         for waiter in self._waiters.overdue(now=now):
-            self._answer(waiter, self._timed_out(waiter, Reading(place=waiter.place)))
+            self._end(waiter)
 
     def end_all(self) -> int:
         """Answer everyone as if their time were up; returns how many that were."""
         waiters = list(self._waiters)
         for waiter in waiters:
-            self._answer(waiter, self._timed_out(waiter, Reading(place=waiter.place)))
+            self._end(waiter)
         return len(waiters)
 
     def end_of_agent(self, agent_id: str) -> None:
@@ -143,7 +160,20 @@ class WaitingRoom:
         for waiter in self._waiters:
             if waiter.request.agent_id == agent_id and waiter.mailbox is not None:
                 waiter.is_superseded = True
-                self._answer(waiter, self._timed_out(waiter, Reading(place=waiter.place)))
+                self._end(waiter)
+
+    def _end(self, waiter: Waiter) -> None:
+        """Answer a waiter as if its time were up."""
+        try:
+            self._answer(waiter, self._timed_out(waiter))
+        except Exception as error:
+            log.exception("wait failed %s", waiter)
+            self._fail(waiter, error)
+
+    def _fail(self, waiter: Waiter, error: Exception) -> None:
+        """A wait that cannot be answered costs itself alone, not those that are answered with it."""
+        self._waiters.remove(waiter.number)
+        waiter.later.refuse(error)
 
     def owes_answer_to(self, agent_id: str) -> bool:
         """Whether an answer that has not left yet is the agent's."""
@@ -183,7 +213,7 @@ class WaitingRoom:
         agent = self._mailboxes.agent(request.agent_id)
         return new_mailbox(key, event_log, agent_since=agent.since if agent else request.agent_since, now=now)
 
-    def _look(self, waiter: Waiter, reading: Reading) -> EventBatch | None:
+    def _look(self, waiter: Waiter) -> EventBatch | None:
         """What the log has for a waiter now; None if nothing."""
         request = waiter.request
         event_log = self._log_of(request.project_id)
@@ -195,8 +225,9 @@ class WaitingRoom:
 
         if waiter.mailbox is not None:
             return self._hand_out(waiter.mailbox, event_log, matches, request.limit)
-        batch = reading.batch(event_log, request.event_types, matches, limit=request.limit, now=utc_now())
-        waiter.place = max(waiter.place, event_log.last_place)
+        batch = waiter.reading.batch(event_log, request.event_types, matches, limit=request.limit, now=utc_now())
+        if batch is None:
+            waiter.reading = Reading(place=max(waiter.reading.place, event_log.last_place), gap=waiter.reading.gap)
         return batch
 
     def _hand_out(
@@ -210,15 +241,15 @@ class WaitingRoom:
         return EventBatch(
             deliveries=deliveries,
             more_available=more,
-            next_cursor=event_log.id_at(mailbox.handed.reached),
+            next_cursor=event_log.cursor_at(mailbox.handed.reached),
             timed_out=False,
             gap=mailbox.gap,
             answer=AnswerId(mailbox.key, mailbox.handed.number),
         )
 
-    def _timed_out(self, waiter: Waiter, reading: Reading) -> EventBatch:
+    def _timed_out(self, waiter: Waiter) -> EventBatch:
         event_log, mailbox = self._log_of(waiter.request.project_id), waiter.mailbox
-        gap, answer, place = reading.gap, None, waiter.place
+        gap, answer, place = waiter.reading.gap, None, waiter.reading.place
         if mailbox is not None:
             place = mailbox.place
             if mailbox.gap is not None and not waiter.is_superseded:
@@ -228,7 +259,7 @@ class WaitingRoom:
         return EventBatch(
             deliveries=(),
             more_available=False,
-            next_cursor=event_log.id_at(place),
+            next_cursor=event_log.cursor_at(place),
             timed_out=True,
             superseded=waiter.is_superseded,
             gap=gap,

@@ -51,14 +51,15 @@ ROWS: Mapping[str, Row] = {
         400,
         "EVT_002",
         "invalid_event",
-        "The event cannot be: its types in path and body differ, or its `ttl_seconds` is out of range.",
+        "The event cannot be: its types in path and body differ, its `ttl_seconds` is out of range, or its "
+        "`issue_id` is a number that names no issue.",
         "Correct what `details.field` names.",
     ),
     "invalid_filter": Row(
         400,
         "EVT_003",
         "invalid_filter",
-        "The filter cannot be read; `details.position` says where.",
+        "The filter cannot be read, or has more than 256 terms and alternatives; `details.position` says where.",
         "Correct it there.",
     ),
     "invalid_context_request": Row(
@@ -131,7 +132,7 @@ ROWS: Mapping[str, Row] = {
         410,
         "EVT_004",
         "events_gone",
-        "With `strict=1`: `since` is older than what is retained; `details.oldest`.",
+        "With `strict=1`: events after `since` are gone, or the log never reached it; `details.oldest`, `.reason`.",
         "Go on from `earliest`; what was before it is gone.",
     ),
     "body_too_large": Row(

@@ -91,7 +91,7 @@ class WrongState(SidecarError):
 
 
 class EventsGone(SidecarError):
-    """`since` lies before what is retained; `details["oldest"]` is the oldest event still there."""
+    """Events after `since` are gone; `details` has the `oldest` event still there, and the `reason`."""
 
     code = "events_gone"
 

@@ -12,9 +12,11 @@ from datetime import datetime
 
 import msgspec
 
-from .event_log import BEGINNING, EventLog, Gap, is_past_ttl
+from .event_gap import BEGINNING, Gap
+from .event_log import EventLog, size_of
 from .models import AgentId, Event, EventId
 
+MAX_ANSWER_BYTES = 4 << 20  # of events in one answer; one event is given however large it is
 MAX_DELIVERIES = 5  # to incarnations that died of it, perhaps; then the event is a dead letter
 
 
@@ -156,16 +158,17 @@ class Mailbox(msgspec.Struct, kw_only=True):
         """
         self._notice_gap(log)
         found: list[tuple[int, Event]] = []
-        reached, more = log.last_place, False
+        reached, more, size = log.last_place, False, 0
         for place, event in log.after(self.place, self.key.event_types):
             if place not in self.skipped and matches(event):
-                if is_past_ttl(event, now=now):
+                if log.is_past_ttl(place, now=now):
                     self._count_expired(place, event)
-                elif len(found) == limit:
+                    continue
+                size += size_of(event)
+                if len(found) == limit or (found and size > MAX_ANSWER_BYTES):
                     reached, more = found[-1][0], True
                     break
-                else:
-                    found.append((place, event))
+                found.append((place, event))
         replays, self.replays = self.replays, []
         if not found and not replays:
             self._move_to(reached, log.id_at(reached))
@@ -209,6 +212,37 @@ class Mailbox(msgspec.Struct, kw_only=True):
             )
         return self.answers
 
+    def put_back(self, log: EventLog) -> bool:
+        """Stand behind the last event taken that the log still has; whether it stood elsewhere.
+
+        A log that lost its newest events gives their places to others, and the log of a project of which nothing is
+        retained begins again at the first place. Ids are never used twice: they say where the mailbox stands.
+        """
+        last_place = log.last_place
+        handed = self.handed
+        is_off = not log.has(self.place, self.place_id)
+        if handed is not None and (is_off or not log.has(handed.reached, handed.reached_id)):
+            is_off = True
+            self.handed = None
+            if handed.taken:
+                self.place_id = max(self.place_id, handed.reached_id)
+            else:
+                self.replays = handed.replays + self.replays
+        if is_off:
+            self.place = log.place_of(self.place_id)
+            self.place_id = log.id_at(self.place)
+        if is_off or self.given_up_to > last_place:
+            self.given_up_to = min(self.given_up_to, last_place)
+            self.struck = {p: n for p, n in self.struck.items() if self.place < p <= last_place}
+            self.skipped = frozenset(p for p in self.skipped if self.place < p <= last_place)
+            self.expired = frozenset(p for p in self.expired if self.place < p <= last_place)
+        return is_off
+
+    @property
+    def newest_id(self) -> EventId:
+        """The newest event that it was given or has scanned."""
+        return self.place_id if self.handed is None else max(self.place_id, self.handed.reached_id)
+
     def _move_to(self, place: int, event_id: EventId) -> None:
         if place <= self.place:
             return
@@ -221,15 +255,16 @@ class Mailbox(msgspec.Struct, kw_only=True):
     def _notice_gap(self, log: EventLog) -> None:
         gap = log.gap_after(self.place, self.place_id)
         if gap is not None:
-            self._add_gap(gap)
+            self.add_gap(gap)
             self._move_to(log.dropped, gap.to)
 
     def _count_expired(self, place: int, event: Event) -> None:
         if place not in self.expired:
             self.expired |= {place}
-            self._add_gap(Gap(from_=event.event_id, to=event.event_id, dropped_at_most=1, reason="ttl"))
+            self.add_gap(Gap(from_=event.event_id, to=event.event_id, dropped_at_most=1, reason="ttl"))
 
-    def _add_gap(self, gap: Gap) -> None:
+    def add_gap(self, gap: Gap) -> None:
+        """Have the next answers tell of a gap, until one is taken."""
         self.gap = gap if self.gap is None else self.gap.joined(gap)
         self.gap_was_told = False
 
@@ -241,10 +276,12 @@ class Mailbox(msgspec.Struct, kw_only=True):
 
 def new_mailbox(key: MailboxKey, log: EventLog, *, agent_since: datetime, now: datetime) -> Mailbox:
     """A mailbox that starts before the oldest retained event: a dependency that is complete already is found."""
+    place_id = log.id_at(log.dropped) if log.dropped else BEGINNING
     return Mailbox(
         key=key,
         place=log.dropped,
-        place_id=log.id_at(log.dropped) if log.dropped else BEGINNING,
+        place_id=place_id,
         agent_since=agent_since,
         last_used_at=now,
+        gap=log.loss_after(place_id),
     )

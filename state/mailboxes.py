@@ -14,6 +14,8 @@ from pathlib import Path
 import msgspec
 
 from .errors import NotFound, StorageUnavailable
+from .event_gap import BEGINNING
+from .event_ids import Loss
 from .event_log import EventLog
 from .journal import Durability, Journal
 from .mailbox import MAX_DELIVERIES, Mailbox, MailboxKey
@@ -54,7 +56,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, tag="dead_letter"):
     replayed_at: datetime | None = None
 
 
-_Record = MailboxRecord | MailboxForgotten | SubscribedAgent | DeadLetter
+_Record = MailboxRecord | MailboxForgotten | SubscribedAgent | DeadLetter | Loss
 
 
 class Mailboxes:
@@ -69,6 +71,7 @@ class Mailboxes:
         # Who runs, by project and topic: thousands may have ended, and each publish asks.
         self._subscribed: defaultdict[tuple[str, str], set[AgentId]] = defaultdict(set)
         self._dead: dict[tuple[EventId, MailboxKey], DeadLetter] = {}
+        self._losses: tuple[Loss, ...] = ()
         self._changed: dict[MailboxKey, Mailbox] = {}
         self._unwritten: list[_Record] = []
         self._records = 0
@@ -95,6 +98,8 @@ class Mailboxes:
                 self._keep_agent(record)
             case DeadLetter(event=event, mailbox=key):
                 self._dead[(event.event_id, key)] = record
+            case Loss():
+                self._losses += (record,)
 
     def _keep(self, mailbox: Mailbox) -> None:
         self._mailboxes[mailbox.key] = mailbox
@@ -112,6 +117,44 @@ class Mailboxes:
     def _write(self, record: _Record) -> None:
         self._apply(record)
         self._unwritten.append(record)
+
+    # A log that lost events
+
+    @property
+    def losses(self) -> tuple[Loss, ...]:
+        """What the log has lost, oldest first, as far as that may concern a reader."""
+        return self._losses
+
+    @property
+    def newest_id(self) -> EventId:
+        """The newest event that any mailbox was given or has given up."""
+        return max(
+            (*(mailbox.newest_id for mailbox in self), *(event_id for event_id, _ in self._dead)), default=BEGINNING
+        )
+
+    def put_back(self, log_of: Callable[[str], EventLog], loss: Loss | None) -> None:
+        """Let every mailbox stand where its log is, and tell each of what the log has lost just now, if it has.
+
+        On the disk when this returns, synced where there is a loss, unless the disk is full.
+        """
+        moved = 0
+        for mailbox in self._mailboxes.values():
+            is_moved = mailbox.put_back(log_of(mailbox.key.project_id))
+            moved += is_moved
+            if loss is not None:
+                mailbox.add_gap(loss.gap())
+            if is_moved or loss is not None:
+                self.changed(mailbox)
+        if loss is not None:
+            self._write(loss)
+            log.warning(
+                "event log lost its newest events after=%s at_most=%d: %d of %d mailboxes put back, readers are told",
+                loss.after,
+                loss.lost_at_most,
+                moved,
+                len(self._mailboxes),
+            )
+        self.commit(durably=loss is not None)
 
     # Mailboxes
 
@@ -194,9 +237,13 @@ class Mailboxes:
             self._write(MailboxForgotten(mailbox.key))
         self._agents = {i: a for i, a in self._agents.items() if a.ended_at is None or a.ended_at >= since}
         self._dead = {i: d for i, d in self._dead.items() if d.given_up_at >= since}
+        self._losses = tuple(loss for loss in self._losses if loss.noticed_at >= since)
 
-    def commit(self) -> None:
-        """Write what has changed. On a full disk the mailboxes go on in memory: after a crash they would redeliver."""
+    def commit(self, *, durably: bool = False) -> None:
+        """Write what has changed. On a full disk the mailboxes go on in memory: after a crash they would redeliver.
+
+        durably: it survives a power loss; the whole journal is rewritten for that.
+        """
         records = [*self._unwritten, *(MailboxRecord(mailbox) for mailbox in self._changed.values())]
         if not records:
             return
@@ -205,17 +252,21 @@ class Mailboxes:
             self._journal.append([msgspec.json.encode(record) for record in records])
             self._journal.commit()
             self._records += len(records)
-            self._compact_if_worth_it()
+            if durably or self._is_long():
+                self._compact()
         except StorageUnavailable as error:
             log.warning("mailbox places not written records=%d: %s", len(records), error)
 
-    def _compact_if_worth_it(self) -> None:
+    def _is_long(self) -> bool:
+        """Whether the journal says so much that is out of date that a rewrite is worth it."""
         live = len(self._mailboxes) + len(self._agents) + len(self._dead)
-        if self._records > _COMPACT_AFTER + 4 * live:
-            everything: list[_Record] = [*self._agents.values(), *self._dead.values()]
-            everything += [MailboxRecord(mailbox) for mailbox in self]
-            self._journal.compact(msgspec.json.encode(record) for record in everything)
-            self._records = len(everything)
+        return self._records > _COMPACT_AFTER + 4 * live
+
+    def _compact(self) -> None:
+        everything: list[_Record] = [*self._losses, *self._agents.values(), *self._dead.values()]
+        everything += [MailboxRecord(mailbox) for mailbox in self]
+        self._journal.compact(msgspec.json.encode(record) for record in everything)
+        self._records = len(everything)
 
     def close(self) -> None:
         self.commit()

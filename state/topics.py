@@ -56,6 +56,26 @@ _TOPIC_OF_TYPE = {
 }
 
 
+# Only the sidecar publishes these: who acts on one can believe it. An agent's own `agent_completed` and
+# `agent_shutdown` are not among them.
+OF_THE_SIDECAR = frozenset(
+    {
+        "agent_adopted",
+        "agent_blocked",
+        "agent_exited",
+        "agent_failed",
+        "agent_lost",
+        "agent_queued",
+        "agent_restarting",
+        "agent_spawned",
+        "agent_started",
+        "agent_stopped",
+        "chain_cut",
+        "result_stored",
+    }
+)
+
+
 def standard_topic(event_type: str) -> str:
     """The topic of an event whose publisher names none."""
     return _TOPIC_OF_TYPE.get(event_type, COORDINATION)

@@ -14,8 +14,8 @@ from sidecar.actors.messages import PublishEvent, PublishTogether
 from sidecar.state.errors import IdempotencyConflict, StorageUnavailable
 from sidecar.state.fs import _OsFile
 from sidecar.state.models import AgentState
+from tests.buses import Bus, got, ids, publishing
 from tests.fleet import SLEEPS, Fleet, does
-from tests.test_event_bus import Bus, got, ids, publishing
 
 
 @pytest.fixture

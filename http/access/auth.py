@@ -14,6 +14,7 @@ from ...state.clock import utc_now
 from ...state.errors import PermissionDenied, TokenExpired, Unauthorized, WrongIdentity, WrongProject
 from ...state.identity import REFRESH_GRACE_S, TOPICS, AgentClass, Caller, Permission, Revocations, TokenKey
 from ...state.models import identifier
+from ...state.topics import OF_THE_SIDECAR
 from ...supervision.profile import Profiles
 
 REMEMBERED_TOKENS = 4096  # agents alive at once, with room; a token takes about 1 KiB
@@ -134,4 +135,14 @@ def require_topic(caller: Caller, profiles: Profiles, topic: str) -> None:
             f"agents of type {caller.agent_type} may not publish to topic {topic}",
             field="topic",
             expected=sorted(allowed),
+        )
+
+
+def require_own_event(event_type: str) -> None:
+    """Raises PermissionDenied for an event that only the sidecar may publish."""
+    if event_type in OF_THE_SIDECAR:
+        raise PermissionDenied(
+            f"{event_type} is published by the sidecar alone",
+            field="event_type",
+            expected="another event type, such as agent_completed",
         )

@@ -10,11 +10,11 @@ from typing import Any
 import click
 import msgspec
 
-from ...state.typed import decode
+from ...state.typed import convert, decode
 from ..client.calls import segment
 from ..client.client import Client
 from ..client.errors import Superseded
-from ..client.records import Batch, Event
+from ..client.records import Batch, Event, Gap
 from .connection import (
     REFUSED,
     Commands,
@@ -192,12 +192,21 @@ def subscribe(
 
 def _print(batch: Batch, format_: Format) -> None:
     if batch.gap is not None:
-        dropped = plural(batch.gap.dropped_at_most, "event was", "events were")
-        tell(f"at most {dropped} dropped before you read them")
+        tell(_said_of(batch.gap))
     for event in batch.events:
         click.echo(_line(event, format_))
     if batch.superseded:
         raise Superseded("another subscriber took this place in the log over; name yours with --consumer")
+
+
+def _said_of(gap: Gap) -> str:
+    if gap.reason == "restart":
+        return (
+            f"the event log has lost events after {gap.from_}, up to {gap.to} at most: a power loss, an older backup, "
+            "or a place in another log"
+        )
+    dropped = plural(gap.dropped_at_most, "event was", "events were")
+    return f"at most {dropped} dropped before you read them ({gap.reason})"
 
 
 @events.command("list")
@@ -246,6 +255,8 @@ def list_(
     listed = answer["events"]
     rows = [told(event) for event in listed] if format_ == "table" else listed
     show_rows(answer, rows, EVENT_COLUMNS, format_, nothing="no events")
+    if "gap" in answer:
+        tell(_said_of(convert(answer["gap"], Gap)))
     say_there_is_more(answer, answer["events"], format_)
 
 

@@ -29,7 +29,11 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
-    """Events that retention dropped before this mailbox was given them."""
+    """Events that are gone before this mailbox was given them.
+
+    reason: "count", "bytes", "age" or "ttl": retention dropped them; "restart": the sidecar's log lost its newest
+    events, in a power loss or because an older backup was restored.
+    """
 
     from_: EventId
     to: EventId

@@ -25,7 +25,7 @@ class Subscription(Iterator[Event]):
 
     An event counts as done when the next one is asked for, so one whose handling killed the process is given to the
     next incarnation again. Leaving the loop leaves the last event undone; `ack()` says that it is done.
-    gap: what retention dropped before it could be read, the last such gap; None as long as nothing was lost.
+    gap: what was gone before it could be read, the last such gap; None as long as nothing was lost.
     """
 
     def __init__(self, wait: Wait, *, poll_s: float) -> None:
@@ -58,7 +58,11 @@ class Subscription(Iterator[Event]):
             raise Superseded("another wait on this mailbox took over; name a consumer to read the same events twice")
         if batch.gap is not None:
             self.gap = batch.gap
-            log.warning("events were dropped before they were read at_most=%d", batch.gap.dropped_at_most)
+            log.warning(
+                "events were lost before they were read at_most=%d reason=%s",
+                batch.gap.dropped_at_most,
+                batch.gap.reason,
+            )
         # After an acknowledgement in the middle of a batch, the rest of it comes again.
         merged = {event.event_id: event for event in (*self._waiting, *batch.events)}
         self._waiting = deque(merged[event_id] for event_id in sorted(merged))

@@ -53,7 +53,8 @@ class EventStream:
         if self._draining.is_set():
             sink.close()
             return
-        later = self._bus.request(msgspec.structs.replace(self._read, since=batch.next_cursor, timeout_s=READ_S))
+        read = msgspec.structs.replace(self._read, since=batch.next_cursor, timeout_s=READ_S, strict=False)
+        later = self._bus.request(read)
         self._reading = later
         if self._sink is None:  # stopped meanwhile
             later.cancel()

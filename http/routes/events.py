@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+from ...actors.announcer import PUBLISHER
 from ...actors.asking import Later, Recipient, ask
 from ...actors.messages import (
     AnswerSettled,
@@ -29,10 +30,11 @@ from ...state.errors import (
     Unavailable,
     WrongIdentity,
 )
+from ...state.event_issue import misnames_issue
 from ...state.identity import Permission
 from ...state.models import EventId, event_seq, identifier
 from ...state.topics import standard_topic
-from ..access.auth import require_topic
+from ..access.auth import require_own_event, require_topic
 from ..measure.instruments import Instruments
 from ..routing import ASK_S, KIB, Answer, Call, Pending, Routes, Streaming
 from ..wire import codec as wire
@@ -59,6 +61,7 @@ from .event_stream import BATCH, EventStream
 routes = Routes()
 
 MAX_EVENT_BYTES = 256 * KIB
+MAX_NAMES = 256  # types, or topics, of one wait
 AFTER_TIME_OUT_S = 5.0  # the bus ends a wait itself; only when it does not, the request is given up
 _PROXY_HEADERS = ("Via", "Forwarded", "X-Forwarded-For")
 _ASKED = (BusUnavailable, Unavailable)
@@ -88,6 +91,7 @@ def publish_event(call: Call[NewEvent, Nothing], event_type: str) -> Pending[Any
 
 def _to_publish(call: Call[NewEvent, Nothing], event_type: str) -> PublishEvent:
     body, caller = call.body, call.caller
+    require_own_event(event_type)
     if body.event_type is not None and body.event_type != event_type:
         raise InvalidEvent("event_type of body and path differ", field="event_type", expected=event_type)
     if body.publisher not in (None, caller.agent_id, caller.agent_type):
@@ -96,18 +100,31 @@ def _to_publish(call: Call[NewEvent, Nothing], event_type: str) -> PublishEvent:
             field="publisher",
             expected=[caller.agent_id, caller.agent_type],
         )
+    publisher = body.publisher or caller.agent_id
+    if publisher == PUBLISHER:
+        raise WrongIdentity(
+            f"publisher {PUBLISHER} is the sidecar itself", field="publisher", expected="the id or type of an agent"
+        )
     if body.ttl_seconds is not None and not TTL_MIN_S <= body.ttl_seconds <= TTL_MAX_S:
         raise InvalidEvent(
             "ttl_seconds is out of range", field="ttl_seconds", expected=f"{TTL_MIN_S} to {TTL_MAX_S} seconds"
+        )
+    data = wire.require_object(body.data, "data")
+    if misnames_issue(data):
+        raise InvalidEvent(
+            "issue_id is a number that names no issue",
+            field="data.issue_id",
+            expected="the issue's id as text, or a number such as 42",
         )
     topic = identifier(body.topic, "topic") if body.topic is not None else standard_topic(event_type)
     require_topic(caller, call.server.profiles, topic)
     return PublishEvent(
         project_id=call.project_id,
         event_type=event_type,
-        publisher=body.publisher or caller.agent_id,
+        publisher=publisher,
         publisher_type=caller.agent_type,
-        data=wire.require_object(body.data, "data"),
+        sender=caller.agent_id,
+        data=data,
         topic=topic,
         correlation_id=body.correlation_id,
         ttl_s=body.ttl_seconds,
@@ -150,9 +167,17 @@ def wait_for_events(call: Call[Nothing, WaitManyQuery]) -> Pending[Any]:
     return _wait(
         call,
         call.query,
-        event_types=frozenset(wire.identifiers(call.query.types, "types")),
-        topics=frozenset(wire.identifiers(call.query.topics, "topics")),
+        event_types=_names(call.query.types, "types"),
+        topics=_names(call.query.topics, "topics"),
     )
+
+
+def _names(text: str, field: str) -> frozenset[str]:
+    """A comma list of identifiers. Raises InvalidRequest, also for more than MAX_NAMES: each costs every publish."""
+    names = frozenset(wire.identifiers(text, field))
+    if len(names) > MAX_NAMES:
+        raise InvalidRequest(f"{field} has {len(names)} names", field=field, expected=f"at most {MAX_NAMES}")
+    return names
 
 
 def _wait(
@@ -215,7 +240,7 @@ class _Waiting:
     answers=None,
     content_type="text/event-stream",
     is_wait=True,
-    errors=(*_ASKED, InvalidFilter),
+    errors=(*_ASKED, EventsGone, InvalidFilter),
 )
 def stream_events(call: Call[Nothing, StreamQuery]) -> Streaming:
     """The log as Server-Sent Events, from `Last-Event-ID` or `since` on, else from now."""
@@ -223,12 +248,13 @@ def stream_events(call: Call[Nothing, StreamQuery]) -> Streaming:
     read = AwaitEvents(
         project_id=call.project_id,
         agent_id=call.caller.agent_id,
-        event_types=frozenset(wire.identifiers(query.types, "types")),
-        topics=frozenset(wire.identifiers(query.topics, "topics")),
+        event_types=_names(query.types, "types"),
+        topics=_names(query.topics, "topics"),
         filter=query.filter,
         timeout_s=0.0,
         limit=BATCH,
         since=call.header("Last-Event-ID") or query.since,
+        strict=query.strict,
         agent_since=call.caller.issued_at,
     )
     # A fault in the filter or in `since` is an answer of its own, not the end of a stream.
@@ -237,7 +263,7 @@ def stream_events(call: Call[Nothing, StreamQuery]) -> Streaming:
     return Streaming(feed, content_type="text/event-stream", heartbeat=b": nothing new\n\n")
 
 
-@routes.add("GET", "/api/events", query=ListQuery, answers=EventsListed, errors=(*_ASKED, InvalidFilter))
+@routes.add("GET", "/api/events", query=ListQuery, answers=EventsListed, errors=(*_ASKED, EventsGone, InvalidFilter))
 def list_events(call: Call[Nothing, ListQuery]) -> Answer:
     """List events, newest first, without touching any mailbox."""
     query = call.query
@@ -251,6 +277,7 @@ def list_events(call: Call[Nothing, ListQuery]) -> Answer:
             before=_event(query.cursor, "cursor"),
             filter=query.filter,
             limit=query.limit,
+            strict=query.strict,
         ),
         timeout_s=ASK_S,
     )

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from ...actors.replies import EventBatch, EventPage, MailboxStatus, Published
-from ...state.event_log import Gap
+from ...state.event_gap import Gap
 from ...state.mailbox import Delivery
 from ...state.mailboxes import DeadLetter
 from ...state.models import Event, EventId, Priority
@@ -73,16 +73,23 @@ class WaitManyQuery(WaitQuery, frozen=True, kw_only=True):
 
 
 class StreamQuery(Nothing, frozen=True, kw_only=True):
-    """types, topics: comma lists; left out means every one. since: as for a wait; left out: from now."""
+    """types, topics: comma lists; left out means every one. since: as for a wait; left out: from now.
+
+    strict: 410 where `since` or `Last-Event-ID` would begin with a gap.
+    """
 
     types: Identifiers = ""
     topics: Identifiers = ""
     filter: Filter = ""
     since: Place = "latest"
+    strict: bool = False
 
 
 class ListQuery(Nothing, frozen=True, kw_only=True):
-    """since, cursor: only events after the one, before the other; `cursor` is the last page's next_cursor."""
+    """since, cursor: only events after the one, before the other; `cursor` is the last page's next_cursor.
+
+    strict: 410 where the answer would tell of a gap.
+    """
 
     topic: Identifier | None = None
     type: Identifier | None = None
@@ -90,6 +97,7 @@ class ListQuery(Nothing, frozen=True, kw_only=True):
     cursor: EventRef | None = None
     filter: Filter = ""
     limit: Annotated[int, Meta(ge=1, le=MAX_BATCH)] = 100
+    strict: bool = False
 
 
 class EventOut(Timed, frozen=True, kw_only=True, omit_defaults=True):
@@ -130,7 +138,11 @@ class EventOut(Timed, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class GapOut(msgspec.Struct, frozen=True, rename={"from_": "from"}):
-    """Events that retention dropped before the mailbox was given them."""
+    """Events that are gone before the reader was given them.
+
+    reason: count, bytes, age or ttl: retention dropped them; restart: the log lost its newest events, in a power loss
+    or since a backup was made, or the place that was asked for is not one of this log.
+    """
 
     from_: EventId
     to: EventId
@@ -164,11 +176,12 @@ class EventsAwaited(Timed, frozen=True, kw_only=True):
 
 
 class EventsListed(Timed, frozen=True, kw_only=True):
-    """Newest first."""
+    """Newest first. gap: what of the time after `since` is no longer there."""
 
     events: list[EventOut]
     next_cursor: str | None
     total: int
+    gap: GapOut | UnsetType = UNSET
 
     @classmethod
     def of(cls, page: EventPage, *, now: datetime) -> EventsListed:
@@ -176,6 +189,7 @@ class EventsListed(Timed, frozen=True, kw_only=True):
             events=[EventOut.of(event) for event in page.events],
             next_cursor=page.next_cursor,
             total=page.total,
+            gap=GapOut.of(page.gap) if page.gap is not None else UNSET,
             timestamp=now,
         )
 
