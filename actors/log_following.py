@@ -6,13 +6,14 @@ import time
 
 import msgspec
 
-from ..supervision.agent_logs import AgentLogs, Chunk
+from ..supervision.agent_logs import AgentLogs, Chunk, Stream
 from .agent import Agent, LogsDue
 from .asking import Later, Recipient
 from .messages import ReadLogs
 from .replies import LogChunk
 from .timers import Timers
 
+READ_BYTES = 64 << 10  # at once, for whoever follows: secrets are taken out of it in the I/O thread
 _LOOK_EVERY_S = 0.1  # as long as a person does not notice
 
 
@@ -36,10 +37,11 @@ class LogFollowing:
     def read(self, agent: Agent, request: ReadLogs) -> LogChunk | Later[LogChunk]:
         serial, stream = agent.record.serial, request.stream
         if request.offset is None:
-            return _chunk(_readable(self._logs.tail(serial, stream, request.tail), agent), agent)
-        found = _readable(self._logs.read(serial, stream, request.offset), agent)
-        if found.data or request.timeout_s <= 0 or _is_over(agent):
-            return _chunk(found, agent)
+            tail = self._logs.tail(serial, stream, request.tail)
+            return self._chunk(tail if _is_over(agent) else tail.of_whole_characters(), agent, stream)
+        found = _readable(self._logs.read(serial, stream, request.offset).of_at_most(READ_BYTES), agent)
+        if found.has_line or request.timeout_s <= 0 or _is_over(agent):
+            return self._chunk(found, agent, stream)
         until = time.monotonic() + request.timeout_s
         waiting = _Waiting(agent, request, found.offset, until, Later())
         if not self._waiting:
@@ -57,12 +59,18 @@ class LogFollowing:
         if waiting.later.cancelled():
             return True
         agent = waiting.agent
-        found = _readable(self._logs.read(agent.record.serial, waiting.request.stream, waiting.offset), agent)
+        serial, stream = agent.record.serial, waiting.request.stream
+        found = _readable(self._logs.read(serial, stream, waiting.offset).of_at_most(READ_BYTES), agent)
         waiting.offset = found.offset  # the start when the log was cut: it may grow beyond what was asked for
-        if not found.data and not _is_over(agent) and time.monotonic() < waiting.until:
+        if not found.has_line and not _is_over(agent) and time.monotonic() < waiting.until:
             return False
-        waiting.later.answer(_chunk(found, agent))
+        waiting.later.answer(self._chunk(found, agent, stream))
         return True
+
+    def _chunk(self, found: Chunk, agent: Agent, stream: Stream) -> LogChunk:
+        before = self._logs.line_before(agent.record.serial, stream, found.offset)
+        ended = found.at_end and _is_over(agent)
+        return LogChunk(found.data, found.offset, found.next_offset, ended=ended, line_before=before)
 
 
 def _is_over(agent: Agent) -> bool:
@@ -70,9 +78,7 @@ def _is_over(agent: Agent) -> bool:
 
 
 def _readable(found: Chunk, agent: Agent) -> Chunk:
-    """Each chunk is made text by itself, so none ends within a character, but for one that nothing follows."""
-    return found if found.at_end and _is_over(agent) else found.of_whole_characters()
-
-
-def _chunk(found: Chunk, agent: Agent) -> LogChunk:
-    return LogChunk(found.data, found.offset, found.next_offset, ended=found.at_end and _is_over(agent))
+    """Each chunk is made text by itself, and secrets are taken out of it: none ends within a character, and none within
+    a line that may go on, except where nothing else is there or nothing follows.
+    """
+    return found if found.at_end and _is_over(agent) else found.of_whole_lines().of_whole_characters()

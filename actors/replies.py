@@ -33,12 +33,16 @@ class SpawnedAgent(msgspec.Struct, frozen=True):
 
 
 class LogChunk(msgspec.Struct, frozen=True):
-    """data: whole bytes of the log from `offset`; next_offset: where to read on; ended: no more will come."""
+    """data: whole bytes of the log from `offset`; next_offset: where to read on; ended: no more will come.
+
+    line_before: the line that `offset` stands in, up to there. A secret may begin in it.
+    """
 
     data: bytes
     offset: int
     next_offset: int
     ended: bool
+    line_before: bytes = b""
 
 
 class AgentNumbers(msgspec.Struct, frozen=True):

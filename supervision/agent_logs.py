@@ -25,6 +25,7 @@ Stream = Literal["stdout", "stderr"]
 _STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
 
 MAX_READ_BYTES = 1 << 20
+MAX_LINE_BYTES = 4096  # of a line whose end is waited for, and looked back to its beginning
 _BLOCK = 4096
 _TAIL_STEP = 64 << 10
 _PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01  # fallocate(2)
@@ -44,6 +45,24 @@ class Chunk(msgspec.Struct, frozen=True):
     @property
     def next_offset(self) -> int:
         return self.offset + len(self.data)
+
+    @property
+    def has_line(self) -> bool:
+        """Whether a line ends in it, or is so long that nobody waits for its end."""
+        return b"\n" in self.data or len(self.data) > MAX_LINE_BYTES
+
+    def of_at_most(self, count: int) -> Chunk:
+        """Its first so many bytes."""
+        if len(self.data) <= count:
+            return self
+        return msgspec.structs.replace(self, data=self.data[:count], at_end=False)
+
+    def of_whole_lines(self) -> Chunk:
+        """Without a line at its end that may go on; all of it if no line ends in it."""
+        end = self.data.rfind(b"\n") + 1
+        if end in (0, len(self.data)):
+            return self
+        return msgspec.structs.replace(self, data=self.data[:end], at_end=False)
 
     def of_whole_characters(self) -> Chunk:
         """Without the beginning of a UTF-8 character at its end: the rest of it may be still to come."""
@@ -82,6 +101,15 @@ class AgentLogs:
             begin = _first_data(fd, offset if offset <= size else 0, size)
             data = os.pread(fd, MAX_READ_BYTES, begin)
             return Chunk(data, begin, begin + len(data) >= size)
+
+    def line_before(self, serial: int, stream: Stream, offset: int) -> bytes:
+        """The beginning of the line that `offset` stands in, its newest MAX_LINE_BYTES; empty where a line begins."""
+        with _opened(self.path(serial, stream)) as fd:
+            if fd is None or offset <= 0:
+                return b""
+            begin = max(0, offset - MAX_LINE_BYTES)
+            before = os.pread(fd, offset - begin, begin)
+            return before[max(before.rfind(b"\n"), before.rfind(b"\0")) + 1 :]  # NUL: given back
 
     def tail(self, serial: int, stream: Stream, lines: int, *, since: int = 0, until: int | None = None) -> Chunk:
         """The last whole lines from offset `since` on, at most MAX_READ_BYTES of them. A last line without its end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os.path import commonprefix
 from typing import Any
 
 from ...actors.asking import ask
@@ -23,7 +24,7 @@ from ...state.errors import (
 )
 from ...state.identity import Permission
 from ...state.models import AgentId, AgentStatus, identifier
-from ..access.auth import require_project
+from ..access.auth import require, require_project
 from ..routing import ASK_S, Answer, Call, Pending, Routes
 from ..wire import codec as wire
 from ..wire.agents import (
@@ -150,9 +151,11 @@ def record_heartbeat(call: Call[Nothing, Nothing], agent_id: str) -> Pending[Any
 
 
 @routes.add("GET", "/api/agents/<agent_id>/logs", query=LogQuery, answers=LogOut, is_wait=True, errors=_KNOWN)
-def read_logs(call: Call[Nothing, LogQuery], agent_id: str) -> Pending[Any]:
-    """Read the end of an agent's log, or follow it from an offset."""
+def read_logs(call: Call[Nothing, LogQuery], agent_id: str) -> Answer | Pending[Any]:
+    """Read the end of an agent's log, or follow it from an offset. Others' logs are for who may spawn agents."""
     query = call.query
+    if agent_id != call.caller.agent_id:
+        require(call.caller, Permission.SPAWN_AGENTS)
     wire.between(query.timeout, "timeout", 0, FOLLOW_MAX_S)
     request = ReadLogs(
         agent_id=AgentId(agent_id),
@@ -164,16 +167,30 @@ def read_logs(call: Call[Nothing, LogQuery], agent_id: str) -> Pending[Any]:
     )
 
     def render(chunk: LogChunk) -> Answer:
-        return Answer(200, LogOut.of(chunk, agent_id=AgentId(agent_id), stream=query.stream, now=utc_now()))
+        text = _without_secrets(chunk)
+        return Answer(200, LogOut.of(chunk, text, agent_id=AgentId(agent_id), stream=query.stream, now=utc_now()))
 
     def late() -> Answer:
         """Nothing came, or the sidecar shuts down: whoever follows asks again from the same place."""
         return render(LogChunk(b"", query.offset or 0, query.offset or 0, ended=False))
 
-    follows = query.offset is not None and query.timeout > 0
+    if query.offset is None:  # a megabyte at most: secrets are taken out of it here, in a worker
+        return render(ask(call.actors.spawner, request, timeout_s=ASK_S))
+    follows = query.timeout > 0
     deadline_s = query.timeout + ASK_S
     later = call.actors.spawner.request(request)
     return Pending(later, render, deadline_s=deadline_s, late=late if follows else None, is_wait=follows)
+
+
+def _without_secrets(chunk: LogChunk) -> str:
+    """The log's text with its secrets replaced, also one that began before this chunk."""
+    from ...actors.context.secrets import redact  # its rules take longer to make than a start should
+
+    before, text = (data.decode("utf-8", errors="replace") for data in (chunk.line_before, chunk.data))
+    if not before:
+        return redact(text)[0]
+    shown, whole = redact(before)[0], redact(before + text)[0]
+    return whole[len(commonprefix([shown, whole])) :]  # noqa: RUF071  # of texts, not of paths
 
 
 def _shown(status: AgentStatus) -> Answer:

@@ -106,7 +106,8 @@ class LogQuery(Nothing, frozen=True, kw_only=True):
 
 
 class LogOut(Timed, frozen=True, kw_only=True):
-    """data: the log's text; bytes that are no UTF-8 are replaced, and a character that is not whole yet is left out.
+    """data: the log's text; secrets of a known form and bytes that are no UTF-8 are replaced; a character that is not
+    whole yet is left out.
     next_offset: where to read on, in bytes.
     """
 
@@ -118,11 +119,11 @@ class LogOut(Timed, frozen=True, kw_only=True):
     ended: bool
 
     @classmethod
-    def of(cls, chunk: LogChunk, *, agent_id: AgentId, stream: str, now: datetime) -> LogOut:
+    def of(cls, chunk: LogChunk, text: str, *, agent_id: AgentId, stream: str, now: datetime) -> LogOut:
         return cls(
             agent_id=agent_id,
             stream=stream,
-            data=chunk.data.decode("utf-8", errors="replace"),
+            data=text,
             offset=chunk.offset,
             next_offset=chunk.next_offset,
             ended=chunk.ended,
