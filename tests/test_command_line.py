@@ -483,15 +483,17 @@ class TestResults:
     def test_are_stored_listed_and_given_back_whole(self, run: Run, tmp_path: Path) -> None:
         whole = {"status": "success", "decisions": ["by hand"], "more": {"n": [1, None]}}
         (tmp_path / "result.json").write_text(json.dumps(whole))
-        for source, given in (("@result.json", None), ("-", json.dumps(whole)), (json.dumps(whole), None)):
+        (tmp_path / "marked.json").write_text(json.dumps(whole), encoding="utf-8-sig")
+        sources = ("@result.json", None), ("-", json.dumps(whole)), (json.dumps(whole), None), ("@marked.json", None)
+        for source, given in sources:
             stored = run("results", "store", "issue-5", source, "--format", "json", input=given)
             result_id = json.loads(stored.stdout)["id"]
             assert json.loads(run("results", "get", result_id).stdout)["result"] == whole
         listed = json.loads(run("results", "list", "--issue", "issue-5", "--format", "json").stdout)
-        assert listed["total"] == 3
+        assert listed["total"] == 4
         assert "by hand" in run("results", "list", "--status", "success").stdout
         assert run("results", "list", "--status", "failed").stderr == "no results\n"
-        assert "2 of 3; older ones: --cursor" in run("results", "list", "--limit", "2").stderr
+        assert "2 of 4; older ones: --cursor" in run("results", "list", "--limit", "2").stderr
 
     @pytest.mark.parametrize(
         "raw", [b'{"a": "\xff"}', b'{"a":' * 3000 + b"1" + b"}" * 3000, b""], ids=["bytes", "deep", ""]

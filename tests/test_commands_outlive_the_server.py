@@ -63,11 +63,23 @@ class RestartedSidecar:
     def end(self, how: str) -> None:
         self.server.kill() if how == "killed" else self.server.stop()
 
-    def start(self) -> None:
-        self.server = self._serve(int(self.url.rpartition(":")[2]))
+    def start(self, *, elsewhere: bool = False) -> None:
+        """On the same port as before, or on another."""
+        before = self.url
+        if not elsewhere:
+            self.server = self._serve(int(before.rpartition(":")[2]))
+            return
+        self.server = self._serve(0)
+        self.url = self.server.url
+        self.client.close()
+        self.client = Client(self.url, self.token)
 
-    def command(self, *arguments: str) -> subprocess.Popen[str]:
-        env = os.environ | {"SIDECAR_URL": self.url, "JWT_TOKEN": self.token}
+    def command(self, *arguments: str, by_storage: bool = False) -> subprocess.Popen[str]:
+        """by_storage: with nothing but the storage named."""
+        named = (
+            {"SIDECAR_STORAGE": str(self.storage)} if by_storage else {"SIDECAR_URL": self.url, "JWT_TOKEN": self.token}
+        )
+        env = os.environ | named
         pipe = subprocess.PIPE
         return subprocess.Popen([*SIDECAR, *arguments], env=env, text=True, stdout=pipe, stderr=pipe)
 
@@ -146,6 +158,21 @@ class TestASubscriber:
         assert lines.rest() == ""
         assert got == list(range(count))
 
+    @pytest.mark.parametrize("how", ["killed", "stopped"])
+    def test_goes_on_where_the_server_listens_when_it_is_back_on_another_port(
+        self, sidecar: RestartedSidecar, how: str
+    ) -> None:
+        options = ("--continuous", "--format", "json")
+        follower = sidecar.command("events", "subscribe", "tick", *options, by_storage=True)
+        lines = OutputLines(follower, within_s=WITHIN_S)
+        for n in range(2):
+            sidecar.client.publish("tick", {"n": n})
+            assert json.loads(lines.next())["data"] == {"n": n}
+            if n == 0:
+                sidecar.end(how)
+                sidecar.start(elsewhere=True)
+        interrupted(follower)
+
     def test_does_not_wait_for_a_server_that_was_never_there(self, sidecar: RestartedSidecar) -> None:
         sidecar.end("stopped")
         follower = sidecar.command("events", "subscribe", "tick", "--continuous")
@@ -159,7 +186,7 @@ def test_a_log_is_followed_through_restarts_of_the_server_line_by_line(
     sidecar: RestartedSidecar, project: Path
 ) -> None:
     agent = sidecar.client.spawn("go-specialist", "issue-1").agent_id
-    follower = sidecar.command("agent", "logs", agent, "-f")
+    follower = sidecar.command("agent", "logs", agent, "-f", "--tail", "100000")  # however long it took to start
     lines = OutputLines(follower, within_s=WITHIN_S)
     assert lines.next() == "1\n"
     for how in ("killed", "stopped"):

@@ -169,26 +169,33 @@ def connect(url: str | None, token: str | None, storage: Path | None) -> Client:
     """
     from ..client.client import Client
     from ..client.retry import ONE_ATTEMPT
-    from ..client.vouching import SidecarCheck
 
     if token is not None and not (token.isascii() and token.isprintable()):
         raise click.BadParameter("it is no token; `sidecar token` prints one", param_hint="--token")
-    check = None
-    if url is None or token is None:
-        directory = storage_of(storage)
-        key = _key_of(directory)
-        if token is not None:
-            _require_token_of(key, token, directory)
-        check = SidecarCheck(key, directory)
-        if url is None:
-            url = _announced(directory)
-        elif url.startswith("https:"):
-            raise click.UsageError("what lies behind https cannot prove who it is: name the token, too (--token)")
-        token = token or operator_token(directory)
     try:
-        return Client(url, token, retries=ONE_ATTEMPT, check=check)
+        if url is not None and token is not None:
+            return Client(url, token, retries=ONE_ATTEMPT)
+        return _client_of(storage_of(storage), url, token)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--url") from None
+
+
+def _client_of(storage: Path, url: str | None, token: str | None) -> Client:
+    """A client that asks for the proof; the URL or the token, or both, are the storage's."""
+    from ..client.client import Client
+    from ..client.retry import ONE_ATTEMPT
+    from ..client.vouching import SidecarCheck
+    from .local_client import LocalClient
+
+    key = _key_of(storage)
+    if token is not None:
+        _require_token_of(key, token, storage)
+    check = SidecarCheck(key, storage)
+    if url is None:
+        return LocalClient(_announced(storage), token or operator_token(storage), check, storage)
+    if url.startswith("https:"):
+        raise click.UsageError("what lies behind https cannot prove who it is: name the token, too (--token)")
+    return Client(url, operator_token(storage), retries=ONE_ATTEMPT, check=check)
 
 
 def _announced(storage: Path) -> str:

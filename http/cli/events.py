@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from codecs import BOM_UTF8
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -315,7 +316,7 @@ def read_object(source: str, option: str) -> dict[str, Any]:
         raw = sys.stdin.buffer.read() if source == "-" else source.encode()
         if source.startswith("@"):
             raw = Path(source[1:]).read_bytes()
-        return decode(raw, dict[str, Any])
+        return decode(raw.removeprefix(BOM_UTF8), dict[str, Any])
     except OSError as error:
         raise click.BadParameter(f"{error.filename} cannot be read: {error.strerror}", param_hint=option) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

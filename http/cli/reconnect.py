@@ -11,6 +11,7 @@ from typing import TypeVar
 from ...state.errors import SidecarError, Unavailable
 from ..client.client import Client
 from ..client.errors import NoServer
+from .local_client import find_again
 from .stderr import tell
 
 T = TypeVar("T")
@@ -47,6 +48,7 @@ class Patience:
         for attempt in itertools.count():
             time.sleep(min(MAX_PAUSE_S, FIRST_PAUSE_S * 2 ** min(attempt, 10)) * random.uniform(0.5, 1.0))
             try:
+                find_again(self._client)
                 if self._client.health(timeout_s=MAX_PAUSE_S)["status"] != DRAINING:
                     return
             except SidecarError:  # whatever it is, it is not our server as it should be: look again

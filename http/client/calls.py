@@ -64,12 +64,19 @@ class Calls:
         self.url = url.rstrip("/").removesuffix("/api")
         self.token = token
         self._retries = retries or RetryPolicy()
+        self._check = check
         self._connections = Connections(self.url, check=check)
         self._rng = random.Random()
         self._fixed_headers = {"Accept": "application/json", **(headers or {})}
 
     def close(self) -> None:
         self._connections.close()
+
+    def move_to(self, url: str) -> None:
+        """Send further requests to this URL."""
+        before, self._connections = self._connections, Connections(url, check=self._check)
+        self.url = url
+        before.close()
 
     def __enter__(self) -> Self:
         return self
