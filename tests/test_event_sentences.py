@@ -55,6 +55,12 @@ TOLD = [
     (befell("agent_lost"), ("ada", "ended while no sidecar ran", True)),
     (befell("agent_queued", waiting_for="place 2 of 3"), ("ada", "waits for place 2 of 3", False)),
     (befell("agent_queued", waiting_for={"slot": 2}), ("ada", 'waits for {"slot":2}', False)),
+    (befell("agent_queued", waiting_for={"what": "slot", "text": "place 2"}), ("ada", "waits for place 2", False)),
+    (befell("agent_blocked", why="poet has failed"), ("ada", "is blocked: poet has failed", True)),
+    (
+        event("chain_cut", "error", agent_type="poet", path=["a", "b"]),
+        ("sidecar", "poet is not spawned: a → b caused one another", True),
+    ),
     (befell("agent_queued"), ("ada", "waits for its turn", False)),
     (befell("agent_paused_somehow"), ("ada", "paused somehow", False)),
     (event("architecture_defined", "architecture", "bob", decision="SQLite"), ("bob", "SQLite", False)),

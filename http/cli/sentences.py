@@ -44,7 +44,7 @@ def sentence_of(event: Mapping[str, Any]) -> Sentence:
 
 def went_wrong(event_type: str, data: Mapping[str, Any]) -> bool:
     """Whether a lifecycle event tells of a crash, or that an agent was given up or lost."""
-    if event_type in ("agent_failed", "agent_lost", "chain_cut"):
+    if event_type in ("agent_failed", "agent_lost", "agent_blocked"):
         return True
     return event_type == "agent_exited" and is_crash(data)
 
@@ -100,11 +100,22 @@ def _befell(event_type: str, data: Mapping[str, Any]) -> str:
             return "ended while no sidecar ran"
         case "agent_queued":
             return f"waits for {_waits_for(data.get('waiting_for'))}"
+        case "agent_blocked":
+            return f"is blocked: {data.get('why') or 'what it depends on has failed'}"
         case _:
             return event_type.removeprefix("agent_").replace("_", " ")
 
 
+def _cut(data: Mapping[str, Any]) -> str | None:
+    path = data.get("path")
+    if not isinstance(path, list | tuple) or data.get("agent_type") is None:
+        return None
+    return f"{data['agent_type']} is not spawned: {' → '.join(map(str, path))} caused one another"
+
+
 def _waits_for(value: Any) -> str:
+    if isinstance(value, Mapping) and isinstance(value.get("text"), str):
+        value = value["text"]
     return value if isinstance(value, str) else "its turn" if value is None else _json(value)
 
 
@@ -132,6 +143,7 @@ def _json(value: Any) -> str:
 
 
 _SAID: Mapping[str, Callable[[Mapping[str, Any]], str | None]] = {
+    "chain_cut": _cut,
     "architecture_defined": _filled("{}", "decision"),
     "implementation_complete": _wrote,
     "testing_complete": _filled("{} tests: {}, {} % of the lines executed", "tests", "status", "coverage"),

@@ -43,10 +43,12 @@ const BEFELL = {
   agent_failed: (data) => `gave up: ${data.reason || how(data)}`,
   agent_adopted: (data) => `goes on as process ${data.process_id}, taken over`,
   agent_lost: () => "ended while no sidecar ran",
-  agent_queued: (data) => `waits for ${isThere(data.waiting_for) ? shown(data.waiting_for) : "its turn"}`,
+  agent_queued: (data) => `waits for ${isThere(data.waiting_for) ? shown(data.waiting_for.text ?? data.waiting_for) : "its turn"}`,
+  agent_blocked: (data) => `is blocked: ${data.why || "what it depends on has failed"}`,
 };
 
 const SAID = {
+  chain_cut: [["agent_type", "path"], (type, path) => (Array.isArray(path) ? `${type} is not spawned: ${path.join(" → ")} caused one another` : null)],
   architecture_defined: [["decision"], (d) => d],
   implementation_complete: [["files"], (files) => (Array.isArray(files) && files.length > 0 ? `wrote ${files.join(", ")}` : null)],
   testing_complete: [["tests", "status", "coverage"], (tests, status, coverage) => `${tests} tests: ${status}, ${coverage} % of the lines executed`],
@@ -60,7 +62,7 @@ function said(type, data) {
   if (!Object.hasOwn(SAID, type)) return null;
   const [fields, tell] = SAID[type];
   if (!fields.every((field) => isThere(data[field]))) return null;
-  return tell(...fields.map((field) => (Array.isArray(data[field]) && type === "implementation_complete" ? data[field] : shown(data[field]))));
+  return tell(...fields.map((field) => (Array.isArray(data[field]) && ["implementation_complete", "chain_cut"].includes(type) ? data[field] : shown(data[field]))));
 }
 
 /** who: the agent that it happened to, else who published it. isBad: something went wrong. */
@@ -68,7 +70,7 @@ export function sentenceOf(event) {
   const { event_type: type, publisher, data } = event;
   if (publisher === "sidecar" && Object.hasOwn(data, "incarnation")) {
     const tell = Object.hasOwn(BEFELL, type) ? BEFELL[type] : () => type.replace(/^agent_/, "").replaceAll("_", " ");
-    const isBad = ["agent_failed", "agent_lost", "chain_cut"].includes(type) || (type === "agent_exited" && isCrash(data));
+    const isBad = ["agent_failed", "agent_lost", "agent_blocked"].includes(type) || (type === "agent_exited" && isCrash(data));
     return { who: data.agent_id ?? publisher, what: tell(data), isBad };
   }
   return { who: publisher, what: said(type, data) || brief(data), isBad: event.topic === "error" };
