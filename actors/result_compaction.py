@@ -25,6 +25,7 @@ class ResultCompaction:
     def __init__(self, documents: DocumentStore) -> None:
         self._documents = documents
         self._running: Compaction | None = None
+        self._steps: Iterator[None] | None = None  # of finishing it
         self._thread: threading.Thread | None = None
         self._not_before = 0.0
         self._closing = threading.Event()
@@ -46,15 +47,24 @@ class ResultCompaction:
         )
         self._thread.start()
 
-    def written(self, fact: ResultsCompacted) -> None:
-        """Drop what the snapshot stands for."""
+    def written(self, fact: ResultsCompacted, store: Recipient) -> None:
+        """Read from the snapshot from now on, and drop what it stands for: one step, and the store is told to go on.
+
+        Call it when everything is committed.
+        """
         if self._running is None or fact.at != self._running.at:
             return  # of an earlier incarnation
-        running, self._running = self._running, None
-        if fact.error is None:
-            self._documents.finish_compaction(running)
-        else:
+        if fact.error is not None:
             log.warning("results not compacted: %s", fact.error)
+            self._documents.give_up_compaction()
+            self._running = None
+            return
+        if self._steps is None:
+            self._steps = self._documents.finish_in_steps(self._running)
+        for _ in self._steps:
+            store.tell(fact)
+            return
+        self._running = self._steps = None
 
     def close(self) -> None:
         """End the writing, if there is any; nothing of it is left."""

@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
-from ..state.errors import StorageUnavailable
-from ..state.models import EventId, NextAgent, ResultStatus, StoredResult
-from ..state.stored_results import StoredResults
+from ..state.errors import StorageUnavailable, StorageUnreadable
+from ..state.models import EventId, NextAgent, ResultStatus
+from ..state.stored_results import ResultHead, StoredResults
 from ..supervision.profile import Profiles
 from .asking import Later, Recipient
 from .messages import PublishEvent
@@ -44,7 +44,7 @@ def next_agents(profiles: Profiles, agent_type: str, status: ResultStatus) -> tu
     )
 
 
-def stored(result: StoredResult, follow: tuple[NextAgent, ...], event_id: EventId) -> Stored:
+def stored(result: ResultHead, follow: tuple[NextAgent, ...], event_id: EventId) -> Stored:
     """The answer to who stored `result`."""
     return Stored(
         result_id=result.id,
@@ -64,7 +64,7 @@ class ResultOutbox:
         self._profiles = profiles
         self._timers = timers
         self._waiting: dict[int, list[Later[Stored]]] = {}
-        self._announcing: set[int] = set()
+        self._announcing: dict[int, ResultHead] = {}  # the bus has been asked and has not answered yet
         self._published: dict[int, tuple[float, EventId]] = {}  # with the time to let it go, monotonic; soonest first
         self._failures = 0  # in a row
         self._will_try_again = False
@@ -89,12 +89,14 @@ class ResultOutbox:
         for later in self._waiting.pop(place, ()):
             later.refuse(StorageUnavailable(error.message, **error.details))
 
-    def announce(self, place: int, store: Recipient) -> None:
-        """Publish the event of a result that is on the disk."""
-        result = self._results.at(place)
-        if result is None or place in self._announcing or place in self._published:
+    def announce(self, place: int, store: Recipient, result: ResultHead | None = None) -> None:
+        """Publish the event of a result that is on the disk; it is read from there if it is not given."""
+        if place in self._announcing or place in self._published:
             return
-        self._announcing.add(place)
+        result = result or self._results.head_at(place)
+        if result is None:
+            return
+        self._announcing[place] = result
         data = {
             "result_id": result.id,
             "issue_id": result.issue_id,
@@ -115,15 +117,14 @@ class ResultOutbox:
 
     def announced(self, fact: ResultAnnounced, store: Recipient) -> None:
         """Answer who waits."""
-        self._announcing.discard(fact.place)
+        result = self._announcing.pop(fact.place, None)
         if fact.event_id is None:
             log.warning("result not announced place=%d error=%r", fact.place, fact.error)
             self._failures += 1
             self.try_again(store)
             return
         self._failures = 0
-        result = self._results.at(fact.place)
-        if result is None:  # forgotten meanwhile
+        if result is None or not self._results.has(fact.place):  # forgotten meanwhile
             return
         answer = self._results.answer_at(fact.place)
         follow = answer.next_agents if answer else next_agents(self._profiles, result.agent_type, result.status)
@@ -159,7 +160,11 @@ class ResultOutbox:
         """Announce every result on the disk that is not known to be announced."""
         self._will_try_again = False
         for place in self._results.unannounced():
-            self.announce(place, store)
+            try:
+                self.announce(place, store)
+            except StorageUnreadable as error:
+                # It stays in the outbox: a repair of the storage brings it back, or takes it out.
+                log.error("result not announced place=%d: %s", place, error.message)
 
 
 def _tell_announced(store: Recipient, place: int) -> Callable[[Any], None]:

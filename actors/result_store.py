@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, assert_never
@@ -17,11 +18,12 @@ from typing import Annotated, Any, assert_never
 import msgspec
 from msgspec import Meta
 
+from ..state.allocator import LARGE_BYTES, give_back_large_blocks
 from ..state.clock import utc_now
-from ..state.errors import IdempotencyConflict, NotFound, StorageUnavailable
+from ..state.errors import IdempotencyConflict, NotFound, StorageUnavailable, StorageUnreadable
 from ..state.fs import Fs
 from ..state.models import ResultId, StoredResult
-from ..state.stored_results import Answer, StoredResults, digest_of
+from ..state.stored_results import Answer, ResultHead, StoredResults, digest_of
 from ..supervision.profile import Profiles
 from .asking import Later, Recipient
 from .messages import CountResults, FindResults, GetResult, ResultStoreRequest, StoreResult
@@ -47,14 +49,19 @@ GROUP_BYTES = 1 << 20
 GROUP_WAIT_S = 0.002  # reads in the mailbox may keep it from ever being empty
 
 SETTLE_AFTER_S = 0.25
-FORGET_EVERY_S = 3600.0
+FORGET_EVERY_S = 60.0  # at least that often: nobody tells us when the clock of the machine is set
+FORGET_SOONEST_S = 1.0
 FORGET_AT_ONCE = 500  # a longer piece would keep writers waiting
 
 
 class ResultOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[results]`. retention_days: results older than that are deleted; 0 keeps them for ever."""
+    """`[results]`. retention_days: results older than that are deleted; 0 keeps them for ever.
+
+    memory_max_mb: how much of the results is kept in memory, those used last; the others are read from the disk.
+    """
 
     retention_days: Annotated[float, Meta(le=36_500)] = 0.0
+    memory_max_mb: Annotated[int, Meta(ge=0, le=1 << 20)] = 32
 
 
 class ResultStore(Owner):
@@ -75,9 +82,10 @@ class ResultStore(Owner):
         self._options = options
         self._profiles = profiles
         self._timers = timers
-        self._results = StoredResults(directory, fs=fs)
+        self._results = StoredResults(directory, fs=fs, memory_bytes=options.memory_max_mb << 20)
         self._problem: str | None = None
-        self._group: list[int] = []  # places of results that are not committed yet
+        self._unreadable: str | None = None  # the last damage that was met
+        self._group: dict[int, ResultHead] = {}  # results that are not committed yet, by their places
         self._group_bytes = 0
         self._group_since = 0.0
         self._outbox = ResultOutbox(self._results, bus, profiles, timers)
@@ -98,6 +106,14 @@ class ResultStore(Owner):
             self._results.store.close()
 
     def handle(self, message: ResultStoreRequest | ResultFact) -> Any:
+        try:
+            return self._handle_one(message)
+        except StorageUnreadable as error:
+            log.error("result cannot be read: %s", error.message)
+            self._unreadable = error.message
+            raise
+
+    def _handle_one(self, message: ResultStoreRequest | ResultFact) -> Any:
         match message:
             case StoreResult():
                 return self._store(message)
@@ -117,7 +133,12 @@ class ResultStore(Owner):
             case TimeToForget():
                 self._forget()
             case ResultsCompacted():
-                self._compaction.written(message)
+                if isinstance(message.error, StorageUnreadable):
+                    self._unreadable = message.error.message
+                if self._commit():
+                    self._compaction.written(message, self.me)
+                else:
+                    self._timers.tell_after(SETTLE_AFTER_S, self.me, message)
             case _:
                 assert_never(message)
         self._commit_if_due()
@@ -145,11 +166,14 @@ class ResultStore(Owner):
             stored_at=now,
             traceparent=request.traceparent,
         )
-        place = self._results.put(result, answer)
+        place, head = self._results.put(result, answer)
         if not self._group:
             self._group_since = time.monotonic()
-        self._group.append(place)
-        self._group_bytes += len(bytes(request.result))
+        self._group[place] = head
+        size = len(bytes(request.result))
+        if size >= LARGE_BYTES:
+            give_back_large_blocks()
+        self._group_bytes += size
         later = self._outbox.wait(place)
         self._commit_if_due()
         return later
@@ -180,7 +204,7 @@ class ResultStore(Owner):
                 field="Idempotency-Key",
                 expected="a new key for a new result",
             )
-        result = self._results.at(place)
+        result = self._results.head_at(place)
         event_id = first.event_id or self._outbox.event_of(place)
         if result is not None and event_id is not None:
             return stored(result, first.next_agents, event_id)
@@ -199,7 +223,7 @@ class ResultStore(Owner):
 
     def _commit(self) -> bool:
         """Make everything durable and announce the results; False, and who waits is told, when it cannot be."""
-        group, self._group, self._group_bytes = self._group, [], 0
+        group, self._group, self._group_bytes = self._group, {}, 0
         try:
             self._results.commit()
         except StorageUnavailable as error:
@@ -208,15 +232,16 @@ class ResultStore(Owner):
         if group:
             self._problem = None
             self._settle_after(SETTLE_AFTER_S)
-        for place in group:
-            self._outbox.announce(place, self.me)
+        for place, head in group.items():
+            self._outbox.announce(place, self.me, head)
         self._compaction.start_if_worth(self.me)
         return True
 
-    def _not_committed(self, group: list[int], error: StorageUnavailable) -> None:
+    def _not_committed(self, group: Iterable[int], error: StorageUnavailable) -> None:
         self._problem = error.message
-        log.error("results not stored count=%d: %s", len(group), error.message)
-        for place in group:
+        refused = list(group)
+        log.error("results not stored count=%d: %s", len(refused), error.message)
+        for place in refused:
             self._outbox.refuse(place, error)
         self._outbox.try_again(self.me)  # results that had left the outbox may be back in it
         failure = self._results.store.numbers().failure
@@ -272,6 +297,8 @@ class ResultStore(Owner):
             limit=request.limit,
             cursor=request.cursor,
         )
+        if sum(len(bytes(result.result)) for result in results) >= LARGE_BYTES:
+            give_back_large_blocks()
         return ResultPage(results=results, next_cursor=next_cursor, total=total)
 
     def _count(self, request: CountResults) -> ResultNumbers:
@@ -283,7 +310,7 @@ class ResultStore(Owner):
             results_stored=count,
             total_bytes=size,
             storage_path=str(self._directory.parent),
-            problem=numbers.failure or self._problem,
+            problem=numbers.failure or self._problem or self._unreadable,
             quarantined=numbers.quarantined,
         )
 
@@ -291,14 +318,22 @@ class ResultStore(Owner):
 
     def _forget(self) -> None:
         now = time.monotonic()
-        if self._options.retention_days <= 0 or now < self._forget_at:
+        retention = timedelta(days=self._options.retention_days)
+        if not retention or now < self._forget_at:
             return
-        moment = utc_now() - timedelta(days=self._options.retention_days)
-        old = self._results.stored_before(moment, FORGET_AT_ONCE)
+        moment = utc_now() - retention
+        old, _ = self._results.oldest(moment, FORGET_AT_ONCE)
         self._results.forget(place for place in old if not self._outbox.is_open(place))
         forgotten = self._commit()
         if old and forgotten:
             log.info("results forgotten count=%d stored_before=%s", len(old), moment.isoformat())
-        wait_s = 0.0 if forgotten and len(old) == FORGET_AT_ONCE else FORGET_EVERY_S
+        wait_s = 0.0 if forgotten and len(old) == FORGET_AT_ONCE else self._forget_after_s(retention)
         self._forget_at = now + wait_s
         self._timers.tell_after(wait_s, self.me, TimeToForget())
+
+    def _forget_after_s(self, retention: timedelta) -> float:
+        """Seconds until the oldest result has been kept for long enough, or any that may come meanwhile."""
+        now = utc_now()
+        _, oldest = self._results.oldest(now, 0)
+        due = retention if oldest is None else oldest + retention - now
+        return min(max(due.total_seconds(), FORGET_SOONEST_S), FORGET_EVERY_S)

@@ -1,22 +1,24 @@
-"""Tables of JSON documents in memory, each change a record of a journal first. Knows the journal, not TinyDB.
+"""Tables of JSON documents, each change a record of a journal first. Knows the journal, not TinyDB.
 
-Documents are held as JSON bytes and decoded by whoever reads them: a caller who edits what he was given cannot
-change what is stored. Records: `["+",table,id,document]`, `["-",table,id]`, `["T",table]` makes a table,
+In memory are the ids, what indexes need, and where each document lies in the journal's files; the documents are read
+from there (see document_bodies). They are JSON bytes and decoded by whoever reads them: a caller who edits what he was
+given cannot change what is stored. Records: `["+",table,id,document]`, `["-",table,id]`, `["T",table]` makes a table,
 `["0",table]` empties it, `["X",table]` drops it, `["N",table,id]` (in snapshots) says which id comes next.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import msgspec
 
+from .document_bodies import MEMORY_BYTES, Bodies, head_of, place_of, quoted, size_at
 from .errors import StorageDamaged
 from .journal import Compaction, Journal, JournalNumbers
-from .table_index import TableIndex
+from .journal_reads import Take, Written
+from .table_index import Fields, Row, TableIndex
 from .typed import decode
 
 Operation = Literal["+", "-", "T", "0", "X", "N"]
@@ -24,6 +26,8 @@ Operation = Literal["+", "-", "T", "0", "X", "N"]
 # Compaction pays when more of the files is dead than alive; below this nobody would notice.
 COMPACT_ABOVE_BYTES = 32 << 20
 _LINE_BYTES = 64  # of a journal line around a document, about
+_SMALL = 32  # bytes of a document; one that is no larger takes no more memory than its place would
+_AT_ONCE = 2_000  # documents that are moved to a snapshot in one step
 
 _RECORD = re.compile(rb'\["([-+T0XN])",("(?:[^"\\]|\\.)*")(?:,(\d+)(?:,(.*))?)?\]', re.DOTALL)
 
@@ -37,144 +41,285 @@ class Change(msgspec.Struct, frozen=True):
     document: bytes = b""
 
 
-@lru_cache(maxsize=64)
-def _quoted(name: str) -> bytes:
-    return msgspec.json.encode(name)
-
-
 def encode_change(change: Change) -> bytes:
-    table = _quoted(change.table)
+    table = quoted(change.table)
     match change.operation:
         case "+":
-            return b'["+",%b,%d,%b]' % (table, change.doc_id, change.document)
+            return b"%b%b]" % (head_of(change.table, change.doc_id), change.document)
         case "-" | "N":
             return b'["%b",%b,%d]' % (change.operation.encode(), table, change.doc_id)
         case _:
             return b'["%b",%b]' % (change.operation.encode(), table)
 
 
-class TableData:
-    """One table. Documents stand in the order they were put in; next_id is greater than every id there ever was."""
+# A document, where it is small or not on the disk yet; else its place.
+Kept = bytes | int
 
-    def __init__(self) -> None:
-        self.documents: dict[int, bytes] = {}
+
+class Before(msgspec.Struct, frozen=True, gc=False):
+    """What a table knew of a document before a change."""
+
+    kept: Kept
+    row: Row | None
+
+
+def _size(kept: Kept) -> int:
+    return size_at(kept) if isinstance(kept, int) else len(kept)
+
+
+class TableData:
+    """One table. Documents stand in the order they were put in; next_id is greater than every id there ever was.
+
+    size: of the documents' JSON in bytes.
+    """
+
+    def __init__(self, name: str, bodies: Bodies) -> None:
+        self.name = name
+        self.documents: dict[int, Kept] = {}
         self.next_id = 1
         self.is_ascending = True  # documents stand in the order of their ids
-        self.live_bytes = 0
+        self.size = 0
         self.index: TableIndex | None = None
+        self._bodies = bodies
 
-    def put(self, doc_id: int, document: bytes) -> bytes | None:
-        """What was there before, or None."""
-        before = self.documents.get(doc_id)
-        if before is not None:
-            self.live_bytes -= len(before) + _LINE_BYTES
-            if self.index is not None:
-                self.index.remove(doc_id, before)
-        elif self.documents and doc_id < next(reversed(self.documents)):
+    def __len__(self) -> int:
+        return len(self.documents)
+
+    def __contains__(self, doc_id: object) -> bool:
+        return doc_id in self.documents
+
+    @property
+    def live_bytes(self) -> int:
+        """What the table needs of a snapshot, about."""
+        return self.size + len(self.documents) * _LINE_BYTES
+
+    def ids(self) -> Iterable[int]:
+        """In the order of the table."""
+        return self.documents.keys()
+
+    def size_of(self, doc_id: int) -> int:
+        """The size of a document that is there."""
+        return _size(self.documents[doc_id])
+
+    def read(self, doc_id: int) -> bytes | None:
+        """A document, or None if there is none. Raises StorageUnreadable."""
+        kept = self.documents.get(doc_id)
+        return self._bodies.read(kept, self.name, doc_id) if isinstance(kept, int) else kept
+
+    def read_each(self, ids: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+        """Each of these documents, which are there; they are not kept in memory. Raises StorageUnreadable."""
+        if not self.documents:
+            return
+        with self._bodies.sequence() as read:
+            for doc_id in ids:
+                kept = self.documents[doc_id]
+                yield doc_id, read(kept, self.name, doc_id) if isinstance(kept, int) else kept
+
+    def put(self, doc_id: int, kept: Kept, document: bytes) -> Before | None:
+        """What was there before, or None. kept: the document, or its place."""
+        before = None
+        if doc_id in self.documents:
+            before = self._uncount(doc_id)
+        elif doc_id < self.next_id and self.documents and doc_id < next(reversed(self.documents)):
             self.is_ascending = False
-        self.documents[doc_id] = document
-        self.live_bytes += len(document) + _LINE_BYTES
-        self.next_id = max(self.next_id, doc_id + 1)
+        self.documents[doc_id] = kept
+        self.size += len(document)
+        if doc_id >= self.next_id:
+            self.next_id = doc_id + 1
         if self.index is not None:
             self.index.add(doc_id, document)
         return before
 
-    def remove(self, doc_id: int) -> bytes | None:
-        before = self.documents.pop(doc_id, None)
-        if before is not None:
-            self.live_bytes -= len(before) + _LINE_BYTES
-            if self.index is not None:
-                self.index.remove(doc_id, before)
+    def remove(self, doc_id: int) -> Before | None:
+        """What was there before, or None."""
+        if doc_id not in self.documents:
+            return None
+        before = self._uncount(doc_id)
+        del self.documents[doc_id]
         return before
+
+    def put_back(self, doc_id: int, before: Before | None) -> None:
+        """Undo a change: this was there before it."""
+        if before is None:
+            self.remove(doc_id)
+            return
+        was_there, was_ascending = doc_id in self.documents, self.is_ascending
+        if was_there:
+            self._uncount(doc_id)
+        size = _size(before.kept)
+        self.documents[doc_id] = before.kept
+        self.size += size
+        if self.index is not None and before.row is not None:
+            self.index.restore(doc_id, before.row, size)
+        if was_ascending and not was_there:  # it now stands last: put it where it was
+            self.documents = dict(sorted(self.documents.items()))
+
+    def written(self, doc_id: int, document: bytes, place: int) -> None:
+        """A document that was put is on the disk, at this place."""
+        if self.documents.get(doc_id) is document and len(document) > _SMALL:
+            self.documents[doc_id] = place
+            self._bodies.keep(place, document)
+
+    def moved(self, doc_id: int, old: int, new: int) -> None:
+        """If a document still lies at `old`, it lies at `new` as well, and `old` is about to vanish."""
+        if self.documents.get(doc_id) == old:
+            self.documents[doc_id] = new
+            self._bodies.move(old, new)
+
+    def _uncount(self, doc_id: int) -> Before:
+        kept = self.documents[doc_id]
+        size = _size(kept)
+        self.size -= size
+        return Before(kept, None if self.index is None else self.index.remove(doc_id, size))
 
     def emptied(self) -> TableData:
         """A table like this one without its documents; ids go on."""
-        other = TableData()
+        other = TableData(self.name, self._bodies)
         other.next_id = self.next_id
         if self.index is not None:
-            other.use(TableIndex(self.index.indexed, self.index.columns))
+            other.index = TableIndex(self.index.of)
         return other
 
-    def use(self, index: TableIndex) -> None:
-        """Keep this index from now on."""
-        for doc_id, document in self.documents.items():
+    def use(self, fields: Fields) -> None:
+        """Keep an index of these fields from now on. Raises StorageUnreadable."""
+        index = TableIndex(fields)
+        for doc_id, document in self.read_each(self.documents):
             index.add(doc_id, document)
         self.index = index
 
 
+NO_TABLE = TableData("", Bodies(0))
+Frozen = list[tuple[str, int, dict[int, Kept]]]
+
+
 class DocumentStore:
-    """All tables of one journal. One thread owns it, as it does the journal."""
+    """All tables of one journal. One thread owns it, as it does the journal.
 
-    def __init__(self, journal: Journal) -> None:
+    journal: one that is open, or what opens it and hands each record to what it is given: then none is read twice.
+    memory_bytes: how much of the documents may be kept in memory. fields: what is to be indexed, by the table's name; a
+    table that is not named here may be given an index later, and is read for it.
+    """
+
+    def __init__(
+        self,
+        journal: Journal | Callable[[Take], Journal],
+        *,
+        memory_bytes: int = MEMORY_BYTES,
+        fields: Mapping[str, Fields] | None = None,
+    ) -> None:
         self.tables: dict[str, TableData] = {}
-        self._journal = journal
+        self._fields = fields or {}
+        self._bodies = Bodies(memory_bytes)
         self._undo: list[Callable[[], None]] = []
-        names: dict[bytes, str] = {}
-        for entry in journal.entries():
-            found = _RECORD.fullmatch(entry.record)
-            if found is None:
-                raise StorageDamaged(f"{journal.directory}: record {entry.seq} is none of a table", record=entry.seq)
-            operation, quoted, doc_id, document = found.groups()
-            name = names.get(quoted)
-            if name is None:
-                name = names[quoted] = decode(quoted, str)
-            self._replay(operation, name, int(doc_id or 0), document or b"")
+        self._uncommitted: list[Change] = []
+        self._frozen: Frozen = []
+        self._quoted: dict[bytes, TableData] = {}  # by the name as records have it, while they are read
+        if isinstance(journal, Journal):
+            journal.replay(self._take)
+            self._journal = journal
+        else:
+            self._journal = journal(self._take)
+        self._quoted.clear()
+        self._bodies.reader = self._journal.reader()
 
-    def _replay(self, operation: bytes, name: str, doc_id: int, document: bytes) -> None:
+    def _take(self, file: str, offset: int, size: int, record: bytes) -> None:
+        # The most usual records are `["+","results",7,{...}]` and `["-","outbox",7]`: no pattern is needed for them.
+        parts = record.split(b",", 3)
+        table = self._quoted.get(parts[1]) if len(parts) > 1 else None
+        if table is not None and len(parts) == 4 and parts[0] == b'["+"':
+            self._put(table, int(parts[2]), parts[3][:-1], file, offset, size)
+        elif table is not None and len(parts) == 3 and parts[0] == b'["-"':
+            table.remove(int(parts[2][:-1]))
+        else:
+            self._take_any(file, offset, size, record)
+
+    def _take_any(self, file: str, offset: int, size: int, record: bytes) -> None:
+        found = _RECORD.fullmatch(record)
+        if found is None:
+            raise StorageDamaged(f"{file}: the record at byte {offset} is none of a table", file=file, offset=offset)
+        operation, quoted_name, doc_id, document = found.groups()
+        name = decode(quoted_name, str)
         if operation == b"X":
             self.tables.pop(name, None)
+            self._quoted.pop(quoted_name, None)
             return
+        table = self._table(name)
+        if operation == b"0":
+            table = self.tables[name] = table.emptied()
+        elif operation == b"+":
+            self._put(table, int(doc_id), document, file, offset, size)
+        elif operation == b"-":
+            table.remove(int(doc_id))
+        else:
+            table.next_id = max(table.next_id, int(doc_id or 0))
+        self._quoted[quoted_name] = table
+
+    def _put(self, table: TableData, doc_id: int, document: bytes, file: str, offset: int, size: int) -> None:
+        kept: Kept = document
+        if len(document) > _SMALL:
+            kept = place_of(self._bodies.file_number(file), offset, size, len(document))
+        table.put(doc_id, kept, document)
+
+    def _table(self, name: str) -> TableData:
+        """The table of that name; it is made if there is none."""
         table = self.tables.get(name)
         if table is None:
-            table = self.tables[name] = TableData()
-        if operation == b"+":
-            table.put(doc_id, document)
-        elif operation == b"-":
-            table.remove(doc_id)
-        elif operation == b"0":
-            self.tables[name] = table.emptied()
-        elif operation == b"N":
-            table.next_id = max(table.next_id, doc_id)
+            table = self.tables[name] = TableData(name, self._bodies)
+            if name in self._fields:
+                table.use(self._fields[name])
+        return table
 
     def apply(self, changes: Sequence[Change], *, frees_space: bool = False) -> None:
         """Make the changes, all or none, visible at once and durable at the next commit. Raises StorageUnavailable."""
         self._journal.append([encode_change(change) for change in changes], frees_space=frees_space)
         for change in changes:
             self._undo.append(self._make(change))
+        self._uncommitted += changes
 
     def commit(self) -> None:
         """Make every change durable. Raises StorageUnavailable: then none since the last commit was ever made."""
+        changes, self._uncommitted = self._uncommitted, []
         try:
-            self._journal.commit()
+            written = self._journal.commit()
         except BaseException:
             undo, self._undo = self._undo, []
             for step in reversed(undo):
                 step()
             raise
         self._undo.clear()
+        if written is not None:
+            self._written(changes, written)
+
+    def _written(self, changes: Sequence[Change], written: Written) -> None:
+        """The changes are on the disk: from now on their documents are read from there."""
+        file, offset = self._bodies.file_number(written.file), written.offset
+        for change, size in zip(changes, written.sizes, strict=True):
+            if change.operation == "+" and change.table in self.tables:
+                place = place_of(file, offset, size, len(change.document))
+                self.tables[change.table].written(change.doc_id, change.document, place)
+            offset += size
 
     def _make(self, change: Change) -> Callable[[], None]:
         """Make one change in memory; returns how to take it back."""
         name, doc_id = change.table, change.doc_id
-        table = self.tables.get(name)
+        before = self.tables.get(name)
         if change.operation == "X":
-            gone = self.tables.pop(name, None)
-            return lambda: self._restore(name, gone)
+            self.tables.pop(name, None)
+            return lambda: self._restore(name, before)
         if change.operation == "0":
-            self.tables[name] = table.emptied() if table is not None else TableData()
-            return lambda: self._restore(name, table)
-        if table is None:
-            made = self.tables[name] = TableData()
-            if change.operation == "+":
-                made.put(doc_id, change.document)
-            return lambda: self._restore(name, None)
+            self.tables[name] = self._table(name).emptied()
+            return lambda: self._restore(name, before)
+        table = self._table(name)
+        document: Before | None = None
         if change.operation == "+":
-            before = table.put(doc_id, change.document)
-            return lambda: _put_back(table, doc_id, before)
-        if change.operation == "-":
-            removed = table.remove(doc_id)
-            return lambda: _put_back(table, doc_id, removed)
-        return lambda: None
+            document = table.put(doc_id, change.document, change.document)
+        elif change.operation == "-":
+            document = table.remove(doc_id)
+        else:
+            return lambda: self._restore(name, before)
+        if before is None:
+            return lambda: self._restore(name, None)
+        return lambda: table.put_back(doc_id, document)
 
     def _restore(self, name: str, table: TableData | None) -> None:
         if table is None:
@@ -207,26 +352,42 @@ class DocumentStore:
         """Draw the line, and freeze what is before it. The records may be asked for in another thread."""
         self.commit()
         compaction = self._journal.begin_compaction()
-        frozen = [(name, table.next_id, table.documents.copy()) for name, table in self.tables.items()]
-        return compaction, lambda: _snapshot(frozen)
+        self._frozen = [(name, table.next_id, table.documents.copy()) for name, table in self.tables.items()]
+        frozen = self._frozen
+        return compaction, lambda: self._snapshot(frozen)
+
+    def _snapshot(self, frozen: Frozen) -> Iterator[bytes]:
+        with self._bodies.sequence() as read:
+            for name, next_id, documents in frozen:
+                yield encode_change(Change("N", name, next_id))
+                for doc_id, kept in documents.items():
+                    document = read(kept, name, doc_id) if isinstance(kept, int) else kept
+                    yield b"%b%b]" % (head_of(name, doc_id), document)
 
     def finish_compaction(self, compaction: Compaction) -> None:
+        """The snapshot is on the disk: read from it, and drop what it stands for. Raises StorageUnavailable."""
+        for _ in self.finish_in_steps(compaction):
+            pass
+
+    def finish_in_steps(self, compaction: Compaction) -> Iterator[None]:
+        """Like `finish_compaction`, in steps that take a few milliseconds. Between them nothing may be uncommitted."""
+        file, offsets = self._bodies.file_number(compaction.file), compaction.offsets
+        frozen, self._frozen = self._frozen, []
+        number = 0  # of the record in the snapshot
+        self.commit()  # what could still be undone might bring back a place that is about to vanish
+        for name, _, documents in frozen:
+            number += 1  # the one that says which id comes next
+            for doc_id, kept in documents.items():
+                if number % _AT_ONCE == 0:
+                    yield
+                    self.commit()
+                if isinstance(kept, int) and name in self.tables:
+                    start, end = offsets[number], offsets[number + 1]
+                    new = place_of(file, start, end - start, size_at(kept))
+                    self.tables[name].moved(doc_id, kept, new)
+                number += 1
         self._journal.finish_compaction(compaction)
 
-
-def _snapshot(frozen: Iterable[tuple[str, int, dict[int, bytes]]]) -> Iterator[bytes]:
-    for name, next_id, documents in frozen:
-        yield encode_change(Change("N", name, next_id))
-        for doc_id, document in documents.items():
-            yield encode_change(Change("+", name, doc_id, document))
-
-
-def _put_back(table: TableData, doc_id: int, before: bytes | None) -> None:
-    if before is None:
-        table.remove(doc_id)
-        return
-    was_ascending, was_there = table.is_ascending, doc_id in table.documents
-    table.put(doc_id, before)
-    if was_ascending and not was_there:  # it now stands last: put it where it was
-        table.documents = dict(sorted(table.documents.items()))
-        table.is_ascending = True
+    def give_up_compaction(self) -> None:
+        """The snapshot could not be written."""
+        self._frozen = []

@@ -161,6 +161,7 @@ def read_snapshot(fs: Fs, directory: Path, at: int, take: Take | None = None) ->
     take: gets each record as it is read, and none is returned.
     """
     path = snapshot_path(directory, at)
+    name = path.name
     count = 0
     offset = 0
     footer: Footer | None = None
@@ -179,7 +180,7 @@ def read_snapshot(fs: Fs, directory: Path, at: int, take: Take | None = None) ->
                 if take is None:
                     yield Entry(line.seq, line.record)
                 else:
-                    take(path.name, offset, len(raw), line.record)
+                    take(name, offset, len(raw), line.record)
                 sound = True
             if not sound:
                 raise StorageDamaged(

@@ -36,11 +36,12 @@ class RecordReader:
     def __init__(self, directory: Path, fs: Fs) -> None:
         self._directory = directory
         self._fs = fs
+        self._paths: dict[str, Path] = {}  # made once: that takes longer than the reading
 
     def read(self, file: str, offset: int, size: int) -> bytes:
         """One record. The file is opened for it, so that a file that is gone is noticed. Raises StorageUnreadable."""
         try:
-            line = self._fs.read_at(self._directory / file, offset, size)
+            line = self._fs.read_at(self._path(file), offset, size)
         except OSError as error:
             raise self._unreadable(file, offset, error.strerror or str(error)) from error
         return self._checked(line, file, offset)
@@ -56,7 +57,7 @@ class RecordReader:
             try:
                 if source is None or file != name:
                     opened.close()
-                    source, name = opened.enter_context(self._fs.reader(self._directory / file)), file
+                    source, name = opened.enter_context(self._fs.reader(self._path(file))), file
                 source.seek(offset)
                 line = source.read(size)
             except OSError as error:
@@ -65,6 +66,12 @@ class RecordReader:
 
         with opened:
             yield read
+
+    def _path(self, file: str) -> Path:
+        path = self._paths.get(file)
+        if path is None:
+            path = self._paths[file] = self._directory / file
+        return path
 
     def _checked(self, line: bytes, file: str, offset: int) -> bytes:
         found = parse(line)

@@ -75,6 +75,7 @@ class Found(msgspec.Struct, frozen=True):
 def scan_segment(fs: Fs, directory: Path, first: int, take: Take | None = None) -> SegmentScan:
     """Read one segment up to its end or to the first line that does not fit. take: gets each committed record."""
     path = segment_path(directory, first)
+    name = path.name
     entries: list[Entry] = []
     transaction: list[Entry] = []
     spans: list[tuple[int, int]] = []  # offset and size of the transaction's lines
@@ -98,18 +99,21 @@ def scan_segment(fs: Fs, directory: Path, first: int, take: Take | None = None) 
                 # Tearing damages lines, it never makes sound ones disappear or change places.
                 return damage(f"record {line.seq} out of order", is_tearing=False)
             else:
-                transaction.append(Entry(line.seq, line.record))
-                spans.append((offset, len(raw)))
-                left = line.left
                 expected += 1
-                if left == 0:
-                    if take is None:
-                        entries += transaction
-                    else:
-                        for entry, (start, size) in zip(transaction, spans, strict=True):
-                            take(path.name, start, size, entry.record)
-                    transaction.clear()
-                    spans.clear()
+                if line.left == 0 and not transaction and take is not None:
+                    take(name, offset, len(raw), line.record)  # most transactions are one record
+                else:
+                    transaction.append(Entry(line.seq, line.record))
+                    spans.append((offset, len(raw)))
+                    left = line.left
+                    if left == 0:
+                        if take is None:
+                            entries += transaction
+                        else:
+                            for entry, (start, size) in zip(transaction, spans, strict=True):
+                                take(name, start, size, entry.record)
+                        transaction.clear()
+                        spans.clear()
             offset += len(raw)
             if not transaction:
                 sound, synced = offset, line.synced

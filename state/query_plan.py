@@ -1,16 +1,18 @@
 """Which documents a query needs to look at, from the description of itself that a TinyDB query carries.
 
 The description is the query's `_hash`: `("==", ("issue_id",), "x")`, `("one_of", path, values)`, `("and", parts)`,
-`("or", parts)` and more. A plan's candidates are never too few; only when it is `exact` are they never too many.
+`("or", parts)`, `("test", ("stored_at",), is_within, (since, until))` and more. A plan's candidates are never too few;
+only when it is `exact` are they never too many.
 """
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from .table_index import NO_IDS, Ids, TableIndex, intersection, union
+from .table_index import NO_IDS, Ids, TableIndex, intersection, seconds_of, union
 
 # Values that hash and compare alike in a query and in JSON. Others, such as objects with an == of their own, do not.
 _PLAIN = (str, int, float, bool, type(None))
@@ -27,6 +29,14 @@ class Plan(msgspec.Struct, frozen=True):
 SCAN = Plan(None, False, "scan")
 
 
+def is_within(value: Any, since: datetime | None, until: datetime | None) -> bool:
+    """Whether a field holds a time, RFC 3339, that is not before `since` and is before `until`; None: no bound."""
+    time = seconds_of(value)
+    if time is None:
+        return False
+    return (since is None or time >= since.timestamp()) and (until is None or time < until.timestamp())
+
+
 def plan(description: Any, index: TableIndex) -> Plan:
     """The best plan for the query that `description` describes; anything unknown is a scan."""
     match description:
@@ -36,6 +46,9 @@ def plan(description: Any, index: TableIndex) -> Plan:
             type(value) in _PLAIN for value in values
         ):
             return _values(index, field, tuple(values))
+        case ("test", (str() as field,), test, (since, until)) if test is is_within and field in index.moments:
+            bounds = (None if moment is None else moment.timestamp() for moment in (since, until))
+            return Plan(index.moments[field].between(*bounds), True, f"time {field}")
         case ("and", frozenset() as parts):
             return _all_of([plan(part, index) for part in parts])
         case ("or", frozenset() as parts):

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from datetime import datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -19,18 +21,26 @@ from tinydb.queries import QueryInstance
 from tinydb.storages import Storage
 from tinydb.table import Document, Table
 
-from .document_store import Change, DocumentStore, TableData
+from .document_bodies import MEMORY_BYTES
+from .document_store import NO_TABLE, Change, DocumentStore, TableData
 from .journal import Journal
-from .query_plan import SCAN, Plan, is_covered, plan
-from .table_index import Ids, TableIndex, has_id
+from .journal_reads import Take
+from .query_plan import SCAN, Plan, is_covered, is_within, plan
+from .table_index import Fields, Ids, has_id
 from .table_overlay import TableOverlay
 
-__all__ = ["Document", "JournalDB", "JournalStorage", "JournalTable", "Page", "Query", "where"]
+__all__ = ["Document", "Fields", "JournalDB", "JournalStorage", "JournalTable", "Page", "Query", "between", "where"]
 
 Condition = Callable[[Mapping[str, Any]], bool]
 
 _decode = msgspec.json.decode
 _encode = msgspec.json.Encoder().encode
+_NO_FIELDS = Fields()
+
+
+def between(field: str, since: datetime | None, until: datetime | None) -> QueryInstance:
+    """Documents whose `field` is a time not before `since` and before `until`; an index of moments answers it."""
+    return where(field).test(cast(Any, is_within), since, until)
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -44,12 +54,22 @@ class Page(msgspec.Struct, frozen=True):
 class JournalStorage(Storage):
     """TinyDB's storage contract over a DocumentStore.
 
+    journal: its directory, one that is open, or what opens it (see DocumentStore, also for memory_bytes and fields).
     commit_each: every write is durable when it returns. Without it the owner calls `commit`, once for many writes.
     """
 
-    def __init__(self, journal: Journal | Path | str, *, commit_each: bool = True) -> None:
-        self.journal = journal if isinstance(journal, Journal) else Journal.open(Path(journal))
-        self.store = DocumentStore(self.journal)
+    def __init__(
+        self,
+        journal: Journal | Callable[[Take], Journal] | Path | str,
+        *,
+        commit_each: bool = True,
+        memory_bytes: int = MEMORY_BYTES,
+        fields: Mapping[str, Fields] | None = None,
+    ) -> None:
+        if isinstance(journal, (Path, str)):
+            directory = Path(journal)
+            journal = partial(_open, directory)
+        self.store = DocumentStore(journal, memory_bytes=memory_bytes, fields=fields)
         self._commit_each = commit_each
 
     def read(self) -> dict[str, dict[str, Any]] | None:
@@ -57,7 +77,7 @@ class JournalStorage(Storage):
         if not self.store.tables:
             return None
         return {
-            name: {str(doc_id): _decode(document) for doc_id, document in data.documents.items()}
+            name: {str(doc_id): _decode(document) for doc_id, document in data.read_each(data.ids())}
             for name, data in self.store.tables.items()
         }
 
@@ -87,11 +107,15 @@ class JournalStorage(Storage):
         self.store.close()
 
 
-class JournalTable(Table):
-    """A table whose documents stay encoded until they are read.
+def _open(directory: Path, take: Take) -> Journal:
+    return Journal.open(directory, take=take)
 
-    indexed: fields with a hash index. columns: further fields that queries and listings ask for; a query over
-    indexed fields and columns alone decodes nothing else. Ids are never used twice.
+
+class JournalTable(Table):
+    """A table whose documents stay encoded on the disk until they are read.
+
+    indexed, columns, moments, weighed: see `Fields`; a query over those alone reads no document. Any other query
+    reads the documents one after the other, and holds one of them at a time. Ids are never used twice.
     """
 
     _storage: JournalStorage
@@ -106,8 +130,10 @@ class JournalTable(Table):
         *,
         indexed: Iterable[str] = (),
         columns: Iterable[str] = (),
+        moments: Iterable[str] = (),
+        weighed: Iterable[str] = (),
     ) -> None:
-        self._fields = (tuple(indexed), tuple(columns))
+        self._fields = Fields(tuple(indexed), tuple(columns), tuple(moments), tuple(weighed))
         # TinyDB's query cache hands the same documents to all callers, and is dropped by each write anyhow.
         super().__init__(storage, name, cache_size=cache_size, persist_empty=persist_empty)
 
@@ -115,23 +141,22 @@ class JournalTable(Table):
 
     def search(self, cond: Condition) -> list[Document]:
         data = self._data()
-        return [Document(_decode(data.documents[doc_id]), doc_id) for doc_id in self._matching(cond, data)]
+        return _documents(data, self._matching(cond, data))
 
     def get(  # type: ignore[override]  # TinyDB spells it in seven overloads
         self, cond: Condition | None = None, doc_id: int | None = None, doc_ids: list[int] | None = None
     ) -> Document | list[Document] | None:
         data = self._data()
         if doc_id is not None:
-            document = data.documents.get(int(doc_id))
+            document = data.read(int(doc_id))
             return None if document is None else Document(_decode(document), doc_id)
         if doc_ids is not None:
             wanted = {int(doc_id) for doc_id in doc_ids}
-            found = sorted(wanted & data.documents.keys()) if data.is_ascending else data.documents
-            return [Document(_decode(data.documents[i]), i) for i in found if i in wanted]
+            found = sorted(one for one in wanted if one in data) if data.is_ascending else data.ids()
+            return _documents(data, (one for one in found if one in wanted))
         if cond is None:
             raise RuntimeError("You have to pass either cond or doc_id or doc_ids")
-        first = next(self._matching(cond, data), None)
-        return None if first is None else Document(_decode(data.documents[first]), first)
+        return next(iter(_documents(data, islice(self._matching(cond, data), 1))), None)
 
     def count(self, cond: Condition) -> int:
         data = self._data()
@@ -140,8 +165,13 @@ class JournalTable(Table):
             return len(candidates)
         return sum(1 for _ in self._matching(cond, data))
 
-    def page(self, cond: Condition | None, *, limit: int, before: int | None = None) -> Page:
-        """The `limit` newest documents that match, of those with ids below `before`. cond None: all."""
+    def page(
+        self, cond: Condition | None, *, limit: int, before: int | None = None, max_bytes: int | None = None
+    ) -> Page:
+        """The `limit` newest documents that match, of those with ids below `before`. cond None: all.
+
+        max_bytes: of their JSON together; the page ends sooner then, though never without its first document.
+        """
         data = self._data()
         candidates, test = self._plan(cond, data)
         if test is not None:
@@ -150,39 +180,49 @@ class JournalTable(Table):
             matching = candidates
         elif data.is_ascending and before is None:
             newest = list(islice(reversed(data.documents), limit))
-            return Page(newest, len(data.documents), len(data.documents) > limit)
+            return _cut(data, newest, max_bytes, len(data), len(data) > limit)
         else:
-            matching = sorted(data.documents)
+            matching = sorted(data.ids())
         below = len(matching) if before is None else bisect_left(matching, before)
         start = max(below - limit, 0)
-        return Page(list(matching[start:below])[::-1], len(matching), start > 0)
+        return _cut(data, list(matching[start:below])[::-1], max_bytes, len(matching), start > 0)
 
     def weigh(self, cond: Condition | None) -> tuple[int, int]:
         """How many documents match, and the bytes of their JSON."""
-        documents = self._data().documents
-        sizes = [len(documents[doc_id]) for doc_id in self._matching(cond, self._data())]
+        data = self._data()
+        if cond is None:
+            return len(data), data.size
+        match _description(cond):
+            case ("==", (str() as field,), str() as value) if data.index is not None and field in data.index.of.weighed:
+                return len(data.index.with_value(field, value)), data.index.size_with(field, value)
+        sizes = [data.size_of(doc_id) for doc_id in self._matching(cond, data)]
         return len(sizes), sum(sizes)
 
-    def ids(self) -> Iterator[int]:
-        """Ids in the order of the table."""
-        return iter(self._data().documents)
+    def earliest(self, field: str, until: datetime, limit: int) -> tuple[list[int], datetime | None]:
+        """Up to `limit` documents with the earliest times in a field of `moments`, before `until`; and the earliest."""
+        index = self._data().index
+        return ([], None) if index is None else index.moments[field].first(until, limit)
 
     def encoded(self, doc_id: int) -> bytes | None:
-        """A document as its JSON."""
-        return self._data().documents.get(doc_id)
+        """A document as its JSON. Raises StorageUnreadable."""
+        return self._data().read(doc_id)
+
+    def has(self, doc_id: int) -> bool:
+        return doc_id in self._data()
 
     def explain(self, cond: Condition) -> str:
         """How a query is answered: the indexes it uses, or a scan, and how many documents are looked at for it."""
         data = self._data()
         found = _plan(cond, data)
-        looked_at = len(data.documents) if found.candidates is None else len(found.candidates)
-        return f"{found.uses}: {0 if found.exact else looked_at} of {len(data.documents)} documents looked at"
+        looked_at = len(data) if found.candidates is None else len(found.candidates)
+        return f"{found.uses}: {0 if found.exact else looked_at} of {len(data)} documents looked at"
 
     def __len__(self) -> int:
-        return len(self._data().documents)
+        return len(self._data())
 
     def __iter__(self) -> Iterator[Document]:
-        for doc_id, document in self._data().documents.items():
+        data = self._data()
+        for doc_id, document in data.read_each(data.ids()):
             yield Document(_decode(document), doc_id)
 
     def _read_table(self) -> dict[str, Mapping[str, Any]]:
@@ -191,35 +231,35 @@ class JournalTable(Table):
     def _data(self) -> TableData:
         data = self._storage.store.tables.get(self.name)
         if data is None:
-            return TableData()
-        if data.index is None and any(self._fields):
-            data.use(TableIndex(*self._fields))
+            return NO_TABLE
+        if data.index is None and self._fields != _NO_FIELDS:
+            data.use(self._fields)
         return data
 
-    def _plan(self, cond: Condition | None, data: TableData) -> tuple[Ids[int] | None, Callable[[bytes], bool] | None]:
+    def _plan(self, cond: Condition | None, data: TableData) -> tuple[Ids[int] | None, Condition | None]:
         """Candidates, or None for all of the table, and what each must pass, or None if all of them match."""
         if cond is None:
             return None, None
         found = _plan(cond, data)
-        if found.exact:
-            return found.candidates, None
-        index = data.index
-        if index is not None and is_covered(_description(cond), index):
-            return found.candidates, lambda document: cond(index.fields(document))
-        return found.candidates, lambda document: cond(_decode(document))
+        return found.candidates, None if found.exact else cond
 
     def _matching(self, cond: Condition | None, data: TableData) -> Iterator[int]:
         """Ids of documents that match, in the order of the table."""
         candidates, test = self._plan(cond, data)
-        ids: Iterable[int] = data.documents
+        ids: Iterable[int] = data.ids()
         if candidates is not None:
-            ids = candidates if data.is_ascending else (i for i in data.documents if has_id(candidates, i))
+            ids = candidates if data.is_ascending else (i for i in data.ids() if has_id(candidates, i))
         if test is None:
             yield from ids
-            return
-        for doc_id in ids:
-            if test(data.documents[doc_id]):
-                yield doc_id
+        elif data.index is not None and is_covered(_description(cond), data.index):
+            for doc_id in ids:
+                fields = data.index.fields_of(doc_id)
+                if test(_decode(data.read(doc_id) or b"") if fields is None else fields):
+                    yield doc_id
+        else:
+            for doc_id, document in data.read_each(ids):
+                if test(_decode(document)):
+                    yield doc_id
 
     # --- writing ---
 
@@ -267,7 +307,7 @@ class JournalDB(TinyDB):
         return self._storage
 
     def table(self, name: str, **kwargs: Any) -> JournalTable:
-        """The table of that name; the first call says which fields are `indexed` and which are `columns`."""
+        """The table of that name; the first call says what is `indexed`, and more (see JournalTable)."""
         return cast(JournalTable, super().table(name, **kwargs))
 
     def tables(self) -> set[str]:
@@ -279,7 +319,22 @@ class JournalDB(TinyDB):
             self._storage.apply([Change("X", name)])
 
 
-def _description(cond: Condition) -> Any:
+def _documents(data: TableData, ids: Iterable[int]) -> list[Document]:
+    return [Document(_decode(document), doc_id) for doc_id, document in data.read_each(ids)]
+
+
+def _cut(data: TableData, ids: list[int], max_bytes: int | None, total: int, has_more: bool) -> Page:
+    """A page of these, as far as they have room in it."""
+    if max_bytes is not None:
+        size = 0
+        for number, doc_id in enumerate(ids):
+            size += data.size_of(doc_id)
+            if size > max_bytes and number > 0:
+                return Page(ids[:number], total, True)
+    return Page(ids, total, has_more)
+
+
+def _description(cond: Condition | None) -> Any:
     return cond._hash if isinstance(cond, QueryInstance) else None
 
 

@@ -8,9 +8,9 @@ their ids.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from datetime import datetime
-from functools import reduce
+from functools import partial, reduce
 from hashlib import blake2b
 from operator import and_
 from os import urandom
@@ -19,17 +19,26 @@ from typing import Any
 
 import msgspec
 
+from .document_bodies import MEMORY_BYTES
 from .document_store import Change, DocumentStore
 from .errors import InvalidRequest
 from .fs import Fs
 from .journal import SEGMENT_BYTES, Journal
-from .models import EventId, NextAgent, ResultId, ResultStatus, StoredResult
-from .result_table import JournalDB, where
+from .journal_reads import Take
+from .models import AgentId, EventId, NextAgent, ResultId, ResultStatus, StoredResult
+from .result_table import Fields, JournalDB, between, where
 from .typed import decode
 
 RESERVE_BYTES = 8 << 20  # on a full disk: deletes for about a hundred thousand results
 
-_INDEXED = ("project_id", "issue_id", "agent_id", "agent_type", "status")
+PAGE_BYTES = 8 << 20  # of the results of one page: with one of ten megabytes, an answer stays below eleven
+
+_FIELDS = {
+    "results": Fields(
+        ("project_id", "issue_id", "agent_id", "agent_type", "status"), moments=("stored_at",), weighed=("project_id",)
+    ),
+    "answers": Fields(("key",)),
+}
 _RESULT_ID = re.compile(r"res-([0-9]{16})-[0-9a-f]{12}")
 
 
@@ -40,6 +49,27 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     next_agents: tuple[NextAgent, ...]
     event_id: EventId | None = None
+
+
+class _WithLineBreaks(StoredResult, frozen=True, kw_only=True):
+    """A result whose JSON the agent sent in lines, which a line of the journal cannot hold: there, each line break is a
+    blank, and this says how long each line was but the last.
+    """
+
+    line_breaks: tuple[int, ...]
+
+
+class ResultHead(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored result without what the agent sent."""
+
+    id: ResultId
+    project_id: str
+    issue_id: str
+    agent_id: AgentId
+    agent_type: str
+    status: ResultStatus
+    stored_at: datetime
+    traceparent: str | None = None
 
 
 def result_id(doc_id: int) -> ResultId:
@@ -63,41 +93,57 @@ def digest_of(*parts: bytes | str | None) -> str:
 
 
 class StoredResults:
-    """Every result of one storage directory. Changes are visible at once and durable after `commit`."""
+    """Every result of one storage directory. Changes are visible at once and durable after `commit`.
 
-    def __init__(self, directory: Path, *, fs: Fs | None = None, segment_bytes: int = SEGMENT_BYTES) -> None:
+    memory_bytes: how much of them may be kept in memory; the others are read from the disk.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        fs: Fs | None = None,
+        segment_bytes: int = SEGMENT_BYTES,
+        memory_bytes: int = MEMORY_BYTES,
+    ) -> None:
         """Raises what `Journal.open` raises."""
-        journal = Journal.open(directory, fs=fs, reserve_bytes=RESERVE_BYTES, segment_bytes=segment_bytes)
-        try:
-            self._db = JournalDB(journal, commit_each=False)
-        except BaseException:
-            journal.close()
-            raise
+        opener = partial(_open, directory, fs, segment_bytes)
+        self._db = JournalDB(opener, commit_each=False, memory_bytes=memory_bytes, fields=_FIELDS)
         self._storage = self._db.storage
-        self._results = self._db.table("results", indexed=_INDEXED, columns=("stored_at",))
+        self._results = self._db.table("results", **msgspec.structs.asdict(_FIELDS["results"]))
         self._outbox = self._db.table("outbox")
-        self._answers = self._db.table("answers", indexed=("key",))
+        self._answers = self._db.table("answers", **msgspec.structs.asdict(_FIELDS["answers"]))
 
     # --- writing ---
 
-    def put(self, result: StoredResult, answer: Answer | None = None) -> int:
-        """Store a result that is to be announced; the place it has. `result.id` is made here.
+    def put(self, result: StoredResult, answer: Answer | None = None) -> tuple[int, ResultHead]:
+        """Store a result whose event is not published yet; the place it has, and what it is. `result.id` is made here.
 
         Raises StorageUnavailable.
         """
         place = self._results.next_id()
-        document = msgspec.json.encode(msgspec.structs.replace(result, id=result_id(place)))
+        head = ResultHead(
+            id=result_id(place),
+            project_id=result.project_id,
+            issue_id=result.issue_id,
+            agent_id=result.agent_id,
+            agent_type=result.agent_type,
+            status=result.status,
+            stored_at=result.stored_at,
+            traceparent=result.traceparent,
+        )
+        document = _document(msgspec.structs.replace(result, id=head.id))
         changes = [Change("+", "results", place, document), Change("+", "outbox", place, b"{}")]
         if answer is not None:
             changes.append(Change("+", "answers", place, msgspec.json.encode(answer)))
         self._storage.apply(changes)
-        return place
+        return place, head
 
     def mark_announced(self, published: Iterable[tuple[int, EventId]]) -> None:
         """The events of the results at these places are published: they leave the outbox, in the next commit."""
         changes = []
         for place, event_id in published:
-            if self._outbox.encoded(place) is not None:
+            if self._outbox.has(place):
                 changes.append(Change("-", "outbox", place))
             answer = self.answer_at(place)
             if answer is not None:
@@ -111,7 +157,7 @@ class StoredResults:
             Change("-", table.name, place)
             for place in places
             for table in (self._results, self._outbox, self._answers)
-            if table.encoded(place) is not None
+            if table.has(place)
         ]
         self._storage.apply(changes)
 
@@ -126,9 +172,18 @@ class StoredResults:
 
     # --- reading ---
 
-    def at(self, place: int) -> StoredResult | None:
+    def has(self, place: int) -> bool:
+        return self._results.has(place)
+
+    def head_at(self, place: int) -> ResultHead | None:
+        """The result at a place, without its body. Raises StorageUnreadable."""
         document = self._results.encoded(place)
-        return None if document is None else decode(document, StoredResult)
+        return None if document is None else decode(document, ResultHead)
+
+    def at(self, place: int) -> StoredResult | None:
+        """The result at a place. Raises StorageUnreadable."""
+        document = self._results.encoded(place)
+        return None if document is None else _result(document)
 
     def get(self, wanted: str) -> StoredResult | None:
         place = place_of(wanted)
@@ -150,7 +205,9 @@ class StoredResults:
     ) -> tuple[tuple[StoredResult, ...], str | None, int]:
         """A page of results, newest first, the cursor of the next older page or None, and how many match in all.
 
-        since, until: of the time they were stored, the first included, the second not. Raises InvalidRequest.
+        A page has room for PAGE_BYTES of results, or for one that is larger; then it ends before its limit.
+        since, until: of the time they were stored, the first included, the second not.
+        Raises InvalidRequest, StorageUnreadable.
         """
         before = None
         if cursor is not None:
@@ -165,12 +222,10 @@ class StoredResults:
             "status": status,
         }
         conditions: list[Any] = [where(field) == value for field, value in wanted.items() if value is not None]
-        if since is not None:
-            conditions.append(where("stored_at").test(_from(since)))
-        if until is not None:
-            conditions.append(where("stored_at").test(_before(until)))
+        if since is not None or until is not None:
+            conditions.append(between("stored_at", since, until))
         cond = reduce(and_, conditions) if conditions else None
-        page = self._results.page(cond, limit=limit, before=before)
+        page = self._results.page(cond, limit=limit, before=before, max_bytes=PAGE_BYTES)
         results = tuple(result for place in page.ids if (result := self.at(place)) is not None)
         return results, results[-1].id if page.has_more and results else None, page.total
 
@@ -188,29 +243,36 @@ class StoredResults:
         document = self._answers.encoded(place)
         return None if document is None else decode(document, Answer)
 
-    def stored_before(self, moment: datetime, limit: int) -> list[int]:
-        """Up to `limit` places of the oldest results, as far as they were stored before `moment`."""
-        places: list[int] = []
-        for place, stored_at in self._oldest():
-            if stored_at >= moment or len(places) == limit:
-                break
-            places.append(place)
-        return places
-
-    def _oldest(self) -> Iterator[tuple[int, datetime]]:
-        for place in self._results.ids():
-            result = self.at(place)
-            if result is not None:
-                yield place, result.stored_at
+    def oldest(self, before: datetime, limit: int) -> tuple[list[int], datetime | None]:
+        """Up to `limit` places of results that were stored before that time, oldest first; and when the oldest was."""
+        return self._results.earliest("stored_at", before, limit)
 
     def count(self, project_id: str | None) -> tuple[int, int]:
         """How many results, and the bytes of their JSON."""
         return self._results.weigh(None if project_id is None else where("project_id") == project_id)
 
 
-def _from(moment: datetime) -> Callable[[Any], bool]:
-    return lambda stored_at: datetime.fromisoformat(stored_at) >= moment
+def _document(result: StoredResult) -> bytes:
+    body = bytes(result.result)
+    if b"\n" not in body:
+        return msgspec.json.encode(result)
+    fields = msgspec.structs.asdict(result)
+    fields["result"] = msgspec.Raw(body.replace(b"\n", b" "))
+    lengths = tuple(len(line) for line in body.split(b"\n"))[:-1]
+    return msgspec.json.encode(_WithLineBreaks(**fields, line_breaks=lengths))
 
 
-def _before(moment: datetime) -> Callable[[Any], bool]:
-    return lambda stored_at: datetime.fromisoformat(stored_at) < moment
+def _result(document: bytes) -> StoredResult:
+    if not document.endswith(b"]}"):  # the last field of the others is a string or null
+        return decode(document, StoredResult)
+    fields = msgspec.structs.asdict(decode(document, _WithLineBreaks))
+    body, lines, start = bytes(fields["result"]), [], 0
+    for length in fields.pop("line_breaks"):
+        lines.append(body[start : start + length])
+        start += length + 1
+    fields["result"] = msgspec.Raw(b"\n".join((*lines, body[start:])))
+    return StoredResult(**fields)
+
+
+def _open(directory: Path, fs: Fs | None, segment_bytes: int, take: Take) -> Journal:
+    return Journal.open(directory, fs=fs, reserve_bytes=RESERVE_BYTES, segment_bytes=segment_bytes, take=take)

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from .document_store import Change, TableData
+from .document_store import NO_TABLE, Change, TableData
 
 _decode = msgspec.json.decode
 
@@ -21,7 +21,7 @@ class TableOverlay(MutableMapping[int, Any]):
 
     def __init__(self, name: str, data: TableData | None, encode: Callable[[Any], bytes]) -> None:
         self._name = name
-        self._stored = data.documents if data is not None else {}
+        self._stored = data if data is not None else NO_TABLE
         self._exists = data is not None
         self._encode = encode
         self._touched: dict[int, Any] = {}
@@ -33,7 +33,7 @@ class TableOverlay(MutableMapping[int, Any]):
             return self._touched[doc_id]
         if not self._is_stored(doc_id):
             raise KeyError(doc_id)
-        document = self._touched[doc_id] = _decode(self._stored[doc_id])
+        document = self._touched[doc_id] = _decode(self._stored.read(doc_id) or b"")
         return document
 
     def __setitem__(self, doc_id: int, document: Any) -> None:
@@ -50,7 +50,7 @@ class TableOverlay(MutableMapping[int, Any]):
         return doc_id in self._touched or self._is_stored(doc_id)
 
     def __iter__(self) -> Iterator[int]:
-        for doc_id in self._stored:
+        for doc_id in self._stored.ids():
             if self._is_stored(doc_id):
                 yield doc_id
         for doc_id in self._touched:
@@ -78,6 +78,6 @@ class TableOverlay(MutableMapping[int, Any]):
         changes += [Change("-", self._name, doc_id) for doc_id in self._removed]
         for doc_id, document in self._touched.items():
             encoded = self._encode(document)
-            if not self._is_stored(doc_id) or encoded != self._stored[doc_id]:
+            if not self._is_stored(doc_id) or encoded != self._stored.read(doc_id):
                 changes.append(Change("+", self._name, doc_id, encoded))
         return changes

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 
 from ...state.errors import SidecarError
-from ...state.models import AgentSpec, Event
+from ...state.models import AgentSpec, Event, StoredResult
 from ...supervision.profile import Profiles
 from ..asking import Recipient, ask
 from ..messages import BuildContext, FindResults, FindSpec, ListEvents
@@ -15,6 +16,7 @@ from .requirements import FilePatterns, known_requirements
 
 ASK_S = 2.0  # what other actors know is worth waiting for, not worth failing for
 EARLIER_RESULTS = 50
+EARLIER_BYTES = 32 << 20  # of their bodies; a page more may be read
 EVENTS = 200  # the newest of the project: enough to find the last build and what was said of an issue
 MAX_QUERY_CHARS = 4000
 
@@ -68,12 +70,29 @@ class Outside:
         return spec if spec is not None and spec.project_id == request.project_id else None
 
     def _earlier(self, request: BuildContext, warnings: list[str]) -> Earlier:
-        find = FindResults(project_id=request.project_id, issue_id=request.issue_id, limit=EARLIER_RESULTS)
-        try:
-            return earlier_outputs(ask(self._results, find, timeout_s=ASK_S).results)
-        except SidecarError as error:
-            warnings.append(f"earlier results are not known: {error.message}")
-            return earlier_outputs(())
+        return earlier_outputs(self._results_of(request, warnings))
+
+    def _results_of(self, request: BuildContext, warnings: list[str]) -> Iterator[StoredResult]:
+        """The newest results of the issue, newest first; one page of them is in memory at a time."""
+        until = time.monotonic() + ASK_S
+        left, size = EARLIER_RESULTS, 0
+        cursor: str | None = None
+        while left > 0:
+            find = FindResults(project_id=request.project_id, issue_id=request.issue_id, limit=left, cursor=cursor)
+            try:
+                page = ask(self._results, find, timeout_s=max(until - time.monotonic(), 0.0))
+            except SidecarError as error:
+                warnings.append(f"earlier results are not known: {error.message}")
+                return
+            yield from page.results
+            left -= len(page.results)
+            size += sum(len(bytes(result.result)) for result in page.results)
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+            if left > 0 and size > EARLIER_BYTES:
+                warnings.append(f"results of this issue before {page.results[-1].id} are too large to be read as well")
+                return
 
     def _events(self, request: BuildContext, warnings: list[str]) -> tuple[Event, ...]:
         """The project's events, newest first."""
