@@ -29,6 +29,7 @@ from .agent_facts import AgentEnded, AgentSubscribed
 from .agent_tokens import AgentTokens
 from .announcer import Announcer
 from .asking import Later, Recipient
+from .quoting import quoted
 from .starting import Begun
 
 log = logging.getLogger(__name__)
@@ -187,7 +188,7 @@ class AgentBook:
         Returns its last lines.
         """
         record, status = agent.record, exited.status
-        lines = self._logs.last_lines(record.serial, LAST_LINES, since=record.log_starts, until=log_ends)
+        lines = quoted(self._logs.last_lines(record.serial, LAST_LINES, since=record.log_starts, until=log_ends))
         self._logs.bound([record.serial])  # no census may come that does
         self._logs.note_end(record.serial)
         ran_for_s = max(0.0, exited.at - record.started_monotonic)

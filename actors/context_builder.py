@@ -206,7 +206,7 @@ class ContextBuilder(Owner):
             at=fact.asked.at,
             issue_id=request.issue_id,
             agent_type=request.agent_type,
-            query=request.query[:MAX_QUERY_NOTED],
+            query=_without_secrets(request.query),
             files=request.files,
             requirements=request.requirements,
             outcome=outcome,
@@ -227,6 +227,12 @@ def _tellable(error: BaseException | None) -> SidecarError:
     if isinstance(error, SidecarError):
         return error
     return ContextFailed("the context could not be built; the log says why")
+
+
+def _without_secrets(query: str) -> str:
+    from .context.secrets import redact_start  # a start needs no expressions
+
+    return redact_start(query, MAX_QUERY_NOTED)[0][:MAX_QUERY_NOTED]
 
 
 def _names(if_none_match: str, etag: str) -> bool:

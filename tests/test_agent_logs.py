@@ -19,10 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.actors import messages as m
+from sidecar.actors.quoting import quoted
 from sidecar.state.models import AgentState
 from sidecar.supervision.agent_logs import MAX_READ_BYTES, AgentLogs, Chunk, Stream
 from sidecar.supervision.process_exits import ExitWatcher
 from tests.fleet import Fleet, does, runs, wait_until
+from tests.secret_samples import TOKENS
 
 COUNTS = "import sys\nfor n in range({lines}): sys.stdout.write(f'{{n:09d}} ' + 'x' * 54 + '\\n')"
 SLOWLY = "import time\nfor n in range(3):\n    print(n, flush=True)\n    time.sleep(0.15)"
@@ -197,17 +199,23 @@ def test_what_an_incarnation_said_is_told_by_how_long_the_log_was(
 def test_a_token_that_an_agent_printed_does_not_reach_those_who_read_of_its_failure(fleet: Fleet) -> None:
     agent = fleet.spawn_id("leaks")
     data = fleet.wait_for_event(agent, "agent_failed")
-    assert data["last_lines"] == ["my token is [token]"]
+    assert data["last_lines"] == ["my token is [REDACTED:jwt]"]
     assert "eyJ" not in (fleet.status(agent).last_error or "")
 
 
 def test_no_part_of_a_token_is_left_of_a_line_that_is_cut(tmp_path: Path) -> None:
     logs = AgentLogs(tmp_path, max_bytes=1 << 20)
     logs.path(1, "stderr").write_text("x" * 440 + " eyJ" + "a" * 40 + "." + "b" * 200 + "." + "c" * 40)
-    (line,) = logs.last_lines(1, 20, since=(0, 0))
-    assert line == "x" * 440 + " [token]"
+    (line,) = quoted(logs.last_lines(1, 20, since=(0, 0)))
+    assert line == "x" * 440 + " [REDACTED:jwt]"
     logs.path(2, "stderr").write_text("x" * 5000)
-    assert logs.last_lines(2, 20, since=(0, 0)) == ("x" * 500,)
+    assert quoted(logs.last_lines(2, 20, since=(0, 0))) == ("x" * 500,)
+
+
+def test_a_key_of_many_lines_is_taken_out_of_what_is_quoted_even_without_its_beginning() -> None:
+    key = TOKENS["pem-rsa"].split("\n")
+    assert quoted(["before", *key, "after"]) == ("before", "[REDACTED:private-key]", *[""] * 7, "after")
+    assert quoted([*key[3:], "after"]) == ("[REDACTED:private-key]", *[""] * 4, "after")
 
 
 def test_an_agent_that_never_ran_has_an_empty_log(tmp_path: Path) -> None:

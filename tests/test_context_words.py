@@ -123,7 +123,8 @@ def test_names_are_those_of_the_definitions(language: str, text: str) -> None:
     [
         ("x" * 5000 + "\n" + "y" * 5000 + "\n", False),
         ("x" * 5001, True),
-        ("short\n" * 100 + "x" * 5001 + "\nend\n", True),
+        ("// a license\n" * 3 + "x" * 5001 + "\n", True),
+        ("short\n" * 100 + "x" * 5001 + "\nend\n", False),  # a picture in a page, a literal in a test
         ("x" * 5001 + "\n" + "a line\n" * 9000, False),  # one long line in much text, as of data in a test
         ("a line\n" * 9000, False),
         ("", False),

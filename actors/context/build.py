@@ -19,7 +19,7 @@ from .project import HISTORY_COMMITS, SHOWN_COMMITS, Project, Snapshot
 from .reader import Reader
 from .requirements import roles_of
 from .rooted import Stamp
-from .secrets import redact
+from .secrets import redact_names, redact_start
 from .sections import Omission, Section, fitting, git_context, omitted, project_structure, tree_of
 from .selection import Selection, anything, choose
 
@@ -27,6 +27,7 @@ JOINTS_BYTES = 256  # names and commas between the parts, and numbers that are l
 RANK_S = 2.0
 MAX_GIT_WORDS = 320
 TREE_NEAR = 20  # so many of the best files are shown with their neighbours where the tree is cut
+_SHOWN_OF_QUERY = 300  # characters
 CUT_FILES, CUT_LEAST, CUT_ROOMS = 80, 12, 4  # excerpts come from the best files: so many, so many times the budget
 
 
@@ -184,10 +185,13 @@ class _Build:
                 ("file_count", encode(files)),
                 ("max_bytes", encode(order.max_bytes)),
                 ("index", encode(index_state)),
-                ("query", encode({"from": order.query_from, "text": redact(order.query)[0][:300]})),
-                ("warnings", encode(self._warnings()[:20])),
+                ("query", encode({"from": order.query_from, "text": self._shown_query()})),
+                ("warnings", encode(redact_names(self._warnings()[:20]))),
             )
         )
+
+    def _shown_query(self) -> str:
+        return redact_start(self._order.query, _SHOWN_OF_QUERY)[0][:_SHOWN_OF_QUERY]
 
     def _warnings(self) -> list[str]:
         order, snapshot = self._order, self._snapshot
@@ -197,6 +201,8 @@ class _Build:
             found.append("the project has more files than are listed")
         if snapshot.listing.undecodable:
             found.append(f"{snapshot.listing.undecodable} file names are not UTF-8 and are left out")
+        if snapshot.listing.withheld:
+            found.append(f"{snapshot.listing.withheld} file names hold a secret and are left out")
         return found + [
             f"files: nothing matches {pattern!r}"[:120] for pattern in order.patterns.unmatched(snapshot.listing.paths)
         ]

@@ -11,6 +11,8 @@ from .private_folders import Private
 
 _MAX_DIGITS = 20  # of a date: 2^64 has so many
 
+_MAX_MESSAGE_CHARS = 20_000  # what is told of it, and as much more as shows a secret at the cut; see secrets.py
+
 
 class Commit(NamedTuple):
     """One commit. files: relative to the root, those outside it left out."""
@@ -38,9 +40,9 @@ def read_log(output: bytes, prefix: str, dates: Mapping[str, int] | None = None)
     """
     commits = []
     for oid, parts in _records(output):
-        author, seconds, message = _text(parts[1]), parts[2], _text(parts[3])
+        author, seconds, message = _text(parts[1]), parts[2], _text(parts[3]).strip()[:_MAX_MESSAGE_CHARS]
         at = int(seconds) if _is_number(seconds) else (dates or {}).get(oid, 0)
-        commits.append(Commit(oid, author, dated(at), message.strip(), _touched(parts[4:], prefix)))
+        commits.append(Commit(oid, author, dated(at), message, _touched(parts[4:], prefix)))
     return tuple(commits)
 
 

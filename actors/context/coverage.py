@@ -40,7 +40,18 @@ def percent(path: str, text: str) -> float | None:
         if path.endswith(".json"):
             return _from_json(text)
         return _from_go(text)
-    except (ParseError, DefusedXmlException, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (
+        *(
+            ParseError,
+            DefusedXmlException,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+            ArithmeticError,
+        ),
+    ):
         return None
 
 

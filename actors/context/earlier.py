@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ...state.models import Event, StoredResult
-from .secrets import redact_json
+from .secrets import JsonRedaction
 
 _PATHS = ("files_created", "files_modified", "files_deleted")
+_LISTS = ("decisions", "next_steps", "errors", "warnings")
+_MAX_CHARS = 4 << 20  # of all results of an issue; at most 1 MiB of them is sent
 _FAILED = ("fail", "error", "broken", "red")
 _PASSED = ("success", "succeed", "pass", "green", "complete", "ok")
 
@@ -29,10 +31,9 @@ def earlier_outputs(results: Iterable[StoredResult]) -> Earlier:
     outputs = []
     seeds: dict[str, None] = {}
     words: list[str] = []
-    redacted = 0
+    redaction = JsonRedaction(_MAX_CHARS)
     for stored in results:
-        body, found = redact_json(_decoded(stored.result))
-        redacted += found
+        body = redaction.clean(_told_of(_decoded(stored.result)))
         files = _files_affected(body)
         seeds.update(dict.fromkeys(files))
         decisions = _listed(body.get("decisions"))
@@ -53,12 +54,17 @@ def earlier_outputs(results: Iterable[StoredResult]) -> Earlier:
                 "result_id": stored.id,
             }
         )
-    return Earlier(tuple(outputs), tuple(seeds), "\n".join(words), redacted)
+    return Earlier(tuple(outputs), tuple(seeds), "\n".join(words), redaction.count)
 
 
 def _decoded(raw: msgspec.Raw) -> dict[str, Any]:
     value = msgspec.json.decode(raw)
     return value if isinstance(value, dict) else {}
+
+
+def _told_of(body: dict[str, Any]) -> dict[str, Any]:
+    """What of a result the next agent is told; the rest may be megabytes, which nobody has to look through."""
+    return {key: body[key] for key in (*_PATHS, *_LISTS) if key in body}
 
 
 def _listed(value: Any) -> list[Any]:

@@ -17,6 +17,7 @@ from ...state.clock import dated
 from .facts import Text, lines_of
 from .rooted import Stamp
 
+OVER_SIZE = "over the size of a file"
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -37,11 +38,11 @@ def rfc3339(when: datetime) -> str:
 
 
 class Fragment(NamedTuple):
-    """One file ready to send, without its closing brace. tag: changes when data does. is_whole: nothing was cut."""
+    """One file ready to send, without its closing brace. tag: changes when data does. cut: why it is not whole."""
 
     data: bytes
     tag: bytes
-    is_whole: bool
+    cut: str
     redacted: int
 
 
@@ -51,17 +52,18 @@ def fragment(path: str, language: str, stamp: Stamp, text: Text, *, max_bytes: i
     cut: `text` is only the start of the file.
     """
     body = encode(text.text)
-    is_whole = not cut and len(body) <= max_bytes
-    if not is_whole:
+    why = text.without
+    if cut or len(body) > max_bytes:
+        why = OVER_SIZE
         body = encode(head_that_fits(text.text, max_bytes))
-    return _described(path, language, stamp, text, body, is_whole=is_whole)
+    return _described(path, language, stamp, text, body, cut=why)
 
 
 def excerpt_fragment(path: str, language: str, stamp: Stamp, text: Text, spans: list[tuple[int, int]]) -> Fragment:
     """Some lines of the file. spans: start and end from 0, end excluded; told from 1, end included."""
     content = encode(excerpt(text.text, spans))
     told = encode([{"start_line": start + 1, "end_line": end} for start, end in spans])
-    return _described(path, language, stamp, text, content, is_whole=False, more=b',"excerpts":' + told)
+    return _described(path, language, stamp, text, content, cut="excerpts", more=b',"excerpts":' + told)
 
 
 def excerpt(text: str, spans: list[tuple[int, int]]) -> str:
@@ -77,14 +79,14 @@ def excerpt(text: str, spans: list[tuple[int, int]]) -> str:
 
 
 def _described(
-    path: str, language: str, stamp: Stamp, text: Text, content: bytes, *, is_whole: bool, more: bytes = b""
+    path: str, language: str, stamp: Stamp, text: Text, content: bytes, *, cut: str, more: bytes = b""
 ) -> Fragment:
     about = b'"last_modified":"%b","size":%d,"language":%b,"checksum":%b,"truncated":%b' % (
         _told_at(stamp.mtime_ns // 1_000_000_000),
         stamp.size,
         encode(language),
         encode(text.checksum or None),
-        b"false" if is_whole else b"true",
+        b"true" if cut else b"false",
     )
     if text.encoding != "utf-8":
         about += b',"encoding":' + encode(text.encoding)
@@ -97,7 +99,7 @@ def _described(
     if not text.checksum:
         tag += hashlib.blake2b(content, digest_size=16).digest()
     data = b"".join((b'{"path":', name, b',"content":', content, b",", about))
-    return Fragment(data, tag, is_whole, text.redacted)
+    return Fragment(data, tag, cut, text.redacted)
 
 
 def head_that_fits(text: str, max_bytes: int) -> str:

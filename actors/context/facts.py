@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from typing import NamedTuple
 
-from .secrets import redact
+from .encodings import decoded, length_of_start
+from .notebooks import cells_of
+from .secrets import MARGIN_CHARS, redact_start
 
-_SNIFF_BYTES = 8192
-_MINIFIED_LINE = 5000  # longer lines are written by programs, for programs
+_LONG_LINE = 5000  # longer lines are written by programs, for programs
+_SHOWN_OF_LONG_LINE = 120
+_LEAST_BESIDE_LONG_LINES = 200  # characters; with less the file is a program's output and nothing else
+_LONG_LINES, WITHOUT_OUTPUTS = "long lines", "outputs of cells"
+_MOST_OF_A_NOTEBOOK = 4 << 20  # bytes; most of them are outputs
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-_CONTROL = re.compile(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f]")
-_BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
-_BOM_STARTS = {bom[:1] for bom, _ in _BOMS}
 
 
 class Unsent(NamedTuple):
@@ -23,37 +24,64 @@ class Unsent(NamedTuple):
 
 
 class Text(NamedTuple):
-    """A file's text. encoding: of its bytes; redacted: how many secrets were taken out; checksum: of all bytes."""
+    """A file's text. encoding: of its bytes; redacted: how many secrets were taken out; checksum: of all bytes.
+
+    without: what was left out of it, `long lines` or `outputs of cells`; empty: nothing.
+    """
 
     text: str
     encoding: str
     redacted: int
     checksum: str
+    without: str = ""
 
 
-def read_text(data: bytes, *, named: bool = False) -> Text | Unsent:
+class RawText(NamedTuple):
+    """A text with its secrets still in it, for indexing, never for sending. length: as much of it as is to be sent."""
+
+    text: str
+    encoding: str
+    without: str
+    length: int
+
+
+def read_text(data: bytes, *, path: str = "", named: bool = False, max_bytes: int | None = None) -> Text | Unsent:
     """The text of a file's bytes, or why it has none.
 
-    named: the agent asked for this very file; then a minified file counts as text.
+    named: the agent asked for this very file; then it is sent as it is, long lines and all. max_bytes: no more of the
+    bytes are sent; what is beyond serves to see secrets that would be cut.
     """
-    found = raw_text(data, named=named)
+    found = raw_text(data, path=path, named=named, max_bytes=max_bytes)
     if isinstance(found, Unsent):
         return found
-    clean, redacted = redact(found[0])
-    return Text(clean, found[1], redacted, "sha256:" + hashlib.sha256(data).hexdigest())
+    clean, redacted = redact_start(found.text, found.length)
+    if found.without == _LONG_LINES:  # only now: a secret in one may be longer than what is shown
+        clean = _without_long_lines(clean)
+    return Text(clean, found.encoding, redacted, "sha256:" + hashlib.sha256(data).hexdigest(), found.without)
 
 
-def raw_text(data: bytes, *, named: bool = False) -> tuple[str, str] | Unsent:
-    """The text with its secrets still in it, and its encoding; for indexing, never for sending."""
+def bytes_to_read(path: str, max_bytes: int) -> int:
+    """How much of a file to read so that `max_bytes` of it can be sent."""
+    return max(max_bytes + MARGIN_CHARS, _MOST_OF_A_NOTEBOOK if path.endswith(".ipynb") else 0)
+
+
+def raw_text(data: bytes, *, path: str = "", named: bool = False, max_bytes: int | None = None) -> RawText | Unsent:
+    """The text with its secrets still in it."""
     if data.startswith(_LFS_POINTER):
         return Unsent("lfs pointer")
-    decoded = _decode(data)
-    if decoded is None:
-        return Unsent("binary")
-    text, encoding = decoded
-    if not named and _is_minified(text):
-        return Unsent("minified")
-    return text, encoding
+    found = decoded(data)
+    if isinstance(found, str):
+        return Unsent(found)
+    text, without = found.text, ""
+    length = len(text) if max_bytes is None else length_of_start(found, data, max_bytes)
+    if not named:
+        if path.endswith(".ipynb") and (cells := cells_of(text)) is not None:
+            text, without, length = cells, WITHOUT_OUTPUTS, min(len(cells), max_bytes or len(cells))
+        if has_long_line(text):
+            if len(_without_long_lines(text[:length]).strip()) < _LEAST_BESIDE_LONG_LINES:
+                return Unsent("minified")
+            without = _LONG_LINES
+    return RawText(text, found.encoding, without, length)
 
 
 def lines_of(text: str) -> list[str]:
@@ -63,34 +91,21 @@ def lines_of(text: str) -> list[str]:
     return [line + "\n" for line in lines] + ([last] if last else [])
 
 
-def _decode(data: bytes) -> tuple[str, str] | None:
-    for bom, encoding in _BOMS if data[:1] in _BOM_STARTS else ():
-        if data.startswith(bom):
-            try:
-                return data[0 if encoding == "utf-8-sig" else 2 :].decode(encoding), encoding
-            except UnicodeDecodeError:
-                break
-    if b"\0" in data[:_SNIFF_BYTES]:
-        return None
-    try:
-        return data.decode("utf-8"), "utf-8"
-    except UnicodeDecodeError as error:
-        # Cut in the middle of a character at the size limit: the rest is sound.
-        if error.reason == "unexpected end of data" and error.start >= len(data) - 4:
-            return data[: error.start].decode("utf-8"), "utf-8"
-    sample = data[:_SNIFF_BYTES]
-    high = sum(byte >= 0x80 for byte in sample)
-    if _CONTROL.search(sample) or high > len(sample) * 0.3:
-        return None
-    return data.decode("cp1252", "replace"), "latin-1"
-
-
-def _is_minified(text: str) -> bool:
+def has_long_line(text: str) -> bool:
+    """Whether some line is longer than people write."""
     at = -1
-    while len(text) - at - 1 > _MINIFIED_LINE:
+    while len(text) - at - 1 > _LONG_LINE:
         # From one end of a line to the last one within reach: most text is never looked at.
-        end = text.rfind("\n", at + 1, at + 2 + _MINIFIED_LINE)
+        end = text.rfind("\n", at + 1, at + 2 + _LONG_LINE)
         if end < 0:
-            return max(map(len, text.split("\n"))) > len(text) * 0.1
+            return True
         at = end
     return False
+
+
+def _without_long_lines(text: str) -> str:
+    """Each long line as its start and how much of it is missing, so that line numbers hold."""
+    return "\n".join(
+        line if len(line) <= _LONG_LINE else f"{line[:_SHOWN_OF_LONG_LINE]} [{len(line):,} characters in this line]"
+        for line in text.split("\n")
+    )

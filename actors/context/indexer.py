@@ -19,7 +19,7 @@ from ...supervision.process_pipe import PipeClosed, read_frame, write_frame
 from .changes import read_log
 from .definitions import names_defined
 from .excerpts import blocks_of
-from .facts import Unsent, raw_text, read_text
+from .facts import Unsent, bytes_to_read, raw_text, read_text
 from .git import GitUnavailable
 from .index_messages import (
     MAX_RANKED,
@@ -39,7 +39,7 @@ from .kinds import is_code, language_of
 from .ranking import Corpus, task_of
 from .repository import History
 from .rooted import NotReadable, Root, Stamp
-from .secrets import is_secret_path
+from .secret_names import is_secret_path
 from .words import Asked, count_runs
 
 HISTORY = 2000  # commits; 160 ms of git in a repository of 35,000
@@ -127,18 +127,18 @@ class IndexedProject:
         try:
             if is_secret_path(path):
                 raise NotReadable("secret")
-            data, stamp = root.read(path, self._max_file_bytes)
+            data, stamp = root.read(path, bytes_to_read(path, self._max_file_bytes))
         except NotReadable:
             self.stamps[path] = None
             self.corpus.remove(path)
             return
         self.stamps[path] = stamp
-        found = raw_text(data)
+        found = raw_text(data, path=path, max_bytes=self._max_file_bytes)
         if isinstance(found, Unsent):
             self.corpus.put(path, {}, (), stamp.size)  # its name can still be what a task means
             return
         language = language_of(path)
-        text = found[0]
+        text = found.text[: found.length]
         defined = names_defined(text, language) if is_code(language) else ()
         self.corpus.put(path, count_runs(text), defined, stamp.size)
 
@@ -158,10 +158,10 @@ class IndexedProject:
         with Root(Path(self.root)) as root:
             for path in asked.files:
                 try:
-                    data, stamp = root.read(path, self._max_file_bytes)
+                    data, stamp = root.read(path, bytes_to_read(path, self._max_file_bytes))
                 except NotReadable:
                     continue
-                text = read_text(data)
+                text = read_text(data, path=path, max_bytes=self._max_file_bytes)
                 if not isinstance(text, Unsent):
                     blocks = blocks_of(text.text, language_of(path), weights, terms)
                     found.append(FileBlocks(path, stamp, list(blocks)))

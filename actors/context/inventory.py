@@ -12,11 +12,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import pathspec
-
+from .globs import IgnoreRules
 from .private_folders import Private, is_private, may_be_private, private_in
+from .secrets import redact_names
 
 _MAX_FILES = 200_000
+_MAX_PATH_BYTES = 4096  # what the kernel opens; an index can hold longer ones
+_MAX_IGNORE_BYTES = 256 * 1024
 _SYMLINK_MODE = b"120000"
 _SUBMODULE_MODE = b"160000"
 # Folders that a walk without git does not enter: none of them is written by people.
@@ -34,6 +36,7 @@ class Listing(NamedTuple):
 
     unread: path -> why its content is not looked at. untracked: those of `paths` that git does not track.
     blobs: path -> the blob id in the index. undecodable: how many names are no UTF-8; JSON cannot carry them.
+    withheld: how many names hold a secret; none of them is told.
     """
 
     paths: tuple[str, ...]
@@ -42,6 +45,7 @@ class Listing(NamedTuple):
     blobs: dict[str, str]
     undecodable: int
     cut: bool
+    withheld: int = 0
 
 
 class Tracked(NamedTuple):
@@ -70,6 +74,9 @@ def read_index(tracked: bytes, prefix: str) -> Tracked:
         head, tab, raw = entry.partition(b"\t")
         if not tab:
             continue
+        if len(raw) > _MAX_PATH_BYTES:
+            undecodable += 1
+            continue
         try:
             path = raw[start:].decode("utf-8")
         except UnicodeDecodeError:
@@ -93,6 +100,17 @@ def from_git(tracked: Tracked, untracked: Iterable[str], deleted: Iterable[str])
     new = frozenset(path for path in untracked if path not in tracked.blobs and not path.endswith("/"))
     paths = sorted({*blobs, *new})
     return Listing(tuple(paths[:_MAX_FILES]), unread, new, blobs, tracked.undecodable, len(paths) > _MAX_FILES)
+
+
+def without_secret_names(listing: Listing) -> Listing:
+    """The listing without the files whose own names hold a secret, such as a token."""
+    safe = redact_names(listing.paths)
+    told = tuple(path for path, shown in zip(listing.paths, safe, strict=True) if path == shown)
+    if len(told) == len(listing.paths):
+        return listing
+    kept = frozenset(told)
+    unread = {path: why for path, why in listing.unread.items() if path in kept}
+    return listing._replace(paths=told, unread=unread, withheld=len(listing.paths) - len(told))
 
 
 def from_walk(root: Path, storage: Path | None = None) -> Listing:
@@ -120,7 +138,7 @@ def from_walk(root: Path, storage: Path | None = None) -> Listing:
     return Listing(tuple(sorted(paths)), unread, frozenset(), {}, undecodable, cut)
 
 
-_Rules = tuple[tuple[str, pathspec.GitIgnoreSpec], ...]
+_Rules = tuple[tuple[str, IgnoreRules], ...]
 
 
 def _walk(root: Path, folder: str, rules: _Rules) -> Iterator[tuple[str, bool]]:
@@ -146,27 +164,19 @@ def _walk(root: Path, folder: str, rules: _Rules) -> Iterator[tuple[str, bool]]:
             yield path, entry.is_symlink()
 
 
-def _rules_in(path: Path) -> pathspec.GitIgnoreSpec:
+def _rules_in(path: Path) -> IgnoreRules:
     try:
-        lines = path.read_bytes().decode("utf-8", "replace").splitlines()
+        with path.open("rb") as file:
+            text = file.read(_MAX_IGNORE_BYTES)
     except OSError:
-        return pathspec.GitIgnoreSpec.from_lines([])
-    return pathspec.GitIgnoreSpec.from_lines([line for line in lines if _is_pattern(line)])
-
-
-def _is_pattern(line: str) -> bool:
-    """Whether pathspec can read the line; git passes over what is no pattern, too."""
-    try:
-        pathspec.GitIgnoreSpec.from_lines([line])
-    except ValueError:
-        return False
-    return True
+        return IgnoreRules([])
+    return IgnoreRules(text.decode("utf-8-sig", "replace").split("\n"))
 
 
 def _is_ignored(path: str, rules: _Rules) -> bool:
     """The nearest `.gitignore` that says anything decides, as in git."""
     for folder, spec in reversed(rules):
-        verdict = spec.check_file(path[len(folder) :]).include
+        verdict = spec.verdict(path[len(folder) :])
         if verdict is not None:
             return verdict
     return False

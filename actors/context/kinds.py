@@ -6,7 +6,7 @@ from enum import StrEnum
 from functools import lru_cache
 
 _LANGUAGES: dict[str, str] = {
-    "python": "py pyi pyx pyw",
+    "python": "py pyi pyx pyw ipynb",
     "go": "go",
     "rust": "rs",
     "javascript": "js jsx mjs cjs",

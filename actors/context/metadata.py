@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -15,6 +14,10 @@ from .kinds import Role, is_code, language_of
 from .roles import role_of
 
 _MAX_DEPENDENCIES = 500
+_MAX_LINE = 1000  # characters of a manifest's line; and lines of a manifest that is read line by line
+_MAX_LINES = 20_000
+_MAX_CHARS = 1 << 20  # of all manifests together: tomllib reads two of these a second
+_MAX_KEY_PARTS = 40
 _TYPE_OF_MANIFEST = {
     "pyproject.toml": "python",
     "setup.py": "python",
@@ -72,9 +75,14 @@ def dependencies(texts: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, 
     """
     found: dict[str, None] = {}
     warnings = []
+    room = _MAX_CHARS
     for path, text in texts.items():
         reader = _reader_of(path)
+        room -= len(text)
         if reader is None:
+            continue
+        if room < 0:
+            warnings.append(f"{path} is not read: the manifests are too large together")
             continue
         try:
             found.update(dict.fromkeys(reader(text)))
@@ -91,19 +99,47 @@ def _reader_of(path: str) -> Callable[[str], Iterable[str]] | None:
 
 
 def _requirement(line: str) -> str | None:
+    if len(line) > _MAX_LINE:  # packaging reads with expressions, and markers with recursion
+        return None
     try:
         return str(Requirement(line))
-    except InvalidRequirement:
+    except (InvalidRequirement, RecursionError):
         return None
 
 
 def _requirements(text: str) -> list[str]:
-    lines = (re.sub(r"(^|\s)#.*$|\s--hash=\S+|\\$", "", line).strip() for line in text.splitlines())
+    lines = map(_without_comment_and_hashes, text.split("\n")[:_MAX_LINES])
     return [found for line in lines if line and not line.startswith("-") and (found := _requirement(line))]
 
 
+def _without_comment_and_hashes(line: str) -> str:
+    line = line[: _MAX_LINE + 1].strip().removesuffix("\\")
+    kept = []
+    for word in line.split():
+        if word.startswith("#"):
+            break
+        if not word.startswith("--hash="):
+            kept.append(word)
+    return " ".join(kept)
+
+
+def _toml(text: str) -> dict[str, Any]:
+    """Raises ValueError; also for keys of very many parts, for which tomllib takes their square, and more, in time."""
+    if any(_parts_of_key(line) > _MAX_KEY_PARTS for line in text.split("\n")):
+        raise ValueError("a key has too many parts")
+    return tomllib.loads(text)
+
+
+def _parts_of_key(line: str) -> int:
+    """The dots of a line that stand in no string, which only a key has in number."""
+    if line.count(".") <= _MAX_KEY_PARTS:
+        return 0
+    bare = "".join(line.replace("'", '"').split('"')[::2])
+    return bare.partition("#")[0].count(".")
+
+
 def _pyproject(text: str) -> list[str]:
-    data = tomllib.loads(text)
+    data = _toml(text)
     project = data.get("project", {})
     lines: list[str] = list(project.get("dependencies", ()))
     for group in project.get("optional-dependencies", {}).values():
@@ -131,7 +167,7 @@ def _versions(table: Mapping[str, Any]) -> list[str]:
 
 
 def _cargo(text: str) -> list[str]:
-    data = tomllib.loads(text)
+    data = _toml(text)
     places = [data, data.get("workspace", {}), *data.get("target", {}).values()]
     found: list[str] = []
     for place in places:
@@ -148,12 +184,22 @@ def _package_json(text: str) -> list[str]:
     return found
 
 
-_GO_REQUIRE = re.compile(r"^\s*(?:require\s+)?([^\s()]+\.[^\s()]+/?[^\s()]*)\s+(v\S+)", re.MULTILINE)
-
-
 def _go_mod(text: str) -> list[str]:
-    body = re.sub(r"(?ms)^\s*(?:replace|exclude|retract)\s*(?:\(.*?^\s*\)|[^\n]*)", "", text)
-    return [f"{name}@{version}" for name, version in _GO_REQUIRE.findall(re.sub(r"(?m)^.*//\s*indirect.*$", "", body))]
+    """Lines `require PATH VERSION` and those in `require ( … )`, without what is there for others (`// indirect`)."""
+    found = []
+    block = ""
+    for line in text.split("\n")[:_MAX_LINES]:
+        statement, _, comment = line[:_MAX_LINE].partition("//")
+        words = statement.split()
+        if block and words[:1] == [")"]:
+            block = ""
+        elif len(words) == 2 and words[1] == "(":
+            block = words[0]
+        elif words:
+            verb, *said = [block, *words] if block else words
+            if verb == "require" and len(said) == 2 and "." in said[0] and not comment.strip().startswith("indirect"):
+                found.append(f"{said[0]}@{said[1]}")
+    return found
 
 
 def _composer(text: str) -> list[str]:
@@ -161,11 +207,16 @@ def _composer(text: str) -> list[str]:
     return _versions(data.get("require", {})) + _versions(data.get("require-dev", {}))
 
 
-_GEM = re.compile(r"^\s*gem\s+['\"]([^'\"]+)['\"](?:\s*,\s*['\"]([^'\"]+)['\"])?", re.MULTILINE)
-
-
 def _gemfile(text: str) -> list[str]:
-    return [f"{name}@{version}" if version else name for name, version in _GEM.findall(text)]
+    """Lines `gem "NAME"` and `gem "NAME", "VERSION"`."""
+    found = []
+    for line in text.split("\n")[:_MAX_LINES]:
+        words = line[:_MAX_LINE].strip().replace("'", '"').split('"')
+        if len(words) < 3 or words[0].rstrip(" \t(") != "gem":
+            continue
+        is_version = len(words) > 4 and words[2].strip() == ","
+        found.append(f"{words[1]}@{words[3]}" if is_version else words[1])
+    return found
 
 
 _READERS: dict[str, Callable[[str], Iterable[str]]] = {

@@ -107,9 +107,9 @@ class Outside:
 def _query(request: BuildContext, spec: AgentSpec | None, earlier: Earlier, events: Iterable[Event]) -> tuple[str, str]:
     """What the work is about, and who said so."""
     if request.query:
-        return request.query, "q"
+        return request.query[:MAX_QUERY_CHARS], "q"
     if spec is not None and spec.task:
-        return spec.task, "task"
+        return spec.task[:MAX_QUERY_CHARS], "task"
     if earlier.words:
         return earlier.words[:MAX_QUERY_CHARS], "results"
     if said := said_of_issue(events, request.issue_id):

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import NamedTuple, Protocol
 
 from .audience import Audience
-from .emit import Fragment, encode
+from .emit import OVER_SIZE, Fragment, encode
 from .excerpts import Block, joined_spans
 from .facts import Unsent
 from .index_messages import FileBlocks
@@ -156,8 +156,9 @@ class Packed:
             return False
         found = self._from.fragment(wanted.path, named=wanted.named)
         sent = self.send(wanted, found)
-        if sent and not isinstance(found, Unsent) and not found[0].is_whole:
-            self.leave_out(wanted.path, "cut: over the size of a file", rung="head_of_large_files")
+        if sent and not isinstance(found, Unsent) and (why := found[0].cut):
+            rung = "head_of_large_files" if why == OVER_SIZE else None
+            self.leave_out(wanted.path, f"cut: {why}", rung=rung)
         return sent
 
     def send_excerpt(self, wanted: Chosen, spans: list[tuple[int, int]], cut_at: Stamp) -> bool:

@@ -14,8 +14,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import pathspec
-
 from .changes import (
     Commit,
     Status,
@@ -31,14 +29,15 @@ from .changes import (
 from .fragments import FragmentCache
 from .git import GitUnavailable
 from .git_place import find_git
+from .globs import IgnoreRules
 from .index_client import NearIndex
-from .inventory import Listing, Tracked, from_git, from_walk, has_files, read_index
+from .inventory import Listing, Tracked, from_git, from_walk, has_files, read_index, without_secret_names
 from .metadata import main_languages
 from .private_folders import private_in
 from .reader import Reader
 from .repository import Repository, Shadows
 from .rooted import NotReadable, Root
-from .secrets import is_secret_path
+from .secret_names import is_secret_path
 from .sections import GitFacts
 from .watch import Watcher
 
@@ -107,7 +106,7 @@ class Project:
         self.lock = threading.Lock()
         self.max_file_bytes = max_file_bytes
         self._fragments = fragments
-        self._exclude = pathspec.GitIgnoreSpec.from_lines(exclude)
+        self._exclude = IgnoreRules(exclude)
         self._shadows = shadows
         self._storage = storage
         self._repository: Repository | None = None
@@ -309,8 +308,9 @@ class Project:
         return self._keep(listing, _NO_GIT._replace(problems=self._told(problems)), version)
 
     def _keep(self, listing: Listing, facts: GitFacts, version: str) -> Snapshot:
+        listing = without_secret_names(listing)
         if self._exclude:
-            listing.unread.update(dict.fromkeys(self._exclude.match_files(listing.paths), "excluded"))
+            listing.unread.update(dict.fromkeys(self._exclude.ignored(listing.paths), "excluded"))
         self._look_at(listing.paths)
         sizes = {}
         for path in listing.paths:

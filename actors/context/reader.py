@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterable, Iterator
 
 from .emit import Fragment, excerpt_fragment, fragment
-from .facts import Text, Unsent, read_text
+from .facts import WITHOUT_OUTPUTS, Text, Unsent, bytes_to_read, read_text
 from .fragments import FragmentCache
 from .kinds import language_of
 from .rooted import NotReadable, Root, Stamp
-from .secrets import is_secret_path
+from .secret_names import is_secret_path
 
 _RACY_NS = 50_000_000  # a file changed this short before it was read may have changed again unseen (git's rule)
 
@@ -35,22 +35,25 @@ class Reader:
         return self._root.states(paths)
 
     def text(self, path: str, *, named: bool = False) -> tuple[Text, Stamp] | Unsent:
-        """The text of a file, of at most its first `max_file_bytes`.
+        """The text of a file, of at most its first `max_file_bytes`; of a notebook, the cells without their outputs.
 
-        named: the agent asked for this very file; then a minified file counts as text.
+        named: the agent asked for this very file; then it is sent as it is, long lines and all.
         """
         if is_secret_path(path):
             return Unsent("secret")
         try:
-            data, stamp = self._root.read(path, self.max_file_bytes)
+            data, stamp = self._root.read(path, bytes_to_read(path, self.max_file_bytes))
         except NotReadable as error:
             return Unsent(str(error))
-        found = read_text(data, named=named)
+        found = read_text(data, path=path, named=named, max_bytes=self.max_file_bytes)
         if isinstance(found, Unsent):
             return found
         if stamp.size > len(data):
             found = found._replace(checksum="")  # it would be that of a part
         return found, stamp
+
+    def _is_cut(self, text: Text, stamp: Stamp) -> bool:
+        return stamp.size > self.max_file_bytes and text.without != WITHOUT_OUTPUTS
 
     def fragment(self, path: str, *, named: bool = False) -> tuple[Fragment, Stamp] | Unsent:
         """The file ready to send; a kept piece is used only if the file's stamp is still the same."""
@@ -65,7 +68,7 @@ class Reader:
         if isinstance(found, Unsent):
             return found
         text, stamp = found
-        cut = stamp.size > self.max_file_bytes
+        cut = self._is_cut(text, stamp)
         made = fragment(path, language_of(path), stamp, text, max_bytes=self.max_file_bytes, cut=cut)
         if time.time_ns() - stamp.mtime_ns > _RACY_NS:
             self._fragments.put(key, stamp, made)
@@ -87,6 +90,6 @@ class Reader:
         if isinstance(found, Unsent):
             return found
         text, stamp = found
-        language, cut = language_of(path), stamp.size > self.max_file_bytes
+        language, cut = language_of(path), self._is_cut(text, stamp)
         around = fragment(path, language, stamp, text._replace(text=""), max_bytes=2, cut=True)
         return fragment(path, language, stamp, text, max_bytes=max_bytes - len(around.data), cut=cut), stamp

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from ...state.errors import InvalidContextRequest
+from .globs import MAX_CHARS, MAX_STARS, PathSet, expression_of
 from .kinds import Role
-
-if TYPE_CHECKING:
-    from pathspec import GitIgnoreSpec
 
 REQUIREMENTS = (
     "project_structure",
@@ -28,7 +25,7 @@ _ROLES = {
     "documentation": (Role.DOC, Role.DESIGN, Role.API_SPEC),
 }
 _MAX_PATTERNS = 100
-_MAX_PATTERN_CHARS = 1024
+_MAX_STARS = 200  # of all patterns of a request
 
 
 def checked_requirements(names: Iterable[str]) -> frozenset[str]:
@@ -59,55 +56,69 @@ def roles_of(requirements: Iterable[str]) -> frozenset[Role]:
 class FilePatterns:
     """Paths and patterns of the `files` parameter, in the syntax of `.gitignore`, relative to the project's root.
 
+    A path that is a file's own name is that file, whatever `[`, `*`, `!` or `#` mean in a pattern.
     Raises InvalidContextRequest for one that is absolute, leaves the root, names `.git` or is no pattern.
     """
 
     def __init__(self, patterns: tuple[str, ...]) -> None:
         if len(patterns) > _MAX_PATTERNS:
-            raise _refused("files", f"{len(patterns)} patterns are too many", f"at most {_MAX_PATTERNS}")
+            raise _refused(f"{len(patterns)} patterns are too many", f"at most {_MAX_PATTERNS}")
         self.patterns = tuple(_checked(pattern) for pattern in patterns)
-        self._paths = frozenset(self.patterns)
-        self._spec = _spec(self.patterns)
+        stars = sum(pattern.count("*") for pattern in self.patterns)
+        if stars > _MAX_STARS:
+            raise _refused(f"{stars} stars are too many", f"at most {_MAX_STARS} `*` in all patterns together")
+        self._set = PathSet([_as_pattern(pattern) for pattern in self.patterns])
 
     def matched(self, paths: Iterable[str]) -> tuple[str, ...]:
         """Those of `paths` that are named or matched, in their order."""
         if not self.patterns:
             return ()
-        return tuple(path for path in paths if path in self._paths or self._spec.match_file(path))
+        named = frozenset(self.patterns)
+        return tuple(path for path in paths if path in named or self._set.matching(path))
 
     def unmatched(self, paths: Iterable[str]) -> tuple[str, ...]:
         """Patterns that no path answers to."""
-        listed = tuple(paths)
-        return tuple(pattern for pattern in self.patterns if not any(_spec([pattern]).match_files(listed)))
+        if not self.patterns:
+            return ()
+        left = dict(enumerate(self.patterns))
+        named = frozenset(self.patterns)
+        met: set[str] = set()
+        for path in paths:
+            if path in named:
+                met.add(path)
+            for place in self._set.matching(path):
+                left.pop(place, None)
+            if not left:
+                return ()
+        return tuple(pattern for pattern in left.values() if pattern not in met)
 
 
-def _spec(patterns: Sequence[str]) -> GitIgnoreSpec:
-    from pathspec import GitIgnoreSpec  # the routes import this module, and a start waits for that
-
-    return GitIgnoreSpec.from_lines(patterns)
+def _as_pattern(path: str) -> str:
+    """A leading `!` or `#` belongs to the name: nothing is excepted here, and there are no comments."""
+    return "\\" + path if path.startswith(("!", "#")) else path
 
 
 def _checked(pattern: str) -> str:
     expected = "a path or a pattern relative to the project's root, such as src/*.py"
     shown = repr(pattern[:100])
     cleaned = pattern.removeprefix("./")
-    if not cleaned.strip() or len(cleaned) > _MAX_PATTERN_CHARS:
-        raise _refused("files", f"{shown} is no path", expected)
+    if not cleaned.strip() or len(cleaned) > MAX_CHARS:
+        raise _refused(f"{shown} is no path", expected)
     if "\0" in cleaned or "\\" in cleaned or any(ord(char) < 32 for char in cleaned):
-        raise _refused("files", f"{shown} has a character that no path here has", expected)
-    if cleaned.startswith(("/", "~", "!", "#")):
-        raise _refused("files", f"{shown} is not relative to the project's root", expected)
+        raise _refused(f"{shown} has a character that no path here has", expected)
+    if cleaned.startswith(("/", "~/")) or cleaned == "~":
+        raise _refused(f"{shown} is not relative to the project's root", expected)
     parts = cleaned.split("/")
     if ".." in parts or ".git" in parts:
-        raise _refused("files", f"{shown} leads out of the project's files", expected)
+        raise _refused(f"{shown} leads out of the project's files", expected)
+    if cleaned.count("*") > MAX_STARS:
+        raise _refused(f"{shown} has too many stars", f"at most {MAX_STARS} `*` in a pattern")
     if cleaned.count("[") != cleaned.count("]"):
-        raise _refused("files", f"{shown} has a bracket that is not closed", expected)
-    try:
-        _spec([cleaned])
-    except ValueError as error:
-        raise _refused("files", f"{shown} is no pattern", expected) from error
+        raise _refused(f"{shown} has a bracket that is not closed", expected)
+    if expression_of(_as_pattern(cleaned)) is None:
+        raise _refused(f"{shown} is no pattern", expected)
     return cleaned
 
 
-def _refused(field: str, message: str, expected: str) -> InvalidContextRequest:
-    return InvalidContextRequest(f"{field}: {message}", field=field, expected=expected)
+def _refused(message: str, expected: str) -> InvalidContextRequest:
+    return InvalidContextRequest(f"files: {message}", field="files", expected=expected)

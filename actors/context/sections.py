@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 from .changes import Change, Commit
 from .emit import encode, joined, members, rfc3339
-from .secrets import redact, without_credentials
+from .secrets import redact_names, redact_start, without_credentials
 
 _MAX_OMITTED = 500
 _MAX_MESSAGE_CHARS = 2000
+_MAX_AUTHOR_CHARS = 200
 _MAX_FILES_OF_COMMIT = 50
 
 
@@ -137,7 +138,7 @@ def git_context(facts: GitFacts, *, max_commits: int, max_bytes: int) -> Section
         about["problem"] = "; ".join(facts.problems)
     start = encode(about)[:-1]
     room = max(0, max_bytes - len(start) - 80)
-    changes, all_changes = fitting((encode(_change(change)) for change in facts.changes), room // 2)
+    changes, all_changes = fitting(map(encode, _changes(facts.changes)), room // 2)
     room -= sum(map(len, changes)) + len(changes)
     commits, all_commits = fitting((encode(_commit(commit)) for commit in facts.commits[:max_commits]), room)
     pairs = ((b"recent_commits", joined(commits)), (b"uncommitted_changes", joined(changes)))
@@ -145,23 +146,28 @@ def git_context(facts: GitFacts, *, max_commits: int, max_bytes: int) -> Section
 
 
 def _commit(commit: Commit) -> dict[str, Any]:
-    message = redact(commit.message)[0]
+    message, _ = redact_start(commit.message, _MAX_MESSAGE_CHARS)
+    author, _ = redact_start(commit.author, _MAX_AUTHOR_CHARS)
     told: dict[str, Any] = {
         "hash": commit.oid,
         "message": message[:_MAX_MESSAGE_CHARS],
-        "author": commit.author,
+        "author": author[:_MAX_AUTHOR_CHARS],
         "timestamp": rfc3339(commit.committed_at),
-        "files_changed": list(commit.files[:_MAX_FILES_OF_COMMIT]),
+        "files_changed": redact_names(commit.files[:_MAX_FILES_OF_COMMIT]),
     }
     if len(commit.files) > _MAX_FILES_OF_COMMIT:
         told["files_changed_total"] = len(commit.files)
     return told
 
 
+def _changes(changes: Sequence[Change]) -> list[dict[str, Any]]:
+    paths = redact_names([change.path for change in changes])
+    return [{"path": path, **_change(change)} for path, change in zip(paths, changes, strict=True)]
+
+
 def _change(change: Change) -> dict[str, Any]:
     counted = change.added is not None and change.removed is not None
     return {
-        "path": change.path,
         "status": change.status,
         "diff": f"+{change.added} -{change.removed}" if counted else None,
     }

@@ -118,7 +118,7 @@ class Client(Calls):
             f"/api/context/{segment(issue_id)}/{segment(agent_type)}",
             query={
                 "requirements": requirements or None,
-                "files": files or None,
+                "files": [name.replace(",", "\\,") for name in files] or None,
                 "q": query or None,
                 "max_bytes": max_bytes,
                 "refresh": refresh or None,

@@ -201,8 +201,15 @@ def identifiers(text: str, field: str) -> tuple[str, ...]:
 
 
 def names(text: str) -> tuple[str, ...]:
-    """A comma list of any texts; blanks around them and empty parts are dropped."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    """A comma list of any texts; blanks around them and empty parts are dropped. `\\,` is a comma in a text."""
+    parts, begun = [], ""
+    for part in text.split(","):
+        if part.endswith("\\"):
+            begun += part[:-1] + ","
+        else:
+            parts.append(begun + part)
+            begun = ""
+    return tuple(part.strip() for part in (*parts, begun) if part.strip())
 
 
 def moment(text: str | None, field: str) -> datetime | None:

@@ -1,0 +1,124 @@
+"""Secrets are taken out of texts wherever they stand and however the text is cut, and little else is."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sidecar.actors.context.secret_rules import RULES
+from sidecar.actors.context.secrets import MARGIN_CHARS, JsonRedaction, redact, redact_start
+from tests.secret_samples import PLACES, TOKENS, some
+
+_AROUND = (
+    "{}",
+    "x = '{}'\n",
+    '{{"a": "{}"}}',
+    "export A={}\n",
+    "see ({}) for it",
+    "a: {}\nb: 1\n",
+    "é{} ",
+    "`{}`,",
+    "\\{}",
+)
+_PEM = ("pem-rsa", "pem-openssh", "pem-encrypted", "pgp", "putty")
+
+
+@pytest.mark.parametrize("name", TOKENS)
+def test_a_token_is_taken_out_wherever_it_stands(name: str) -> None:
+    for around in _AROUND:
+        text = around.format(TOKENS[name])
+        clean, count = redact(text)
+        assert count, (name, around)
+        assert TOKENS[name][-12:] not in clean or name in _PEM, (name, around)
+        assert clean.count("\n") == text.count("\n")
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_secret_is_taken_out_where_only_its_place_tells(name: str) -> None:
+    text, secret = PLACES[name]
+    assert secret in text
+    clean, count = redact(text)
+    assert secret not in clean
+    assert count
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "password: str",
+        "def login(user: str, password: str) -> Token: ...",
+        "token = get_token(request)",
+        'password = "password"',
+        "PASSWORD=${DB_PASSWORD}",
+        "password: '{{ vault_password }}'",
+        "postgres://user:password@host/db",
+        "postgres://$USER:$PASSWORD@host/db",
+        "https://example.org/@scope/package",
+        "git@example.org:shop.git",
+        "secret_key = settings.SECRET_KEY_2024_FALLBACK",
+        'API_KEY = os.environ["API_KEY"]',
+        "Authorization: Bearer <token>",
+        'req.Header.Add("Proxy-Authorization", req.Header.Get("Proxy-Authorization"))',
+        "credsV := hcl2shim.HCL2ValueFromConfigValue(raw)",
+        "the sk-learn-like-name-of-a-package is fine",
+        "sha512-AAAA is a checksum, a1b2c3d4 a commit",
+        "test_pub_and_sub_work_with_many_names()",
+        "token: 12345678901234567890",
+    ],
+)
+def test_names_templates_and_manuals_stay_readable(text: str) -> None:
+    assert redact(text) == (text, 0)
+
+
+_TEXTS = st.lists(
+    st.sampled_from((*TOKENS.values(), *(rule.marks[0] for rule in RULES), "://", "é", "\ud800", " ", "a", "@", "\n")),
+    max_size=6,
+).map("".join)
+
+
+@given(_TEXTS, st.sampled_from(sorted(set(TOKENS) - set(_PEM))), _TEXTS)
+def test_what_stands_around_does_not_hide_a_secret(before: str, name: str, after: str) -> None:
+    clean, _ = redact(f"{before} {TOKENS[name]} {after}")
+    assert f" {TOKENS[name]} " not in clean
+
+
+@settings(max_examples=30)
+@given(st.sampled_from(sorted(set(TOKENS) - set(_PEM))), st.integers(-300, 300), st.integers(1, 2))
+def test_a_secret_is_seen_at_each_place_of_a_long_text(name: str, shift: int, piece: int) -> None:
+    before = ("word " * (piece * 65_536 // 5 + 100))[: piece * 65_536 + shift] + " "
+    clean, count = redact(before + TOKENS[name] + " end")
+    assert count == 1
+    assert clean.startswith(before)
+
+
+@given(st.sampled_from(sorted(TOKENS)), st.integers(0, 400))
+def test_a_cut_leaves_no_part_of_a_secret(name: str, length: int) -> None:
+    before = "word " * 20
+    clean, _ = redact_start(before + TOKENS[name] + " end" * 50, length)
+    whole, _ = redact(before + TOKENS[name] + " end" * 50)
+    assert clean == before[:length] if length <= len(before) else whole.startswith(clean[: len(whole)][:-1])
+    assert TOKENS[name][-12:] not in clean
+
+
+def test_a_secret_that_goes_on_for_long_is_taken_out_to_its_end() -> None:
+    token = "ey" + "J" + some(6000) + ".ey" + "J" + some(6000) + "." + some(60)
+    clean, count = redact(f"a {token} b")
+    assert (clean, count) == ("a [REDACTED:jwt] b", 1)
+    assert len(token) < MARGIN_CHARS
+
+
+def test_keys_and_values_of_json_are_looked_through() -> None:
+    token = TOKENS["github-classic"]
+    redaction = JsonRedaction(10_000)
+    clean = redaction.clean({"a": [token, {token: 1}], "b": 2.5})
+    assert clean == {"a": ["[REDACTED:github-token]", {"[REDACTED:github-token]": 1}], "b": 2.5}
+    assert redaction.count == 2
+
+
+def test_json_is_cut_to_what_is_looked_through() -> None:
+    token = TOKENS["github-classic"]
+    clean = JsonRedaction(4700).clean({"decisions": ["a b " * 1000, "c " * 300 + token, "never seen"]})
+    assert clean["decisions"][0] == "a b " * 1000
+    assert len(clean["decisions"]) == 2
+    assert token[:10] not in clean["decisions"][1]
