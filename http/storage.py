@@ -70,6 +70,8 @@ def announced(storage: Path, url: str) -> Iterator[None]:
 def announced_url(storage: Path) -> str | None:
     """Where the sidecar of the storage last said that it listens; None where it said nothing."""
     try:
+        if not (storage / URL_FILE).is_file():
+            return None  # to open a pipe would wait for whoever made it
         with (storage / URL_FILE).open(encoding="ascii") as file:
             return file.read(_MAX_URL_CHARS).strip() or None
     except (OSError, UnicodeDecodeError):

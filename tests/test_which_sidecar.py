@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,45 @@ class TestAToken:
             assert seen == [None, None]
         with Client(sidecar.url, mint_operator_token(storage, {}).text, retries=ONE_ATTEMPT, check=check) as client:
             assert client.agents() == ()
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            b"",
+            b"SSH-2.0-x\r\n",
+            b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 10_000,
+            b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n" + b"x" * 100_000,
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}",
+            b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
+            b"HTTP/1.1 100 Continue\r\n\r\n",
+            'HTTP/1.1 200 OK\r\nContent-Length: 28\r\n\r\n{"address":"a","proof":"é"}  '.encode(),
+        ],
+        ids=["nothing", "other protocol", "long head", "long body", "closing", "redirect", "continue", "other proof"],
+    )
+    def test_goes_to_no_program_however_it_answers(self, world: World, answer: bytes) -> None:
+        folder = world.folder("one")
+        sidecar = world.serve(folder)
+        seen: list[bytes] = []
+        with socket.create_server(("127.0.0.1", 0)) as other:
+
+            def serve() -> None:
+                with other.accept()[0] as connection, suppress(OSError):
+                    seen.append(connection.recv(65536))
+                    connection.sendall(answer)
+
+            thread = threading.Thread(target=serve)
+            thread.start()
+            (sidecar.config.storage / URL_FILE).write_text(f"http://127.0.0.1:{other.getsockname()[1]}\n")
+            world.run(folder, "agent", "list", code=3)
+            thread.join(20)
+        assert [b"Authorization" in one for one in seen] == [False]
+
+    def test_is_not_waited_for_where_a_pipe_lies_in_the_storage(self, world: World) -> None:
+        folder = world.folder("one", "[server]\nstorage = 'state'\n")
+        (folder / "state").mkdir(mode=0o700)
+        for name in (URL_FILE, "secret"):
+            os.mkfifo(folder / "state" / name)
+        world.run(folder, "status", code=3)
 
 
 class TestAProof:

@@ -241,7 +241,7 @@ def _key_of(storage: Path) -> TokenKey:
     from ..client.errors import NoServer
     from ..storage import SECRET_FILE, SECRET_VARIABLE, token_key
 
-    if SECRET_VARIABLE not in os.environ and not (storage / SECRET_FILE).exists():
+    if SECRET_VARIABLE not in os.environ and not (storage / SECRET_FILE).is_file():
         # Asking a question must not make a storage directory.
         raise NoServer(
             f"no sidecar has run with storage {storage}: start one with `sidecar serve`, or name --url and --token"

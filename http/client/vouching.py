@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
+import time
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlencode
 
@@ -92,11 +93,15 @@ def _get(stream: Stream, host: str, target: str) -> tuple[int, bytes]:
     request = connection.send(h11.Request(method="GET", target=target, headers=headers))
     stream.write((request or b"") + (connection.send(h11.EndOfMessage()) or b""), ANSWER_WITHIN_S)
     status, body, received = 0, b"", 0
+    deadline = time.monotonic() + ANSWER_WITHIN_S  # for all of it: byte by byte it could go on for hours
     while True:
         try:
             event = connection.next_event()
             if event is h11.NEED_DATA:
-                data = stream.read(_MAX_ANSWER_BYTES, ANSWER_WITHIN_S)
+                left_s = deadline - time.monotonic()
+                if left_s <= 0:
+                    raise NotTheSidecar(f"what listens on {host} does not prove within {ANSWER_WITHIN_S:g} s who it is")
+                data = stream.read(_MAX_ANSWER_BYTES, left_s)
                 received += len(data)
                 if received > _MAX_ANSWER_BYTES:
                     raise NotTheSidecar(f"what listens on {host} is no sidecar: its answer is too long")
