@@ -186,7 +186,7 @@ def test_a_log_is_followed_through_restarts_of_the_server_line_by_line(
     sidecar: RestartedSidecar, project: Path
 ) -> None:
     agent = sidecar.client.spawn("go-specialist", "issue-1").agent_id
-    follower = sidecar.command("agent", "logs", agent, "-f", "--tail", "100000")  # however long it took to start
+    follower = sidecar.command("agent", "logs", agent, "-f", "--tail", "10000")  # however long it took to start
     lines = OutputLines(follower, within_s=WITHIN_S)
     assert lines.next() == "1\n"
     for how in ("killed", "stopped"):

@@ -86,7 +86,7 @@ def test_every_agent_completes_one_of_them_after_a_crash_and_nothing_is_left(dem
     assert "python-specialist     agent_exited             crashed: killed by signal 9" in output
     cost = re.search(r"python-specialist \(killed by signal 9\) cost (\d+) ms from crash to running", output)
     assert cost is not None
-    assert 0 < int(cost.group(1)) < 10_000
+    assert 0 <= int(cost.group(1)) < 10_000  # 0 on a busy host: it ran for so long that no back-off follows
     assert "6 tests: success, 100.0 % of the lines executed" in output
     assert "The project's last commit:" in output
     assert "sidecar serve" in output
