@@ -156,7 +156,7 @@ class TableData:
 
     def written(self, doc_id: int, document: bytes, place: int) -> None:
         """A document that was put is on the disk, at this place."""
-        if self.documents.get(doc_id) is document and len(document) > _SMALL:
+        if self.documents.get(doc_id) is document:
             self.documents[doc_id] = place
             self._bodies.keep(place, document)
 
@@ -294,7 +294,7 @@ class DocumentStore:
         """The changes are on the disk: from now on their documents are read from there."""
         file, offset = self._bodies.file_number(written.file), written.offset
         for change, size in zip(changes, written.sizes, strict=True):
-            if change.operation == "+" and change.table in self.tables:
+            if len(change.document) > _SMALL and change.table in self.tables:
                 place = place_of(file, offset, size, len(change.document))
                 self.tables[change.table].written(change.doc_id, change.document, place)
             offset += size

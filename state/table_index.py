@@ -177,7 +177,7 @@ class TableIndex:
         row: list[Any]
         try:
             row = [texts[value] for texts, value in zip(self._every_text, values, strict=False)]
-            postings = row[:]
+            postings: list[Any] = row
         except (KeyError, TypeError):  # not all of them are strings, which is rare where speed counts
             row = [self._item(doc_id, field, value) for field, value in zip(self.indexed, values, strict=False)]
             postings = [item for item in row if type(item) is Posting]
@@ -188,7 +188,8 @@ class TableIndex:
         else:
             for posting in postings:
                 add_id(posting.ids, doc_id)
-        self._weigh(row, len(document))
+        if self._weighed:
+            self._weigh(row, len(document))
         if self._columns:
             self._add_columns(doc_id, row, values)
         for moments, value in zip(self.moments.values(), values[len(row) :], strict=False):
