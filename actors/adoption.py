@@ -106,7 +106,7 @@ def _take_over(keeper: Keeper, agent: Agent, trees: Trees) -> bool:
         _note_start(keeper, agent, found.incarnation, process)
     else:
         keeper.book.change(agent, Occurrence.ADOPTED)
-        keeper.book.keep_tokens(agent)
+        keeper.book.runs(agent)
         keeper.watch(agent, process)
         keeper.book.tell_subscribed(agent)
         if record.state is AgentState.STOPPING:

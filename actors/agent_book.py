@@ -21,6 +21,7 @@ from ..state.identity import Token
 from ..state.models import AgentId, AgentState, AgentStatus, ExitCause
 from ..supervision.agent_logs import AgentLogs
 from ..supervision.lifecycle import Occurrence, after
+from ..supervision.log_watch import LogWatch
 from ..supervision.process import boot_id
 from ..supervision.process_exits import Exited
 from ..supervision.restart import Decision
@@ -48,12 +49,14 @@ class AgentBook:
         announcer: Announcer,
         logs: AgentLogs,
         bus: Recipient,
+        log_watch: LogWatch,
     ) -> None:
         self.agents: dict[AgentId, Agent] = {}
         self.announcer = announcer
         self._registry = registry
         self._tokens = tokens
         self._logs = logs
+        self._log_watch = log_watch
         self._bus = bus
         self.waiting_bytes = 0
         self._owed: list[tuple[Later[AgentStatus], AgentStatus]] = []
@@ -140,16 +143,17 @@ class AgentBook:
             agent.record.incarnation,
             begun.process.identity.pid,
         )
-        self.keep_tokens(agent)
+        self.runs(agent)
         if is_first:
             self.announcer.announce("agent_spawned", agent.record)
         self.announcer.announce("agent_started", agent.record)
         self.tell_subscribed(agent)
         self.answer(agent, agent.start_waiters)
 
-    def keep_tokens(self, agent: Agent) -> None:
-        """It runs: its tokens are good until it ends."""
+    def runs(self, agent: Agent) -> None:
+        """Its process is there: its tokens are good, and its logs are looked at, until that ends."""
         self._tokens.keep(agent.record)
+        self._log_watch.watch(agent.record.serial)
 
     def tell_subscribed(self, agent: Agent) -> None:
         record = agent.record
@@ -188,6 +192,7 @@ class AgentBook:
         Returns its last lines.
         """
         record, status = agent.record, exited.status
+        self._log_watch.leave(record.serial)
         lines = quoted(self._logs.last_lines(record.serial, LAST_LINES, since=record.log_starts, until=log_ends))
         self._logs.bound([record.serial])  # no census may come that does
         self._logs.note_end(record.serial)

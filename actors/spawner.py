@@ -25,6 +25,7 @@ from ..state.projects import Projects
 from ..supervision.agent_logs import AgentLogs
 from ..supervision.fleet import SpawnerOptions, Trigger
 from ..supervision.launch import inherited
+from ..supervision.log_watch import LogWatch
 from ..supervision.profile import Profiles
 from ..supervision.sole_instance import SoleInstance
 from . import messages as m
@@ -129,6 +130,7 @@ class Spawner(Owner):
             self._registry.close()
             raise
         self._logs = AgentLogs(storage / "logs", max_bytes=int(options.log_max_mb * 2**20))
+        self._log_watch = LogWatch(self._logs)
         self._bounds = LogBounds(self._logs, min_free_bytes=int(options.min_free_disk_mb * 2**20))
         self._drained: list[tuple[Later[int], int]] = []
         self._is_saving_later = False
@@ -143,7 +145,9 @@ class Spawner(Owner):
             announcer=self._announcer,
             logs=self._logs,
             bus=self._bus,
+            log_watch=self._log_watch,
         )
+        self._log_watch.start()
         self._keeper = Keeper(
             book=book,
             registry=self._registry,
@@ -189,6 +193,7 @@ class Spawner(Owner):
         try:
             if keeper is not None:
                 keeper.close()
+                self._log_watch.stop()
         finally:
             self._sole.release()
             self._registry.close()

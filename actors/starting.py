@@ -158,7 +158,11 @@ class Succession:
         if decision.verdict is not Verdict.RESTART or decision.delay_s > 0:
             return Successor(decision=decision)
         try:
-            if at - self._made_at > _TOKEN_FRESH_S:
+            if not self._logs.are_there():
+                self._logs.close()
+                self._logs = self._starting.open_logs(self._record)
+                self._prepare()
+            elif at - self._made_at > _TOKEN_FRESH_S:
                 self._prepare()
             log_starts = self._logs.ends()
             begun = Begun(self._prepared.start(at_once=True), self._token, log_starts, time.monotonic())

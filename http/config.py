@@ -127,7 +127,7 @@ def _assembled(place: Place, flags: Flags, environ: Mapping[str, str], *, workin
         context=read_table(tables.get("context", {}), ContextOptions, "context"),
         results=read_table(tables.get("results", {}), ResultOptions, "results"),
         agents=_agents(tables.get("agents", {}), tables.get("groups", {})),
-        profiles=_profiles(tables.get("profiles", {})),
+        profiles=_profiles(tables.get("profiles", {}), beside),
         triggers=_triggers(tables.get("triggers", [])),
         environ=environ,
         source=place.source,
@@ -183,12 +183,15 @@ def _agents(table: object, groups: object) -> SpawnerOptions:
 _CLASSES = tuple(each.value for each in AgentClass if each is not AgentClass.OPERATOR)
 
 
-def _profiles(table: object) -> Profiles:
-    return Profiles({name: _profile(name, inner) for name, inner in require_table(table, "profiles").items()})
+def _profiles(table: object, beside: Path) -> Profiles:
+    return Profiles({name: _profile(name, inner, beside) for name, inner in require_table(table, "profiles").items()})
 
 
-def _profile(name: str, table: object) -> Profile:
-    """The built-in profile of the type, or of the class the table names, with the table's settings over it."""
+def _profile(name: str, table: object, beside: Path) -> Profile:
+    """The built-in profile of the type, or of the class the table names, with the table's settings over it.
+
+    beside: the folder of the configuration file, to which a relative `cwd` is relative.
+    """
     where = f"profiles.{_identifier(name, 'profiles')}"
     settings = dict(require_table(table, where))
     known = set(Profile.__struct_encode_fields__) - {"agent_type", "agent_class"}
@@ -204,6 +207,8 @@ def _profile(name: str, table: object) -> Profile:
     profile = convert({**msgspec.to_builtins(base), **settings}, Profile, where)
     if "command" in settings and not (profile.command and profile.command[0]):
         raise ConfigError(f"setting {where}.command is empty", field=f"{where}.command", expected="a program")
+    if not profile.cwd.startswith("{project_root}"):
+        profile = msgspec.structs.replace(profile, cwd=str(beside / expanded(profile.cwd)))
     for pattern in profile.request_env:
         _require_possible(pattern, f"{where}.request_env")
     return profile

@@ -72,7 +72,7 @@ class AgentLogs:
 
     def __init__(self, directory: Path, *, max_bytes: int) -> None:
         self._directory = directory
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._can_punch = True
         self._paths: dict[tuple[int, Stream], Path] = {}
         self._written_at: dict[tuple[int, Stream], int] = {}  # when last, at the end of an incarnation; nanoseconds
@@ -162,7 +162,17 @@ class AgentLogs:
         for serial in serials:
             for stream in _STREAMS:
                 if self._can_punch:
-                    self._bound(self.path(serial, stream), self._max_bytes if max_bytes is None else max_bytes)
+                    self._bound(self.path(serial, stream), self.max_bytes if max_bytes is None else max_bytes)
+
+    def bound_running(self, serial: int) -> int:
+        """`bound` for one agent, while it writes. Returns how much of both streams was on the disk before."""
+        size = 0
+        for stream in _STREAMS:
+            with suppress(FileNotFoundError):  # never started, or deleted by somebody
+                size += self.path(serial, stream).stat().st_blocks * 512
+        if size > self.max_bytes:
+            self.bound([serial])
+        return size
 
     def remove(self, serial: int) -> bool:
         """Delete an agent's logs; whether there were any."""
@@ -173,7 +183,7 @@ class AgentLogs:
                 there_were_any = True
             except FileNotFoundError:
                 pass  # it was never started, or its logs went when the disk was short
-            del self._paths[serial, stream]
+            self._paths.pop((serial, stream), None)
             self._written_at.pop((serial, stream), None)
         return there_were_any
 

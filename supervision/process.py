@@ -9,6 +9,7 @@ import errno
 import fcntl
 import logging
 import os
+import shutil
 import signal
 import struct
 import sys
@@ -26,7 +27,7 @@ from . import eager_calls as eager
 from . import quick_start
 from .known_state import give_limit_of_the_start, limit_of_the_start
 from .launch import OF_THE_ACCOUNT, Launch
-from .process_table import HAS_PROC, TICKS_PER_S, fields_of_stat
+from .process_table import HAS_PROC, TICKS_PER_S, fields_of_stat, has_ended
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,8 @@ _GET_INFO = 0xC040FF0B  # ioctl PIDFD_GET_INFO with a struct of 64 bytes, Linux 
 _INFO_EXIT = 1 << 3  # PIDFD_INFO_EXIT, Linux 6.15
 _EXIT_CODE_AT = 60  # offset of exit_code in struct pidfd_info
 _STAT_START_TICKS, _STAT_EXIT_CODE = 22 - 3, 52 - 3  # fields of /proc/PID/stat, from the third on
+
+_MAX_INTERPRETER_LINE = 256  # BINPRM_BUF_SIZE of Linux
 
 # Agents are to go before the sidecar when memory runs out. Raising one's own child's value needs no privilege.
 _OOM_SCORE_ADJ = b"500"
@@ -106,6 +109,10 @@ class LogFiles:
     def ends(self) -> tuple[int, int]:
         """How long they are."""
         return eager.end_of(self.stdout), eager.end_of(self.stderr)
+
+    def are_there(self) -> bool:
+        """Whether both files still have a name; what is written to one that was deleted nobody reads."""
+        return all(eager.links_of(descriptor) > 0 for descriptor in self._descriptors)
 
     def give_to(self, uid: int) -> None:
         """So that a process of that user may open what it writes to once more, as scripts do with /dev/stderr."""
@@ -309,7 +316,8 @@ def _is_zombie(pid: int) -> bool:
         from . import portable_processes
 
         return portable_processes.is_zombie(pid)
-    return _stat_of(pid)[:1] in ([], [b"Z"], [b"X"])
+    fields = _stat_of(pid)
+    return not fields or has_ended(fields)
 
 
 def _stat_of(pid: int) -> list[bytes]:
@@ -354,8 +362,24 @@ def _why_not_started(launch: Launch, error: Exception) -> str:
     if isinstance(error, OSError) and error.filename == launch.cwd:
         return f"folder {_shown(launch.cwd)} cannot be entered: {error.strerror}"
     if isinstance(error, OSError):
-        return f"{_shown(error.filename or launch.argv[0])} cannot be run: {error.strerror}"
+        program = error.filename or launch.argv[0]
+        missing = _missing_interpreter(launch) if error.errno == errno.ENOENT else None
+        return f"{_shown(program)} cannot be run: {missing or error.strerror}"
     return f"{_shown(launch.argv[0])} cannot be run: {error}"
+
+
+def _missing_interpreter(launch: Launch) -> str | None:
+    """What a program that is there lacks, so that the kernel calls it missing; None where it is not there."""
+    found = shutil.which(launch.argv[0], path=launch.env.get("PATH")) if "/" not in launch.argv[0] else launch.argv[0]
+    try:
+        with (Path(launch.cwd) / (found or launch.argv[0])).open("rb") as program:
+            first_line = program.readline(_MAX_INTERPRETER_LINE)
+    except OSError:
+        return None
+    if not first_line.startswith(b"#!"):
+        return "the loader that it names is not there"
+    interpreter = first_line[2:].strip(b" \t\n").partition(b" ")[0].decode("utf-8", "replace")
+    return f"its first line names the interpreter {interpreter!r}, which is not there"
 
 
 def _shown(path: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +18,7 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 LOADED_WITHIN_S = 0.1  # it takes some 0.1 ms, unless the process has to wait for a CPU
 _LOOK_AGAIN_S = 0.0005
 _LOOKS = 3
+_STAT_THREADS = 20 - 3
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -54,14 +55,27 @@ def environ(pid: int, *, until: float | None = None) -> list[bytes]:
         return portable_processes.environ(pid)
     until = time.monotonic() + LOADED_WITHIN_S if until is None else until
     looks = 0
-    with suppress(OSError):
+    values = b""
+    with suppress(OSError):  # it has ended, or is not ours, or its first thread has ended
         while not (values := _read(f"/proc/{pid}/environ")) and looks < _LOOKS and time.monotonic() < until:
             if _is_being_loaded(pid):
                 time.sleep(_LOOK_AGAIN_S)
             else:
                 looks += 1  # it has none; or is loaded now, or is already becoming the next program
-        return values.split(b"\0")
-    return []
+    with suppress(OSError):
+        values = values or _environ_of_thread(pid)
+    return values.split(b"\0") if values else []
+
+
+def _environ_of_thread(pid: int) -> bytes:
+    """The environment as another thread shows it, where the first one has ended. Empty where that has not."""
+    if fields_of_stat(_read(f"/proc/{pid}/stat"))[0] != b"Z":
+        return b""
+    for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208  # as above
+        with suppress(OSError):  # that thread has ended meanwhile
+            if values := _read(f"/proc/{pid}/task/{thread}/environ"):
+                return values
+    return b""
 
 
 def _is_being_loaded(pid: int) -> bool:
@@ -93,10 +107,18 @@ def _proc_rows() -> list[Row]:
                         start_ticks=int(fields[19]),
                         cpu_s=(int(fields[11]) + int(fields[12])) / TICKS_PER_S,
                         rss_bytes=int(fields[21]) * _PAGE_BYTES,
-                        is_zombie=fields[0] in (b"Z", b"X"),
+                        is_zombie=has_ended(fields),
                     )
                 )
     return rows
+
+
+def has_ended(fields: Sequence[bytes]) -> bool:
+    """Whether every thread of a process has ended. fields: of its stat, from the third on.
+
+    One whose first thread alone has ended is shown in state Z, too, and runs on in the others.
+    """
+    return fields[0] == b"X" or (fields[0] == b"Z" and int(fields[_STAT_THREADS]) <= 1)
 
 
 def fields_of_stat(stat: bytes) -> list[bytes]:

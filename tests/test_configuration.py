@@ -469,3 +469,20 @@ def section_of(page: str, name: str) -> str:
     heading = f"## `[[{name}]]`" if name == "triggers" else f"## `[{name}]`"
     assert heading in page, heading
     return page.partition(heading)[2].partition("\n## ")[0]
+
+
+def test_a_relative_folder_of_a_profile_is_relative_to_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    folders = {"a": "sub", "b": "~/work", "c": "/srv", "d": "{project_root}/x", "e": "{issue_id}"}
+    settings = "".join(f'[profiles.{name}]\ncwd = "{folder}"\n' for name, folder in folders.items())
+    (tmp_path / "sidecar.toml").write_text(settings)
+    profiles = load(Flags(), {}, working_dir=tmp_path).profiles
+    assert [profiles.of(name).cwd for name in folders] == [
+        f"{tmp_path}/sub",
+        "/home/ada/work",
+        "/srv",
+        "{project_root}/x",
+        f"{tmp_path}/{{issue_id}}",
+    ]

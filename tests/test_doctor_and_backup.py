@@ -114,6 +114,25 @@ class TestDoctor:
         found = findings(code=1)
         assert "port" in found["configuration"]["found"]
 
+    def test_looks_for_folder_and_program_as_the_agent_will(
+        self, findings: Callable[..., dict[str, dict[str, Any]]], project: Path, tmp_path: Path
+    ) -> None:
+        (project / "sub").mkdir()
+        (tmp_path / "bin").mkdir()
+        tool = tmp_path / "bin" / "mytool"
+        tool.write_text("#!/bin/sh\n")
+        tool.chmod(0o755)
+        (project / "sub" / "mine").symlink_to(tool)
+        (project / "sidecar.toml").write_text(
+            '[profiles.a]\ncommand = ["./mine"]\ncwd = "sub"\n'
+            f'[profiles.b]\ncommand = ["mytool"]\nenv = {{PATH = "{tmp_path}/bin"}}\n'
+            '[profiles.c]\ncommand = ["true"]\ncwd = "gone"\n'
+        )
+        found = findings(code=1)
+        assert [found[f"profile {name}"]["verdict"] for name in "abc"] == ["ok", "ok", "wrong"]
+        assert f"{project}/gone" in found["profile c"]["found"]
+        assert "profiles.c.cwd" in found["profile c"]["advice"]
+
     def test_names_the_program_that_is_not_there(
         self, findings: Callable[..., dict[str, dict[str, Any]]], project: Path
     ) -> None:

@@ -132,6 +132,25 @@ def test_a_process_gets_the_limit_of_descriptors_that_the_sidecar_was_started_wi
 
 @both_ways
 @pytest.mark.parametrize(
+    ("first_line", "named"),
+    [
+        (b"#!/bin/sh\r\n", r"names the interpreter '/bin/sh\\r', which is not there"),
+        (b"#! /no/such/interpreter -x\n", "names the interpreter '/no/such/interpreter'"),
+    ],
+)
+@pytest.mark.parametrize("command", ["./script", "script"])
+def test_a_script_whose_interpreter_is_missing_is_said_to_be_that(
+    tmp_path: Path, first_line: bytes, named: str, command: str
+) -> None:
+    script = tmp_path / "script"
+    script.write_bytes(first_line + b"echo hi\n")
+    script.chmod(0o755)
+    with pytest.raises(SpawnFailed, match=named), started(tmp_path, launch(tmp_path, command, PATH=str(tmp_path))):
+        pass
+
+
+@both_ways
+@pytest.mark.parametrize(
     ("command", "named"),
     [
         (("/no/such/program",), "program cannot be run"),

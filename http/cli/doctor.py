@@ -25,6 +25,7 @@ from ...state.fs import is_private
 from ...state.inspection import JournalReport, inspect
 from ...state.progress import Progress, untold
 from ...supervision.process import HAS_PIDFD
+from ...supervision.profile import Profile
 from ..address import url_of
 from ..client.client import Client
 from ..client.errors import NoServer, UnexpectedAnswer
@@ -326,16 +327,35 @@ def _commands(config: Config) -> Iterator[Finding]:
             advice='give one in sidecar.toml: [profiles.python-specialist] command = ["…"]',
         )
     for profile in profiles:
-        program = profile.command[0]
-        # A name with a slash is looked for in the agent's own folder, which may be the project's.
-        folder = config.projects.default if profile.cwd == "{project_root}" else Path(profile.cwd)
-        found = shutil.which(str(folder / program)) if "/" in program else shutil.which(program)
-        if found is not None or "{" in program:
-            yield Finding(check=f"profile {profile.agent_type}", verdict="ok", found=found or program)
-        else:
-            yield Finding(
-                check=f"profile {profile.agent_type}",
-                verdict="wrong",
-                found=f"its program {program} is not there, or cannot be run",
-                advice=f"install it, or correct profiles.{profile.agent_type}.command",
-            )
+        yield _command(profile, config)
+
+
+def _command(profile: Profile, config: Config) -> Finding:
+    """Whether what the profile runs is there: its folder, and its program by the PATH that the agent will have."""
+    check = f"profile {profile.agent_type}"
+    root = str(config.projects.default)
+    program, cwd, path = (
+        text.replace("{project_root}", root)
+        for text in (
+            profile.command[0],
+            profile.cwd,
+            profile.env.get("PATH") or config.environ.get("PATH") or os.defpath,
+        )
+    )
+    if "{" not in cwd and not os.access(cwd, os.X_OK):
+        return Finding(
+            check=check,
+            verdict="wrong",
+            found=f"its folder {cwd} is not there, or cannot be entered",
+            advice=f"make it, or correct profiles.{profile.agent_type}.cwd",
+        )
+    # A name with a slash is looked for in the agent's own folder.
+    found = shutil.which(str(Path(cwd, program))) if "/" in program else shutil.which(program, path=path)
+    if found is not None or "{" in program:
+        return Finding(check=check, verdict="ok", found=found or program)
+    return Finding(
+        check=check,
+        verdict="wrong",
+        found=f"its program {program} is not there, or cannot be run",
+        advice=f"install it, or correct profiles.{profile.agent_type}.command",
+    )

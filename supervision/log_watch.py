@@ -1,0 +1,70 @@
+"""LogWatch: bounds the logs of running agents while they write, more often those that write fast.
+
+A file that an agent writes to itself can be cut only after the fact. How far it grows beyond its bound is what the
+agent writes between two looks: LOOK_EVERY_S apart, or BUSY_EVERY_S where one has just grown by much of the bound.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from .agent_logs import AgentLogs
+
+LOOK_EVERY_S = 0.1
+BUSY_EVERY_S = 0.02
+_AT_MOST_S_PER_S = 0.002  # of a CPU for looks where nothing is busy: with many agents they come less often
+
+
+class LogWatch:
+    """A thread that looks at the logs named by `watch`. Start with `start()`, end with `stop()`."""
+
+    def __init__(self, logs: AgentLogs) -> None:
+        self._logs = logs
+        self._changed = threading.Condition()
+        self._watched: dict[int, int] = {}  # serial: how much of its logs was on the disk at the last look
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+        self._thread.join(timeout=5.0)
+
+    def watch(self, serial: int) -> None:
+        """An agent runs, and may write."""
+        with self._changed:
+            if serial not in self._watched:
+                self._watched[serial] = 0
+                self._changed.notify()
+
+    def leave(self, serial: int) -> None:
+        """It has ended: its logs grow no more."""
+        with self._changed:
+            self._watched.pop(serial, None)
+
+    def _run(self) -> None:
+        wait_s: float | None = None
+        while True:
+            with self._changed:
+                while not self._stopped and not self._watched:
+                    self._changed.wait()
+                if not self._stopped and wait_s is not None:
+                    self._changed.wait(wait_s)
+                if self._stopped:
+                    return
+                watched = dict(self._watched)
+            started = time.monotonic()
+            is_busy = False
+            for serial, before in watched.items():
+                size = self._logs.bound_running(serial)
+                is_busy |= size - before > self._logs.max_bytes // 4
+                with self._changed:
+                    if serial in self._watched:
+                        self._watched[serial] = min(size, self._logs.max_bytes)
+            took_s = time.monotonic() - started
+            wait_s = BUSY_EVERY_S if is_busy else max(LOOK_EVERY_S, took_s / _AT_MOST_S_PER_S)
