@@ -93,6 +93,9 @@ class Starting:
         # Where its output begins nobody has seen: not before that of the one before it.
         return Begun(process, token, record.log_starts, time.monotonic() - age_s(process.identity))
 
+    def is_log_deleted(self, record: AgentRecord) -> bool:
+        return self._logs.take_deleted(record.serial)
+
     def open_logs(self, record: AgentRecord) -> LogFiles:
         return LogFiles(self._logs.path(record.serial, "stdout"), self._logs.path(record.serial, "stderr"))
 
@@ -158,7 +161,7 @@ class Succession:
         if decision.verdict is not Verdict.RESTART or decision.delay_s > 0:
             return Successor(decision=decision)
         try:
-            if not self._logs.are_there():
+            if self._starting.is_log_deleted(self._record):
                 self._logs.close()
                 self._logs = self._starting.open_logs(self._record)
                 self._prepare()

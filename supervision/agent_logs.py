@@ -74,6 +74,7 @@ class AgentLogs:
         self._directory = directory
         self.max_bytes = max_bytes
         self._can_punch = True
+        self._deleted: set[int] = set()
         self._paths: dict[tuple[int, Stream], Path] = {}
         self._written_at: dict[tuple[int, Stream], int] = {}  # when last, at the end of an incarnation; nanoseconds
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -165,14 +166,30 @@ class AgentLogs:
                     self._bound(self.path(serial, stream), self.max_bytes if max_bytes is None else max_bytes)
 
     def bound_running(self, serial: int) -> int:
-        """`bound` for one agent, while it writes. Returns how much of both streams was on the disk before."""
+        """`bound` for one agent, while it writes. Returns how much of both streams was on the disk before.
+
+        Notes a log that somebody has deleted.
+        """
         size = 0
         for stream in _STREAMS:
-            with suppress(FileNotFoundError):  # never started, or deleted by somebody
+            try:
                 size += self.path(serial, stream).stat().st_blocks * 512
+            except FileNotFoundError:
+                if serial not in self._deleted:
+                    self._deleted.add(serial)
+                    log.warning(
+                        "log file was deleted, what its agent writes is lost path=%s", self.path(serial, stream)
+                    )
         if size > self.max_bytes:
             self.bound([serial])
         return size
+
+    def take_deleted(self, serial: int) -> bool:
+        """Whether a log of this running agent was found deleted since it was last opened; asked, it is forgotten."""
+        if serial not in self._deleted:
+            return False
+        self._deleted.discard(serial)
+        return True
 
     def remove(self, serial: int) -> bool:
         """Delete an agent's logs; whether there were any."""

@@ -18,7 +18,6 @@ library.write.restype = ctypes.c_ssize_t
 library.write.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t)
 
 _EPOLL_CTL_DEL = 2
-_AT_EMPTY_PATH, _STATX_NLINK = 0x1000, 0x04
 _SMALL_BYTES = 1024  # /proc/PID/stat has about 300
 
 
@@ -32,16 +31,6 @@ def next_descriptor() -> int:
     fd = int(library.dup(0))
     library.close(fd)
     return fd
-
-
-def links_of(fd: int) -> int:
-    """How many names the file has, 0 when it was deleted; 1 where that cannot be asked."""
-    if not hasattr(library, "statx"):
-        return 1
-    found = (ctypes.c_uint32 * 64)()  # struct statx, the same everywhere; stx_nlink is at 16
-    if library.statx(fd, b"", _AT_EMPTY_PATH, _STATX_NLINK, found) != 0:
-        return 1
-    return int(found[4])
 
 
 class _Child(ctypes.Structure):

@@ -45,21 +45,24 @@ def allow_many_descriptors() -> None:
 
 
 @contextmanager
-def limit_of_the_start(*, keeps_gil: bool) -> Iterator[None]:
+def limit_of_the_start(*, keeps_gil: bool) -> Iterator[bool]:
     """A process that is started meanwhile has the limit of descriptors that the sidecar was started with.
 
     It is lowered for the whole sidecar for as long: nobody opens a file while the starter keeps the GIL. Where others
-    could be refused one it stays as it is, and the process gets its limit right after its start.
+    could be refused one it stays as it is: False, and the process must get its limit right after its start.
     """
     global _starting
-    if _raised is None or not (keeps_gil or eager.next_descriptor() + _MARGIN < _at_start[0]):
-        yield
+    if _raised is None:
+        yield True
+        return
+    if not (keeps_gil or eager.next_descriptor() + _MARGIN < _at_start[0]):
+        yield False
         return
     with _lock:
         _starting += 1
         resource.setrlimit(resource.RLIMIT_NOFILE, _at_start)
     try:
-        yield
+        yield True
     finally:
         with _lock:
             _starting -= 1

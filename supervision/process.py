@@ -110,10 +110,6 @@ class LogFiles:
         """How long they are."""
         return eager.end_of(self.stdout), eager.end_of(self.stderr)
 
-    def are_there(self) -> bool:
-        """Whether both files still have a name; what is written to one that was deleted nobody reads."""
-        return all(eager.links_of(descriptor) > 0 for descriptor in self._descriptors)
-
     def give_to(self, uid: int) -> None:
         """So that a process of that user may open what it writes to once more, as scripts do with /dev/stderr."""
         for descriptor in self._descriptors:
@@ -140,10 +136,10 @@ class Prepared:
         """
         pid = None
         if self._quick is not None:
-            with limit_of_the_start(keeps_gil=at_once):
+            with limit_of_the_start(keeps_gil=at_once) as has_limit:
                 pid = self._quick.start(at_once=at_once)
         if pid is None:
-            with limit_of_the_start(keeps_gil=False):
+            with limit_of_the_start(keeps_gil=False) as has_limit:
                 pid = self._start_the_long_way()
         try:
             pidfd = os.pidfd_open(pid) if HAS_PIDFD else None
@@ -151,7 +147,8 @@ class Prepared:
             os.killpg(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             raise SpawnFailed(f"{_shown(self._launch.argv[0])} cannot be watched: {error.strerror}") from error
-        give_limit_of_the_start(pid)
+        if not has_limit:
+            give_limit_of_the_start(pid)
         # The process may have ended already, or the kernel may have no such file.
         eager.write_small(f"/proc/{pid}/oom_score_adj", _OOM_SCORE_ADJ)
         # It cannot be gone, for only we reap it; a zombie still shows when it started.

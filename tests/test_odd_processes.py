@@ -6,6 +6,8 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from sidecar.supervision import process_table
 from sidecar.supervision.agent_logs import AgentLogs
 from tests.fleet import Fleet, runs, wait_until
@@ -40,13 +42,16 @@ def test_a_process_whose_first_thread_has_ended_ends_with_its_agent(tmp_path: Pa
         wait_until(lambda: all(row.pid != pid or row.is_zombie for row in process_table.rows()))
 
 
-def test_a_log_that_was_deleted_is_made_again_for_the_next_incarnation(tmp_path: Path) -> None:
+def test_a_log_that_was_deleted_is_made_again_for_the_next_incarnation(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with Fleet(tmp_path, tells=runs(SAYS_WHICH)) as fleet:
         agent = fleet.spawn_id("tells")
         fleet.wait_for_log(agent, "incarnation 1")
         wait_until(lambda: fleet.status(agent).uptime_seconds > 1.3, what="its restart is prepared")
         for path in (tmp_path / "logs").iterdir():
             path.unlink()
+        wait_until(lambda: "log file was deleted" in caplog.text)
         os.kill(fleet.status(agent).process_id or 0, signal.SIGKILL)
         assert fleet.wait_for_log(agent, "incarnation 2") == "incarnation 2\n"
 
