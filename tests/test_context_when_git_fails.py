@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sidecar.actors.context import git as git_door
 from tests.context_world import Builds, commit, git, repository, write
 
 
@@ -84,6 +87,23 @@ def test_a_line_that_is_no_configuration_is_told_with_its_number(root: Path) -> 
     assert (told["branch"], len(told["recent_commits"])) == ("main", 2)
     assert f"bad config line {line}" in warnings or f"bad config line {line - 1}" in warnings
     assert ".git/config" in warnings
+
+
+def test_a_pipe_that_stops_git_stops_one_context_and_not_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = repository(tmp_path / "project", {"a.py": "a = 1\n"})
+    os.mkfifo(root / ".gitignore")
+    monkeypatch.setattr(git_door, "TIMEOUT_S", 1.0)
+    builds = Builds(root)
+    for _ in range(5):
+        began = time.monotonic()
+        answer = builds.answer("chief-architect")
+        took = time.monotonic() - began
+        assert answer["context"]["git_context"]["branch"] == "main"
+        assert "git status" in str(answer["warnings"])
+        assert [file["path"] for file in answer["context"]["relevant_files"]] == ["a.py"]
+    assert took < 1.0
 
 
 def test_each_problem_is_logged_once_and_names_no_path_to_agents(root: Path, caplog: pytest.LogCaptureFixture) -> None:

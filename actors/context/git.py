@@ -50,6 +50,10 @@ class GitUnavailable(Exception):
         self.output = output
 
 
+class GitStalled(GitUnavailable):
+    """A command took too long and was ended."""
+
+
 def run_git(
     *words: str,
     at: Path,
@@ -85,7 +89,7 @@ def run_git(
     if status == 0:
         return output
     if time.monotonic() - started >= TIMEOUT_S:
-        raise GitUnavailable(f"git {words[0]} took longer than {TIMEOUT_S:g} s", output)
+        raise GitStalled(f"git {words[0]} took longer than {TIMEOUT_S:g} s", output)
     raise GitUnavailable(f"git {words[0]}: {_in_public(said, names or {}) or f'exit code {status}'}", output)
 
 

@@ -8,15 +8,17 @@ import shutil
 import stat
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
-from .git import NO_CONFIGURATION, GitUnavailable, run_git
+from .git import NO_CONFIGURATION, GitStalled, GitUnavailable, run_git
 from .git_place import Found, Place, locate
 from .git_shadow import Head, Shadow, user_files, user_stamp
 
 _PREFIX = "sidecar-git-"
+ASK_AGAIN_S = 300.0  # after a command that took too long: a pipe named .gitignore, say, stops git each time
 _NAMED_PATHS = 100  # more than so many are not worth their words on a command line
 _STAMPED_OWN = ("index", "HEAD", "logs/HEAD", "MERGE_HEAD", "commondir", "gitdir", "config.worktree")
 _STAMPED_SHARED = ("packed-refs", "config", "info/exclude", "info/attributes", "objects/info/alternates", "shallow")
@@ -114,6 +116,7 @@ class Repository(History):
         super().__init__(self._shadow.directory, "" if relative == "." else relative + "/")
         self.root = root
         self.found = found
+        self._stalled_at: float | None = None
         self._place: Place | None = None
         self._pointers: object = None
         self._users: object = None
@@ -216,10 +219,17 @@ class Repository(History):
         return self.run("diff", "--numstat", "-z", *flags, "HEAD", "--", *named)
 
     def run(self, *words: str) -> bytes:
-        if not self.has_working_tree:
-            return super().run(*words)
-        top = str(self.found.folder)
-        return self._run(self.found.folder, {"GIT_WORK_TREE": top}, *words)
+        if self._stalled_at is not None and time.monotonic() - self._stalled_at < ASK_AGAIN_S:
+            raise GitUnavailable(
+                f"git {words[0]} is not asked again within {ASK_AGAIN_S:g} s of one that took too long"
+            )
+        try:
+            if not self.has_working_tree:
+                return super().run(*words)
+            return self._run(self.found.folder, {"GIT_WORK_TREE": str(self.found.folder)}, *words)
+        except GitStalled:
+            self._stalled_at = time.monotonic()
+            raise
 
     def close(self) -> None:
         self._shadow.remove()
