@@ -186,7 +186,9 @@ class Application:
         try:
             return self._perform(route, environ, exchange, parts, self._read_head(route, environ, exchange, parts))
         except Exception as error:  # noqa: BLE001  # rendered, and logged where it is not one of ours
-            return exchange.render(error)
+            if route.refuse is None:
+                return exchange.render(error)
+            return exchange.render(route.refuse(header_of(environ), _body_again(environ, route), error))
 
     def _refuse_unrouted(self, environ: Environ, error: BaseException) -> Rendered:
         """Who asks for what there is not has asked all the same."""
@@ -325,6 +327,14 @@ def _require_acceptable_body(environ: Environ, route: Route) -> None:
         media_type.startswith("application/") and media_type.endswith("+json")
     ):
         raise NotJson("the body is not declared as JSON", field="Content-Type", expected="application/json")
+
+
+def _body_again(environ: Environ, route: Route) -> bytes:
+    """The body from its beginning, whether or not it was read before; cut where it is longer than it may be."""
+    body = environ["wsgi.input"]
+    body.seek(0)
+    raw: bytes = body.read(route.max_body_bytes)
+    return raw
 
 
 def _body(environ: Environ, route: Route) -> bytes:

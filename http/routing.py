@@ -70,6 +70,9 @@ class Refused(msgspec.Struct, frozen=True):
     status: int = 200
 
 
+Refuse = Callable[[Callable[[str], str | None], bytes, BaseException], Answer | Refused | BaseException]
+
+
 class Pending(Generic[R]):
     """An answer that comes when an actor knows it.
 
@@ -222,7 +225,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     is_wait: how long it takes is the client's wish, so its time is no response time. is_quick: the function never
     waits for anything, so it runs in the I/O thread. is_audited: it changes what others do, so who did it goes on
     record. error_shape: what an error looks like here, where another
-    protocol says so. errors: what the function and who it asks may raise, beyond what may befall any such route.
+    protocol says so. refuse: what is answered to a request that its function never saw, by headers, body and error.
+    errors: what the function and who it asks may raise, beyond what may befall any such route.
     also: further statuses that the function answers with, each with its struct; None: without a body.
     """
 
@@ -241,6 +245,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     is_quick: bool
     is_audited: bool
     error_shape: ErrorShape | None
+    refuse: Refuse | None
     errors: tuple[type[SidecarError], ...]
     also: Mapping[int, type[msgspec.Struct] | None]
 
@@ -281,6 +286,7 @@ class Routes:
         is_wait: bool = False,
         is_quick: bool = False,
         error_shape: ErrorShape | None = None,
+        refuse: Refuse | None = None,
         errors: tuple[type[SidecarError], ...] = (),
         also: Mapping[int, type[msgspec.Struct] | None] = MappingProxyType({}),
     ) -> Callable[[Callable[Concatenate[Call[B, Q], P], Outcome]], Callable[Concatenate[Call[B, Q], P], Outcome]]:
@@ -306,6 +312,7 @@ class Routes:
                     is_quick=is_quick,
                     is_audited=method != "GET" and needs in (Permission.SPAWN_AGENTS, Permission.ADMIN),
                     error_shape=error_shape,
+                    refuse=refuse,
                     errors=errors,
                     also=also,
                 )

@@ -16,6 +16,7 @@ from ...state.errors import PermissionDenied
 from ..routes.results import MAX_RESULT_BYTES
 from ..routing import Answer, Call, Handler, Outcome, Routes
 from ..wire.codec import Nothing
+from .refusals import refused
 from .rpc import Failure, Message, Reply, failure_of
 
 routes = Routes()
@@ -30,6 +31,7 @@ def _door(path: str) -> Callable[[Handler], Handler]:
         answers=Reply,
         is_wait=True,
         error_shape=failure_of,
+        refuse=refused,
         also={202: None, 400: Failure, 404: Failure},
     )
 

@@ -10,9 +10,8 @@ import msgspec
 from ...actors.asking import Later
 from ...state.identity import Caller
 from ..access.auditing import code_of
-from ..errors import ErrorBody
 from ..routing import Answer, Call, Outcome, Pending, Refused
-from ..wire.codec import Nothing, encode
+from ..wire.codec import Nothing
 from .rpc import (
     INVALID_PARAMS,
     SELF_CONTAINED,
@@ -26,11 +25,12 @@ from .rpc import (
     failed,
     fault_of_request,
     is_self_contained,
+    refusal,
 )
 from .tools import TOOLS, Tool
 
 _CAPABILITIES: dict[str, Any] = {"tools": {}}
-_LISTED = {"tools": [tool.listed() for tool in TOOLS.values()]}
+LISTED = {"tools": [tool.listed() for tool in TOOLS.values()]}
 
 
 def answer(call: Call[Message, Nothing], id_: Id, method: str) -> Outcome:
@@ -40,7 +40,7 @@ def answer(call: Call[Message, Nothing], id_: Id, method: str) -> Outcome:
         return _with_handshake(call, id_, method)
     fault = fault_of_request(call.body, call.header)
     if fault is not None:
-        return failed(id_, *fault)
+        return failed(id_, *fault, self_contained=True)
     return _self_contained(call, id_, method)
 
 
@@ -58,11 +58,11 @@ def _with_handshake(call: Call[Message, Nothing], id_: Id, method: str) -> Outco
         case "ping":
             return _reply(id_, {})
         case "tools/list":
-            return _reply(id_, _LISTED)
+            return _reply(id_, LISTED)
         case "tools/call":
-            return _called(call, id_, lambda result: result)
+            return _called(call, id_, lambda result: result, self_contained=False)
         case _:
-            return _unknown(id_, method)
+            return _unknown(id_, method, self_contained=False)
 
 
 def _self_contained(call: Call[Message, Nothing], id_: Id, method: str) -> Outcome:
@@ -75,19 +75,19 @@ def _self_contained(call: Call[Message, Nothing], id_: Id, method: str) -> Outco
             }
             return _reply(id_, completed(result, cache="private"))
         case "tools/list":
-            return _reply(id_, completed(_LISTED, cache="public"))
+            return _reply(id_, completed(LISTED, cache="public"))
         case "tools/call":
-            return _called(call, id_, completed)
+            return _called(call, id_, completed, self_contained=True)
         case _:
-            return _unknown(id_, method)
+            return _unknown(id_, method, self_contained=True)
 
 
 def _reply(id_: Id, result: dict[str, Any]) -> Answer:
     return Answer(200, Reply(id=id_, result=result))
 
 
-def _unknown(id_: Id, method: str) -> Answer:
-    return failed(id_, UNKNOWN_METHOD, f"Method not found: {method}")
+def _unknown(id_: Id, method: str, *, self_contained: bool) -> Answer:
+    return failed(id_, UNKNOWN_METHOD, f"Method not found: {method}", self_contained=self_contained)
 
 
 def _instructions(caller: Caller) -> str:
@@ -104,19 +104,20 @@ def _instructions(caller: Caller) -> str:
 Finish = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def _called(call: Call[Message, Nothing], id_: Id, finish: Finish) -> Outcome:
+def _called(call: Call[Message, Nothing], id_: Id, finish: Finish, *, self_contained: bool) -> Outcome:
     """Call a tool. What goes wrong in it is a result that the model reads, with the code of the HTTP API."""
     params = call.body.params
     tool = TOOLS.get(params.name)
     if tool is None:
-        return failed(id_, INVALID_PARAMS, f"Unknown tool: {params.name}", {"known": list(TOOLS)})
+        known = {"known": list(TOOLS)}
+        return failed(id_, INVALID_PARAMS, f"Unknown tool: {params.name}", known, self_contained=self_contained)
 
     def settled(produce: Callable[[], Outcome]) -> Outcome:
         try:
             outcome = produce()
         except Exception as error:  # noqa: BLE001  # rendered, and logged where it is not one of ours
             call.server.instruments.called_tool(tool.name, code_of(error))
-            return Refused(error, lambda body: Reply(id=id_, result=finish(_refusal(body))))
+            return Refused(error, lambda body: Reply(id=id_, result=finish(refusal(body))))
         if isinstance(outcome, Pending):
             return _PendingTool(outcome, settled)
         if isinstance(outcome, Answer):
@@ -152,8 +153,3 @@ def _content(tool: Tool, answer: Answer) -> dict[str, Any]:
     body = tool.body(answer.body)
     text = {"content": [{"type": "text", "text": body.decode("utf-8")}], "isError": False}
     return text if tool.is_text else {**text, "structuredContent": msgspec.Raw(body)}
-
-
-def _refusal(body: ErrorBody) -> dict[str, Any]:
-    """Text alone: an error is no instance of the tool's `outputSchema`."""
-    return {"content": [{"type": "text", "text": encode(body).decode("utf-8")}], "isError": True}

@@ -18,6 +18,7 @@ from msgspec import UNSET, UnsetType, field
 from ... import __version__
 from ..errors import ErrorBody
 from ..routing import Answer
+from ..wire.codec import encode
 
 WITH_HANDSHAKE = ("2025-03-26", "2025-06-18", "2025-11-25")
 SELF_CONTAINED = ("2026-07-28",)
@@ -31,7 +32,8 @@ REFUSED = -32000
 HEADER_MISMATCH = -32020
 UNSUPPORTED_VERSION = -32022
 
-# Source: MCP 2026-07-28, Streamable HTTP; clients of earlier versions read the body whatever the status.
+# Source: MCP 2026-07-28, Streamable HTTP. Clients of earlier versions give up their session at any such status, the
+# Python SDK 1.x among them: what is wrong with one message is told with 200 there.
 _STATUS = {
     INVALID_REQUEST: 400,
     INVALID_PARAMS: 400,
@@ -65,12 +67,6 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     params: Params = Params()
 
 
-class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    jsonrpc: str = "2.0"
-    id: Id
-    result: dict[str, Any]
-
-
 class Fault(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     code: int
     message: str
@@ -85,15 +81,31 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     error: Fault
 
 
-def failed(id_: Id, code: int, message: str, data: Any = None) -> Answer:
-    """An answer that says what is wrong with the request itself, as the protocol's own kind of error."""
-    return Answer(_STATUS[code], Failure(id=id_, error=Fault(code=code, message=message, data=data)))
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """What one message is answered: `result`, or `error` where it was refused."""
+
+    jsonrpc: str = "2.0"
+    id: Id
+    result: dict[str, Any] | UnsetType = UNSET
+    error: Fault | UnsetType = UNSET
 
 
-def failure_of(body: ErrorBody) -> Failure:
+def failed(id_: Id, code: int, message: str, data: Any = None, *, self_contained: bool) -> Answer:
+    """An answer that says what is wrong with the message itself, as the protocol's own kind of error."""
+    return Answer(
+        _STATUS[code] if self_contained else 200, Failure(id=id_, error=Fault(code=code, message=message, data=data))
+    )
+
+
+def failure_of(body: ErrorBody, id_: Id | None = None, *, code: int | None = None) -> Failure:
     """The sidecar's own error, such as a wrong token, in the shape that clients of this protocol show."""
-    code = {"REQ_001": INVALID_REQUEST, "SRV_001": INTERNAL}.get(body.code, REFUSED)
-    return Failure(id=None, error=Fault(code=code, message=f"{body.code}: {body.message}", data=body))
+    code = code or {"REQ_001": INVALID_REQUEST, "SRV_001": INTERNAL}.get(body.code, REFUSED)
+    return Failure(id=id_, error=Fault(code=code, message=f"{body.code}: {body.message}", data=body))
+
+
+def refusal(body: ErrorBody) -> dict[str, Any]:
+    """The result of a tool that failed. Text alone: an error is no instance of the tool's `outputSchema`."""
+    return {"content": [{"type": "text", "text": encode(body).decode("utf-8")}], "isError": True}
 
 
 def is_self_contained(version: str | None) -> bool:

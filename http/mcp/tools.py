@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -58,7 +59,12 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     def call(self, call: Call[Any, Any], arguments: Mapping[str, msgspec.Raw]) -> Outcome:
         """Do what the route does. Raises what the route raises, and InvalidRequest for arguments that do not fit."""
         route = self.route
-        given = {name: value for name, value in arguments.items() if bytes(value) != b"null"}
+        kinds = _kinds_of(self.name)
+        given = {
+            name: _as_meant(name, value, kinds.get(name, frozenset()))
+            for name, value in arguments.items()
+            if bytes(value) != b"null"
+        }
         defaults = {name: msgspec.Raw(encode(value)) for name, value in self.defaults.items()}
         fields = {**self._of_token(call), **defaults, **given}
         key = read_part(fields.pop(_KEY), _TEXT, _KEY) if _KEY in fields else None
@@ -152,6 +158,52 @@ def _with_advice(context: bytes) -> bytes:
         "again with `files` (paths or globs) for whole files, `q` for another choice, or a larger `max_bytes` for more."
     )
     return b'{"more":' + encode(how) + b"," + context[1:]
+
+
+_COMMA_LISTS = frozenset({"files", "filter", "requirements", "topics", "types"})
+
+
+@cache
+def _kinds_of(name: str) -> Mapping[str, frozenset[str]]:
+    """The JSON types that each argument of a tool may have."""
+    properties = TOOLS[name].listed()["inputSchema"]["properties"]
+    return {
+        argument: frozenset(kind for each in schema.get("anyOf", [schema]) if isinstance(kind := each.get("type"), str))
+        for argument, schema in properties.items()
+    }
+
+
+def _as_meant(name: str, value: msgspec.Raw, kinds: frozenset[str]) -> msgspec.Raw:
+    """The argument in the type that is wanted, where a client gave the same thing in another.
+
+    Some clients send an object or a list as JSON text, and models write a list where a comma list is wanted, or the
+    other way round. What is meant is plain. Anything else stays as it is, to be refused by its field.
+    """
+    begins = bytes(value).lstrip()[:1]
+    if begins == b'"' and "string" not in kinds and kinds & {"object", "array"}:
+        return _from_text(value, kinds)
+    if begins == b"[" and name in _COMMA_LISTS:
+        try:
+            return msgspec.Raw(encode(",".join(msgspec.json.decode(value, type=list[str]))))
+        except msgspec.DecodeError:
+            return value
+    return value
+
+
+def _from_text(value: msgspec.Raw, kinds: frozenset[str]) -> msgspec.Raw:
+    try:
+        text = msgspec.json.decode(value, type=str)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return value
+    try:
+        inner = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        inner = None
+    if (isinstance(inner, dict) and "object" in kinds) or (isinstance(inner, list) and "array" in kinds):
+        return msgspec.Raw(text.encode())
+    if inner is None and "array" in kinds:
+        return msgspec.Raw(encode([part.strip() for part in text.split(",") if part.strip()]))
+    return value
 
 
 def _part(fields: dict[str, msgspec.Raw], name: str) -> str:
