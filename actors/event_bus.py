@@ -29,6 +29,7 @@ from .agent_facts import AgentEnded, AgentSubscribed, EventPublished, LogEndsAt,
 from .asking import Fact, Later, Recipient, together
 from .event_counter import EventCounter
 from .event_reading import list_events
+from .mailbox_lag import Lags
 from .messages import (
     AnswerSettled,
     AnswerWaiters,
@@ -127,6 +128,7 @@ class EventBus(Owner):
         self._acknowledged: list[tuple[Later[Published], Published]] = []  # what publishers are about to be told
         self._held = 0  # messages since the last time that answers left
         self._counter = EventCounter()
+        self._lags = Lags()
         self._tick_at: float | None = None
         self._is_draining = False
         self._gone = self._tell_gone  # one for all who wait
@@ -179,7 +181,7 @@ class EventBus(Owner):
             case ListEvents(project_id=project_id):
                 return list_events(self._store.logs(project_id), message, now=utc_now())
             case ListMailboxes(project_id=project_id):
-                return tuple(self._status_of(m) for m in self._mailboxes if project_id in (None, m.key.project_id))
+                return self._statuses(project_id)
             case ListDeadLetters(project_id=project_id):
                 return self._mailboxes.dead_letters(project_id)
             case ReplayDeadLetter(event_id=id_, project_id=project_id):
@@ -367,6 +369,10 @@ class EventBus(Owner):
 
     # Operators
 
+    def _statuses(self, project_id: str | None) -> tuple[MailboxStatus, ...]:
+        self._lags.begin()
+        return tuple(self._status_of(m) for m in self._mailboxes if project_id in (None, m.key.project_id))
+
     def _status_of(self, mailbox: Mailbox) -> MailboxStatus:
         key = mailbox.key
         return MailboxStatus(
@@ -385,9 +391,13 @@ class EventBus(Owner):
         )
 
     def _lag(self, mailbox: Mailbox) -> int:
-        return self._store.log(mailbox.key.project_id).last_place - mailbox.position
+        """Nothing is behind where nobody will read: an agent that has ended is restarted by hand at most."""
+        if self._mailboxes.has_ended(mailbox.key):
+            return 0
+        return self._lags.of(mailbox, self._store.log(mailbox.key.project_id))
 
     def _count(self, project_id: str | None) -> EventNumbers:
+        self._lags.begin()
         return self._counter.numbers(
             project_id,
             waiting=self._room.count(project_id),
@@ -403,6 +413,7 @@ class EventBus(Owner):
             self._store.expire(now=now)
             self._mailboxes.forget_unused(since=forgotten_before)
             self._store.knew(self._mailboxes.losses)
+            self._lags.forget({mailbox.key for mailbox in self._mailboxes})
         except StorageUnavailable as error:
             log.warning("old events not removed, trying again in %g s: %s", HOUSEKEEPING_EVERY_S, error)
         finally:

@@ -107,7 +107,7 @@ class EventPage(msgspec.Struct, frozen=True):
 
 
 class MailboxStatus(msgspec.Struct, frozen=True):
-    """position: the last event taken. lag: events of the mailbox's project after it, matching or not."""
+    """position: the last event taken. lag: events after it that match; 0 when the agent has ended."""
 
     project_id: str
     agent_id: AgentId

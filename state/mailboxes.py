@@ -174,6 +174,11 @@ class Mailboxes:
     def agent(self, agent_id: AgentId) -> SubscribedAgent | None:
         return self._agents.get(agent_id)
 
+    def has_ended(self, key: MailboxKey) -> bool:
+        """Whether the mailbox's agent was supervised and has ended."""
+        agent = self._agents.get(key.agent_id)
+        return agent is not None and agent.project_id == key.project_id and agent.ended_at is not None
+
     def incarnation(self, agent_id: AgentId) -> int:
         """Which incarnation of the agent runs; 0 for one that nobody supervises."""
         agent = self._agents.get(agent_id)

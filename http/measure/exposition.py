@@ -128,7 +128,9 @@ def _events(numbers: EventNumbers | SidecarError) -> Iterator[Metric]:
     yield GaugeMetricFamily("sidecar_event_dead_letters", "Events that a mailbox gave up on.", numbers.dead_letters)
     yield GaugeMetricFamily("sidecar_mailboxes", "Places in the log that are kept.", numbers.mailboxes)
     yield GaugeMetricFamily(
-        "sidecar_mailbox_lag_max_events", "Events not yet taken by the mailbox furthest behind.", numbers.max_lag
+        "sidecar_mailbox_lag_max_events",
+        "Matching events not yet taken by the mailbox furthest behind.",
+        numbers.max_lag,
     )
 
 
