@@ -43,6 +43,8 @@ from .output import (
     told,
     what,
 )
+from .readers import fate
+from .readers import mailboxes as mailboxes_of
 from .sentences import sentence_of
 from .stderr import tell
 
@@ -122,7 +124,8 @@ def publish(
 ) -> None:
     """Publish an event.
 
-    When this returns it survives the death of the sidecar.
+    When this returns it survives the death of the sidecar. To operators it says who was waiting for it, who will
+    read it at its next wait, and what it spawned.
 
     \b
     Example: sidecar events publish release_approved --data '{"issue_id": "issue-7", "by": "ada"}'
@@ -136,14 +139,21 @@ def publish(
         "ttl_seconds": ttl,
     }
     require_project(client, project)
+    before = mailboxes_of(client, project) if format_ == "table" else None
     answer = client.call(
         "POST",
         f"/api/events/{segment(event_type)}",
         query={"project_id": project},
         body={name: value for name, value in body.items() if value is not None},
     )
-    waiting = ", ".join(answer["subscribers_notified"]) or "nobody yet"
-    fields = [("event", answer["event_id"]), ("topic", text(answer["topic"])), ("told", text(waiting))]
+    fields = [("event", answer["event_id"]), ("topic", text(answer["topic"]))]
+    if before is None:
+        concerned = ", ".join(answer["subscribers_notified"]) or "nobody yet"
+        fields.append(("waits for it, or has its topic", text(concerned)))
+    else:
+        waited, reads, spawned = fate(client, answer, event_type, before, project)
+        fields += [("was waiting", text(waited or "nobody")), ("will read it", text(reads or "nobody yet"))]
+        fields.append(("spawned", text(spawned or "nothing")))
     show_fields(answer, fields, format_)
 
 
