@@ -25,11 +25,19 @@ from sidecar.http.config import Flags, load
 from sidecar.http.serve import Sidecar, running
 from sidecar.state.identity import AgentClass
 from tests.documented import must_be_documented
+from tests.served import end_what_is_left
 
 PYTHON = sys.executable
 
 # A shell that runs the tests in the background has SIGINT ignored, and so would have every program they interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def no_server_outlives_its_test() -> Iterator[None]:
+    yield
+    end_what_is_left()
+
 
 # python: done at once. go: runs until it is stopped. rust: crashes until it is given up.
 PROFILES = f"""

@@ -23,6 +23,22 @@ raise SystemExit(serve(load(flags, os.environ, working_dir=Path(sys.argv[2]))))
 """
 
 
+_started: list[subprocess.Popen[str]] = []
+
+
+def end_what_is_left() -> None:
+    """End every server that a test has left running, as a test that fails does."""
+    while _started:
+        process = _started.pop()
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(timeout=30)
+
+
 class Served:
     """`serve` in a process of its own."""
 
@@ -49,6 +65,7 @@ def start_served(storage: Path, project: Path, log: Path, *, before: str = "") -
         stderr=log.open("a"),
         text=True,
     )
+    _started.append(process)
     assert process.stdout is not None
     line = process.stdout.readline()
     match = re.search(r"http://127\.0\.0\.1:\d+", line)
