@@ -7,7 +7,8 @@ import re
 
 MAX_LEVELS = 128
 
-_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+# Without the closing mark too: else each mark of one that does not end would be tried to the end of the text.
+_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _ONE_KIND = bytes.maketrans(b"[]", b"{}")
 _ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 

@@ -117,7 +117,7 @@ def design_of(linkbook: Path, task: str = demo_project.TASK) -> Design:
         for path in sorted(linkbook.rglob("*.py"))
     ]
     design = chief_architect.decide("issue-1", task, files)
-    return msgspec.convert(msgspec.to_builtins(design), Design)  # noqa: TID251  # as it comes out of an event
+    return msgspec.convert(msgspec.to_builtins(design), Design)  # as it comes out of an event
 
 
 def build(linkbook: Path, design: Design) -> None:

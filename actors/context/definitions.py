@@ -6,19 +6,20 @@ of grammars there are fetch them from the network at run time).
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
+
+from ...state.linear import Linear
 
 _MODIFIERS = (
     r"(?:(?:export|default|declare|pub(?:\([^)\n]*\))?|public|private|protected|internal|static|final|abstract|async"
-    r"|unsafe|const|extern(?:[ \t]+\"[^\"\n]*\")?|override|virtual|open|sealed|data|inline|partial|suspend)[ \t]++)*"
+    r"|unsafe|const|extern(?:[ \t]+\"[^\"\n]*\")?|override|virtual|open|sealed|data|inline|partial|suspend)[ \t]+)*"
 )
 _KEYWORDS = (
     r"(?:def|class|func|fn|function\*?|fun|struct|enum|union|trait|interface|protocol|extension|record|object|module|mod"
     r"|namespace|macro_rules!|sub|defmodule|defp?|resource|data|message|service|rpc)"
 )
 _KEYED = (
-    rf"[ \t]*+{_MODIFIERS}{_KEYWORDS}[ \t]++(?:\([^)\n]*\)[ \t]*)?[\"'&]?([A-Za-z_$][\w$]*)"
+    rf"[ \t]*{_MODIFIERS}{_KEYWORDS}[ \t]+(?:\([^)\n]*\)[ \t]*)?[\"'&]?([A-Za-z_$][\w$]*)"
     rf"|(?:export[ \t]+)?(?:declare[ \t]+)?(?:const|let|var|type|static|pub type|pub const)[ \t]+([A-Za-z_$][\w$]*)"
     rf"|impl(?:<[^>\n]*>)?[ \t]+(?:[^\n{{]*?[ \t]for[ \t]+)?([A-Za-z_]\w*)"
 )
@@ -30,10 +31,10 @@ _HEADINGS = r"(#{1,6}[ \t]+[^\n]+)$|([^\n]{3,100})\n(?:={3,}|-{3,}|~{3,})$"
 _TABLES = r"\[+([^\]\n]+)\]+|([A-Za-z_][\w.-]*):"
 
 # Each begins with the end of the line before, a literal that the search jumps to; `^` would be tried at every letter.
-_OF_CODE = re.compile(rf"\n(?:{_KEYED})", re.MULTILINE)
-_OF_BRACES = re.compile(rf"\n(?:{_KEYED}{_METHODS})", re.MULTILINE)
-_OF_PROSE = re.compile(rf"\n(?:{_HEADINGS})", re.MULTILINE)
-_OF_DATA = re.compile(rf"\n(?:{_TABLES})", re.MULTILINE)
+_OF_CODE = Linear(rf"(?m)\n(?:{_KEYED})".encode())
+_OF_BRACES = Linear(rf"(?m)\n(?:{_KEYED}{_METHODS})".encode())
+_OF_PROSE = Linear(rf"(?m)\n(?:{_HEADINGS})".encode())
+_OF_DATA = Linear(rf"(?m)\n(?:{_TABLES})".encode())
 _BRACES = frozenset(("c", "cpp", "java", "csharp", "dart", "objective-c", "groovy", "solidity"))
 _PROSE = frozenset(("markdown", "restructuredtext", "asciidoc", "text"))
 _DATA = frozenset(("yaml", "toml", "ini"))
@@ -51,10 +52,16 @@ class Definition(NamedTuple):
 def names_defined(text: str, language: str) -> set[str]:
     """The names alone, for which nothing has to be counted."""
     # One of the groups of a match has the name, the others are empty.
-    return {"".join(groups).strip() for groups in _pattern_of(language).findall("\n" + text)} - _NOT_NAMES
+    found = {b"".join(match.groups[1:]) for match in _pattern_of(language).all_in(_encoded(text))}
+    return {name.decode("utf-8", "replace").strip() for name in found} - _NOT_NAMES
 
 
-def _pattern_of(language: str) -> re.Pattern[str]:
+def _encoded(text: str) -> bytes:
+    """Bytes, since RE2 would make them, and count characters, at each match."""
+    return b"\n" + text.encode("utf-8", "replace")
+
+
+def _pattern_of(language: str) -> Linear[bytes]:
     if language in _PROSE:
         return _OF_PROSE
     if language in _DATA:
@@ -66,13 +73,12 @@ def definitions_of(text: str, language: str) -> tuple[Definition, ...]:
     """Everything the text defines, in order; headings for prose, tables and top keys for data."""
     found = []
     line = position = 0
-    text = "\n" + text
-    for match in _pattern_of(language).finditer(text):
-        start = match.start()
-        line += text.count("\n", position, start)
+    data = _encoded(text)
+    for groups, start, _ in _pattern_of(language).all_in(data):
+        line += data.count(b"\n", position, start)
         position = start
-        name = next(group for group in match.groups() if group)
+        name = b"".join(groups[1:]).decode("utf-8", "replace")
         if name not in _NOT_NAMES:
-            matched = match.group()[1:]
-            found.append(Definition(name.strip(), line, len(matched) - len(matched.lstrip(" \t"))))
+            matched = groups[0][1:]
+            found.append(Definition(name.strip(), line, len(matched) - len(matched.lstrip(b" \t"))))
     return tuple(found)

@@ -76,7 +76,7 @@ def root_of(agent: Agent) -> Path:
 
 def await_design(agent: Agent) -> Design:
     """The architect's decision, also one from before this agent began."""
-    return msgspec.convert(await_event(agent, "architecture_defined").data, Design)  # noqa: TID251  # the only thread
+    return msgspec.convert(await_event(agent, "architecture_defined").data, Design)  # the only thread
 
 
 def await_event(agent: Agent, event_type: str) -> Event:
