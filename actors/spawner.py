@@ -93,6 +93,7 @@ class Spawner(Owner):
 
     draining: set when the server is to end. A Spawner that begins then starts nobody. input_read: calls back when all
     that agents had sent by now has been read, so that none is taken for silent whose heartbeat waits in the kernel.
+    sole: keeps the name of the storage's instance for all incarnations; whoever made it releases it.
     Raises what AgentRegistry, Triggers and SoleInstance raise.
     """
 
@@ -110,6 +111,7 @@ class Spawner(Owner):
         timers: Timers,
         base_url: str,
         draining: threading.Event,
+        sole: SoleInstance,
         input_read: Callable[[Callable[[], None]], None] = at_once,
     ) -> None:
         super().__init__()
@@ -125,7 +127,7 @@ class Spawner(Owner):
         try:
             self._tokens = AgentTokens(key, revocations, self._registry)
             self._triggers = Triggers(triggers, profiles, self._registry)
-            self._sole = SoleInstance(self._registry.instance_id)
+            sole.take(self._registry.instance_id)
         except BaseException:
             self._registry.close()
             raise
@@ -195,7 +197,6 @@ class Spawner(Owner):
                 keeper.close()
                 self._log_watch.stop()
         finally:
-            self._sole.release()
             self._registry.close()
 
     def handle(self, message: m.SpawnerRequest | SpawnerFact) -> Any:

@@ -33,8 +33,11 @@ class Row(msgspec.Struct, frozen=True):
 
 _STORAGE = "the sidecar cannot write its storage; nothing of the request was kept"
 _INTERNAL = "the sidecar failed in a way nobody expected; its log has the request id"
-_STORAGE_WHEN = "Storage cannot be written, and nothing was kept; or it cannot be read, and the message names the file."
-_STORAGE_ADVICE = "Make room, or see what `sidecar doctor` says; then ask again."
+_STORAGE_WHEN = (
+    "Storage cannot be written, or was removed or replaced, and nothing was kept; or it cannot be read, and the message"
+    " names the file."
+)
+_STORAGE_ADVICE = "Make room, put the folder back, or see what `sidecar doctor` says; then ask again."
 _INTERNAL_WHEN = "Nobody expected this; the log has the request id."
 _INTERNAL_ADVICE = "Report what the log says; the same request may fail the same way."
 

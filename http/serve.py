@@ -31,6 +31,7 @@ from ..state.clock import utc_now
 from ..state.errors import ConfigError, InvalidRequest, SidecarError, Unavailable
 from ..state.identity import Revocations, TokenKey
 from ..supervision.known_state import reset_signals
+from ..supervision.sole_instance import SoleInstance
 from .access.auditing import SIDECAR, auditing
 from .access.auth import Authenticator
 from .access.holds import Holds
@@ -53,7 +54,7 @@ from .measure.meter import RequestMeter
 from .references import check_references
 from .routes.results import MAX_RESULT_BYTES
 from .routing import JSON, Server, too_large
-from .storage import announced, locked, prepare, token_key
+from .storage import announced, locked, note_whole, prepare, require_whole, token_key
 from .wire.codec import encode
 from .wiring import Wiring
 
@@ -117,11 +118,16 @@ def running(config: Config) -> Iterator[Sidecar]:
     check_references(config)
     with ExitStack() as stack:
         prepare(config.storage)
-        stack.enter_context(locked(config.storage))
+        storage = stack.enter_context(locked(config.storage))
+        # Whatever refuses the start does so before anything is opened for writing.
+        sole = SoleInstance()
+        stack.callback(sole.release)
+        if (instance := require_whole(config.storage)) is not None:
+            sole.take(instance)
+        sock = stack.enter_context(bind(config.host, config.port))
         tracing = stack.enter_context(telemetry.tracing(config.environ))
         auditor = stack.enter_context(auditing(config.storage))
         key = token_key(config.storage, config.environ, minted=auditor.minted)
-        sock = stack.enter_context(bind(config.host, config.port))
         host, port = sock.getsockname()[:2]
         timers = Timers()
         timers.start()
@@ -147,12 +153,16 @@ def running(config: Config) -> Iterator[Sidecar]:
             url=url_of(host, port),
             draining=threading.Event(),
             input_read=InputRead(),
+            sole=sole,
+            storage=storage,
         )
         server = _server(wiring, Authenticator(key, revocations), AddressProofs(key, host, port))
         revocations.watch(server.holds.revoked)
         sidecar = Sidecar(config, host=host, port=port, key=key, server=server)
         stack.callback(guardian.stop)
         guardian.start()
+        if sole.name is not None:
+            note_whole(config.storage, instance=sole.name)
         application = _application(tracing)(
             server,
             authenticator=server.authenticator,

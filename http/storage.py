@@ -9,9 +9,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..state.errors import ConfigError
-from ..state.fs import PidLock
+from ..state.agent_registry import instance_of
+from ..state.errors import ConfigError, StorageUnavailable
+from ..state.fs import PidLock, RealFs
 from ..state.identity import MIN_SECRET_BYTES, Minted, TokenKey, new_secret
+from ..state.storage_manifest import (
+    MANIFEST,
+    StorageManifest,
+    fingerprint,
+    forget,
+    note_contents,
+    read_manifest,
+    require_journals,
+)
 
 log = logging.getLogger(__name__)
 
@@ -23,27 +33,44 @@ _MAX_URL_CHARS = 300
 
 
 def prepare(storage: Path) -> None:
-    """Make the directory (mode 0700) if it is not there. Raises ConfigError if it cannot be written."""
+    """Make the directory (mode 0700) if it is not there. Raises ConfigError if it cannot be written.
+
+    Nothing in a directory that is there is changed: another sidecar may serve it.
+    """
     try:
         storage.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"storage directory {storage} cannot be made: {error.strerror}", field="storage") from None
     if not storage.is_dir():
         raise ConfigError(f"storage {storage} is not a directory", field="storage")
-    probe = storage / "probe"
-    try:
-        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        probe.unlink(missing_ok=True)  # by another that starts in the same moment
-    except OSError as error:
-        raise ConfigError(f"storage directory {storage} cannot be written: {error.strerror}", field="storage") from None
+    if not os.access(storage, os.R_OK | os.W_OK | os.X_OK):
+        raise ConfigError(f"storage directory {storage} cannot be written by this user", field="storage")
+
+
+class LockedStorage:
+    """A storage directory that this process holds, from the moment it was locked."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._place = RealFs().place(path)
+
+    def require_the_same(self) -> None:
+        """Raises StorageUnavailable when the directory was removed or replaced, StorageDamaged when a journal was."""
+        place = RealFs().place(self.path)
+        if place is None or self._place is None or not place.is_same_file(self._place):
+            raise StorageUnavailable(f"storage directory {self.path} was removed or replaced while it was in use")
+        require_journals(self.path, read_manifest(self.path) or StorageManifest())
 
 
 @contextmanager
-def locked(storage: Path) -> Iterator[None]:
+def locked(storage: Path) -> Iterator[LockedStorage]:
     """Hold the storage for this process. Raises StorageInUse that names the pid of who holds it."""
-    lock = PidLock(storage / LOCK_FILE)
     try:
-        yield
+        lock = PidLock(storage / LOCK_FILE)
+    except OSError as error:
+        raise ConfigError(f"storage directory {storage} cannot be locked: {error.strerror}", field="storage") from None
+    try:
+        yield LockedStorage(storage)
     finally:
         lock.release()
 
@@ -78,6 +105,26 @@ def announced_url(storage: Path) -> str | None:
         return None
 
 
+def require_whole(storage: Path) -> str | None:
+    """The name of the storage's instance, None for a new one. Raises StorageDamaged when a journal is missing.
+
+    Call it before anything in the storage is opened for writing.
+    """
+    manifest = read_manifest(storage) or StorageManifest()
+    require_journals(storage, manifest)
+    return manifest.instance or instance_of(storage / "registry")
+
+
+def note_whole(storage: Path, *, instance: str) -> None:
+    """Note what the storage holds, so that the next start misses what is gone by then."""
+    path = storage / SECRET_FILE
+    try:
+        secret = fingerprint(bytes.fromhex(path.read_text(encoding="ascii"))) if path.exists() else None
+        note_contents(storage, instance=instance, secret=secret)
+    except (OSError, ValueError) as error:
+        log.warning("contents of the storage not noted file=%s: %s", storage / MANIFEST, error)
+
+
 def token_key(storage: Path, environ: Mapping[str, str], *, minted: Callable[[Minted], None] | None = None) -> TokenKey:
     """The key that signs tokens: from SIDECAR_JWT_SECRET where it is set, else the storage's, made on first use.
 
@@ -88,11 +135,24 @@ def token_key(storage: Path, environ: Mapping[str, str], *, minted: Callable[[Mi
         return _key(given.encode(), SECRET_VARIABLE, minted)
     path = storage / SECRET_FILE
     try:
-        return _key(bytes.fromhex(_secret_text(path)), str(path), minted)
+        secret = bytes.fromhex(_secret_text(path))
+        _require_the_same(path, secret)
+        return _key(secret, str(path), minted)
     except ValueError:
         raise ConfigError(f"{path} is damaged: expected hexadecimal digits", field="storage") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read or made: {error.strerror}", field="storage") from None
+
+
+def _require_the_same(path: Path, secret: bytes) -> None:
+    """Every token of before would be refused, and nobody would know why."""
+    manifest = read_manifest(path.parent)
+    if manifest is not None and manifest.secret not in (None, fingerprint(secret)):
+        raise ConfigError(
+            f"{path} is damaged or was replaced: it is not the secret that {path.with_name(MANIFEST)} has a checksum"
+            " of. Put the old one back, or remove it: then a new one is made, and tokens of before are refused",
+            field="storage",
+        )
 
 
 def _key(secret: bytes, source: str, minted: Callable[[Minted], None] | None) -> TokenKey:
@@ -103,6 +163,7 @@ def _key(secret: bytes, source: str, minted: Callable[[Minted], None] | None) ->
 
 def _secret_text(path: Path) -> str:
     if not path.exists():
+        forget(path.parent, secret=True)  # before there is a new one, which a kill would leave without its checksum
         _make_secret(path)
     if path.stat().st_mode & 0o077:
         path.chmod(0o600)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -17,20 +18,25 @@ from ..actors.timers import Timers
 from ..actors.turns import TurnByTurn
 from ..state.errors import BusUnavailable
 from ..state.identity import Revocations, TokenKey
+from ..supervision.sole_instance import SoleInstance
 from .access.auditing import Auditor, LifecycleWitness
 from .config import Config
 from .loop.input_read import InputRead
 from .measure.instruments import Instruments
 from .routing import Actors
+from .storage import LockedStorage
 
 if TYPE_CHECKING:
     from .measure.spans import Tracing
+
+T = TypeVar("T")
 
 
 class Wiring(msgspec.Struct, frozen=True):
     """What is there before the actors. url: of this sidecar, without `/api`. draining: set when it has to end.
 
     input_read: calls back when all that clients had sent by now is read.
+    sole: keeps other sidecars from serving a storage with the name of this one's instance.
     """
 
     config: Config
@@ -44,13 +50,15 @@ class Wiring(msgspec.Struct, frozen=True):
     url: str
     draining: threading.Event
     input_read: InputRead
+    sole: SoleInstance
+    storage: LockedStorage
 
     def actors(self) -> Actors:
         """Handles of the four, which the guardian starts in this order."""
         handle = self.guardian.handle
-        bus = handle("event_bus", lambda: self._event_bus(spawner), failure=BusUnavailable)
-        results = handle("result_store", lambda: self._result_store(self._traced(bus)))
-        spawner = handle("spawner", lambda: self._spawner(self._traced(bus)))
+        bus = handle("event_bus", lambda: self._on_storage(lambda: self._event_bus(spawner)), failure=BusUnavailable)
+        results = handle("result_store", lambda: self._on_storage(lambda: self._result_store(self._traced(bus))))
+        spawner = handle("spawner", lambda: self._on_storage(lambda: self._spawner(self._traced(bus))))
         contexts = handle("context_builder", lambda: self._context_builder(spawner, results, bus))
         return Actors(
             spawner=self._traced(spawner),
@@ -58,6 +66,11 @@ class Wiring(msgspec.Struct, frozen=True):
             results=self._traced(results),
             contexts=self._traced(contexts),
         )
+
+    def _on_storage(self, make: Callable[[], T]) -> T:
+        """An actor that starts again must not begin an empty journal where one was removed meanwhile."""
+        self.storage.require_the_same()
+        return make()
 
     def _traced(self, recipient: Recipient) -> Recipient:
         return recipient if self.tracing is None else self.tracing.around(recipient)
@@ -94,6 +107,7 @@ class Wiring(msgspec.Struct, frozen=True):
             base_url=self.url,
             draining=self.draining,
             input_read=self.input_read,
+            sole=self.sole,
         )
 
     def _context_builder(self, spawner: Recipient, results: Recipient, bus: Recipient) -> ContextBuilder:

@@ -29,8 +29,11 @@ from .agent_entries import (
     TriggerKnown,
     TriggerPlace,
 )
+from .errors import StorageUnavailable
+from .fs import RealFs
 from .ids import unique_hex
 from .journal import Durability, Journal
+from .journal_recovery import find
 from .models import AgentId, AgentState, EventId, ExitCause
 from .typed import LateDecoder
 
@@ -220,3 +223,22 @@ class AgentRegistry:
     def _live_entries(self) -> int:
         of_agents = len(self.agents) + len(self._departed) + len(self.revoked) + len(self.tallies)
         return of_agents + len(self.unsent) + len(self.triggers) + 3
+
+
+def instance_of(directory: Path) -> str | None:
+    """The name of the storage whose registry lies there, without changing anything; None if it has none yet.
+
+    Raises StorageDamaged, StorageTooNew, StorageUnavailable.
+    """
+    if not directory.is_dir():
+        return None
+    reader: LateDecoder[Entry] = LateDecoder(Entry)
+    name: str | None = None
+    try:
+        for kept in find(RealFs(), directory).entries:
+            entry = reader.decode(kept.record)
+            if isinstance(entry, Instance):
+                name = entry.instance_id
+    except OSError as error:
+        raise StorageUnavailable(f"{directory} cannot be read: {error.strerror or error}") from error
+    return name

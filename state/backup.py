@@ -30,6 +30,7 @@ from .inspection import journals_in, size_of
 from .journal_files import LOCK, segment_path, segments, snapshot_path, snapshots
 from .journal_recovery import find
 from .progress import Progress, untold
+from .storage_manifest import forget
 from .typed import decode
 
 VERSION = 1
@@ -190,6 +191,7 @@ def _restore(fs: RealFs, source: Path, storage: Path, copied_at: datetime | None
         raise InvalidRequest(
             f"{storage} holds journals already: move it away first", field="storage", expected="an empty directory"
         )
+    forget(storage, contents=True)  # journals of another time, and the name that they gave
     scratch = Path(tempfile.mkdtemp(prefix="restoring-", dir=storage))
     try:
         manifest = _unpack(fs, source, scratch, progress)

@@ -6,17 +6,24 @@ Every call either has happened when it returns or raises OSError. Nothing but `A
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
 import sys
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 from .durations import SYNCS
 from .errors import StorageInUse
+
+# Network file systems, which know locks on files that are open for writing alone.
+_CANNOT_LOCK_FOLDERS = (errno.EBADF, errno.ENOLCK, errno.EINVAL, errno.EOPNOTSUPP)
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 PRIVATE_FILE = 0o600
 PRIVATE_DIRECTORY = 0o700
@@ -35,11 +42,26 @@ class AppendFile(Protocol):
 
     def truncate(self, size: int) -> None: ...
 
+    def place(self) -> Place:
+        """Of the open file, whatever has become of its path."""
+        ...
+
     def close(self) -> None: ...
 
 
 class Lock(Protocol):
     def release(self) -> None: ...
+
+
+class Place(NamedTuple):
+    """What a path leads to. changed_at: when it was last written, for a directory: when a name in it last changed."""
+
+    device: int
+    inode: int
+    changed_at: int
+
+    def is_same_file(self, other: Place) -> bool:
+        return self[:2] == other[:2]
 
 
 class Fs(Protocol):
@@ -48,7 +70,7 @@ class Fs(Protocol):
         ...
 
     def lock(self, path: Path) -> Lock:
-        """Raises StorageInUse, naming the holder's pid."""
+        """Lock the folder of this file; the file will hold our pid. Raises StorageInUse, naming the holder's pid."""
         ...
 
     def names(self, directory: Path) -> list[str]:
@@ -56,6 +78,14 @@ class Fs(Protocol):
         ...
 
     def size(self, path: Path) -> int: ...
+
+    def place(self, path: Path) -> Place | None:
+        """What the path leads to now; None if nothing is there."""
+        ...
+
+    def boot(self) -> str:
+        """Names the time from one start of the machine to its end; empty where that cannot be told."""
+        ...
 
     def reader(self, path: Path) -> BinaryIO: ...
 
@@ -103,32 +133,108 @@ class _OsFile:
     def truncate(self, size: int) -> None:
         os.ftruncate(self._descriptor, size)
 
+    def place(self) -> Place:
+        return _place(os.fstat(self._descriptor))
+
     def close(self) -> None:
         os.close(self._descriptor)
 
 
 class PidLock:
-    """An flock on a file that holds the owner's pid. The kernel lets go of it when the owner dies, however it dies."""
+    """Locks a folder for this process. `path` is a file in it that holds our pid, for whoever is refused.
+
+    The folder itself is locked, and the file as well, for versions that lock nothing else: people delete files named
+    LOCK, and then two processes would lock two files of the same name. The kernel lets go of both locks when the
+    process dies, however it dies.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
+        self._descriptors: list[int] = []
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip()
-            os.close(self._descriptor)
-            if not isinstance(error, BlockingIOError):
-                raise
-            by = f"process {holder}" if holder else "another process"
-            raise StorageInUse(f"{path.parent} is in use by {by}", pid=holder) from None
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+            # First, and only read: whoever is refused must not have changed anything.
+            if (folder := _lock_folder(path)) is not None:
+                self._descriptors.append(folder)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
+            self._descriptors.append(descriptor)
+            _flock(descriptor, path)
+        except BaseException:
+            self.release()
+            raise
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         """The file stays: removing it would let two processes lock two files of the same name."""
-        # To close it is not enough: a child that is just being started still holds a copy.
-        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-        os.close(self._descriptor)
+        while self._descriptors:
+            descriptor = self._descriptors.pop()
+            # To close it is not enough: a child that is just being started still holds a copy.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+
+def _lock_folder(path: Path) -> int | None:
+    """None where the file system cannot lock a folder."""
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _flock(descriptor, path)
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno in _CANNOT_LOCK_FOLDERS:
+            return None
+        raise
+    except StorageInUse:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _flock(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = _pid_in(path) or _holder_of(descriptor)
+        by = f"process {holder}" if holder else "another process"
+        raise StorageInUse(f"{path.parent} is in use by {by}", pid=holder) from None
+
+
+def lock_holder(path: Path) -> str | None:
+    """The pid of the process that holds the PidLock of this path, "" if it cannot be told; None if nobody does.
+
+    Changes nothing. Raises OSError where the folder cannot be read.
+    """
+    for place in (path.parent, path):
+        try:
+            descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _pid_in(path) or _holder_of(descriptor)
+        except OSError as error:
+            if error.errno not in _CANNOT_LOCK_FOLDERS:
+                raise
+        finally:
+            os.close(descriptor)  # which also unlocks
+    return None
+
+
+def _pid_in(path: Path) -> str:
+    """What the holder wrote into its file, if that is still there."""
+    with suppress(OSError, ValueError):
+        return str(int(path.read_bytes()[:32]))
+    return ""
+
+
+def _holder_of(descriptor: int) -> str:
+    """The pid that the kernel names for a lock on the file, or "". Source: proc_locks(5)."""
+    inode = os.fstat(descriptor).st_ino
+    with suppress(OSError):
+        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+            fields = line.split()
+            if "FLOCK" in fields and fields[-3].rpartition(":")[2] == str(inode) and fields[-4] != "-1":
+                return fields[-4]
+    return ""
 
 
 class RealFs:
@@ -154,6 +260,15 @@ class RealFs:
 
     def size(self, path: Path) -> int:
         return path.stat().st_size
+
+    def place(self, path: Path) -> Place | None:
+        try:
+            return _place(os.stat(path))  # noqa: PTH116  # before every answer: Path.stat costs half as much again
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def boot(self) -> str:
+        return _boot()
 
     def reader(self, path: Path) -> BinaryIO:
         return path.open("rb", buffering=1 << 20)
@@ -201,3 +316,15 @@ class RealFs:
 def is_private(path: Path) -> bool:
     """Whether nobody but its owner may read, write or enter it."""
     return path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO) == 0
+
+
+def _place(found: os.stat_result) -> Place:
+    return Place(found.st_dev, found.st_ino, found.st_mtime_ns)
+
+
+@cache
+def _boot() -> str:
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 import msgspec
 
 from .errors import StorageDamaged, StorageInUse, StorageTooNew
-from .fs import Lock, RealFs, is_private
-from .journal_files import LOCK, REPAIR_COPY, quarantined, segments, snapshots
+from .fs import Lock, RealFs, is_private, lock_holder
+from .journal_files import LOCK, NEWEST, REPAIR_COPY, quarantined, segments, snapshots
 from .journal_recovery import Found, find
 from .progress import Progress, untold
 
@@ -30,7 +30,7 @@ _ATTEMPTS = 3  # a server may remove what it has compacted between our listing a
 
 _ADVICE: dict[Health, str | None] = {
     "sound": None,
-    "torn": "nothing: the next start cuts the tail, which was never acknowledged, and keeps its bytes in a .bad file",
+    "torn": "nothing: the next start cuts the tail, which was never synced, and keeps its bytes in a .bad file",
     "damaged": "restore a backup, or `sidecar doctor --repair`: it keeps every whole record, and a copy of the files",
     "too new": "run the version that wrote it, or one that is newer",
     "unreadable": "give the user that runs the sidecar access to it",
@@ -58,14 +58,16 @@ class JournalReport(msgspec.Struct, frozen=True, kw_only=True):
 
 def journals_in(storage: Path) -> list[Path]:
     """Every directory of the storage that holds a journal."""
-    found = [path.parent for pattern in ("*/s*-*.jsonl", "*/*/s*-*.jsonl") for path in storage.glob(pattern)]
-    return sorted(
-        directory
-        for directory in set(found)
-        if not directory.name.startswith(REPAIR_COPY)
-        and (names := _names(directory))
-        and (segments(names) or snapshots(names))
-    )
+    patterns = ("*/s*-*.jsonl", "*/*/s*-*.jsonl", f"*/{NEWEST}", f"*/*/{NEWEST}")
+    found = {path.parent for pattern in patterns for path in storage.glob(pattern)}
+    return sorted(directory for directory in found if _is_journal(directory))
+
+
+def _is_journal(directory: Path) -> bool:
+    """Also one that has lost its records, and still notes which file was its newest."""
+    names = _names(directory)
+    is_copy = directory.name.startswith(REPAIR_COPY)
+    return not is_copy and bool(segments(names) or snapshots(names) or NEWEST in names)
 
 
 def size_of(directory: Path) -> int:
@@ -123,8 +125,9 @@ def inspect_journal(directory: Path, *, fs: RealFs | None = None) -> JournalRepo
     try:
         lock, in_use_by = _hold(directory)
         found = _find(fs or RealFs(), directory)
-        if found.damage is not None and in_use_by is None:
-            health, problem = "torn", str(found.damage)
+        if found.damage is not None and found.torn is not None and in_use_by is None:
+            lost = f"{found.torn.size_bytes} bytes and at least {found.torn.records} records from there on"
+            health, problem = "torn", f"{found.damage}: {lost} were not on the disk in time"
     except StorageDamaged as error:
         health, problem = "damaged", error.message
     except StorageTooNew as error:
@@ -151,8 +154,9 @@ def inspect_journal(directory: Path, *, fs: RealFs | None = None) -> JournalRepo
 
 def _hold(directory: Path) -> tuple[Lock | None, str | None]:
     """Keep others from writing while we read; or, where another does, its pid."""
-    if not (directory / LOCK).exists():
-        return None, None
+    if not (directory / LOCK).exists():  # to lock would make the file, and we only look
+        holder = lock_holder(directory / LOCK)
+        return None, None if holder is None else holder or "unknown"
     try:
         return RealFs().lock(directory / LOCK), None
     except StorageInUse as error:

@@ -18,11 +18,13 @@ import msgspec
 
 from . import journal_files as files
 from .errors import StorageUnavailable
-from .fs import AppendFile, Fs, Lock, RealFs
-from .journal_lines import Entry, encode, mark
+from .fs import AppendFile, Fs, Lock, Place, RealFs
+from .journal_lines import Entry, boot_mark, encode, mark
+from .journal_presence import Presence
 from .journal_reads import RecordReader, Take, Written
-from .journal_recovery import cut, find, scan_segment
+from .journal_recovery import Found, cut, find, scan_segment
 from .journal_reserve import Reserve
+from .journal_sync import Syncing
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +110,9 @@ class Journal:
         self._sealed: dict[int, int] = {}  # first record of each full segment -> its size
         self._first = 1
         self._file: AppendFile
+        self._place: Place
+        self._presence = Presence(fs, directory, self._files)
+        self._syncing: Syncing | None = None
         self._size = 0
         self._synced_seq = 0
         self._synced_size = 0
@@ -145,6 +150,7 @@ class Journal:
             if isinstance(error, OSError):
                 raise StorageUnavailable(f"{directory} cannot be opened: {error.strerror or error}") from error
             raise
+        _OPEN.add(journal)
         return journal
 
     def _recover(self, take: Take | None) -> None:
@@ -159,20 +165,28 @@ class Journal:
         for first in found.kept:
             self._sealed[first] = self._fs.size(files.segment_path(self.directory, first))
         if found.kept:
-            self._first = found.kept[-1]
-            self._size = self._sealed.pop(self._first)
-            self._file = self._fs.append_to(files.segment_path(self.directory, self._first))
-            try:
-                # What was read may be in the kernel's memory only. It counts as synced from here on, not before.
-                self._file.sync()
-            except OSError:
-                self._file.close()
-                raise
-            self._synced_seq, self._synced_size = self.last_seq, self._size
-            self._marked_seq = found.synced
+            self._go_on_with(found)
         else:
             self._begin_segment(found.last_seq + 1)
+        if self._first != found.newest:
+            files.write_newest(self._fs, self.directory, self._first)
         self._reserve.hold()
+
+    def _go_on_with(self, found: Found) -> None:
+        self._first = found.kept[-1]
+        self._size = self._sealed.pop(self._first)
+        self._file = self._fs.append_to(files.segment_path(self.directory, self._first))
+        try:
+            self._place = self._file.place()
+            # What was read may be in the kernel's memory only. It counts as synced from here on, not before.
+            self._file.sync()
+            self._synced_seq, self._synced_size = self.last_seq, self._size
+            self._marked_seq = found.synced
+            if (boot := self._fs.boot()) and boot != found.boot:
+                self._try_to_mark(boot_mark(self._synced_seq, boot))
+        except OSError:
+            self._file.close()
+            raise
 
     def entries(self) -> Iterator[Entry]:
         """Every committed record in order. The first time, what `open` has read; after that, from the disk."""
@@ -230,6 +244,7 @@ class Journal:
         sizes = [len(line) for line in self._pending]
         batch, last, frees = b"".join(self._pending), self._pending_seq, self._only_frees
         self._forget_pending()
+        self._require_present()
         if not frees and not self._reserve.hold():
             raise StorageUnavailable(f"{self.directory} takes only deletes until its disk has room again")
         try:
@@ -245,17 +260,47 @@ class Journal:
         self._read = None
         return Written(files.segment_path(self.directory, self._first).name, self._size - len(batch), sizes)
 
-    def settle(self) -> None:
-        """Nothing is going on: note what is synced, so that later damage to it is told from a torn tail."""
-        if self._failure is not None or self._pending or self._marked_seq == self._synced_seq:
-            return
+    def settle(self) -> bool:
+        """Note what is synced, so that later damage to it is told from a torn tail. Whether that is everything."""
+        self._take_in_sync()
+        if self._failure is not None:
+            return True  # nothing more can be done for it
+        if not self._pending and self._marked_seq != self._synced_seq and not self._try_to_mark(mark(self._synced_seq)):
+            return True  # the next commit says the same
+        return self._marked_seq == self._synced_seq == self.last_seq
+
+    def make_durable(self) -> None:
+        """Sync everything that is committed, in this thread, and note it. Raises StorageUnavailable."""
         try:
-            self._write(mark(self._synced_seq))
+            self._sync(self.last_seq)
         except OSError as error:
-            # The note is worth having, not worth failing for: the next commit says the same and is answered for.
-            log.warning("mark not written directory=%s: %s", self.directory, error)
-        else:
-            self._marked_seq = self._synced_seq
+            raise StorageUnavailable(f"{self.directory} cannot be synced: {error.strerror or error}") from error
+        self.settle()
+
+    def begin_sync(self) -> Syncing | None:
+        """A sync of everything that is committed, to be run in any thread; None if there is none to begin.
+
+        `settle` notes what it has synced.
+        """
+        self._take_in_sync()
+        if self._failure is not None or self._syncing is not None or self._synced_seq == self.last_seq:
+            return None
+        self._syncing = Syncing(self._file, self.last_seq, self._size)
+        return self._syncing
+
+    @property
+    def failure(self) -> str | None:
+        """Why nothing can be written any more, or None."""
+        return self._failure
+
+    @property
+    def synced_seq(self) -> int:
+        """The newest record that is known to be on the disk."""
+        return self._synced_seq
+
+    def missing(self) -> str | None:
+        """What of its files is not in its place any more, as a sentence; None if all are. In any thread."""
+        return self._presence.missing()
 
     def drop_before(self, seq: int) -> None:
         """Drop records before `seq`, as far as they fill whole segments; the unfilled last one stays."""
@@ -263,6 +308,7 @@ class Journal:
         keep_from = max((first for first in firsts if first <= seq), default=firsts[0])
         if keep_from == firsts[0]:
             return
+        self._require_present()
         compaction = Compaction(self._fs, self.directory, keep_from - 1, self._reserve)
         compaction.write(lambda: ())
         self.finish_compaction(compaction)
@@ -287,6 +333,7 @@ class Journal:
         """
         self.commit()
         self._require_sound()
+        self._require_present()  # a new file would be made in whatever folder is there now
         try:
             self._reserve.lend(self._rotate)
         except OSError as error:
@@ -312,6 +359,7 @@ class Journal:
     def close(self) -> None:
         """Commit what is pending, note what is synced, unlock."""
         try:
+            self._take_in_sync(wait=True)  # or it would sync a descriptor that is another file's by then
             if self._failure is None:
                 self.commit()
                 if self._synced_seq < self.last_seq:
@@ -320,6 +368,7 @@ class Journal:
         except OSError as error:
             raise StorageUnavailable(f"{self.directory} cannot be synced: {error.strerror or error}") from error
         finally:
+            _OPEN.discard(self)
             self._failure = self._failure or "it is closed"
             self._file.close()
             self._lock.release()
@@ -340,6 +389,10 @@ class Journal:
         if self._failure is not None:
             raise StorageUnavailable(f"{self.directory} cannot be written: {self._failure}")
 
+    def _require_present(self) -> None:
+        if (problem := self.missing()) is not None:
+            raise StorageUnavailable(f"{self.directory} cannot be written: {problem}")
+
     def _forget_pending(self) -> None:
         self._pending = []
         self._pending_seq = self.last_seq
@@ -358,6 +411,16 @@ class Journal:
             raise
         self._size += len(data)
 
+    def _try_to_mark(self, line: bytes) -> bool:
+        """False when the disk is full: the note is worth having, not worth failing for."""
+        try:
+            self._write(line)
+        except OSError as error:
+            log.warning("mark not written directory=%s: %s", self.directory, error)
+            return False
+        self._marked_seq = self._synced_seq
+        return True
+
     def _truncate(self, size: int) -> None:
         """Take back what a failed write has left, or take nothing more."""
         try:
@@ -367,6 +430,8 @@ class Journal:
 
     def _sync(self, last: int) -> None:
         """Make everything written durable; `last` is its newest record."""
+        self._take_in_sync(wait=True)
+        self._require_sound()
         try:
             self._file.sync()
         except OSError as error:
@@ -379,19 +444,54 @@ class Journal:
             raise
         self._synced_seq, self._synced_size = last, self._size
 
+    def _take_in_sync(self, *, wait: bool = False) -> None:
+        """Take note of a sync in another thread that is done. wait: also of one that is not yet; then see it done."""
+        syncing = self._syncing
+        if syncing is None or not (wait or syncing.is_done):
+            return
+        syncing.run()
+        self._syncing = None
+        if syncing.error is not None:
+            self._failure = f"fdatasync failed: {syncing.error.strerror or syncing.error}"
+        else:
+            self._synced_seq, self._synced_size = syncing.last, syncing.size
+
+    def _files(self) -> Iterator[tuple[Path, Place | None]]:
+        """Every file of it, for Presence: with what is open of the newest."""
+        if self._snapshot_at:
+            yield files.snapshot_path(self.directory, self._snapshot_at), None
+        for first in tuple(self._sealed):
+            yield files.segment_path(self.directory, first), None
+        yield files.segment_path(self.directory, self._first), self._place
+
     def _rotate(self) -> None:
         """Seal the segment and begin the next, unless this one has no records yet."""
         if self._first > self.last_seq:
             return
         if self._synced_size < self._size:  # be it by a mark: only the last segment may have a torn tail
             self._sync(self.last_seq)
+        self._take_in_sync(wait=True)
+        self._require_sound()
         full, first, size = self._file, self._first, self._size
         self._begin_segment(self.last_seq + 1)
+        files.write_newest(self._fs, self.directory, self._first)
         self._sealed[first] = size
         full.close()
 
     def _begin_segment(self, first: int) -> None:
         self._file, self._size = files.create_segment(self._fs, self.directory, first)
-        self._first = first
+        self._first, self._place = first, self._file.place()
         self._synced_seq, self._synced_size = first - 1, self._size
         self._marked_seq = first - 1  # its header says so
+
+
+# One for the process, as there is one disk: whoever owns a journal opens it, and nobody else would know of it.
+_OPEN: set[Journal] = set()
+
+
+def missing_below(storage: Path) -> tuple[str, ...]:
+    """What of the journals that this process has open below a directory is not in its place any more; in any thread."""
+    # Looked at twice: the first look may have met a journal that was just beginning a new file.
+    journals = [journal for journal in tuple(_OPEN) if storage in journal.directory.parents and journal.missing()]
+    found = (journal.missing() for journal in journals)
+    return tuple(sorted(problem for problem in found if problem is not None))

@@ -5,6 +5,7 @@ A snapshot is written beside the journal, synced, and renamed into place: it is 
 
 from __future__ import annotations
 
+import logging
 import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator
@@ -15,13 +16,16 @@ import msgspec
 
 from .errors import StorageDamaged, StorageTooNew
 from .fs import AppendFile, Fs
-from .journal_lines import OWN, VERSION, Entry, Footer, Header, Line, encode, parse
+from .journal_lines import OWN, VERSION, Entry, Footer, Header, Line, boot_mark, encode, parse
 from .journal_reads import Take
 from .typed import decode
+
+log = logging.getLogger(__name__)
 
 LOCK = "LOCK"
 REPAIR_COPY = "before-repair-"  # begins the name of a folder that holds a journal as it was, and is none itself
 RESERVE = "RESERVE"
+NEWEST = "NEWEST"
 
 _SEGMENT = re.compile(r"seg-(\d{16})\.jsonl")
 _SNAPSHOT = re.compile(r"snap-(\d{16})\.jsonl")
@@ -84,6 +88,7 @@ def create_segment(fs: Fs, directory: Path, first: int) -> tuple[AppendFile, int
     file = fs.create(path)
     try:
         line = header_line(Header(kind="segment", at=first), first - 1)
+        line += boot_mark(first - 1, fs.boot())
         file.write(line)
         file.sync()
         fs.sync_directory(directory)
@@ -192,3 +197,41 @@ def read_snapshot(fs: Fs, directory: Path, at: int, take: Take | None = None) ->
             offset += len(raw)
     if footer is None:
         raise StorageDamaged(f"{path}: ends at byte {offset} without its last line", file=str(path), offset=offset)
+
+
+class Newest(msgspec.Struct, frozen=True):
+    """Which segment was written to last, by its first record."""
+
+    segment: int
+
+
+def read_newest(fs: Fs, directory: Path, names: Iterable[str]) -> int:
+    """The newest segment that the journal has noted of itself; 0 if it has not, or the note cannot be read.
+
+    Versions before 0.2 make no such note.
+    """
+    if NEWEST not in names:
+        return 0
+    with fs.reader(directory / NEWEST) as file:
+        line = parse(file.read())
+    if line is None:
+        log.warning("note of the newest segment is damaged, it is written again file=%s", directory / NEWEST)
+        return 0
+    return decode(line.record, Newest).segment
+
+
+def write_newest(fs: Fs, directory: Path, first: int) -> None:
+    """Note the newest segment, which must be durable. Until the note itself is, an older one stands, which is true."""
+    temporary = directory / (NEWEST + _UNFINISHED)
+    try:
+        file = fs.create(temporary)
+        try:
+            file.write(encode(OWN, 0, 0, _encode(Newest(first))))
+            file.sync()
+        finally:
+            file.close()
+        fs.rename(temporary, directory / NEWEST)
+    except OSError as error:
+        log.warning("newest segment not noted file=%s: %s", directory / NEWEST, error)
+        with suppress(OSError):  # it may not have been made
+            fs.unlink(temporary)

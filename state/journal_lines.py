@@ -18,6 +18,7 @@ VERSION = 1
 OWN = 0  # the seq of the journal's own lines
 
 _PREFIX = re.compile(rb'\["([0-9a-f]{8})",(\d+),(\d+),(\d+),')
+_BOOT = re.compile(rb'\{"boot":"([0-9a-zA-Z-]+)"\}')
 _CHECKED_FROM = len('["01234567",')
 # Where a line may begin in bytes that are damaged: after a newline, or after one that has lost its newline to a
 # flipped bit. No JSON has `]`, one byte that is neither comma nor space, and then `["`, so no agent can forge it.
@@ -79,6 +80,20 @@ def parse(line: bytes) -> Line | None:
 def mark(synced: int) -> bytes:
     """A line that only says what is known to be on the disk."""
     return encode(OWN, synced, 0, b"null")
+
+
+def boot_mark(synced: int, boot: str) -> bytes:
+    """A mark that also names the boot of the machine in which the lines that follow are written.
+
+    Twice: one that is damaged must not take with it what tells damage from a torn tail. Nothing for no name.
+    """
+    return 2 * encode(OWN, synced, 0, b'{"boot":"%b"}' % boot.encode("ascii")) if boot else b""
+
+
+def boot_of(line: Line) -> str | None:
+    """The boot that one of the journal's own lines names, or None."""
+    found = _BOOT.fullmatch(line.record)
+    return found[1].decode("ascii") if found is not None else None
 
 
 def find_lines(damaged: bytes) -> Iterator[Line]:

@@ -1,11 +1,19 @@
 """What a journal holds after whatever ended the last process: whole transactions, up to a torn tail if there is one.
 
 A torn tail is normal: bytes written but not yet synced survive a power loss in any pieces. Damage before it is not.
-The two are told apart by `synced`, which each line carries: the last record that was known to be on the disk when
-the line was written. If a sound line after the damage says that the damaged record had been synced, then what is
-damaged had been acknowledged, and nothing is cut: StorageDamaged. Else it was never acknowledged: the tail is moved
-into a `.bad` file and the journal goes on before it. A segment's header is synced before its first record, so
-a damaged header with any sound line after it is damage too.
+Two things tell them apart.
+
+- A line says in which boot of the machine the lines after it are written. In the same boot no power was lost: then
+  only the last write can be incomplete, cut short at the end of the file, and any other damage is damage to what was
+  acknowledged.
+- In a later boot `synced` decides, which each line carries: the last record that was known to be on the disk when the
+  line was written. If a sound line after the damage says that the damaged record had been synced, then what is damaged
+  had been acknowledged.
+
+Damage to what was acknowledged raises StorageDamaged, and nothing is cut. A torn tail is moved into a `.bad` file,
+which the log names with what is in it, and the journal goes on before it. A segment's header is synced before its
+first record, so a damaged header with any sound line after it is damage too. The journal also notes which segment is
+the newest, so that one that was deleted is missed.
 """
 
 from __future__ import annotations
@@ -19,15 +27,27 @@ import msgspec
 
 from .errors import StorageDamaged
 from .fs import Fs
-from .journal_files import read_header, read_snapshot, segment_path, segments, snapshot_path, snapshots, unfinished
-from .journal_lines import OWN, Entry, Line, find_lines, parse
+from .journal_files import (
+    read_header,
+    read_newest,
+    read_snapshot,
+    segment_path,
+    segments,
+    snapshot_path,
+    snapshots,
+    unfinished,
+)
+from .journal_lines import OWN, Entry, Line, boot_of, find_lines, parse
 from .journal_reads import Take
 
 log = logging.getLogger(__name__)
 
 
 class Damage(msgspec.Struct, frozen=True):
-    """Where a segment stops making sense. cut_at: where its last whole transaction ends, in bytes."""
+    """Where a segment stops making sense. cut_at: where its last whole transaction ends, in bytes.
+
+    is_cut_short: a process that was killed while it wrote may leave that. boot: in which the lines here were written.
+    """
 
     path: Path
     offset: int
@@ -37,6 +57,8 @@ class Damage(msgspec.Struct, frozen=True):
     reason: str
     is_header: bool = False
     is_tearing: bool = True
+    is_cut_short: bool = False
+    boot: str = ""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason} at byte {self.offset} (line {self.line}), expected record {self.expected}"
@@ -45,21 +67,30 @@ class Damage(msgspec.Struct, frozen=True):
 class SegmentScan(msgspec.Struct, frozen=True):
     """count: of its committed records. entries: those records, if nobody took them as they were read.
 
-    synced: the newest record that its lines say was on the disk.
+    synced: the newest record that its lines say was on the disk. boot: in which its last lines were written.
     """
 
     count: int
     entries: list[Entry]
     synced: int
+    boot: str
     damage: Damage | None
+
+
+class Torn(msgspec.Struct, frozen=True):
+    """What a torn tail holds. records: lines of it that are, or may have been, records."""
+
+    size_bytes: int
+    records: int
 
 
 class Found(msgspec.Struct, frozen=True):
     """What there is to go on with.
 
     snapshot_at: 0 without a snapshot. kept: first records of the segments that count. synced: as in SegmentScan, of
-    the last segment. obsolete: files that the snapshot made superfluous. damage: a torn tail that may be cut, in the
-    last of `kept`. torn_files: whole files of such a tail.
+    the last segment. newest: the segment that is noted to be the newest, or 0. obsolete: files that the snapshot made
+    superfluous. damage: a torn tail that may be cut, in the last of `kept`. torn_files: whole files of such a tail.
+    torn: what is in it.
     """
 
     snapshot_at: int
@@ -67,9 +98,12 @@ class Found(msgspec.Struct, frozen=True):
     kept: list[int]
     last_seq: int
     synced: int
+    boot: str
+    newest: int
     obsolete: list[Path]
-    damage: Damage | None
-    torn_files: list[Path]
+    damage: Damage | None = None
+    torn_files: list[Path] = []
+    torn: Torn | None = None
 
 
 def scan_segment(fs: Fs, directory: Path, first: int, take: Take | None = None) -> SegmentScan:
@@ -80,10 +114,11 @@ def scan_segment(fs: Fs, directory: Path, first: int, take: Take | None = None) 
     transaction: list[Entry] = []
     spans: list[tuple[int, int]] = []  # offset and size of the transaction's lines
     expected, left, offset, sound, number, synced = first, 0, 0, 0, 0, 0
+    boot = ""
 
-    def damage(reason: str, *, is_header: bool = False, is_tearing: bool = True) -> SegmentScan:
-        where = Damage(path, offset, number, expected, sound, reason, is_header, is_tearing)
-        return SegmentScan(expected - first - len(transaction), entries, synced, where)
+    def damage(reason: str, **more: bool) -> SegmentScan:
+        where = Damage(path, offset, number, expected, sound, reason, boot=boot, **more)
+        return SegmentScan(expected - first - len(transaction), entries, synced, boot, where)
 
     with fs.reader(path) as file:
         for number, raw in enumerate(file, 1):
@@ -92,9 +127,12 @@ def scan_segment(fs: Fs, directory: Path, first: int, take: Take | None = None) 
                 if line is None or read_header(line, path, "segment", first) is None:
                     return damage("damaged header", is_header=True)
             elif line is None:
-                return damage("damaged record" if raw.endswith(b"\n") else "record cut short")
+                if raw.endswith(b"\n"):
+                    return damage("damaged record")
+                # With a newline in the place of its last byte it would be whole: then nothing was cut.
+                return damage("record cut short", is_cut_short=parse(raw[:-1] + b"\n") is None)
             elif line.seq == OWN and not transaction:
-                pass  # a mark
+                boot = boot_of(line) or boot  # a mark
             elif line.seq != expected or (transaction and line.left != left - 1):
                 # Tearing damages lines, it never makes sound ones disappear or change places.
                 return damage(f"record {line.seq} out of order", is_tearing=False)
@@ -116,12 +154,12 @@ def scan_segment(fs: Fs, directory: Path, first: int, take: Take | None = None) 
                         spans.clear()
             offset += len(raw)
             if not transaction:
-                sound, synced = offset, line.synced
+                sound, synced = offset, max(synced, line.synced)
     if number == 0:
         return damage("empty file", is_header=True)
     if transaction:
-        return damage(f"the file ends, {left} more to come in the transaction")
-    return SegmentScan(expected - first, entries, synced, None)
+        return damage(f"the file ends, {left} more to come in the transaction", is_cut_short=True)
+    return SegmentScan(expected - first, entries, synced, boot, None)
 
 
 def find(fs: Fs, directory: Path, take: Take | None = None) -> Found:
@@ -140,8 +178,15 @@ def find(fs: Fs, directory: Path, take: Take | None = None) -> Found:
     obsolete = [directory / name for name in unfinished(names)]
     obsolete += [snapshot_path(directory, older) for older in taken[:-1]]
     obsolete += [segment_path(directory, first) for first in every if first <= at]
+    newest = read_newest(fs, directory, names)
+    if newest > max(every, default=0):
+        raise StorageDamaged(
+            f"{segment_path(directory, newest)} is missing: it was the newest file of its journal",
+            file=str(segment_path(directory, newest)),
+        )
     last_seq = synced = at
     kept: list[int] = []
+    boot = ""
     for place, first in enumerate(firsts):
         if first != last_seq + 1:
             raise StorageDamaged(
@@ -152,30 +197,36 @@ def find(fs: Fs, directory: Path, take: Take | None = None) -> Found:
             )
         scan = scan_segment(fs, directory, first, take)
         entries += scan.entries
-        synced = max(synced, scan.synced)
+        synced, boot = max(synced, scan.synced), scan.boot
         last_seq += scan.count
         if scan.damage is not None:
             later = [segment_path(directory, other) for other in firsts[place + 1 :]]
             _judge(fs, scan.damage, last_seq, later)
-            torn = later
+            torn_files = later
             if scan.damage.is_header:
-                torn = [scan.damage.path, *later]
+                torn_files = [scan.damage.path, *later]
             else:
                 kept.append(first)
-            return Found(at, entries, kept, last_seq, synced, obsolete, scan.damage, torn)
+            torn = _look_at_torn(fs, scan.damage, later)
+            return Found(at, entries, kept, last_seq, synced, boot, newest, obsolete, scan.damage, torn_files, torn)
         kept.append(first)
-    return Found(at, entries, kept, last_seq, synced, obsolete, None, [])
+    return Found(at, entries, kept, last_seq, synced, boot, newest, obsolete)
 
 
 def _judge(fs: Fs, damage: Damage, last_seq: int, later: list[Path]) -> None:
-    """Return if the damage can be a tail that was never acknowledged, else raise StorageDamaged."""
+    """Return if the damage can be a tail that was never synced, else raise StorageDamaged."""
     evidence = None
+    has_run_since = "the machine has run ever since it was written, so no power loss has torn it"
     if not damage.is_tearing:
         evidence = "no tearing does that"
+    elif damage.boot and damage.boot == fs.boot() and not damage.is_cut_short:
+        evidence = has_run_since
     else:
         for line in _lines_after(fs, damage, later):
             if damage.is_header:
                 evidence = "sound lines follow"
+            elif line.seq == OWN and fs.boot() and boot_of(line) == fs.boot():
+                evidence = has_run_since
             elif line.synced > last_seq:
                 evidence = f"a later line shows that everything up to record {line.synced} had been synced"
             else:
@@ -189,6 +240,18 @@ def _judge(fs: Fs, damage: Damage, last_seq: int, later: list[Path]) -> None:
             line=damage.line,
             expected=damage.expected,
         )
+
+
+def _look_at_torn(fs: Fs, damage: Damage, later: list[Path]) -> Torn:
+    size = records = 0
+    for path, offset in ((damage.path, damage.cut_at), *((path, 0) for path in later)):
+        with fs.reader(path) as file:
+            file.seek(offset)
+            for raw in file:
+                size += len(raw)
+                line = parse(raw)
+                records += line is None or line.seq != OWN
+    return Torn(size, records)
 
 
 def _lines_after(fs: Fs, damage: Damage, later: list[Path]) -> Iterator[Line]:
@@ -211,7 +274,15 @@ def cut(fs: Fs, directory: Path, found: Found) -> list[Path]:
             bad.append(_unused(fs, path, 0))
             fs.rename(path, bad[-1])
         fs.sync_directory(directory)
-        log.warning("torn tail cut file=%s byte=%d kept_in=%s", damage.path, damage.cut_at, [p.name for p in bad])
+        log.warning(
+            "torn tail cut: it was not on the disk when the power was lost or the sidecar was killed"
+            " file=%s byte=%d bytes=%d records=%d kept_in=%s",
+            damage.path,
+            damage.cut_at,
+            found.torn.size_bytes if found.torn is not None else 0,
+            found.torn.records if found.torn is not None else 0,
+            [path.name for path in bad],
+        )
     for path in found.obsolete:
         fs.unlink(path)
     return bad

@@ -15,7 +15,17 @@ from typing import NamedTuple
 import msgspec
 
 from .fs import PRIVATE_DIRECTORY, RealFs
-from .journal_files import LOCK, REPAIR_COPY, segment_path, segments, snapshot_path, snapshots, write_snapshot
+from .journal_files import (
+    LOCK,
+    NEWEST,
+    REPAIR_COPY,
+    read_newest,
+    segment_path,
+    segments,
+    snapshot_path,
+    snapshots,
+    write_snapshot,
+)
 from .journal_lines import OWN, Entry, Line, find_lines
 
 
@@ -53,6 +63,7 @@ def repair_journal(directory: Path, *, now: datetime) -> Repair:
         fs.sync_directory(copy)
         fs.sync_directory(directory)
         write_snapshot(fs, directory, salvage.last_seq, salvage.entries)
+        (directory / NEWEST).unlink(missing_ok=True)  # it may name a file that is gone for good
         kept = snapshot_path(directory, salvage.last_seq)
         for path in old:
             if path != kept:
@@ -81,8 +92,9 @@ def _salvage(directory: Path) -> _Salvage:
         entries.append(entry)
         last_seq = entry.seq
     # The snapshot stands for every record there ever was a trace of, so that no number is given twice.
-    end = max([last_seq, *(first - 1 for first in firsts), *_numbers_seen(directory, firsts), 1])
-    if end > last_seq and firsts:
+    newest = read_newest(RealFs(), directory, names)
+    end = max([last_seq, *(first - 1 for first in firsts), *_numbers_seen(directory, firsts), newest, 1])
+    if end > last_seq and (firsts or newest):
         lost.append((last_seq + 1, end))
     return _Salvage(entries, lost, end)
 

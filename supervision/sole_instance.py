@@ -23,28 +23,44 @@ _TRY_AGAIN_S = 0.005
 
 
 class SoleInstance:
-    """Raises StorageInUse, naming the process that goes by the name. Where there is no Linux nothing is held."""
+    """name: the one that this process goes by, from `take` to `release`. Where there is no Linux nothing is held."""
 
-    def __init__(self, instance_id: str) -> None:
+    def __init__(self) -> None:
+        self.name: str | None = None
         self._socket: socket.socket | None = None
-        if sys.platform != "linux":
+
+    def take(self, instance_id: str) -> None:
+        """Nothing happens where it is ours already. Raises StorageInUse, naming the process that goes by the name."""
+        if self.name == instance_id:
             return
-        # Of the abstract kind: no file is left of it, and the kernel lets go of it when we die, however we die.
-        name = f"\0sidecar-{instance_id}"
-        self._socket = _bound(name)
-        if self._socket is not None:
-            return
-        pid, uid = _holder_of(name)
-        until = time.monotonic() + (_OURS_FOR_S if pid == os.getpid() else 0.0)
-        while self._socket is None and time.monotonic() < until:
-            time.sleep(_TRY_AGAIN_S)
-            self._socket = _bound(name)
-        if self._socket is None and uid in (os.getuid(), 0):  # another user's could not end our agents
-            raise _in_use_by(pid)
+        self.release()
+        if sys.platform == "linux":
+            self._socket = _taken(f"\0sidecar-{instance_id}")
+        self.name = instance_id
 
     def release(self) -> None:
+        self.name = None
         if self._socket is not None:
             self._socket.close()
+            self._socket = None
+
+
+def _taken(name: str) -> socket.socket | None:
+    """Of the abstract kind: no file is left of it, and the kernel lets go of it when we die, however we die.
+
+    None where the name is held by another user's process, which could not end our agents.
+    """
+    held = _bound(name)
+    if held is not None:
+        return held
+    pid, uid = _holder_of(name)
+    until = time.monotonic() + (_OURS_FOR_S if pid == os.getpid() else 0.0)
+    while held is None and time.monotonic() < until:
+        time.sleep(_TRY_AGAIN_S)
+        held = _bound(name)
+    if held is None and uid in (os.getuid(), 0):
+        raise _in_use_by(pid)
+    return held
 
 
 def _bound(name: str) -> socket.socket | None:

@@ -6,7 +6,7 @@ import errno
 import os
 from pathlib import Path
 
-from sidecar.state.fs import AppendFile, RealFs
+from sidecar.state.fs import AppendFile, Place, RealFs
 
 
 class FaultyFile:
@@ -30,6 +30,9 @@ class FaultyFile:
 
     def truncate(self, size: int) -> None:
         self._file.truncate(size)
+
+    def place(self) -> Place:
+        return self._file.place()
 
     def close(self) -> None:
         self._file.close()

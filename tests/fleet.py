@@ -31,6 +31,7 @@ from sidecar.supervision import process_table
 from sidecar.supervision.fleet import SpawnerOptions, Trigger
 from sidecar.supervision.process_tree import Census, Trees
 from sidecar.supervision.profile import Profile, Profiles, built_in
+from sidecar.supervision.sole_instance import SoleInstance
 
 WITHIN_S = 15.0
 SECRET = b"a secret for tests, 32 bytes long"
@@ -95,6 +96,7 @@ class Fleet:
         self.timers = Timers()
         self.timers.start()
         self.guardian = Guardian(gave_up=lambda name, reason: self.given_up.append(f"{name}: {reason}"))
+        self.sole = SoleInstance()
         self.bus: Handle = self.guardian.handle("event_bus", self._make_bus)
         self.spawner: Handle = self.guardian.handle("spawner", self._make_spawner)
         self.guardian.start()
@@ -109,6 +111,7 @@ class Fleet:
         """Stop the actors and leave the agents alone, as a sidecar that dies."""
         self.guardian.stop()
         self.timers.stop()
+        self.sole.release()
 
     def _make_bus(self) -> EventBus:
         types = frozenset(trigger.on for trigger in self.triggers)
@@ -134,6 +137,7 @@ class Fleet:
             base_url="http://127.0.0.1:1",
             draining=self.draining,
             input_read=self.input_read,
+            sole=self.sole,
         )
 
     def _profile(self, name: str, options: Mapping[str, Any]) -> Profile:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from sidecar.state.fs import AppendFile
+from sidecar.state.fs import AppendFile, Place
 
 SECTOR = 512
 HOME = Path("/disk/results")
@@ -82,8 +82,15 @@ class SimulatedFile:
         self._inode.pending.append((size, None))
         self._fs.tick()
 
+    def place(self) -> Place:
+        return place_of(self._inode)
+
     def close(self) -> None:
         pass
+
+
+def place_of(inode: Inode) -> Place:
+    return Place(0, id(inode), 0)
 
 
 class Unlocked:
@@ -92,11 +99,21 @@ class Unlocked:
 
 
 class SimulatedFs:
-    """One directory. fails_at: the call at which power fails. syncs False: a disk that lies about syncing."""
+    """One directory. fails_at: the call at which power fails. syncs False: a disk that lies about syncing.
+
+    boot: of the machine; "" for one that does not tell.
+    """
 
     def __init__(
-        self, rng: random.Random, files: dict[str, Inode] | None = None, *, fails_at: int = NEVER, syncs: bool = True
+        self,
+        rng: random.Random,
+        files: dict[str, Inode] | None = None,
+        *,
+        fails_at: int = NEVER,
+        syncs: bool = True,
+        boot: str = "",
     ) -> None:
+        self._boot = boot
         self.rng = rng
         self.syncs = syncs
         self._files = dict(files or {})
@@ -123,6 +140,10 @@ class SimulatedFs:
         entries = self.rng.choice([self._durable, *self._entries])
         return {name: inode.after_power_loss(self.rng) for name, inode in entries.items()}
 
+    def after_kill(self) -> dict[str, Inode]:
+        """What the machine, which runs on, still knows."""
+        return {name: Inode(bytearray(inode.data), bytes(inode.data)) for name, inode in self._files.items()}
+
     def _changed(self) -> None:
         self._entries.append(dict(self._files))
         self.tick()
@@ -142,6 +163,14 @@ class SimulatedFs:
         if path.name not in self._files:
             raise FileNotFoundError(path)
         return len(self._files[path.name].data)
+
+    def place(self, path: Path) -> Place | None:
+        if path == HOME:
+            return Place(0, 0, len(self._entries))
+        return place_of(self._files[path.name]) if path.name in self._files else None
+
+    def boot(self) -> str:
+        return self._boot
 
     def reader(self, path: Path) -> BinaryIO:
         return io.BytesIO(bytes(self._files[path.name].data))
@@ -181,6 +210,7 @@ class SimulatedFs:
             self._entries.clear()
 
 
-def disk_with(contents: dict[str, bytes]) -> SimulatedFs:
+def disk_with(contents: dict[str, bytes], *, boot: str = "") -> SimulatedFs:
     """A disk that holds these files, all of them synced."""
-    return SimulatedFs(random.Random(0), {name: Inode(bytearray(data), data) for name, data in contents.items()})
+    files = {name: Inode(bytearray(data), data) for name, data in contents.items()}
+    return SimulatedFs(random.Random(0), files, boot=boot)

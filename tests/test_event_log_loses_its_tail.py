@@ -23,6 +23,7 @@ from sidecar.actors.replies import EventBatch
 from sidecar.state.errors import EventsGone
 from sidecar.state.event_gap import Gap
 from sidecar.state.journal import Journal
+from sidecar.state.journal_lines import OWN, parse
 from sidecar.state.log_end import KnownEnd, LogEnd
 from tests.buses import Bus, ids
 
@@ -82,12 +83,13 @@ class Storage:
         shutil.rmtree(self.bus.directory)
         segment = max(left.glob("log/seg-*"))
         lines = segment.read_bytes().splitlines(True)
-        data = b"".join(lines[: 1 + round(kept * (len(lines) - 1))])
+        begin = next((number for number, line in enumerate(lines) if _is_record(line)), len(lines))
+        data = b"".join(lines[: begin + round(kept * (len(lines) - begin))])
         if by == "byte":
-            whole = b"".join(lines)
-            data = whole[: len(lines[0]) + round(kept * (len(whole) - len(lines[0])))]
+            whole, head = b"".join(lines), len(b"".join(lines[:begin]))
+            data = whole[: head + round(kept * (len(whole) - head))]
         segment.write_bytes(data)
-        _leave(left / "log-end", evidence, records=data.count(b"\n") - 1)
+        _leave(left / "log-end", evidence, records=sum(map(_is_record, data.splitlines(True))))
         self.bus = Bus(left)
 
     def everybody_reads_to_the_end(self) -> None:
@@ -112,6 +114,11 @@ class Storage:
 
     def close(self) -> None:
         self.bus.close()
+
+
+def _is_record(raw: bytes) -> bool:
+    line = parse(raw)
+    return line is not None and line.seq != OWN
 
 
 def _leave(path: Path, evidence: Evidence, *, records: int) -> None:

@@ -12,31 +12,43 @@ from collections import Counter
 import pytest
 
 from sidecar.state.errors import StorageDamaged, StorageTooNew
-from sidecar.state.journal import Journal
+from sidecar.state.journal import Durability, Journal
 from tests.simulated_disk import HOME, SimulatedFs, disk_with
 
 TAIL = 4096
 SEGMENT = "seg-0000000000000001.jsonl"
 
 
-def filled(batch: int, *, marked: bool, records: int = 60) -> tuple[dict[str, bytes], list[bytes]]:
-    """Files of a journal of about 9 KB, committed in batches of `batch` one-record transactions, and its records."""
+def filled(
+    batch: int,
+    *,
+    marked: bool,
+    records: int = 60,
+    durability: Durability = Durability.COMMIT,
+    boot: str = "",
+) -> tuple[dict[str, bytes], list[bytes]]:
+    """Files of a journal of about 9 KB, committed in batches of `batch` one-record transactions, and its records.
+
+    marked: and synced, as when nothing has gone on for a moment.
+    """
     rng = random.Random(batch)
-    fs = SimulatedFs(rng)
-    journal = Journal.open(HOME, fs=fs)
+    fs = SimulatedFs(rng, boot=boot)
+    journal = Journal.open(HOME, fs=fs, durability=durability)
     written = [b'{"n":%d,"text":"%b"}' % (n, b"y" * rng.randrange(150)) for n in range(records)]
     for n, record in enumerate(written, 1):
         journal.append([record])
         if n % batch == 0 or n == records:
             journal.commit()
     if marked:
-        journal.settle()
+        if (syncing := journal.begin_sync()) is not None:
+            syncing.run()
+        assert journal.settle()
     return fs.contents(), written
 
 
-def outcome(contents: dict[str, bytes], written: list[bytes], batch: int) -> str:
+def outcome(contents: dict[str, bytes], written: list[bytes], batch: int, boot: str = "") -> str:
     """What opening the damaged journal comes to; fails the test where that is not allowed."""
-    fs = disk_with(contents)
+    fs = disk_with(contents, boot=boot)
     try:
         journal = Journal.open(HOME, fs=fs)
     except (StorageDamaged, StorageTooNew) as error:
@@ -86,6 +98,53 @@ def test_any_flipped_bit_is_refused_or_costs_the_last_batch_and_is_told(batch: i
     assert outcomes["refused without saying where"] == 0
     if marked:
         assert outcomes["last batch cut"] == 0
+
+
+BOOT, NEXT_BOOT = "0a1b2c3d-1", "0a1b2c3d-2"
+
+
+@pytest.mark.parametrize("durability", Durability)
+@pytest.mark.parametrize("marked", [False, True])
+def test_after_a_kill_every_flipped_bit_is_refused(durability: Durability, marked: bool) -> None:
+    """The machine still runs: what was written is there, synced or not, and only the last write may be incomplete."""
+    contents, written = filled(1, marked=marked, durability=durability, boot=BOOT)
+    segment = contents[SEGMENT]
+    outcomes = Counter(
+        outcome({**contents, SEGMENT: flipped(segment, offset, bit)}, written, 0, BOOT)
+        for offset in (*range(0, len(segment) - 200, 13), *range(len(segment) - 200, len(segment)))
+        for bit in (0, 3, 6)
+    )
+    assert outcomes.keys() == {"refused"}
+
+
+def test_after_a_kill_a_write_that_is_incomplete_is_cut_wherever_it_ends() -> None:
+    contents, written = filled(8, marked=False, durability=Durability.OS, boot=BOOT)
+    segment = contents[SEGMENT]
+    for size in range(segment.index(b"\n") + 1, len(segment), 3):
+        journal = Journal.open(HOME, fs=disk_with({**contents, SEGMENT: segment[:size]}, boot=BOOT))
+        found = [entry.record for entry in journal.entries()]
+        assert found == written[: len(found)]
+
+
+def test_after_a_power_loss_a_flipped_bit_in_what_was_synced_in_the_background_is_refused() -> None:
+    contents, written = filled(8, marked=True, durability=Durability.OS, boot=BOOT)
+    segment = contents[SEGMENT]
+    outcomes: Counter[str] = Counter()
+    for offset in range(0, len(segment), 7):
+        damaged = {**contents, SEGMENT: flipped(segment, offset, offset % 8)}
+        outcomes[outcome(damaged, written, 0, NEXT_BOOT)] += 1
+    assert outcomes["refused"] > 100
+    assert outcomes.keys() <= {"refused", "nothing lost"}, "only the mark itself may be cut"
+
+
+def test_what_a_torn_tail_held_is_told_with_counts(caplog: pytest.LogCaptureFixture) -> None:
+    contents, written = filled(8, marked=False, durability=Durability.OS, boot=BOOT)
+    damaged = contents[SEGMENT].replace(written[-10], b"x" * len(written[-10]))
+    fs = disk_with({**contents, SEGMENT: damaged}, boot=NEXT_BOOT)
+    journal = Journal.open(HOME, fs=fs)
+    assert len(list(journal.entries())) == len(written) - 10
+    cut = len(damaged) - damaged.index(b'["', damaged.rindex(b"\n", 0, damaged.index(b"xxxx")))
+    assert f"bytes={cut} records=10 kept_in=" in caplog.text
 
 
 def cuts(batch: int, step: int) -> Counter[str]:

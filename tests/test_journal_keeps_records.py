@@ -142,7 +142,7 @@ def test_damage_to_acknowledged_records_is_refused_by_file_byte_and_record(tmp_p
     offset = before.index(b"two")
     segment.write_bytes(before.replace(b"two", b"twa"))
     with pytest.raises(
-        StorageDamaged, match=r"seg-0+1.jsonl: damaged record at byte \d+ \(line 3\), expected record 2"
+        StorageDamaged, match=r"seg-0+1.jsonl: damaged record at byte \d+ \(line 5\), expected record 2"
     ):
         Journal.open(tmp_path / "j")
     assert segment.read_bytes()[:offset] == before[:offset], "nothing was cut"
@@ -212,7 +212,7 @@ def test_another_process_is_refused_and_killing_the_owner_frees_the_lock(tmp_pat
 def test_what_is_released_is_free_although_a_child_still_holds_the_descriptor(tmp_path: Path) -> None:
     """As one does for a moment that is just being started."""
     lock = PidLock(tmp_path / "LOCK")
-    with subprocess.Popen(["sleep", "1000"], pass_fds=(lock._descriptor,)) as child:
+    with subprocess.Popen(["sleep", "1000"], pass_fds=lock._descriptors) as child:
         try:
             lock.release()
             PidLock(tmp_path / "LOCK").release()

@@ -16,6 +16,7 @@ from sidecar.state.errors import SidecarError
 from sidecar.state.journal import Durability, Journal
 from sidecar.state.journal_lines import encode
 from sidecar.state.journal_reads import Take
+from sidecar.state.journal_sync import Syncing
 from tests.simulated_disk import HOME, Inode, PowerLoss, SimulatedFs
 
 LIVES = 3
@@ -29,12 +30,16 @@ Tables = dict[str, dict[int, bytes]]
 class Life:
     """One run of a process on the disk: random transactions until power fails, each state that was possible kept."""
 
-    def __init__(self, rng: random.Random, fs: SimulatedFs, durability: Durability) -> None:
+    def __init__(
+        self, rng: random.Random, fs: SimulatedFs, durability: Durability, *, is_certain_at_commit: bool
+    ) -> None:
+        self.is_certain_at_commit = is_certain_at_commit
         self.rng = rng
         self.fs = fs
         self.durability = durability
         self.states: list[Tables] = []
-        self.acknowledged = 0  # index into states
+        self.acknowledged = 0  # index into states: of what must survive
+        self.syncing: tuple[Syncing, int] | None = None  # at level `os`, with what it makes certain
 
     def run(self, allowed: list[Tables] | None) -> None:
         """Raises PowerLoss. allowed: what recovery may find."""
@@ -47,7 +52,7 @@ class Life:
                 allowed = None
             if not self.states or self.states[-1] != found:
                 self.states = [found]
-            self.acknowledged = len(self.states) - 1
+            self.acknowledged, self.syncing = len(self.states) - 1, None
             for _ in range(self.rng.randrange(5, 60)):
                 self.step(store)
             store.close()
@@ -66,7 +71,10 @@ class Life:
             self.change(store)
         if what > 0.35:
             store.commit()
-            self.acknowledged = len(self.states) - 1
+            if self.is_certain_at_commit:
+                self.acknowledged = len(self.states) - 1
+            if self.durability is Durability.OS:
+                self.sync(store)
         if 0.90 < what < 0.97:
             store.settle()
         elif what >= 0.97 and store.numbers().last_seq > 0:
@@ -75,9 +83,20 @@ class Life:
             self.change(store)
             if self.rng.random() < 0.5:
                 store.commit()
-                self.acknowledged = len(self.states) - 1
+                if self.is_certain_at_commit:
+                    self.acknowledged = len(self.states) - 1
             compaction.write(records, self.fs.tick)
             store.finish_compaction(compaction)
+
+    def sync(self, store: DocumentStore) -> None:
+        """As the thread does that syncs in the background: begun now and then, done some time after that."""
+        chance = self.rng.random()
+        if self.syncing is not None and chance < 0.4:
+            syncing, index = self.syncing
+            syncing.run()
+            self.acknowledged, self.syncing = max(self.acknowledged, index), None
+        elif chance > 0.6 and (begun := store._journal.begin_sync()) is not None:
+            self.syncing = begun, len(self.states) - 1
 
     def change(self, store: DocumentStore) -> None:
         changes = []
@@ -97,24 +116,32 @@ def tables(store: DocumentStore) -> Tables:
     return {name: dict(data.read_each(data.ids())) for name, data in store.tables.items() if len(data)}
 
 
-def trial(seed: int, durability: Durability = Durability.COMMIT, *, syncs: bool = True) -> int:
-    """Several lives on one disk. Returns how often a torn tail was cut; raises AssertionError or a SidecarError."""
+def trial(seed: int, durability: Durability = Durability.COMMIT, *, syncs: bool = True, is_kill: bool = False) -> int:
+    """Several lives on one disk. Returns how often a torn tail was cut; raises AssertionError or a SidecarError.
+
+    is_kill: the process is killed, and the machine runs on.
+    """
     rng = random.Random(seed)
     files: dict[str, Inode] = {}
     allowed: list[Tables] | None = None
     torn = 0
-    for _ in range(LIVES):
-        fs = SimulatedFs(rng, files, fails_at=int(rng.expovariate(1 / 60)) + 1, syncs=syncs)
-        life = Life(rng, fs, durability)
+    for number in range(LIVES):
+        boot = "one-boot" if is_kill else f"boot-{number}"
+        fs = SimulatedFs(rng, files, fails_at=int(rng.expovariate(1 / 60)) + 1, syncs=syncs, boot=boot)
+        life = Life(rng, fs, durability, is_certain_at_commit=is_kill or durability is Durability.COMMIT)
         with pytest.raises(PowerLoss):
             life.run(allowed)
-        files = fs.after_power_loss()
+        files = fs.after_kill() if is_kill else fs.after_power_loss()
         torn += any(name.endswith(".bad") for name in files)
         if life.states:
             allowed = life.states[life.acknowledged :]
-            if durability is Durability.OS:
-                allowed = life.states  # it promises no more than whole transactions, and what it began with
     return torn
+
+
+@pytest.mark.parametrize("durability", Durability)
+def test_a_kill_at_any_call_leaves_a_journal_that_opens_with_all_that_was_acknowledged(durability: Durability) -> None:
+    for seed in range(QUICK_TRIALS):
+        trial(seed, durability, is_kill=True)
 
 
 def test_power_loss_takes_nothing_that_was_acknowledged() -> None:
@@ -195,6 +222,16 @@ def test_power_loss_takes_no_record_that_was_not_to_be_dropped_in_many_trials() 
         windows(seed)
 
 
-def test_power_loss_leaves_whole_transactions_at_level_os() -> None:
+def test_power_loss_takes_nothing_at_level_os_that_was_synced_in_the_background() -> None:
     for seed in range(QUICK_TRIALS):
         trial(seed, Durability.OS)
+
+
+@pytest.mark.soak
+def test_power_loss_takes_nothing_at_level_os_that_was_synced_in_many_trials() -> None:
+    for seed in range(SOAK_TRIALS):
+        trial(seed, Durability.OS)
+
+
+def test_the_trials_notice_a_background_sync_that_does_not_sync() -> None:
+    assert failures(40, durability=Durability.OS, syncs=False) > 20

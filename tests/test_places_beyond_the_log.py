@@ -80,7 +80,7 @@ def test_after_kill_9_and_a_lost_tail_everybody_is_given_or_told(tmp_path: Path)
     cursor = before[-1]
     served.end(signal.SIGKILL)
     segment = next((tmp_path / "storage" / "events" / "log").glob("seg-*"))
-    segment.write_bytes(b"".join(segment.read_bytes().splitlines(True)[:7]))
+    segment.write_bytes(b"".join(segment.read_bytes().splitlines(True)[:9]))
     again = started(tmp_path)
     after = publish(again.client, 20)
     assert not set(before) & set(after)

@@ -166,12 +166,15 @@ def test_a_restored_storage_is_not_served_beside_the_one_it_was_made_of(tmp_path
 
 
 def test_a_name_that_a_child_still_holds_a_copy_of_is_ours_as_soon_as_it_lets_go() -> None:
-    before = SoleInstance("tests-of-names")
+    before = SoleInstance()
+    before.take("tests-of-names")
     assert before._socket is not None
     held = os.dup(before._socket.fileno())
     before.release()
     threading.Timer(0.1, os.close, (held,)).start()
-    SoleInstance("tests-of-names").release()
+    after = SoleInstance()
+    after.take("tests-of-names")
+    after.release()
 
 
 def test_a_copy_of_its_own_leaves_the_original_its_agents(tmp_path: Path) -> None:

@@ -22,8 +22,16 @@ from ...actors.context.project import SHOWN_COMMITS
 from ...actors.context.repository import Repository, Shadows
 from ...state.errors import ConfigError, SidecarError
 from ...state.fs import is_private
-from ...state.inspection import JournalReport, inspect
+from ...state.inspection import JournalReport, inspect, journals_in
 from ...state.progress import Progress, untold
+from ...state.storage_manifest import (
+    ADVICE,
+    MANIFEST,
+    StorageManifest,
+    is_damaged,
+    missing_journals,
+    read_manifest,
+)
 from ...supervision.process import HAS_PIDFD
 from ...supervision.profile import Profile
 from ..address import url_of
@@ -130,8 +138,30 @@ def _storage(config: Config, progress: Progress) -> Iterator[Finding]:
         advice=None if free >= LITTLE_DISK_BYTES else "make room: nothing can be stored on a full disk",
     )
     yield from _secret(config)
+    yield from _missing(storage)
     for report in inspect(storage, progress=progress):
         yield _journal(report, storage)
+
+
+def _missing(storage: Path) -> Iterator[Finding]:
+    """Journals of which nothing is left but what the manifest says. One that has kept its folder reports itself."""
+    if is_damaged(storage):
+        yield Finding(
+            check="manifest",
+            verdict="warning",
+            found=f"{storage / MANIFEST} is damaged: that a journal or the secret was removed cannot be seen",
+            advice="nothing: the next start writes it again, from what is there",
+        )
+        return
+    known = set(journals_in(storage))
+    for name in missing_journals(storage, read_manifest(storage) or StorageManifest()):
+        if storage / name not in known:
+            yield Finding(
+                check=f"journal {name}",
+                verdict="wrong",
+                found=f"{storage / name} is missing: it was there when the sidecar last started",
+                advice=ADVICE,
+            )
 
 
 def _modes(storage: Path) -> Iterator[Finding]:

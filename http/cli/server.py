@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import time
@@ -79,21 +78,12 @@ def stop(storage: Path | None, timeout: float) -> None:
 
 
 def holder_of_lock(storage: Path) -> int | None:
-    """The process that serves a storage directory, or None. The pid in the file counts only while it is locked."""
+    """The process that serves a storage directory, or None."""
+    from ...state.fs import lock_holder
     from ..storage import LOCK_FILE
 
-    try:
-        descriptor = os.open(storage / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        written = os.pread(descriptor, 32, 0).strip()
-        return int(written) if written.isdigit() else None
-    finally:
-        os.close(descriptor)
-    return None
+    holder = lock_holder(storage / LOCK_FILE)
+    return int(holder) if holder else None
 
 
 @click.command()

@@ -68,12 +68,15 @@ def doctor(storage: Path | None, repair: bool, format_: Format) -> None:
 
 def _repair(config: Config) -> None:
     from ...state.journal_repair import repair_journal
+    from ...state.storage_manifest import go_on_without
     from .doctor import damaged
 
     for report in damaged(config.storage):
         repaired = repair_journal(Path(report.directory), now=utc_now())
         lost = ", ".join(f"{first} to {last}" for first, last in repaired.lost) or "none with a number"
         tell(f"{report.directory}: {plural(repaired.kept, 'record')} kept; lost: {lost}; as it was: {repaired.copy}")
+    for name in go_on_without(config.storage):
+        tell(f"{config.storage / name}: nothing of it is left; the next start begins it again, empty")
 
 
 @click.command()
@@ -89,9 +92,11 @@ def backup(file: Path, storage: Path | None) -> None:
     Example: sidecar backup /backups/shop-$(date +%F).tar.gz
     """
     from ...state.backup import back_up
+    from ...state.storage_manifest import StorageManifest, read_manifest, require_journals
     from .doctor import damaged
 
     source = storage_of(storage)
+    require_journals(source, read_manifest(source) or StorageManifest())
     with _bar("copying") as progress:
         manifest = back_up(source, file.absolute(), now=utc_now(), progress=progress)
     size = sum(copied.size for copied in manifest.files)

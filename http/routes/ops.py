@@ -11,6 +11,7 @@ from ...actors.replies import ResultNumbers
 from ...state.clock import utc_now
 from ...state.errors import BusUnavailable, NotFound, SidecarError, Unavailable
 from ...state.identity import Permission
+from ...state.journal import missing_below
 from ...state.os_text import shown
 from ..measure.census import Census, CensusTaking, take_census
 from ..measure.vitals import MB, CpuGauge, disk_free_bytes, memory_bytes
@@ -58,7 +59,7 @@ def show_health(call: Call[Nothing, Nothing]) -> Pending[Any]:
 
 def _health(server: Server, census: Census) -> Answer:
     agents, events = census.agents, census.events
-    disk_mb = disk_free_bytes(server.storage) / MB
+    disk_mb = _disk_free_mb(server)
     health = health_of(
         checks=Checks(
             storage=_storage_health(server, census.results, disk_mb),
@@ -79,7 +80,17 @@ def _health(server: Server, census: Census) -> Answer:
     return Answer(503, health, (("Retry-After", "1"),))
 
 
+def _disk_free_mb(server: Server) -> float:
+    try:
+        return disk_free_bytes(server.storage) / MB
+    except OSError:  # the storage is gone, which the check of it says
+        return 0.0
+
+
 def _storage_health(server: Server, results: ResultNumbers | SidecarError, disk_mb: float) -> str:
+    if missing := missing_below(server.storage):
+        # By their place in the storage's folder: where that lies is for operators.
+        return shown("; ".join(missing).replace(f"{server.storage.parent}{os.sep}", ""))
     if isinstance(results, SidecarError):
         return "does not answer"
     if results.problem is not None:

@@ -1,0 +1,44 @@
+"""Presence: whether a journal's files are still where their names say, looked at before every answer.
+
+What is written into a file that was removed, or that lies in a folder that was moved away, is lost without an error.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from .fs import Fs, Place
+
+# The times of a directory are coarse. A change so soon after the last look might bear the same time.
+_TIMES_TELL_AFTER_NS = 100_000_000
+
+
+class Presence:
+    """files: every file of the journal now, with what is open of it, or None for a file that is only kept."""
+
+    def __init__(self, fs: Fs, directory: Path, files: Callable[[], Iterable[tuple[Path, Place | None]]]) -> None:
+        self._fs = fs
+        self._directory = directory
+        self._files = files
+        self._seen: Place | None = None
+
+    def missing(self) -> str | None:
+        """What is not there any more, as a sentence; None if all is. One stat, as long as no name has changed."""
+        found = self._fs.place(self._directory)
+        if found is not None and found == self._seen:
+            return None
+        problem = self._look(found)
+        is_settled = found is not None and time.time_ns() - found.changed_at > _TIMES_TELL_AFTER_NS
+        self._seen = found if problem is None and is_settled else None
+        return problem
+
+    def _look(self, found: Place | None) -> str | None:
+        if found is None:
+            return f"folder {self._directory} was removed while it was in use"
+        for path, opened in self._files():
+            place = self._fs.place(path)
+            if place is None or (opened is not None and not place.is_same_file(opened)):
+                return f"{path} was {'removed' if place is None else 'replaced'} while it was in use"
+        return None

@@ -1,0 +1,106 @@
+"""Syncs journals of level `os` in a thread of its own, so that nobody who writes waits for the disk.
+
+The owner begins a sync, the thread runs it, and the owner notes in the journal what is synced: from then on damage to
+it is told from a torn tail, also after a power loss.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from .fs import AppendFile
+
+if TYPE_CHECKING:
+    from .journal import Journal
+
+# While a journal is written to without a pause.
+SYNC_EVERY_S = 5.0
+SETTLE_AFTER_S = 0.25  # after something was written, and as long after that as it goes on
+
+
+class Syncing:
+    """One sync of a journal's newest segment. last: the newest record that it makes durable. size: the bytes.
+
+    error: why it failed, once it is done.
+    """
+
+    def __init__(self, file: AppendFile, last: int, size: int) -> None:
+        self.file = file
+        self.last = last
+        self.size = size
+        self.is_done = False
+        self.error: OSError | None = None
+        self._lock = threading.Lock()
+
+    def run(self) -> None:
+        """Sync, once; in any thread. Whoever comes second waits for the first."""
+        with self._lock:
+            if self.is_done:
+                return
+            try:
+                self.file.sync()
+            except OSError as error:
+                self.error = error
+            self.is_done = True
+
+
+class BackgroundSync:
+    """Keeps the journals of one owner synced. All but `_run` is called in the owner's thread.
+
+    synced: called in another thread when a sync is done; the owner then calls `look`.
+    """
+
+    def __init__(self, journals: Sequence[Journal], synced: Callable[[], None]) -> None:
+        self._journals = journals
+        self._synced = synced
+        self._seen: dict[Journal, int] = {}  # the last record of each at the last look
+        self._begun_at: dict[Journal, float] = {}  # monotonic
+        self._work: queue.SimpleQueue[Syncing | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def look(self, *, now: float, at_once: bool = False) -> bool:
+        """Note what is synced, and begin to sync what has not been written to since the last look.
+
+        at_once: also what is being written to. Returns whether everything is synced and noted.
+        """
+        is_settled = True
+        for journal in self._journals:
+            if journal.settle():
+                continue
+            is_settled = False
+            is_idle = self._seen.get(journal) == journal.last_seq
+            self._seen[journal] = journal.last_seq
+            is_due = now - self._begun_at.get(journal, float("-inf")) >= SYNC_EVERY_S
+            if (at_once or is_idle or is_due) and (syncing := journal.begin_sync()) is not None:
+                self._begun_at[journal] = now
+                self._start(syncing)
+        return is_settled
+
+    @property
+    def is_behind(self) -> bool:
+        """Something is committed that was not synced yet."""
+        return any(journal.synced_seq != journal.last_seq for journal in self._journals)
+
+    @property
+    def failure(self) -> str | None:
+        """Why one of them takes nothing more, or None: its owner opens it again, from what is on the disk."""
+        return next((failure for journal in self._journals if (failure := journal.failure) is not None), None)
+
+    def close(self) -> None:
+        """The thread ends after the sync it is at. What the journals still have to sync, they do when they close."""
+        if self._thread is not None:
+            self._work.put(None)
+
+    def _start(self, syncing: Syncing) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="sync", daemon=True)
+            self._thread.start()
+        self._work.put(syncing)
+
+    def _run(self) -> None:
+        while (syncing := self._work.get()) is not None:
+            syncing.run()
+            self._synced()
