@@ -13,11 +13,14 @@ from collections.abc import Iterable
 import msgspec
 
 from ..state.agent_entries import AgentRecord
-from ..state.models import AgentState, ProcessIdentity
+from ..state.agent_registry import AgentRegistry
+from ..state.models import AgentId, AgentState, ProcessIdentity
+from ..supervision.agent_logs import AgentLogs
 from ..supervision.lifecycle import Occurrence
 from ..supervision.process import HAS_PIDFD, ExitStatus, StartedProcess, boot_id, is_alive, open_pidfd
 from ..supervision.process_exits import Exited
 from ..supervision.process_tree import Trees, kill_all
+from ..supervision.profile import Profiles
 from ..supervision.restart import Decision, Verdict
 from .agent import HOLDS_SLOT, RUNS, Agent
 from .keeper import Keeper
@@ -53,13 +56,39 @@ def newest(record: AgentRecord, trees: Trees) -> Found | None:
     return min((f for f in unknown if f.incarnation == last), key=lambda found: found.process.start_ticks)
 
 
-def adopt(keeper: Keeper, ends: Iterable[Exited]) -> None:
+def know_again(keeper: Keeper, trees: Trees, *, registry: AgentRegistry, profiles: Profiles, logs: AgentLogs) -> None:
+    """Make known again the agents that run, and of which the registry has lost every record. Before `adopt`.
+
+    What their processes were started with says who they are. Whatever else bears our marks is ended.
+    """
+    for agent_id, processes in trees.items():
+        if AgentId(agent_id) in keeper.book.agents:
+            continue
+        leaders = [process for process in processes if process.session == process.identity.pid]
+        leader = min(leaders, key=lambda process: (-process.incarnation, process.identity.start_ticks), default=None)
+        record = keeper.starting.record_of_lost(leader, profiles, registry, logs) if leader is not None else None
+        if record is None:
+            log.warning("processes of an unknown agent ended agent_id=%s count=%d", agent_id, len(processes))
+            kill_all(processes)
+            continue
+        log.warning(
+            "agent adopted that the registry had lost agent_id=%s incarnation=%d pid=%d",
+            agent_id,
+            record.incarnation,
+            leader.identity.pid if leader is not None else 0,
+        )
+        agent = Agent(record, profiles.of(record.spec.agent_type))
+        keeper.book.add(agent)
+        keeper.book.remember(agent)
+
+
+def adopt(keeper: Keeper, trees: Trees, ends: Iterable[Exited]) -> None:
     """Take over every agent that had a process or was to have one. Before anything is started.
 
-    ends: those that a Spawner of this sidecar was told of and did not come to look at before it ended.
+    trees: what runs now. ends: those that a Spawner of this sidecar was told of and did not come to look at before it
+    ended.
     """
     started = time.monotonic()
-    trees = keeper.look_now()
     seen = {(exited.agent_id, exited.incarnation): exited for exited in ends}
     adopted = lost = 0
     for agent in tuple(keeper.book.agents.values()):

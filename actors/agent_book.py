@@ -30,6 +30,7 @@ from .agent_facts import AgentEnded, AgentSubscribed
 from .agent_tokens import AgentTokens
 from .announcer import Announcer
 from .asking import Later, Recipient
+from .owed_answers import OwedAnswers
 from .quoting import quoted
 from .starting import Begun
 
@@ -59,7 +60,7 @@ class AgentBook:
         self._log_watch = log_watch
         self._bus = bus
         self.waiting_bytes = 0
-        self._owed: list[tuple[Later[AgentStatus], AgentStatus]] = []
+        self._owed = OwedAnswers()
         self._by_state: dict[AgentState, dict[AgentId, Agent]] = {state: {} for state in AgentState}
 
     def add(self, agent: Agent) -> None:
@@ -267,18 +268,20 @@ class AgentBook:
 
     def answer(self, agent: Agent, waiters: list[Later[AgentStatus]]) -> None:
         """Tell them how the agent is now, once that is on the disk: see `settle`."""
-        self._owed += ((later, agent.status()) for later in waiters)
+        for later in waiters:
+            status = agent.status()
+            self._owed.owe(later, status, f"agent {status.agent_id} is {status.state}")
         waiters.clear()
 
+    def owe(self, later: Later[Any], answer: Any, what: str) -> None:
+        """Give the answer when all that was put by now is kept. what: it tells of, for the error."""
+        self._owed.owe(later, answer, what)
+
     def settle(self, error: StorageUnavailable | None) -> None:
-        """Give the answers that are owed: all that was put is on the disk, or `error` says why not."""
-        owed, self._owed = self._owed, []
-        for later, status in owed:
-            if error is None:
-                later.answer(status)
-            else:
-                what = f"agent {status.agent_id} is {status.state}, which could not be written down"
-                later.refuse(StorageUnavailable(f"{what}: {error.message}"))
+        """Give the answers whose time has come: see OwedAnswers. error: why not all that was put is kept."""
+        registry = self._registry
+        registry.note_synced()
+        self._owed.settle(error, wait_for=registry.must_be_synced, synced=registry.journal.synced_seq)
 
     def _end_for_good(self, agent: Agent) -> None:
         """In a state that has ended: its tokens are good no longer, and who waited for its end is answered."""

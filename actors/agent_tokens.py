@@ -14,6 +14,7 @@ from ..state.models import AgentSpec
 from ..supervision.profile import Profile
 
 _FOR_EVER_S = 10 * 365 * 86_400
+REVOKED_KEPT_FOR = timedelta(hours=1)  # after the token has expired
 OLD_TOKEN_GOOD_FOR_S = 60  # after a refresh: requests under way still carry it
 
 
@@ -39,6 +40,14 @@ class AgentTokens:
         if caller.agent_id != spec.agent_id:
             return None
         return Token(text=text, token_id=caller.token_id, expires_at=caller.expires_at)
+
+    def caller(self, text: str, *, now: datetime) -> Caller | None:
+        """Who a token speaks for; None if it was revoked, or expired so long ago that it may have been."""
+        try:
+            caller = self._key.verify(text, now=now, grace_s=int(REVOKED_KEPT_FOR.total_seconds()))
+        except (Unauthorized, TokenExpired):
+            return None
+        return None if self._revocations.is_revoked(caller.token_id, now=now) else caller
 
     def again(self, spec: AgentSpec, profile: Profile, ref: TokenRef) -> Token:
         """One that was minted before, with its text."""
@@ -94,7 +103,7 @@ class AgentTokens:
 
     def forget_expired(self, *, now: datetime) -> None:
         self._revocations.forget_expired(now=now)
-        self._registry.forget_revoked(expired_before=now - timedelta(hours=1))
+        self._registry.forget_revoked(expired_before=now - REVOKED_KEPT_FOR)
 
     def _revoke(self, ref: TokenRef, from_: datetime) -> None:
         self._revocations.revoke(ref.token_id, from_=from_, expires_at=ref.expires_at)

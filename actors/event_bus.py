@@ -22,6 +22,7 @@ from ..state.event_gap import BEGINNING
 from ..state.event_log import Retention
 from ..state.event_store import EventStore
 from ..state.journal import Durability
+from ..state.journal_sync import SETTLE_AFTER_S, BackgroundSync
 from ..state.mailbox import Mailbox, MailboxKey
 from ..state.mailboxes import Mailboxes, SubscribedAgent
 from ..state.models import AgentId, Event, EventId
@@ -81,6 +82,14 @@ class _KeepHouse(Fact, frozen=True):
     """Time to drop what retention no longer keeps."""
 
 
+class _SettleDue(Fact, frozen=True):
+    """Time to have what was written synced."""
+
+
+class _Synced(Fact, frozen=True):
+    """What was begun to be synced is on the disk, or could not be brought there."""
+
+
 class _Unanswered(msgspec.Struct, frozen=True):
     """A publisher who is answered when the event is durable. received: perf_counter seconds."""
 
@@ -88,7 +97,7 @@ class _Unanswered(msgspec.Struct, frozen=True):
     received: float
 
 
-_Message = EventBusRequest | _WaiterGone | _TimeIsUp | _KeepHouse
+_Message = EventBusRequest | _WaiterGone | _TimeIsUp | _KeepHouse | _SettleDue | _Synced
 
 
 class EventBus(Owner):
@@ -131,6 +140,8 @@ class EventBus(Owner):
         self._lags = Lags()
         self._tick_at: float | None = None
         self._is_draining = False
+        self._syncs = BackgroundSync((self._store.journal, self._mailboxes.journal), lambda: self.me.tell(_Synced()))
+        self._settles_later = False
         self._gone = self._tell_gone  # one for all who wait
 
     def _begin_life(self) -> None:
@@ -147,6 +158,7 @@ class EventBus(Owner):
     def release(self) -> None:
         self._commit()
         self._give_answers()
+        self._syncs.close()
         self._mailboxes.close()
         self._store.close()
 
@@ -159,6 +171,7 @@ class EventBus(Owner):
                 self._commit()
                 self._give_answers()
                 self._held = 0
+                self._settle_later()
 
     def _dispatch(self, message: _Message) -> Any:
         if isinstance(message, PublishEvent):
@@ -203,6 +216,11 @@ class EventBus(Owner):
                 return self._time_is_up()
             case _KeepHouse():
                 return self._keep_house()
+            case _SettleDue():
+                self._settles_later = False
+                return self._have_synced()
+            case _Synced():
+                return self._have_synced()
             case _:
                 assert_never(message)
 
@@ -405,6 +423,17 @@ class EventBus(Owner):
             dead_letters=len(self._mailboxes.dead_letters(project_id)),
             durability=self._options.durability,
         )
+
+    def _settle_later(self) -> None:
+        if not self._settles_later and self._syncs.is_behind and self._handle is not None:
+            self._settles_later = True
+            self._timers.tell_after(SETTLE_AFTER_S, self.me, _SettleDue())
+
+    def _have_synced(self) -> None:
+        """Note in the journals what is synced, and have the rest synced in another thread: publishers do not wait."""
+        self._syncs.look(now=time.monotonic())
+        if (failure := self._syncs.failure) is not None and self._handle is not None:
+            self._handle.restart(failure)
 
     def _keep_house(self) -> None:
         now = utc_now()

@@ -20,6 +20,7 @@ from ..state.errors import (
     WrongState,
 )
 from ..state.identity import Revocations, Token, TokenKey
+from ..state.journal_sync import SETTLE_AFTER_S, BackgroundSync
 from ..state.models import AgentId, AgentState, AgentStatus
 from ..state.projects import Projects
 from ..supervision.agent_logs import AgentLogs
@@ -29,7 +30,7 @@ from ..supervision.log_watch import LogWatch
 from ..supervision.profile import Profiles
 from ..supervision.sole_instance import SoleInstance
 from . import messages as m
-from .adoption import adopt
+from .adoption import adopt, know_again
 from .agent import (
     ENDED,
     HOLDS_SLOT,
@@ -50,7 +51,7 @@ from .agent_facts import EventPublished, LogEndsAt, TellTriggered
 from .agent_numbers import count, with_one_more
 from .agent_tokens import AgentTokens
 from .announcer import AnnouncementAnswered, AnnouncementDue, Announcer
-from .asking import Later, Recipient
+from .asking import Fact, Later, Recipient
 from .chains import Chains
 from .keeper import Keeper
 from .log_bounds import LogBounds
@@ -67,6 +68,15 @@ _SAVE_AGAIN_S = 1.0
 _FORGET_TOKENS_EVERY_S = 60.0  # there may be thousands to go through
 _DRAIN_MARGIN = 0.7  # of the time to drain, before SIGKILL: the rest is for what comes after it
 
+
+class SettleDue(Fact, frozen=True):
+    """Time to have the registry synced."""
+
+
+class RegistrySynced(Fact, frozen=True):
+    """What was begun to be synced is on the disk, or could not be brought there."""
+
+
 SpawnerFact = (
     LogEndsAt
     | EventPublished
@@ -80,6 +90,8 @@ SpawnerFact = (
     | AnnouncementAnswered
     | AnnouncementDue
     | ClockGap
+    | SettleDue
+    | RegistrySynced
 )
 
 
@@ -136,6 +148,8 @@ class Spawner(Owner):
         self._bounds = LogBounds(self._logs, min_free_bytes=int(options.min_free_disk_mb * 2**20))
         self._drained: list[tuple[Later[int], int]] = []
         self._is_saving_later = False
+        self._syncs = BackgroundSync((self._registry.journal,), lambda: self.me.tell(RegistrySynced()))
+        self._settles_later = False
         self._forget_tokens_at = 0.0
 
     def on_start(self) -> None:
@@ -183,10 +197,14 @@ class Spawner(Owner):
         self._keeper.queue.is_closed = self._draining.is_set()
         self._keeper.open()
         if not self._registry.is_new:
-            adopt(self._keeper, [fact.exited for fact in self.told_before() if isinstance(fact, ProcessExited)])
+            trees = self._keeper.look_now()
+            know_again(self._keeper, trees, registry=self._registry, profiles=self._profiles, logs=self._logs)
+            ends = [fact.exited for fact in self.told_before() if isinstance(fact, ProcessExited)]
+            adopt(self._keeper, trees, ends)
             self._keeper.sweep()  # for what belongs to nobody any more
         self._keeper.queue.run()
         self._save()
+        self._have_synced()
         self._announcer.send()
         self._bus.tell(TellTriggered(since=self._triggers.place))
 
@@ -197,6 +215,7 @@ class Spawner(Owner):
                 keeper.close()
                 self._log_watch.stop()
         finally:
+            self._syncs.close()
             self._registry.close()
 
     def handle(self, message: m.SpawnerRequest | SpawnerFact) -> Any:
@@ -205,7 +224,9 @@ class Spawner(Owner):
         finally:
             # What the bus has taken is noted with the next change, or the last of them: sent twice, it counts once.
             if not isinstance(message, AnnouncementAnswered) or not self._registry.unsent:
-                self._keeper.book.settle(self._save())
+                error = self._save()
+                self._have_synced()
+                self._keeper.book.settle(error)
             self._announcer.send()
             self._answer_drained()
 
@@ -268,6 +289,13 @@ class Spawner(Owner):
                 self._is_saving_later = False
             case LogsDue():
                 self._following.look()
+            case SettleDue():
+                self._settles_later = False
+                self._syncs.look(now=time.monotonic())
+            case RegistrySynced():
+                self._syncs.look(now=time.monotonic())
+                if (failure := self._syncs.failure) is not None and self._handle is not None:
+                    self._handle.restart(failure)
             case AnnouncementAnswered() | AnnouncementDue():
                 self._announcer.handle(fact)
             case _:
@@ -310,15 +338,17 @@ class Spawner(Owner):
             self._keeper.start_anew(agent)
         return later
 
-    def _refresh(self, request: m.RefreshToken) -> Token:
+    def _refresh(self, request: m.RefreshToken) -> Later[Token]:
         agent = self._agents.get(request.caller.agent_id)
         record = agent.record if agent is not None else None
         token, record = self._tokens.refresh(request.caller, record, now=utc_now())
         if agent is not None and record is not None:
             agent.record = record
             self._registry.put(record)
-        self._registry.commit()  # a token must not be forgotten: its revocation would be, too
-        return token
+        later: Later[Token] = Later()
+        # The new token must not be forgotten, for its revocation would be, too; nor that the old one is revoked.
+        self._keeper.book.owe(later, token, f"the token of {request.caller.agent_id} is refreshed")
+        return later
 
     def _drain(self, request: m.Drain) -> Later[int]:
         """All agents at once, one deadline. Asked again, it can only be sooner."""
@@ -353,8 +383,17 @@ class Spawner(Owner):
             raise NotFound(f"agent {agent_id} is not known", field="agent_id")
         return agent
 
+    def _have_synced(self) -> None:
+        """Have what was written synced in a while; at once where something waits for it: see AgentRegistry."""
+        registry = self._registry
+        if registry.must_be_synced > registry.journal.synced_seq:
+            self._syncs.look(now=time.monotonic(), at_once=True)
+        if self._syncs.is_behind and not self._settles_later:
+            self._settles_later = True
+            self._timers.tell_after(SETTLE_AFTER_S, self.me, SettleDue())
+
     def _save(self) -> StorageUnavailable | None:
-        """Why not all is on the disk, if that is so."""
+        """Why not all is written, if that is so."""
         try:
             self._registry.commit()
         except StorageUnavailable as error:

@@ -6,25 +6,30 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 
 import msgspec
 
-from ..state.agent_entries import AgentRecord
+from ..state.agent_entries import AgentRecord, TokenRef
+from ..state.agent_registry import AgentRegistry
 from ..state.clock import utc_now
 from ..state.errors import NotFound, SpawnFailed
 from ..state.identity import Token
+from ..state.models import AgentId, AgentSpec, AgentState
 from ..state.projects import Projects
 from ..supervision import process_table
 from ..supervision.agent_logs import AgentLogs
 from ..supervision.launch import launch_of
 from ..supervision.process import ExitStatus, LogFiles, Prepared, StartedProcess, age_s
-from ..supervision.profile import Profile
-from ..supervision.request_environment import TOKEN
+from ..supervision.process_tree import TreeProcess
+from ..supervision.profile import Profile, Profiles
+from ..supervision.request_environment import AGENT_ID, TOKEN
 from ..supervision.restart import Death, Decision, History, RestartPolicy, Verdict
 from .agent_tokens import AgentTokens
 
 log = logging.getLogger(__name__)
 
+UNKNOWN = AgentId("unknown")  # who asked for an agent of which nothing was kept
 _TOKEN_FRESH_S = 300.0  # of the hour it is good for
 
 
@@ -95,6 +100,36 @@ class Starting:
 
     def is_log_deleted(self, record: AgentRecord) -> bool:
         return self._logs.take_deleted(record.serial)
+
+    def record_of_lost(
+        self, leader: TreeProcess, profiles: Profiles, registry: AgentRegistry, logs: AgentLogs
+    ) -> AgentRecord | None:
+        """The record of an agent of which only this process is left; None if the process does not prove what it is.
+
+        Its environment is its word alone. Its token is ours: it names the agent, and is refused once that has ended.
+        """
+        pid, now = leader.identity.pid, utc_now()
+        environment = process_table.variables(process_table.environ(pid))
+        caller = self._tokens.caller(environment.get(TOKEN.encode(), b"").decode("ascii", "replace"), now=now)
+        if caller is None or caller.agent_id.encode() != environment.get(AGENT_ID.encode()) or caller.issue_id is None:
+            return None
+        if not profiles.of(caller.agent_type).command:
+            return None
+        return AgentRecord(
+            spec=AgentSpec(
+                agent_id=caller.agent_id,
+                agent_type=caller.agent_type,
+                issue_id=caller.issue_id,
+                project_id=caller.project_id,
+                task=environment.get(b"AGENT_TASK", b"").decode("utf-8", "replace"),
+            ),
+            serial=logs.serial_of(pid) or registry.next_serial(),
+            requested_by=UNKNOWN,
+            created_at=now - timedelta(seconds=age_s(leader.identity)),
+            state=AgentState.STARTING,
+            incarnation=leader.incarnation,
+            tokens=(TokenRef(caller.token_id, caller.expires_at),),
+        )
 
     def open_logs(self, record: AgentRecord) -> LogFiles:
         return LogFiles(self._logs.path(record.serial, "stdout"), self._logs.path(record.serial, "stderr"))

@@ -6,6 +6,7 @@ entry that could not be written stays pending and goes out with the next commit,
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -46,11 +47,13 @@ class AgentRegistry:
     """All entries, in memory and in the journal under `directory`. Used by one thread.
 
     instance_id, announcer_id: see Instance.
-    announcements_kept_to: those up to this number are on the disk; a later one's could be given again after a crash.
+    announcements_kept_to: those up to this number may be sent; a later one's could be given again after a crash.
+    journal: for whoever has it synced.
     is_new: the storage has just been named, so that no process can have it in its environment.
 
-    Raises what Journal.open raises. Durable against the death of the sidecar; against that of the machine within
-    the seconds the kernel takes to write back: no agent survives the machine either.
+    Raises what Journal.open raises. What is committed survives the death of the sidecar; that of the machine only when
+    it is synced, some seconds later: no agent survives the machine either. A revocation is different, for a token does
+    survive it: nothing that follows from one may be answered or announced before it is synced, see `must_be_synced`.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -70,10 +73,12 @@ class AgentRegistry:
         self.announcements_kept_to = 0
         self._last_serial = 0
         self._pending: list[Entry] = []
-        self._journal = Journal.open(directory, durability=Durability.OS)
+        self._must_be_synced = 0
+        self._unsynced: deque[tuple[int, int]] = deque()  # a record, and the announcement that must wait for its sync
+        self.journal = Journal.open(directory, durability=Durability.OS)
         self._entries = 0
         reader: LateDecoder[Entry] = LateDecoder(Entry)
-        for entry in self._journal.entries():
+        for entry in self.journal.entries():
             self._remember(reader.decode(entry.record))
             self._entries += 1
         self.announcements_kept_to = self._last_announcement
@@ -81,6 +86,8 @@ class AgentRegistry:
         if self.is_new:
             self.put(Instance(instance_id=unique_hex(16)))
             self.commit()
+            # Processes have it in their environment: forgotten, none of them would be found again.
+            self.journal.make_durable()
 
     def put(self, entry: Entry) -> None:
         """Remember now; on the disk with the next commit."""
@@ -93,7 +100,7 @@ class AgentRegistry:
             return
         self._write_pending_and()
         if self._entries > max(_COMPACT_FROM, _COMPACT_AT_RATIO * self._live_entries()):
-            self._journal.compact(msgspec.json.encode(entry) for entry in self._snapshot())
+            self.journal.compact(msgspec.json.encode(entry) for entry in self._snapshot())
             self._entries = self._live_entries()
 
     def put_now(self, *entries: Entry) -> None:
@@ -105,11 +112,24 @@ class AgentRegistry:
     def _write_pending_and(self, *entries: Entry) -> None:
         """All as one transaction."""
         together = [*self._pending, *entries]
-        self._journal.append([msgspec.json.encode(entry) for entry in together])
-        self._journal.commit()
+        self.journal.append([msgspec.json.encode(entry) for entry in together])
+        self.journal.commit()
         self._entries += len(together)
         self._pending.clear()
-        self.announcements_kept_to = self._last_announcement
+        if any(isinstance(entry, Revoked) for entry in together):
+            self._must_be_synced = self.journal.last_seq
+        self._unsynced.append((self._must_be_synced, self._last_announcement))
+        self.note_synced()
+
+    @property
+    def must_be_synced(self) -> int:
+        """The newest record with a revocation; what follows from it may be told once `journal.synced_seq` is there."""
+        return self._must_be_synced
+
+    def note_synced(self) -> None:
+        """The journal was synced: announcements that waited for it may be sent."""
+        while self._unsynced and self._unsynced[0][0] <= self.journal.synced_seq:
+            _, self.announcements_kept_to = self._unsynced.popleft()
 
     def become_copy(self, *, now: datetime) -> None:
         """Be a storage of its own, of which no process is an agent: those that had not ended are stopped. On the disk.
@@ -160,7 +180,7 @@ class AgentRegistry:
         return self._last_announcement + 1
 
     def close(self) -> None:
-        self._journal.close()
+        self.journal.close()
 
     def _remember(self, entry: Entry) -> None:
         match entry:

@@ -76,11 +76,14 @@ _KEYS_AT_LEAST = 1024  # below that, looking through them is not worth it
 
 
 class EventStore:
-    """The logs of all projects. Raises StorageInUse, StorageDamaged when opened; StorageUnavailable when written."""
+    """The logs of all projects. journal: for whoever has it synced.
+
+    Raises StorageInUse, StorageDamaged when opened; StorageUnavailable when written.
+    """
 
     def __init__(self, directory: Path, retention: Retention, durability: Durability) -> None:
         self._retention = retention
-        self._journal = Journal.open(directory, durability=durability)
+        self.journal = Journal.open(directory, durability=durability)
         self._ids = EventIds()
         self._logs: dict[str, EventLog] = {}
         self._once: dict[OnceKey, tuple[str, Event]] = {}
@@ -91,10 +94,10 @@ class EventStore:
         try:
             self._end = LogEnd(directory.with_name(f"{directory.name}-end"))
         except OSError as error:
-            self._journal.close()
+            self.journal.close()
             raise StorageUnavailable(f"{directory}-end cannot be opened: {error.strerror or error}") from error
         reader = LateDecoder(NewEvent)
-        for entry in self._journal.entries():
+        for entry in self.journal.entries():
             self._take_in(reader.decode(entry.record), entry.seq)
 
     def _take_in(self, record: NewEvent, seq: int) -> None:
@@ -128,14 +131,14 @@ class EventStore:
         known: the newest id that anybody in the storage knows. losses: those that were noticed before.
         """
         end = self._end.known
-        if self._ids.newest == 0 and end is not None and end.seq == self._journal.last_seq > 0:
+        if self._ids.newest == 0 and end is not None and end.seq == self.journal.last_seq > 0:
             self._ids.newest = end.number  # retention has dropped them all
         loss = self._loss(event_seq(known) or 0, now)
         last = self._ids.newest
         above = max(last, event_seq(known) or 0, *(event_seq(each.to) or 0 for each in self._ids.losses))
         if loss is not None:
             above += UNSYNCED_AT_MOST
-        self._ids.begin(max(above + 1, int(now.timestamp() * 1e6)), self._journal.last_seq + 1)
+        self._ids.begin(max(above + 1, int(now.timestamp() * 1e6)), self.journal.last_seq + 1)
         if loss is not None:
             loss = msgspec.structs.replace(loss, to=event_id(self._ids.newest))
             self._ids.losses += (loss,)
@@ -144,7 +147,7 @@ class EventStore:
     def _loss(self, known: int, now: datetime) -> Loss | None:
         last, end = self._ids.newest, self._end.known
         told_to = max((event_seq(loss.to) or 0 for loss in self._ids.losses), default=0)
-        missing = end.seq - self._journal.last_seq if end is not None and end.number > told_to else 0
+        missing = end.seq - self.journal.last_seq if end is not None and end.number > told_to else 0
         if missing > 0 or known > max(last, told_to):
             count = missing if missing > 0 else known - last
         elif self._may_have_lost(end):
@@ -156,13 +159,13 @@ class EventStore:
     def _may_have_lost(self, end: KnownEnd | None) -> bool:
         """Whether the log may have lost events that nobody knows: in a power loss, or since a backup was made."""
         if end is None:
-            return self._journal.last_seq > 0 and not self._is_of_0_1
+            return self.journal.last_seq > 0 and not self._is_of_0_1
         is_power_loss = not end.is_closed and end.boot_id != this_boot()
-        return is_power_loss and self._journal.durability is Durability.OS
+        return is_power_loss and self.journal.durability is Durability.OS
 
     def life_began(self) -> None:
         """What `begin_life` has found out is on the disk: the next start need not find it out again."""
-        self._end.note(self._ids.newest, self._journal.last_seq)
+        self._end.note(self._ids.newest, self.journal.last_seq)
 
     def knew(self, losses: Iterable[Loss]) -> None:
         """What the log has lost, as far as that may still concern a reader; told before `begin_life` too."""
@@ -202,7 +205,7 @@ class EventStore:
         if newest is not None and record.published_at < newest <= record.published_at + SMALL_STEP:
             record.published_at = newest
         event = record.event()
-        self._journal.append([msgspec.json.encode(record)])
+        self.journal.append([msgspec.json.encode(record)])
         self._buffered.append((record, event))
         return event
 
@@ -212,9 +215,9 @@ class EventStore:
         Raises StorageUnavailable: then none of them was kept.
         """
         buffered, self._buffered = self._buffered, []
-        self._journal.commit()
+        self.journal.commit()
         self._ids.newest += len(buffered)
-        self._end.note(self._ids.newest, self._journal.last_seq)
+        self._end.note(self._ids.newest, self.journal.last_seq)
         for record, event in buffered:
             self._enter(record, event)
         return tuple(event for _, event in buffered)
@@ -225,7 +228,7 @@ class EventStore:
             event_log.expire(now=now)
         self._forget_keys()
         oldest = _numbers(event_log.oldest_id for event_log in self._logs.values())
-        self._journal.drop_before(self._ids.seq_of(min(oldest)) if oldest else self._journal.last_seq + 1)
+        self.journal.drop_before(self._ids.seq_of(min(oldest)) if oldest else self.journal.last_seq + 1)
 
     def _forget_keys(self) -> None:
         """Forget idempotency keys of events that are not retained any more."""
@@ -239,8 +242,8 @@ class EventStore:
     def close(self) -> None:
         """Everything is on the disk when this returns. Raises StorageUnavailable."""
         try:
-            self._journal.close()
-            self._end.note(self._ids.newest, self._journal.last_seq, is_closed=True)
+            self.journal.close()
+            self._end.note(self._ids.newest, self.journal.last_seq, is_closed=True)
         finally:
             self._end.close()
 

@@ -64,7 +64,7 @@ class Mailboxes:
 
     def __init__(self, directory: Path) -> None:
         # A lost move costs a redelivery that says so, never an event: the kernel's copy is enough.
-        self._journal = Journal.open(directory, durability=Durability.OS)
+        self.journal = Journal.open(directory, durability=Durability.OS)
         self._mailboxes: dict[MailboxKey, Mailbox] = {}
         self._of_agent: dict[AgentId, dict[MailboxKey, Mailbox]] = {}
         self._agents: dict[AgentId, SubscribedAgent] = {}
@@ -76,7 +76,7 @@ class Mailboxes:
         self._unwritten: list[_Record] = []
         self._records = 0
         reader: LateDecoder[_Record] = LateDecoder(_Record)
-        for entry in self._journal.entries():
+        for entry in self.journal.entries():
             self._records += 1
             self._apply(reader.decode(entry.record))
         for mailbox in self._mailboxes.values():
@@ -254,8 +254,8 @@ class Mailboxes:
             return
         self._unwritten, self._changed = [], {}
         try:
-            self._journal.append([msgspec.json.encode(record) for record in records])
-            self._journal.commit()
+            self.journal.append([msgspec.json.encode(record) for record in records])
+            self.journal.commit()
             self._records += len(records)
             if durably or self._is_long():
                 self._compact()
@@ -270,9 +270,9 @@ class Mailboxes:
     def _compact(self) -> None:
         everything: list[_Record] = [*self._losses, *self._agents.values(), *self._dead.values()]
         everything += [MailboxRecord(mailbox) for mailbox in self]
-        self._journal.compact(msgspec.json.encode(record) for record in everything)
+        self.journal.compact(msgspec.json.encode(record) for record in everything)
         self._records = len(everything)
 
     def close(self) -> None:
         self.commit()
-        self._journal.close()
+        self.journal.close()

@@ -85,6 +85,15 @@ class AgentLogs:
             known = self._paths[serial, stream] = Path(f"{self._directory}/{serial:06d}.{stream}.log")
         return known
 
+    def serial_of(self, pid: int) -> int | None:
+        """Of the agent whose log is this process's standard output; None if that is another file, or cannot be seen."""
+        try:
+            path = Path(os.readlink(f"/proc/{pid}/fd/1"))  # noqa: PTH115  # a process's table, no path of ours
+        except OSError:
+            return None
+        serial = path.name.partition(".")[0]
+        return int(serial) if path.parent == self._directory.resolve() and serial.isdigit() else None
+
     def read(self, serial: int, stream: Stream, offset: int) -> Chunk:
         """From `offset` on, at most MAX_READ_BYTES; later if what is there has gone. Empty when nothing is there.
 
