@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.state.errors import InvalidFilter
@@ -73,6 +73,7 @@ def test_more_terms_and_alternatives_than_the_bound_are_refused_and_the_error_na
     assert str(MAX_ALTERNATIVES) in str(refused.value.details["expected"])
 
 
+@settings(deadline=None)
 @given(
     bounds=st.lists(st.tuples(st.sampled_from([">", ">=", "<", "<="]), st.integers(-3, 3)), min_size=1, max_size=6),
     number=st.integers(-4, 4),

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 from freezegun import freeze_time
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.actors.messages import ListEvents
@@ -38,6 +38,7 @@ def event(number: int, *, size: int = 2, at: datetime = START, ttl_s: int = 86_4
 
 
 class TestBytes:
+    @settings(deadline=None)
     @given(sizes=st.lists(st.integers(0, 5000), max_size=60))
     def test_a_log_keeps_the_newest_events_that_fit(self, sizes: list[int]) -> None:
         bound = 20_000

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.actors import mailbox_lag
@@ -59,6 +59,7 @@ def test_an_agent_that_has_ended_is_not_behind(bus: Bus) -> None:
     assert (lag(bus, "a"), lag(bus, "b")) == (0, 3)
 
 
+@settings(max_examples=30, deadline=None)
 @given(moves=st.lists(st.sampled_from(["match", "other", "take", "look"]), max_size=25))
 def test_it_is_what_a_whole_look_at_the_log_counts(tmp_path_factory: pytest.TempPathFactory, moves: list[str]) -> None:
     bus = Bus(tmp_path_factory.mktemp("bus"))
