@@ -57,9 +57,9 @@ def newest(record: AgentRecord, trees: Trees) -> Found | None:
 
 
 def know_again(keeper: Keeper, trees: Trees, *, registry: AgentRegistry, profiles: Profiles, logs: AgentLogs) -> None:
-    """Make known again the agents that run, and of which the registry has lost every record. Before `adopt`.
+    """Recover running agents of which the registry has lost every record. Call it before `adopt`.
 
-    What their processes were started with says who they are. Whatever else bears our marks is ended.
+    The environment of their processes says who they are. Any other process with our marks is ended.
     """
     for agent_id, processes in trees.items():
         if AgentId(agent_id) in keeper.book.agents:

@@ -76,7 +76,7 @@ class Agent(msgspec.Struct):
 
     @property
     def request_bytes(self) -> int:
-        """What its spawn request takes in memory and in the registry, as far as a client chooses that."""
+        """The bytes of its spawn request that a client chooses: in memory and in the registry."""
         spec = self.record.spec
         return len(spec.task) + sum(len(name) + len(value) for name, value in spec.environment.items())
 

@@ -40,7 +40,7 @@ LAST_LINES = 20
 
 
 class AgentBook:
-    """agents: everyone known, by id. waiting_bytes: what the requests of those that wait for their start take."""
+    """agents: everyone known, by id. waiting_bytes: size of the spawn requests of agents that wait for their start."""
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class AgentBook:
         self.answer(agent, agent.start_waiters)
 
     def runs(self, agent: Agent) -> None:
-        """Its process is there: its tokens are good, and its logs are looked at, until that ends."""
+        """Record that its process runs: until it ends, its tokens are good and its logs are bounded."""
         self._tokens.keep(agent.record)
         self._log_watch.watch(agent.record.serial)
 
@@ -255,15 +255,17 @@ class AgentBook:
         self.announcer.announce("agent_stopped", agent.record, cause=ExitCause.KILLED)
 
     def queued(self, agent: Agent) -> None:
-        """It waits for its start, as `waiting_for` says."""
+        """Announce that it waits for its start; `waiting_for` says for what."""
         waits_for = agent.waiting_for
         log.info("agent queued agent_id=%s waiting_for=%s", agent.id, waits_for.text if waits_for is not None else "")
         self.announcer.announce("agent_queued", agent.record, waiting_for=waits_for)
 
     def blocked(self, agent: Agent, why: str) -> None:
-        """What it depends on has failed: it waits until somebody acts."""
+        """Mark it as blocked: a dependency has failed, and it waits until somebody acts."""
         log.warning("agent blocked agent_id=%s why=%s", agent.id, why)
-        self.change(agent, Occurrence.DEPENDENCY_LOST, last_error=f"it depends on agents that do not go on: {why}")
+        self.change(
+            agent, Occurrence.DEPENDENCY_LOST, last_error=f"its dependencies have failed or were stopped: {why}"
+        )
         self.announcer.announce("agent_blocked", agent.record, why=why)
 
     def answer(self, agent: Agent, waiters: list[Later[AgentStatus]]) -> None:
@@ -274,11 +276,11 @@ class AgentBook:
         waiters.clear()
 
     def owe(self, later: Later[Any], answer: Any, what: str) -> None:
-        """Give the answer when all that was put by now is kept. what: it tells of, for the error."""
+        """Give the answer once every record put so far is kept. what: the subject of the answer, for the error."""
         self._owed.owe(later, answer, what)
 
     def settle(self, error: StorageUnavailable | None) -> None:
-        """Give the answers whose time has come: see OwedAnswers. error: why not all that was put is kept."""
+        """Give the answers that are due: see OwedAnswers. error: why some record could not be kept."""
         registry = self._registry
         registry.note_synced()
         self._owed.settle(error, wait_for=registry.must_be_synced, synced=registry.journal.synced_seq)

@@ -71,7 +71,7 @@ class AgentQueue:
             )
 
     def _warn_when_filling(self, count: int, size: int) -> None:
-        """Once when the queue is half full, and again when it has been less than a quarter full meanwhile."""
+        """Warn once when the queue is half full, and again after it was less than a quarter full in between."""
         share = max(
             count / self._max_queued if self._max_queued > 0 else 0.0,
             size / self._max_queued_bytes if self._max_queued_bytes > 0 else 0.0,
@@ -127,7 +127,7 @@ class AgentQueue:
         )
 
     def explain(self, *agents: Agent) -> None:
-        """Note with those that wait what each waits for."""
+        """Record with each waiting agent what it waits for."""
         waiting = [agent for agent in agents if agent.record.state in WAITS]
         if not waiting:
             return
@@ -147,7 +147,7 @@ class AgentQueue:
         held = self._book.count(*HOLDS_SLOT)
         text = f"a slot: number {place} in the queue, {held} agents hold one, as many as agents.max_concurrent"
         if is_deadlock:
-            text += "; each of them has spawned one that waits: they may wait for one another"
+            text += "; each of these has spawned an agent that waits: they may wait for one another"
         return WaitingFor(what="slot", place=place, text=text, is_deadlock=is_deadlock)
 
     def _for_dependencies(self, agent: Agent) -> WaitingFor:
@@ -177,7 +177,7 @@ class AgentQueue:
         return all(standing(each, present) in enough for each in dependencies(agent.profile.depends_on))
 
     def _present(self, agent: Agent) -> list[Present]:
-        """The other agents of its issue, eldest first."""
+        """The other agents of its issue, oldest first."""
         now, issue = time.monotonic(), agent.role[:2]
         return [
             Present(other.role[2], other.record.state, max(0.0, now - other.record.started_monotonic))
@@ -186,7 +186,7 @@ class AgentQueue:
         ]
 
     def _weigh_dependencies(self) -> None:
-        """Block those whose dependencies can no longer be met, and take them back when they can."""
+        """Block agents whose dependencies can no longer be met, and queue them again when they can."""
         for agent in self._book.in_state(*WAITS):
             if not agent.profile.depends_on:
                 continue
@@ -212,14 +212,14 @@ class AgentQueue:
             case "wait":
                 self._book.blocked(agent, why)
             case "fail":
-                self._book.remember(agent, last_error=f"it depends on agents that do not go on: {why}")
-                self._book.given_up(agent, Occurrence.GIVEN_UP, f"it depends on agents that do not go on: {why}")
+                self._book.remember(agent, last_error=f"its dependencies have failed or were stopped: {why}")
+                self._book.given_up(agent, Occurrence.GIVEN_UP, f"its dependencies have failed or were stopped: {why}")
             case "run":
                 return
         self.look_soon()  # others may depend on it
 
     def _is_deadlock(self) -> bool:
-        """Every slot is held by an agent that has spawned one that waits for a slot."""
+        """Whether every slot is held by an agent that has spawned an agent that waits for a slot."""
         queued = [agent for agent in self._book.in_state(AgentState.QUEUED) if self._may_start(agent)]
         waited_by = {agent.record.requested_by for agent in queued}
         holders = {agent.id for agent in self._book.in_state(*HOLDS_SLOT)}
@@ -229,8 +229,8 @@ class AgentQueue:
         is_deadlock = self._book.count(AgentState.QUEUED) > 0 and not self._has_slot and self._is_deadlock()
         if is_deadlock and not self._is_deadlocked:
             log.warning(
-                "queue may stand still queued=%d max_concurrent=%d: every running agent has spawned one that waits,"
-                " raise agents.max_concurrent",
+                "queue may stand still queued=%d max_concurrent=%d: every running agent has spawned an agent that"
+                " waits, raise agents.max_concurrent",
                 self._book.count(AgentState.QUEUED),
                 self._max_concurrent,
             )

@@ -1,4 +1,4 @@
-"""AgentTokens: an agent's tokens follow its processes: minted at each start, good for as long as that process runs."""
+"""AgentTokens: mints a token at each start of an agent, and keeps it good for as long as that process runs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class AgentTokens:
         return Token(text=text, token_id=caller.token_id, expires_at=caller.expires_at)
 
     def caller(self, text: str, *, now: datetime) -> Caller | None:
-        """Who a token speaks for; None if it was revoked, or expired so long ago that it may have been."""
+        """The caller that a token names; None if it was revoked, or expired so long ago that it may have been."""
         try:
             caller = self._key.verify(text, now=now, grace_s=int(REVOKED_KEPT_FOR.total_seconds()))
         except (Unauthorized, TokenExpired):
@@ -90,14 +90,14 @@ class AgentTokens:
         self._revoke(old, now + timedelta(seconds=OLD_TOKEN_GOOD_FOR_S))
         if record is not None and not record.state.has_ended:
             is_revoked = self._revocations.is_revoked
-            # What is good no longer need not be revoked at the agent's end: the record would grow with each refresh.
+            # A refused token need not be revoked again at the agent's end: the record would grow with each refresh.
             known = (ref for ref in record.tokens if not is_revoked(ref.token_id, now=now))
             record = msgspec.structs.replace(record, tokens=(*known, TokenRef(token.token_id, token.expires_at)))
             self._revocations.keep(token.token_id)
         return token, record
 
     def keep(self, record: AgentRecord) -> None:
-        """Its incarnation runs: its tokens are good until that ends, whatever their time."""
+        """Keep its tokens good until its running incarnation ends, even after they expire."""
         for ref in record.tokens:
             self._revocations.keep(ref.token_id)
 

@@ -68,7 +68,7 @@ class Announcer:
         self.announce_about(spec, event_type, topic=topic, **about)
 
     def announce_about(self, spec: AgentSpec, event_type: str, *, topic: str, **data: Any) -> None:
-        """Keep an event for the bus, about an agent that there is, or that was to be."""
+        """Keep an event for the bus, about an agent that exists or that was refused."""
         self._registry.put(
             Announcement(
                 seq=self._registry.next_announcement(),

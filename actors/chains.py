@@ -1,6 +1,6 @@
-"""Chains: which agents caused which, by a spawn or by an event that a trigger names, so that no loop runs for ever.
+"""Chains: records which agent caused which, by a spawn or a trigger's event, and ends loops.
 
-Used in the Spawner's thread. A chain is the ids of agents, eldest first; each was caused by the one before it.
+Used in the Spawner's thread. A chain is a tuple of agent ids, oldest first; each was caused by the one before it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SPAWNS_WITHIN = timedelta(days=1)
 
 
 class Cause(msgspec.Struct, frozen=True):
-    """What led to an event. agent_type: of the agent that caused it; "" where no agent did."""
+    """The cause of an event. agent_type: of the agent that caused it; "" if no agent did."""
 
     chain: Chain
     agent_type: str
@@ -43,12 +43,12 @@ class Chains:
         self._announcer = announcer
 
     def of_agent(self, agent_id: AgentId) -> Chain:
-        """The chain of what this agent causes; empty for somebody who is no agent of this sidecar."""
+        """The chain of anything this agent causes; empty for a caller that is no agent of this sidecar."""
         agent = self._agents.get(agent_id)
         return (*agent.record.spec.chain, agent.id) if agent is not None else ()
 
     def of_event(self, event: Event) -> Cause:
-        """Who published the event, or is what it tells about."""
+        """The agent that published the event, or that the event is about."""
         if event.publisher == PUBLISHER:
             told = _told(event)
             return Cause((*told.chain, told.agent_id) if told.agent_id else (), told.agent_type)
@@ -60,7 +60,7 @@ class Chains:
     def check(self, spec: AgentSpec) -> None:
         """Refuse an agent whose chain is too long, or whose issue has had too many.
 
-        A chain that is cut is told with an event. Raises ChainTooLong, TooManySpawns.
+        A chain that is cut is announced with an event. Raises ChainTooLong, TooManySpawns.
         """
         if 0 < self._max_depth < len(spec.chain) + 1:
             self._tell(spec)
@@ -115,7 +115,7 @@ class _Told(msgspec.Struct):
 
 
 def _told(event: Event) -> _Told:
-    """What an event of the sidecar's own says of agents."""
+    """The fields of a lifecycle event that name agents."""
     try:
         return decode(event.data, _Told)
     except msgspec.DecodeError:

@@ -83,11 +83,11 @@ class _KeepHouse(Fact, frozen=True):
 
 
 class _SettleDue(Fact, frozen=True):
-    """Time to have what was written synced."""
+    """It is time to sync the journals."""
 
 
 class _Synced(Fact, frozen=True):
-    """What was begun to be synced is on the disk, or could not be brought there."""
+    """A sync that was begun has ended, or has failed."""
 
 
 class _Unanswered(msgspec.Struct, frozen=True):
@@ -145,7 +145,7 @@ class EventBus(Owner):
         self._gone = self._tell_gone  # one for all who wait
 
     def _begin_life(self) -> None:
-        """Give ids that nobody knows, and put back whoever stands where the log has never been or is no longer."""
+        """Begin with ids that are new to every reader, and put back mailboxes that stand beyond the end of the log."""
         self._store.knew(self._mailboxes.losses)
         loss = self._store.begin_life(self._mailboxes.newest_id, now=utc_now())
         self._mailboxes.put_back(self._store.log, loss)
@@ -368,9 +368,9 @@ class EventBus(Owner):
         self._mailboxes.agent_runs(agent, self._store.log, now=utc_now())
 
     def _tell_triggered(self, since: EventId) -> None:
-        """Tell the Spawner again what it may have missed; it knows what it has dealt with.
+        """Send the Spawner again the events that it may have missed; it skips those that it has handled.
 
-        since: its place. One that the log has lost is put back to the beginning of this life of the log.
+        since: its place. A place that the log has lost is put back to the beginning of this life of the log.
         """
         if self._spawner is None or not self._trigger_types:
             return
@@ -409,7 +409,7 @@ class EventBus(Owner):
         )
 
     def _lag(self, mailbox: Mailbox) -> int:
-        """Nothing is behind where nobody will read: an agent that has ended is restarted by hand at most."""
+        """The lag of a mailbox; 0 if its agent has ended, because nobody reads on."""
         if self._mailboxes.has_ended(mailbox.key):
             return 0
         return self._lags.of(mailbox, self._store.log(mailbox.key.project_id))
@@ -430,7 +430,7 @@ class EventBus(Owner):
             self._timers.tell_after(SETTLE_AFTER_S, self.me, _SettleDue())
 
     def _have_synced(self) -> None:
-        """Note in the journals what is synced, and have the rest synced in another thread: publishers do not wait."""
+        """Mark in the journals which records are synced, and sync the rest in another thread, so nobody waits."""
         self._syncs.look(now=time.monotonic())
         if (failure := self._syncs.failure) is not None and self._handle is not None:
             self._handle.restart(failure)

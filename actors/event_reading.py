@@ -63,7 +63,7 @@ def read_since(event_log: EventLog, since: str, *, strict: bool) -> Reading:
     """
     point = _point(since)
     if point == "earliest":
-        # Where there is no earlier place to go on from, nothing is refused, but what is lost is told.
+        # Without an earlier place to go on from, nothing is refused, but the loss is reported.
         return Reading(place=event_log.dropped, gap=event_log.loss_after(event_log.id_at(event_log.dropped)))
     if point == "latest":
         return Reading(place=event_log.last_place)
@@ -131,7 +131,7 @@ def _reading(event_log: EventLog, request: ListEvents) -> Reading:
 
 
 def _first(events: Sequence[Event], limit: int) -> Iterator[Event]:
-    """As many as one answer may hold, but at least one."""
+    """The events that fit into one answer, at least one."""
     size = 0
     for number, event in enumerate(events[:limit]):
         size += size_of(event)
@@ -141,6 +141,6 @@ def _first(events: Sequence[Event], limit: int) -> Iterator[Event]:
 
 
 def _joined(gaps: Iterable[Gap | None]) -> Gap | None:
-    """All as one; what the logs have lost together counts once."""
+    """All gaps as one; a loss that several logs share counts once."""
     distinct = sorted({gap for gap in gaps if gap is not None}, key=attrgetter("to"))
     return reduce(Gap.joined, distinct) if distinct else None

@@ -285,10 +285,10 @@ class Keeper:
                     note = f"nothing was heard of it for {profile.heartbeat_timeout_seconds:g} s"
                     self.end(agent, Then.JUDGED, cause=ExitCause.HEARTBEAT, note=note)
             case _:
-                pass  # what it was for has gone
+                pass  # the agent has moved on since the timer was set
 
     def excuse(self, gap_s: float) -> None:
-        """The sidecar did not run for so long: what an agent had to do by now, it has as much time for again."""
+        """Extend every agent's deadlines by `gap_s`, during which the sidecar did not run."""
         now = time.monotonic()
         for agent in self.book.in_state(AgentState.RUNNING):
             agent.last_heard = now

@@ -13,7 +13,7 @@ from .messages import ReadLogs
 from .replies import LogChunk
 from .timers import Timers
 
-READ_BYTES = 64 << 10  # at once, for whoever follows: secrets are taken out of it in the I/O thread
+READ_BYTES = 64 << 10  # at most in one answer: secrets are taken out of it in the I/O thread
 _LOOK_EVERY_S = 0.1  # as long as a person does not notice
 
 
@@ -78,7 +78,8 @@ def _is_over(agent: Agent) -> bool:
 
 
 def _readable(found: Chunk, agent: Agent) -> Chunk:
-    """Each chunk is made text by itself, and secrets are taken out of it: none ends within a character, and none within
-    a line that may go on, except where nothing else is there or nothing follows.
+    """Where to cut a chunk: not inside a character, and not inside a line that may go on.
+
+    Each chunk is decoded and cleared of secrets by itself. One unfinished line, or the last chunk, is not cut.
     """
     return found if found.at_end and _is_over(agent) else found.of_whole_lines().of_whole_characters()

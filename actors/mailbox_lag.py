@@ -1,4 +1,4 @@
-"""How many events each mailbox has still to be given: those that match its question, after what it has taken."""
+"""Counts the lag of each mailbox: events that match its question and that it has not taken yet."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ..state.event_log import EventLog, size_of
 from ..state.mailbox import Mailbox, MailboxKey
 from .waiters import concerns
 
-# Of events, for all mailboxes that one request asks about: it holds up publishers meanwhile.
+# Events looked at for one request, over all mailboxes: publishers wait meanwhile.
 MAX_LOOKED_AT_BYTES = 2 << 20
 
 
 class _Counted(msgspec.Struct):
-    """Of the events from `position` on, those up to `to` were looked at, and `count` of them match."""
+    """A count so far: of the events between `position` and `to`, `count` match."""
 
     position: int
     to: int
@@ -23,14 +23,14 @@ class _Counted(msgspec.Struct):
 
 
 class Lags:
-    """Counts are kept, so that each mailbox looks at an event once, unless it moves."""
+    """The lags of mailboxes. Counts are kept, so that an event is matched once for each mailbox, unless that moves."""
 
     def __init__(self) -> None:
         self._counted: dict[MailboxKey, _Counted] = {}
         self._budget = 0
 
     def begin(self) -> None:
-        """A request begins that asks for lags."""
+        """Begin a request that asks for lags."""
         self._budget = MAX_LOOKED_AT_BYTES
 
     def of(self, mailbox: Mailbox, log: EventLog) -> int:

@@ -230,7 +230,9 @@ class AnswerSettled(Fact, frozen=True, kw_only=True):
 
 
 class ListEvents(Request[EventPage], frozen=True, kw_only=True):
-    """Events of the log, newest first, no mailbox touched. since, strict: as in AwaitEvents. Both bounds are exclusive.
+    """Read events of the log, newest first, without a mailbox.
+
+    since, strict: as in AwaitEvents. Both bounds are exclusive.
 
     Raises InvalidFilter, InvalidRequest, EventsGone.
     """

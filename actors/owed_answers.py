@@ -1,4 +1,4 @@
-"""OwedAnswers: answers that wait until what they tell of is in the registry, and a revocation in it on the disk."""
+"""OwedAnswers: answers that wait until their records are in the registry, and revocations among them are synced."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .asking import Later
 
 
 class _Owed(msgspec.Struct):
-    """what: it tells of, for the error. after: the record that must be on the disk; None until it is written."""
+    """One answer. what: its subject, for the error. after: the record that must be synced; None until it is written."""
 
     later: Later[Any]
     answer: Any
@@ -21,7 +21,7 @@ class _Owed(msgspec.Struct):
 
 
 class OwedAnswers:
-    """In the order in which they are owed, which is that of the records that they wait for."""
+    """The answers in the order of the records that they wait for."""
 
     def __init__(self) -> None:
         self._owed: deque[_Owed] = deque()
@@ -30,15 +30,15 @@ class OwedAnswers:
         self._owed.append(_Owed(later, answer, what))
 
     def settle(self, error: StorageUnavailable | None, *, wait_for: int, synced: int) -> None:
-        """Give those whose time has come.
+        """Give the answers that are due.
 
-        error: why what was put could not be kept, or None. wait_for: the newest record that must be on the disk before
-        it may be told. synced: the newest that is.
+        error: why records could not be kept, or None. wait_for: the newest record that an answer waits for.
+        synced: the newest synced record.
         """
         if error is not None:
             while self._owed:
                 owed = self._owed.popleft()
-                owed.later.refuse(StorageUnavailable(f"{owed.what}, which could not be written down: {error.message}"))
+                owed.later.refuse(StorageUnavailable(f"{owed.what}, but that could not be recorded: {error.message}"))
             return
         for owed in self._owed:
             if owed.after is None:

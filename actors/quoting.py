@@ -1,4 +1,4 @@
-"""What an agent said last, as events and errors quote it: without secrets, which every reader of them would see."""
+"""Quotes the last lines of an agent's output for events and errors, without their secrets."""
 
 from __future__ import annotations
 

@@ -33,9 +33,9 @@ class SpawnedAgent(msgspec.Struct, frozen=True):
 
 
 class LogChunk(msgspec.Struct, frozen=True):
-    """data: whole bytes of the log from `offset`; next_offset: where to read on; ended: no more will come.
+    """A part of a log. data: its bytes from `offset`; next_offset: where to read on; ended: no more will come.
 
-    line_before: the line that `offset` stands in, up to there. A secret may begin in it.
+    line_before: the start of the line that `offset` stands in. A secret may begin in it.
     """
 
     data: bytes
@@ -95,9 +95,9 @@ class EventBatch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventPage(msgspec.Struct, frozen=True):
-    """Newest first. next_cursor: `before` of the next older page, or None. total: how many match, over all pages.
+    """A page of events, newest first. next_cursor: `before` of the next older page, or None. total: of all pages.
 
-    gap: what of the time after `since` is no longer there.
+    gap: events after `since` that are gone.
     """
 
     events: tuple[Event, ...]
@@ -107,7 +107,10 @@ class EventPage(msgspec.Struct, frozen=True):
 
 
 class MailboxStatus(msgspec.Struct, frozen=True):
-    """position: the last event taken. lag: events after it that match; 0 when the agent has ended."""
+    """A mailbox as operators see it.
+
+    position: the last event taken. lag: matching events after it; 0 when the agent has ended.
+    """
 
     project_id: str
     agent_id: AgentId

@@ -48,7 +48,7 @@ class ResultCompaction:
         self._thread.start()
 
     def written(self, fact: ResultsCompacted, store: Recipient) -> None:
-        """Read from the snapshot from now on, and drop what it stands for: one step, and the store is told to go on.
+        """Take one step of moving to the snapshot, and send the store the fact that makes it go on.
 
         Call it when everything is committed.
         """

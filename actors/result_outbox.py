@@ -90,7 +90,7 @@ class ResultOutbox:
             later.refuse(StorageUnavailable(error.message, **error.details))
 
     def announce(self, place: int, store: Recipient, result: ResultHead | None = None) -> None:
-        """Publish the event of a result that is on the disk; it is read from there if it is not given."""
+        """Publish the event of a result that is on the disk; read the result if it is not given."""
         if place in self._announcing or place in self._published:
             return
         result = result or self._results.head_at(place)

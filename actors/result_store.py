@@ -49,15 +49,15 @@ GROUP_BYTES = 1 << 20
 GROUP_WAIT_S = 0.002  # reads in the mailbox may keep it from ever being empty
 
 SETTLE_AFTER_S = 0.25
-FORGET_EVERY_S = 60.0  # at least that often: nobody tells us when the clock of the machine is set
+FORGET_EVERY_S = 60.0  # at least: a clock that is set sends no notice
 FORGET_SOONEST_S = 1.0
 FORGET_AT_ONCE = 500  # a longer piece would keep writers waiting
 
 
 class ResultOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[results]`. retention_days: results older than that are deleted; 0 keeps them for ever.
+    """`[results]`. retention_days: older results are deleted; 0 keeps them for ever.
 
-    memory_max_mb: how much of the results is kept in memory, those used last; the others are read from the disk.
+    memory_max_mb: memory for the results used last; the others are read from the disk.
     """
 
     retention_days: Annotated[float, Meta(le=36_500)] = 0.0
@@ -332,7 +332,7 @@ class ResultStore(Owner):
         self._timers.tell_after(wait_s, self.me, TimeToForget())
 
     def _forget_after_s(self, retention: timedelta) -> float:
-        """Seconds until the oldest result has been kept for long enough, or any that may come meanwhile."""
+        """Seconds until the next result is due for deletion, at most FORGET_EVERY_S."""
         now = utc_now()
         _, oldest = self._results.oldest(now, 0)
         due = retention if oldest is None else oldest + retention - now

@@ -70,11 +70,11 @@ _DRAIN_MARGIN = 0.7  # of the time to drain, before SIGKILL: the rest is for wha
 
 
 class SettleDue(Fact, frozen=True):
-    """Time to have the registry synced."""
+    """It is time to sync the registry."""
 
 
 class RegistrySynced(Fact, frozen=True):
-    """What was begun to be synced is on the disk, or could not be brought there."""
+    """A sync that was begun has ended, or has failed."""
 
 
 SpawnerFact = (
@@ -96,7 +96,7 @@ SpawnerFact = (
 
 
 def at_once(act: Callable[[], None]) -> None:
-    """Where nobody reads requests, none waits to be read."""
+    """Act at once: without a server no request waits to be read."""
     act()
 
 
@@ -346,7 +346,7 @@ class Spawner(Owner):
             agent.record = record
             self._registry.put(record)
         later: Later[Token] = Later()
-        # The new token must not be forgotten, for its revocation would be, too; nor that the old one is revoked.
+        # Both must be kept: the new token, or it could not be revoked later, and the revocation of the old one.
         self._keeper.book.owe(later, token, f"the token of {request.caller.agent_id} is refreshed")
         return later
 
@@ -384,7 +384,7 @@ class Spawner(Owner):
         return agent
 
     def _have_synced(self) -> None:
-        """Have what was written synced in a while; at once where something waits for it: see AgentRegistry."""
+        """Sync the registry soon, or at once if an answer waits for it: see AgentRegistry."""
         registry = self._registry
         if registry.must_be_synced > registry.journal.synced_seq:
             self._syncs.look(now=time.monotonic(), at_once=True)
@@ -393,7 +393,7 @@ class Spawner(Owner):
             self._timers.tell_after(SETTLE_AFTER_S, self.me, SettleDue())
 
     def _save(self) -> StorageUnavailable | None:
-        """Why not all is written, if that is so."""
+        """Why some records could not be written; None if all were."""
         try:
             self._registry.commit()
         except StorageUnavailable as error:

@@ -29,7 +29,7 @@ from .agent_tokens import AgentTokens
 
 log = logging.getLogger(__name__)
 
-UNKNOWN = AgentId("unknown")  # who asked for an agent of which nothing was kept
+UNKNOWN = AgentId("unknown")  # the requester of an agent without any record
 _TOKEN_FRESH_S = 300.0  # of the hour it is good for
 
 
@@ -104,9 +104,10 @@ class Starting:
     def record_of_lost(
         self, leader: TreeProcess, profiles: Profiles, registry: AgentRegistry, logs: AgentLogs
     ) -> AgentRecord | None:
-        """The record of an agent of which only this process is left; None if the process does not prove what it is.
+        """A new record of an agent of which only this process is left; None if the process cannot prove whose it is.
 
-        Its environment is its word alone. Its token is ours: it names the agent, and is refused once that has ended.
+        Its environment alone proves nothing, but its token does: we signed it, and it names the agent. It is refused
+        if the agent has ended.
         """
         pid, now = leader.identity.pid, utc_now()
         environment = process_table.variables(process_table.environ(pid))

@@ -16,7 +16,7 @@ from .asking import Fact, Recipient
 
 log = logging.getLogger(__name__)
 
-# Later than this, and the whole process did not run: it was stopped, or got no CPU.
+# A timer that is later than this means that the whole process did not run: it was stopped, or got no CPU.
 GAP_S = 0.5
 
 # A wall clock moved by an operator or a test is noticed within this time.
@@ -24,7 +24,7 @@ _LOOK_AGAIN_S = 1.0
 
 
 class ClockGap(Fact, frozen=True):
-    """The process did not run for `gap_s` seconds: nobody was heard in that time. Told before what became due in it."""
+    """The process did not run for `gap_s` seconds. Sent before the timers that became due in that time."""
 
     gap_s: float
 
@@ -58,7 +58,7 @@ class Timers:
                 self._changed.notify()
 
     def tell_gaps(self, recipient: Recipient) -> None:
-        """Tell `recipient` a ClockGap whenever the process did not run for a while."""
+        """Send `recipient` a ClockGap whenever the process did not run for a while."""
         self._told_of_gaps[recipient.name] = recipient
 
     def _run(self) -> None:

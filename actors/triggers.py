@@ -45,7 +45,10 @@ class Triggers:
                     field="triggers.spawn",
                 )
             if trigger.on == "chain_cut":
-                raise ConfigError("a trigger on chain_cut would begin the chain again", field="triggers.on")
+                raise ConfigError(
+                    "setting triggers.on is chain_cut, which would begin the chain again: name another event type",
+                    field="triggers.on",
+                )
             filter_ = compile_filter(trigger.filter)
             trigger_id = hashlib.sha256(msgspec.json.encode((trigger.on, filter_.canonical, trigger.spawn))).hexdigest()
             self._armed.append(_Armed(trigger, trigger_id, filter_))
@@ -56,9 +59,9 @@ class Triggers:
         return self._registry.trigger_place or event_id(0)
 
     def log_ends_at(self, newest: EventId) -> None:
-        """Whatever there is of events up to now is the past for a trigger that is new.
+        """Set where triggers begin: a new trigger ignores every event up to now.
 
-        A place behind the end is that of events which the log has lost: it is put back, so that the next ones count.
+        A place beyond the end of the log is put back to it, so that the next events count.
         """
         if self.place > newest:
             log.warning("triggers put back from=%s to=%s: the event log lost what lay between", self.place, newest)
@@ -118,7 +121,7 @@ class Triggers:
                 )
             )
         except ChainTooLong:
-            pass  # logged and told where the chain was cut
+            pass  # logged and announced where the chain was cut
         except SidecarError as error:
             log.error(
                 "trigger did not spawn on=%s spawn=%s event_id=%s: %s",

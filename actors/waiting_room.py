@@ -30,7 +30,7 @@ from .waiters import Waiter, Waiters, concerns
 log = logging.getLogger(__name__)
 
 MAX_MAILBOXES_PER_AGENT = 256
-_BY_MAILBOX = Reading(place=0)  # whoever has a mailbox reads from where that stands
+_BY_MAILBOX = Reading(place=0)  # a waiter with a mailbox reads from the mailbox's place
 
 
 class _Verdicts:
@@ -171,7 +171,7 @@ class WaitingRoom:
             self._fail(waiter, error)
 
     def _fail(self, waiter: Waiter, error: Exception) -> None:
-        """A wait that cannot be answered costs itself alone, not those that are answered with it."""
+        """Fail this wait alone, not those that are answered with it."""
         self._waiters.remove(waiter.number)
         waiter.later.refuse(error)
 

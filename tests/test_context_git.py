@@ -193,8 +193,8 @@ def test_without_a_git_binary_the_files_are_still_there_and_the_answer_says_so(
     answer = Builds(root).answer()
     assert [file["path"] for file in answer["context"]["relevant_files"]] == ["a.py"]
     assert answer["context"]["git_context"]["recent_commits"] == []
-    assert answer["context"]["git_context"]["problem"] == "there is no git binary on this machine"
-    assert answer["warnings"] == ["git: there is no git binary on this machine"]
+    assert answer["context"]["git_context"]["problem"] == "git was not found on the sidecar's PATH: install it"
+    assert answer["warnings"] == ["git: git was not found on the sidecar's PATH: install it"]
 
 
 def test_a_broken_repository_degrades_to_its_files(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def documented() -> dict[str, Published]:
 
 
 def common() -> frozenset[str]:
-    found = re.search(r"Each has in its `data`: (.*?), and beside those", PAGE, re.DOTALL)
+    found = re.search(r"Each has in its `data`: (.*?), and in addition", PAGE, re.DOTALL)
     assert found is not None
     return ticked(found[1].replace("(null\nwhen there is no process)", ""))
 

@@ -44,4 +44,4 @@ def test_it_tells_waiting_from_reading_later_and_names_what_was_spawned(start_si
 
 def test_an_agents_token_is_told_what_it_may_know(sidecar: Any) -> None:
     told = said(sidecar, "done", token=sidecar.token())
-    assert told["waits for it, or has its topic"] == "nobody yet"
+    assert told["waiting or subscribed"] == "nobody yet"

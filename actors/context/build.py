@@ -26,7 +26,7 @@ from .selection import Selection, anything, choose
 JOINTS_BYTES = 256  # names and commas between the parts, and numbers that are longer than the 0 they are measured as
 RANK_S = 2.0
 MAX_GIT_WORDS = 320
-TREE_NEAR = 20  # so many of the best files are shown with their neighbours where the tree is cut
+TREE_NEAR = 20  # a tree that is cut shows the neighbours of this many of the best files
 _SHOWN_OF_QUERY = 300  # characters
 CUT_FILES, CUT_LEAST, CUT_ROOMS = 80, 12, 4  # excerpts come from the best files: so many, so many times the budget
 
@@ -147,7 +147,7 @@ class _Build:
         )
 
     def _sections(self, chosen: list[str], left_out: list[Omission]) -> tuple[bytes, bool]:
-        """The sections other than the files, and whether nothing of them was cut. chosen: the best files' paths."""
+        """All sections except the files, and whether they are whole. chosen: the best files' paths."""
         order, snapshot, shares = self._order, self._snapshot, self._shares
         tree = self._tree(chosen)
         full = "git_history" in order.requirements or self._audience.kind == "architect"
@@ -167,7 +167,7 @@ class _Build:
         return members(sections), tree.is_whole and git.is_whole and all_outputs
 
     def _tree(self, chosen: list[str]) -> Section:
-        """The project's tree: whole if its share holds it, else what is near the chosen files and the root."""
+        """The project's tree: whole if it fits its share, else the part near the chosen files and the root."""
         snapshot, room = self._snapshot, self._shares[Share.TREE]
         paths, total = snapshot.listing.paths, sum(snapshot.sizes.values())
         tree = snapshot.once("tree", lambda: tree_of(self._name, paths, total))

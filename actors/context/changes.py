@@ -11,7 +11,7 @@ from .private_folders import Private
 
 _MAX_DIGITS = 20  # of a date: 2^64 has so many
 
-_MAX_MESSAGE_CHARS = 20_000  # what is told of it, and as much more as shows a secret at the cut; see secrets.py
+_MAX_MESSAGE_CHARS = 20_000  # that are sent, and enough more to see a secret at the cut; see secrets.py
 
 
 class Commit(NamedTuple):
@@ -47,7 +47,7 @@ def read_log(output: bytes, prefix: str, dates: Mapping[str, int] | None = None)
 
 
 def undated(output: bytes) -> list[str]:
-    """The commits of `History.log` whose date git could not read."""
+    """The ids of commits in `History.log` whose date git could not read."""
     return [oid for oid, parts in _records(output) if not _is_number(parts[2])]
 
 
@@ -109,7 +109,7 @@ class Status(NamedTuple):
     deleted: tuple[str, ...]
 
     def without(self, private: Private) -> Status:
-        """Without what is private."""
+        """A copy without private files."""
         return Status(
             {path: word for path, word in self.changed.items() if not private.holds(path)},
             tuple(path for path in self.untracked if not private.holds(path)),
@@ -121,7 +121,7 @@ _WORDS = {"A": "added", "D": "deleted", "M": "modified", "T": "modified", "R": "
 
 
 def read_status(output: bytes, prefix: str) -> Status:
-    """What `git status --porcelain=v2 -z --no-renames` says."""
+    """Parse the output of `git status --porcelain=v2 -z --no-renames`."""
     changed: dict[str, str] = {}
     untracked: list[str] = []
     deleted: list[str] = []
@@ -149,7 +149,7 @@ def read_status(output: bytes, prefix: str) -> Status:
 
 
 def read_untracked(output: bytes, prefix: str) -> Status:
-    """What `git ls-files --others -z` says: all that is known where `status` fails."""
+    """Parse the output of `git ls-files --others -z`, which stands in where `status` fails."""
     names = [raw.decode("utf-8", "surrogateescape") for raw in output.split(b"\0") if raw]
     paths = tuple(path.removeprefix(prefix) for path in names if path.startswith(prefix) and is_utf8(path))
     return Status(dict.fromkeys(paths, "untracked"), paths, ())

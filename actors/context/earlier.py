@@ -63,7 +63,7 @@ def _decoded(raw: msgspec.Raw) -> dict[str, Any]:
 
 
 def _told_of(body: dict[str, Any]) -> dict[str, Any]:
-    """What of a result the next agent is told; the rest may be megabytes, which nobody has to look through."""
+    """The fields of a result that the next agent is given; the rest may be megabytes."""
     return {key: body[key] for key in (*_PATHS, *_LISTS) if key in body}
 
 

@@ -1,6 +1,6 @@
-"""Text of bytes whose encoding nobody names: by its mark, by how zeros lie in it, by what characters come out. Pure.
+"""Decodes bytes of unknown encoding: by their mark, by the pattern of zeros, by the characters that result. Pure.
 
-A guess that is wrong would be sent as garbled text, so a file is read only where the signs are clear.
+A wrong guess would be sent as garbled text, so a file is decoded only where the signs are clear.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ BINARY, UNKNOWN = "binary", "encoding not known"
 
 
 class Decoded(NamedTuple):
-    """start: how many bytes in front are a mark, which is no part of the text."""
+    """A decoded text. start: length of the mark in front, in bytes, which is no part of the text."""
 
     text: str
     encoding: str
@@ -72,7 +72,7 @@ def decoded(data: bytes) -> Decoded | str:
 
 
 def length_of_start(found: Decoded, data: bytes, max_bytes: int) -> int:
-    """How many characters of a text are in the first `max_bytes` bytes of its file."""
+    """The number of characters in the first `max_bytes` bytes of a text's file."""
     if len(data) <= max_bytes:
         return len(found.text)
     codec = {"utf-8-sig": "utf-8", "latin-1": "cp1252"}.get(found.encoding, found.encoding)
@@ -93,7 +93,7 @@ def _strict(data: bytes, encoding: str) -> str | None:
 
 
 def _without_mark(data: bytes) -> Decoded | str:
-    """UTF-16 or UTF-32 by where the zeros are: of most characters that programs hold, the upper bytes are zero."""
+    """Detect UTF-16 and UTF-32 by the places of zeros: most characters in source code have zero upper bytes."""
     sample = data[: _SNIFF_BYTES // 4 * 4]
     zeros = [sample[place::4].count(0) * 4 / len(sample) for place in range(4)] if len(sample) >= 4 else [0.0] * 4
     for encoding, wide, narrow in (

@@ -26,7 +26,7 @@ class Unsent(NamedTuple):
 class Text(NamedTuple):
     """A file's text. encoding: of its bytes; redacted: how many secrets were taken out; checksum: of all bytes.
 
-    without: what was left out of it, `long lines` or `outputs of cells`; empty: nothing.
+    without: the kind of content that was left out, `long lines` or `outputs of cells`; empty if the text is whole.
     """
 
     text: str
@@ -37,7 +37,7 @@ class Text(NamedTuple):
 
 
 class RawText(NamedTuple):
-    """A text with its secrets still in it, for indexing, never for sending. length: as much of it as is to be sent."""
+    """A text with its secrets still in it, for indexing, never for sending. length: how much of it may be sent."""
 
     text: str
     encoding: str
@@ -61,7 +61,7 @@ def read_text(data: bytes, *, path: str = "", named: bool = False, max_bytes: in
 
 
 def bytes_to_read(path: str, max_bytes: int) -> int:
-    """How much of a file to read so that `max_bytes` of it can be sent."""
+    """How much of a file to read in order to send `max_bytes` of it."""
     return max(max_bytes + MARGIN_CHARS, _MOST_OF_A_NOTEBOOK if path.endswith(".ipynb") else 0)
 
 
@@ -104,7 +104,7 @@ def has_long_line(text: str) -> bool:
 
 
 def _without_long_lines(text: str) -> str:
-    """Each long line as its start and how much of it is missing, so that line numbers hold."""
+    """Replace each long line with its start and its length, so that line numbers stay right."""
     return "\n".join(
         line if len(line) <= _LONG_LINE else f"{line[:_SHOWN_OF_LONG_LINE]} [{len(line):,} characters in this line]"
         for line in text.split("\n")

@@ -22,7 +22,7 @@ from git.exc import GitCommandNotFound
 TIMEOUT_S = 20.0  # `status` of 50,000 files on a cold disk takes about 5 s
 MAX_WORDS = 300  # characters of what git said about a failure
 PATH = "/usr/local/bin:/usr/bin:/bin"
-NO_REPOSITORY = {"GIT_DIR": os.devnull}  # else git would look for one around the folder it runs in
+NO_REPOSITORY = {"GIT_DIR": os.devnull}  # otherwise git would look for one above the folder it runs in
 
 _ENVIRONMENT = {
     "PATH": PATH,
@@ -68,7 +68,7 @@ def run_git(
     """
     program, env = find_program("git"), shutil.which("env", path=PATH)
     if program is None or env is None:
-        raise GitUnavailable(f"there is no {'git' if program is None else 'env'} binary on this machine")
+        raise GitUnavailable(f"{'git' if program is None else 'env'} was not found on the sidecar's PATH: install it")
     variables = [f"{name}={value}" for name, value in {**_ENVIRONMENT, **environment}.items()]
     started = time.monotonic()
     try:
@@ -83,7 +83,7 @@ def run_git(
             kill_after_timeout=TIMEOUT_S,
         )
     except GitCommandNotFound as error:
-        raise GitUnavailable("git cannot be run on this machine") from error
+        raise GitUnavailable("git cannot be run") from error
     except (OSError, ValueError) as error:
         raise GitUnavailable(f"git could not be run: {type(error).__name__}") from error
     if status == 0:

@@ -1,4 +1,4 @@
-"""What of git's configuration counts: a few plain values, and of the user's the files that say what is ignored.
+"""Chooses the parts of git's configuration that count: a few plain values, and the user's ignore and attributes files.
 
 A repository's configuration can name programs (filters, fsmonitor, hooks, text converters, remote helpers), and an
 agent can write it. So git never reads it in a repository: git parses it as a file, without its includes, and only the
@@ -58,10 +58,10 @@ _ALWAYS = {
 
 
 class RepositoryConfig(NamedTuple):
-    """What counts of a repository's own configuration.
+    """The parts of a repository's own configuration that count.
 
     plain: values that are passed on. worktree: `core.worktree`, which shows where a git directory belongs.
-    remotes: name -> URL, credentials still in it. notes: what did not count, in words.
+    remotes: name -> URL, credentials still in it. notes: ignored settings, in words.
     """
 
     version: str
@@ -75,10 +75,10 @@ class RepositoryConfig(NamedTuple):
 
 
 def repository_config(shared: tuple[Root, str], own: tuple[Root, str]) -> RepositoryConfig:
-    """The configuration of a repository, read without any of its programs taking part.
+    """Read the configuration of a repository without running any of its programs.
 
     shared, own: an open folder and the path in it of the git directory that has the configuration, and of the one
-    that has the index (they differ for linked worktrees). Raises GitUnavailable where it asks for what is not known.
+    that has the index (they differ for linked worktrees). Raises GitUnavailable for an unknown format or extension.
     """
     pairs, notes = _read(shared, "config")
     if _last(pairs, "extensions.worktreeconfig", _BOOLEAN) == "true":
@@ -121,7 +121,7 @@ def _read(folder: tuple[Root, str], name: str) -> tuple[Pairs, tuple[str, ...]]:
 
 
 def listed(*source: str, stdin: BinaryIO | None = None) -> bytes:
-    """What git reads in one file, each pair with a NUL at its end. Raises GitUnavailable with what came before."""
+    """The pairs that git reads in one file, each ending with NUL. Raises GitUnavailable with those before a fault."""
     environment = NO_REPOSITORY | NO_CONFIGURATION
     return run_git(
         *("config", *source, "--no-includes", "-z", "--list"), at=Path("/"), environment=environment, stdin=stdin

@@ -1,6 +1,6 @@
-"""A repository's objects as our commands see them: no links among them, no alternates outside the project.
+"""Shows git a repository's objects, but none with links among them or with alternates outside the project.
 
-With either, git would read objects of any repository that the sidecar may read. What is found so is not shown to git.
+Through a link or an alternate, git would read objects of any repository that the sidecar may read.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _OUTSIDE = "objects/info/alternates leads out of the project: `git repack -a -d`
 class ObjectStore:
     """The objects of one repository, and of those that it names as alternates.
 
-    link: what leads git to them; it is made by `refresh`.
+    link: the path by which git finds them; `refresh` makes it.
     """
 
     def __init__(self, link: Path) -> None:
@@ -34,7 +34,7 @@ class ObjectStore:
         self.note: str | None = None
 
     def refresh(self, tree: Tree, project: Path) -> None:
-        """Look at what has changed, and show git the objects, or none with a `note` that says why.
+        """Check the folders that have changed, and show git the objects, or none with a `note` that says why.
 
         tree: the git directory that has the objects. project: alternates may lie in it and in `tree`.
         Raises GitUnavailable.
@@ -61,9 +61,9 @@ class ObjectStore:
         self._show(self._link.parent / "none" if leads_out else seen[0])
 
     def check(self) -> None:
-        """Refuse links among single objects, of which there may be thousands: git may run beside this.
+        """Refuse links among single objects, of which there may be thousands; git may run meanwhile.
 
-        Raises GitUnavailable; then what git has said does not count.
+        Raises GitUnavailable; then git's output must be thrown away.
         """
         try:
             for tree, folders in groupby(self._unread, itemgetter(0)):

@@ -1,4 +1,4 @@
-"""Where a project's git directory lies, and whether it is the project's own.
+"""Finds a project's git directory, and decides whether it is the project's own.
 
 `.git` may be a file or a link, and a git directory may name another for what it shares. Whoever writes in a project
 could so have the sidecar read a repository that is not theirs. A git directory outside the project counts only where
@@ -45,7 +45,7 @@ class Tree(NamedTuple):
         return Root(self.base)
 
     def at(self, name: str) -> str:
-        """The path of something in it, for the opened `Root`."""
+        """The path of a file in it, relative to the opened `Root`."""
         return f"{self.inside}/{name}" if self.inside else name
 
 
@@ -132,7 +132,7 @@ def _target(beside: Path, text: bytes) -> Path:
     """The folder that a pointer file names, without links in it."""
     name = os.fsdecode(text.rstrip(b"\r\n"))
     if "\0" in name or not name:
-        raise GitUnavailable("a file of the git directory that should name a folder does not")
+        raise GitUnavailable("a pointer file of the git directory names no folder")
     return Path(os.path.realpath(beside / name))
 
 

@@ -1,8 +1,8 @@
 """The git directory that our commands use in place of the repository's: ours, with a configuration of our own.
 
-Git runs programs that a repository's configuration names. It never sees that configuration: the shadow has what counts
-of it as plain values, copies of index, HEAD and the like, each read without following a link, and links to the folders
-with the objects. HEAD stands alone: other refs are not needed, and none can lead elsewhere.
+Git runs programs that a repository's configuration names. It never sees that configuration: the shadow has the values
+that count, copies of index, HEAD and the like, each read without following a link, and links to the folders with the
+objects. HEAD stands alone: other refs are not needed, and none can lead elsewhere.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ _USER = UserConfig()
 
 
 def user_stamp() -> object:
-    """Changes with the user's own configuration."""
+    """A stamp that changes with the user's own configuration."""
     return _USER.stamp()
 
 
 def user_files(git_dir: Path) -> tuple[Path, ...]:
-    """The user's files that say what is ignored, and what attributes files have."""
+    """The user's ignore and attributes files."""
     values = _USER.values(str(git_dir))
     return tuple(Path(values[name]) for name in USERS_FILES if name in values)
 
 
 class Head(NamedTuple):
-    """What is checked out. branch: without `refs/heads/`, None when HEAD is detached. oid: None before a commit."""
+    """HEAD. branch: without `refs/heads/`, None when detached. oid: of the commit, None before the first one."""
 
     ref: str | None
     oid: str | None
@@ -51,7 +51,7 @@ class Head(NamedTuple):
 
 
 class Shadow:
-    """One repository's shadow, in the folder `directory`. For one thread at a time; commands may run beside it."""
+    """One repository's shadow, in the folder `directory`. For one thread at a time; commands may run meanwhile."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -65,7 +65,7 @@ class Shadow:
         self._objects = ObjectStore(directory / "objects")
 
     def refresh(self, place: Place, project: Path) -> None:
-        """Make it what the repository is now. project: the folder alternates may lie in. Raises GitUnavailable."""
+        """Update it from the repository. project: the folder alternates may lie in. Raises GitUnavailable."""
         try:
             self._make()
             with place.own.open() as own, place.shared.open() as shared:
@@ -82,14 +82,14 @@ class Shadow:
             raise GitUnavailable(f"the git directory cannot be read or its shadow made: {error.strerror}") from error
 
     def check_objects(self) -> None:
-        """Look at the objects that `refresh` has not looked at; git may run beside this. Raises GitUnavailable."""
+        """Check the objects that `refresh` has not checked; git may run meanwhile. Raises GitUnavailable."""
         try:
             self._objects.check()
         except OSError as error:
             raise GitUnavailable(f"the git directory cannot be read: {error.strerror}") from error
 
     def refuse_if_moved(self) -> None:
-        """Raise GitUnavailable when git may have read objects that were not looked at."""
+        """Raise GitUnavailable when git may have read objects that were not checked."""
         self._objects.refuse_if_moved()
 
     def _forget(self) -> None:
@@ -105,7 +105,7 @@ class Shadow:
         if (self.directory / "refs").is_dir() and (self.directory / "HEAD").exists():
             return
         self._forget()
-        for name in ("refs", "info", "none"):  # none: what git is shown of objects that lead elsewhere
+        for name in ("refs", "info", "none"):  # none: shown to git in place of objects that lead elsewhere
             (self.directory / name).mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def _refresh_config(self, place: Place, own: Root, shared: Root) -> None:
@@ -131,7 +131,7 @@ class Shadow:
         self._write("HEAD", f"ref: {ref}\n" if ref is not None else f"{oid}\n")
 
     def _read_head(self, place: Place, own: Root, shared: Root) -> Head:
-        """What HEAD says, and the commit that its ref names. Raises GitUnavailable."""
+        """Read HEAD, and the commit that its ref names. Raises GitUnavailable."""
         text = own.read(place.own.at("HEAD"), _MAX_REF_BYTES)[0].decode("utf-8", "surrogateescape").strip()
         if _is_oid(text):
             return Head(None, text)
@@ -146,7 +146,7 @@ class Shadow:
         raise GitUnavailable(_NO_COMMIT)
 
     def _read_ref(self, place: Place, shared: Root, ref: str) -> str | None:
-        """What a ref says: a commit, or `ref: ` and another ref; None where there is none yet."""
+        """The content of a ref: a commit, or `ref: ` and another ref; None if it does not exist yet."""
         if not _is_ref(ref):
             raise GitUnavailable(_NO_COMMIT)
         try:
@@ -171,7 +171,7 @@ class Shadow:
         return self._packed[2]
 
     def _copy_files(self, place: Place, own: Root, shared: Root) -> list[str]:
-        """Copy what git reads of a git directory. Gives notes on what cannot be read and can be done without."""
+        """Copy the files that git reads in a git directory. Returns notes on optional files that it cannot read."""
         self._copy(own, place.own, "index")
         self._copy_shared_indexes(place, own)
         self._refresh_shallow(place, shared)
@@ -186,7 +186,7 @@ class Shadow:
         return notes
 
     def _copy_shared_indexes(self, place: Place, own: Root) -> None:
-        """What a split index is split from. Few repositories have one."""
+        """Copy the shared part of a split index. Few repositories have one."""
         if _state(own, place.own.at("index")) is None:
             return
         with os.scandir(place.own.path) as entries:

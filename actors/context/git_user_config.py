@@ -1,7 +1,7 @@
-"""What the user's own git configuration says of which files are ignored and how files are compared.
+"""Reads the user's own git configuration: which files are ignored and how files are compared.
 
-Git reads these files and follows none of their includes; the includes are followed here, since some depend on where
-the repository lies, and git itself is never shown the repository. Of what it says only a few values count.
+Git parses these files without their includes. The includes are followed here, because some depend on where the
+repository lies, and git never sees the repository. Only a few values count.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _Placed = tuple[str, str, str | None]  # the file that a pair stands in, and the
 
 
 class UserConfig:
-    """What the user's own configuration, and the system's, say of what is ignored and how files are compared.
+    """The user's and the system's configuration: which files are ignored and how files are compared.
 
     The user is the one who started the sidecar. Read again when one of the files has changed; for any thread.
     """
@@ -35,12 +35,12 @@ class UserConfig:
         self.notes: tuple[str, ...] = ()
 
     def stamp(self) -> object:
-        """Changes when one of the files does, or when another file is named."""
+        """A stamp that changes when one of the files does, or when another file is named."""
         with self._lock:
             return (_named(), *(_stat(path) for path in (*_own_files(), *self._files)))
 
     def values(self, git_dir: str) -> dict[str, str]:
-        """Plain values, and the absolute paths of the files that say what is ignored and what attributes files have.
+        """Plain values, and the absolute paths of the ignore and attributes files.
 
         git_dir: of the repository, for includes that depend on it.
         """
@@ -65,7 +65,9 @@ class UserConfig:
         words = ("config", "--no-includes", "--show-origin", "-z", "--list")
         try:
             output, self.notes = run_git(*words, at=Path("/"), environment=environment | NO_REPOSITORY), ()
-        except GitUnavailable as error:  # a line that is none: take the files one by one, each up to that line
+        except (
+            GitUnavailable
+        ) as error:  # a line that git cannot parse: read the files one by one, each up to such a line
             self.notes = (f"the user's own configuration: {error}",)
             self._pairs = tuple((path, *pair) for path in _own_files() for pair in _read_file(path))
             return
@@ -91,7 +93,7 @@ def _read_file(path: str) -> Pairs:
 
 
 def _own_files() -> tuple[str, ...]:
-    """Those that git reads by itself, in its order."""
+    """The files that git reads by itself, in its order."""
     base = os.environ.get("XDG_CONFIG_HOME") or _in_home(".config")
     system = None if os.environ.get("GIT_CONFIG_NOSYSTEM") else os.environ.get("GIT_CONFIG_SYSTEM", "/etc/gitconfig")
     users = (f"{base}/git/config" if base else None, _in_home(".gitconfig"))

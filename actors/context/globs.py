@@ -20,7 +20,7 @@ _MAX_LINES = 5000  # of one file of patterns
 
 
 class IgnoreRules:
-    """Patterns of a `.gitignore`, or of a setting like it. A line that is no pattern is passed over, as git does."""
+    """Patterns of a `.gitignore`, or of a setting like it. A line that is no pattern is skipped, as git does."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         from pathspec import GitIgnoreSpec  # the routes import this module, and a start waits for that
@@ -36,7 +36,7 @@ class IgnoreRules:
         return self._spec.check_file(searchable(path)).include
 
     def ignored(self, paths: Iterable[str]) -> list[str]:
-        """Those of the paths that are ignored, in their order."""
+        """The ignored ones of these paths, in their order."""
         return [path for path in paths if self.verdict(path)]
 
 
@@ -54,7 +54,7 @@ class PathSet:
 
 
 def expression_of(line: str) -> str | None:
-    """The expression of a pattern, in RE2's syntax; empty for a comment, None for what is no pattern or too much."""
+    """The expression of a pattern, in RE2's syntax; empty for a comment, None for an invalid or too costly pattern."""
     import re
 
     from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern

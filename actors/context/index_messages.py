@@ -14,7 +14,7 @@ MAX_RANKED = 3000  # more than that no context has room for
 
 
 class Know(msgspec.Struct, tag=True, frozen=True):
-    """These are the project's files now; look which have changed.
+    """The project's files now; the index finds out which have changed.
 
     head: the commit whose history counts, or None. history: the git directory to ask, and the root below its toplevel.
     """

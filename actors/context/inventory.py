@@ -57,7 +57,7 @@ class Tracked(NamedTuple):
     version: bytes
 
     def without(self, private: Private) -> Tracked:
-        """Without what is private."""
+        """A copy without private files."""
         return self._replace(
             blobs={path: blob for path, blob in self.blobs.items() if not private.holds(path)},
             unread={path: why for path, why in self.unread.items() if not private.holds(path)},
@@ -183,7 +183,7 @@ def _is_ignored(path: str, rules: _Rules) -> bool:
 
 
 def has_files(root: Path) -> bool:
-    """Whether a folder holds anything at all next to `.git`."""
+    """Whether a folder holds anything except `.git`."""
     try:
         with os.scandir(root) as found:
             return any(entry.name != ".git" for entry in found)

@@ -1,4 +1,4 @@
-"""Notebooks as a reader wants them: their cells, without the outputs, which are pictures and tables in text. Pure."""
+"""Turns notebooks into text: their cells without the outputs, which are pictures and tables. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class _Cell(msgspec.Struct, frozen=True):
 
 
 class _Notebook(msgspec.Struct, frozen=True):
-    """What is not named here, the outputs among it, is passed over without being made."""
+    """A notebook. Fields that are not named here, such as outputs, are skipped without being decoded."""
 
     cells: list[_Cell]
 

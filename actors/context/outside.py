@@ -82,7 +82,7 @@ class Outside:
             try:
                 page = ask(self._results, find, timeout_s=max(until - time.monotonic(), 0.0))
             except SidecarError as error:
-                warnings.append(f"earlier results are not known: {error.message}")
+                warnings.append(f"earlier results could not be read: {error.message}")
                 return
             yield from page.results
             left -= len(page.results)
@@ -91,7 +91,7 @@ class Outside:
             if cursor is None:
                 return
             if left > 0 and size > EARLIER_BYTES:
-                warnings.append(f"results of this issue before {page.results[-1].id} are too large to be read as well")
+                warnings.append(f"results of this issue before {page.results[-1].id} are left out: too large in all")
                 return
 
     def _events(self, request: BuildContext, warnings: list[str]) -> tuple[Event, ...]:

@@ -20,7 +20,7 @@ _ENOUGH = 4  # so many of these names make a storage
 
 
 class Private(NamedTuple):
-    """What of a project is private. folders: with a `/` at the end of each. names: files in the root."""
+    """The private parts of a project. folders: each ends with `/`. names: files in the root."""
 
     folders: tuple[str, ...] = ()
     names: frozenset[str] = frozenset()
@@ -33,7 +33,7 @@ class Private(NamedTuple):
 
 
 def private_in(root: Path, paths: Collection[str], storage: Path | None) -> Private:
-    """What of a project is private. paths: its files, relative to the root. storage: the sidecar's own."""
+    """Find the private parts of a project. paths: its files, relative to the root. storage: the sidecar's own."""
     candidates = {path.rpartition("/")[0] for path in _telling(paths)}
     folders = {f"{folder}/" for folder in candidates if folder and is_private(root / folder)}
     if storage == root or is_storage(root):
@@ -59,7 +59,7 @@ def is_storage(folder: Path) -> bool:
 
 
 def _telling(paths: Iterable[str]) -> Iterable[str]:
-    """The paths that end with a telling name; a look at each would take longer than all that is done with them."""
+    """The paths that end with a telling name; checking each path would take longer than all else."""
     text = "\n" + "\n".join(paths) + "\n"
     for name in _TELLING:
         for wanted in (f"/{name}\n", f"\n{name}\n"):

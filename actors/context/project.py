@@ -78,7 +78,7 @@ class Snapshot(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """What git said that stays true until its own files change. tracked: None where git could not read the index."""
+    """Git's answers that stay true until its own files change. tracked: None if git could not read the index."""
 
     tracked: Tracked | None
     log: tuple[Commit, ...]
@@ -221,7 +221,7 @@ class Project:
         if tracked is None:
             return from_walk(self.root, self._storage), status
         if git.prefix and not tracked.blobs and not status.untracked and git.is_ignored():
-            problems.append("the repository that the project lies in ignores it: its files are listed as without git")
+            problems.append("the repository around the project ignores it: its files are listed as without git")
             return from_walk(self.root, self._storage), status
         private = private_in(self.root, {*tracked.blobs, *status.untracked}, self._storage)
         if private:
@@ -232,7 +232,7 @@ class Project:
         return listing, status
 
     def _of_bare(self, git: Repository) -> Snapshot:
-        """A repository without a working tree: commits, and what lies around a git directory, never what is in it."""
+        """A repository without a working tree: its commits, and the files around a git directory, never those in it."""
         git.check_objects()
         log, failed = _log_of(git, None)
         git.refuse_if_moved()
@@ -334,7 +334,7 @@ class Project:
 
 
 def _outcome(asked: Future[bytes]) -> tuple[bytes, tuple[str, ...]]:
-    """What a command printed, and why it failed, if it did."""
+    """The output of a command, and why it failed, if it did."""
     try:
         return asked.result(), ()
     except GitUnavailable as error:
@@ -342,7 +342,7 @@ def _outcome(asked: Future[bytes]) -> tuple[bytes, tuple[str, ...]]:
 
 
 def _untracked(git: Repository, problems: list[str]) -> Status:
-    """What is known of the working tree where `status` fails."""
+    """The state of the working tree as far as it is known when `status` fails."""
     try:
         return read_untracked(git.untracked(), git.prefix)
     except GitUnavailable as error:
@@ -362,7 +362,7 @@ def _counted(git: Repository, status: Status, problems: list[str]) -> bytes:
 
 
 def _log_of(git: Repository, asked: Future[bytes] | None) -> tuple[tuple[Commit, ...], list[str]]:
-    """The commits, and what of them could not be told; none where there is no commit yet, which git calls an error."""
+    """The commits, and problems with them; none where there is no commit yet, which git calls an error."""
     if git.head.oid is None:
         return (), []
     problems: list[str] = []
@@ -373,7 +373,7 @@ def _log_of(git: Repository, asked: Future[bytes] | None) -> tuple[tuple[Commit,
         output = _without_files(git, error.output)
     dates: dict[str, int] = {}
     if odd := undated(output):
-        with suppress(GitUnavailable):  # then their dates are not known, which is told as 1970
+        with suppress(GitUnavailable):  # then their dates are not known, and 1970 stands for them
             dates = read_dates(git.headers(odd))
     return read_log(output, git.prefix, dates), problems
 

@@ -1,4 +1,4 @@
-"""One project's repository: what git says of it, asked through a shadow of its git directory."""
+"""Asks git about one project's repository, through a shadow of its git directory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STAMPED_SHARED = ("packed-refs", "config", "info/exclude", "info/attributes", "
 
 
 class Shadows:
-    """The folder that shadows lie in. Nothing in it outlives the process: what an earlier one left is removed.
+    """The folder that shadows lie in. Nothing in it outlives the process: leftovers of an earlier one are removed.
 
     directory: of the storage; without one it is a temporary folder. For any thread.
     """
@@ -148,14 +148,14 @@ class Repository(History):
         self._shadow.refresh(place, place.toplevel or place.own.path)
 
     def check_objects(self) -> None:
-        """Look for links among the objects, beside commands that run already.
+        """Look for links among the objects, while commands run already.
 
-        Raises GitUnavailable; then what the commands say does not count.
+        Raises GitUnavailable; then the output of the commands must be thrown away.
         """
         self._shadow.check_objects()
 
     def refuse_if_moved(self) -> None:
-        """Raise GitUnavailable when what was read since `refresh` may be another repository's."""
+        """Raise GitUnavailable when output since `refresh` may be of another repository."""
         self._shadow.refuse_if_moved()
 
     @property
@@ -172,7 +172,7 @@ class Repository(History):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What of the repository or its settings could not be read or does not count."""
+        """Notes on unreadable parts of the repository, and on settings of it that do not count."""
         return self._shadow.notes
 
     @property
@@ -235,7 +235,7 @@ class Repository(History):
         self._shadow.remove()
 
     def _located(self) -> Place:
-        """Where the git directory lies; found anew when one of the files that say so has changed."""
+        """The place of the git directory; found again when one of the files that name it has changed."""
         entry = self.found.folder / ".git"
         place = self._place
         named = () if place is None else tuple(place.own.path / name for name in ("commondir", "gitdir", "config"))

@@ -103,9 +103,9 @@ def _checked(pattern: str) -> str:
     shown = repr(pattern[:100])
     cleaned = pattern.removeprefix("./")
     if not cleaned.strip() or len(cleaned) > MAX_CHARS:
-        raise _refused(f"{shown} is no path", expected)
+        raise _refused(f"{shown} is not a path", expected)
     if "\0" in cleaned or "\\" in cleaned or any(ord(char) < 32 for char in cleaned):
-        raise _refused(f"{shown} has a character that no path here has", expected)
+        raise _refused(f"{shown} has a character that no path of a project has", expected)
     if cleaned.startswith(("/", "~/")) or cleaned == "~":
         raise _refused(f"{shown} is not relative to the project's root", expected)
     parts = cleaned.split("/")
@@ -116,7 +116,7 @@ def _checked(pattern: str) -> str:
     if cleaned.count("[") != cleaned.count("]"):
         raise _refused(f"{shown} has a bracket that is not closed", expected)
     if expression_of(_as_pattern(cleaned)) is None:
-        raise _refused(f"{shown} is no pattern", expected)
+        raise _refused(f"{shown} is not a pattern", expected)
     return cleaned
 
 

@@ -1,7 +1,7 @@
-"""Files that hold secrets by custom, told from their names: such a file is listed, its content is never read. Pure.
+"""Recognises files that usually hold secrets by their names: they are listed, their content is never read. Pure.
 
 By name alone, without any expression: a look at a name is a few look-ups. Source code stays readable (`secrets.py`,
-`auth.ts`), and so do samples (`.env.example`); what they quote is redacted like any text.
+`auth.ts`), and so do samples (`.env.example`); secrets in them are redacted like in any text.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ _SOURCE = _names("""
 
 @lru_cache(maxsize=65_536)
 def is_secret_path(path: str) -> bool:
-    """Whether a file is named like one that holds secrets. Its path may be told, its content never."""
+    """Whether a file is named like one that holds secrets. Its path may be sent, its content never."""
     lowered = path.lower()
     name = _without_backup_marks(lowered.rpartition("/")[2])
     if _is_in_secret_place(lowered):

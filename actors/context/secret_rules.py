@@ -1,4 +1,4 @@
-"""Forms of secrets: for each kind the marks that a text with such a secret has, and its expression.
+"""The forms of secrets: for each kind the marks that a text with such a secret has, and its expression.
 
 Names and forms are facts that the issuers publish and scanners such as gitleaks collect; they are written here in our
 own words, in RE2's syntax, over bytes. Add a form by adding a line, and a sample to `tests/secret_samples.py`.
@@ -17,7 +17,7 @@ _W = r"[A-Za-z0-9_\-]"
 
 
 class Rule(NamedTuple):
-    """marks: literals of which a text with such a secret has one. expression: its first group, if any, is the secret.
+    """One form of secrets. marks: literals of which a text with such a secret has one. expression: its first group, if any, is the secret.
 
     is_one: asked of what was found, where the form alone says too little. before, after: how far from a mark the
     expression may reach, in bytes. next_byte: one of those follows the mark; empty: any.

@@ -17,8 +17,8 @@ from ...state.linear import Linear
 from .secret_rules import RULES, URL_PASSWORD, URL_TOKEN, Rule
 from .secret_values import is_token_of_user
 
-# A text is cut before it is looked at, and so much more of it is looked at than is sent: no secret is longer, so none
-# is sent in part.
+# A text is cut before it is searched, but this much beyond the cut is searched, too. No secret is longer, so none is
+# sent in part.
 MARGIN_CHARS = 16 * 1024
 
 _BEGIN = Linear(rb"-{4,5} ?BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,12}-{4,5}")
@@ -91,7 +91,7 @@ def redact(text: str) -> tuple[str, int]:
 
 
 def redact_start(text: str, length: int) -> tuple[str, int]:
-    """The first `length` characters of a text without its secrets; one that goes on beyond them is taken out too."""
+    """The first `length` characters of a text without secrets, also without one that goes on beyond them."""
     text = text[: length + MARGIN_CHARS]
     data = text.encode("utf-8", "surrogatepass")
     spans = _spans_in(data)

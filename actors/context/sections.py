@@ -119,7 +119,7 @@ def _with(start: bytes, pairs: Sequence[tuple[bytes, bytes]]) -> bytes:
 
 
 class GitFacts(NamedTuple):
-    """What is told of git. problems: what could not be told, or does not count, and why."""
+    """The section about git. problems: parts that are missing or do not count, and why."""
 
     branch: str | None
     head: str | None

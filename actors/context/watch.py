@@ -1,4 +1,4 @@
-"""Watcher: says which files of a project have changed, so that an unchanged project costs next to nothing to ask about.
+"""Watcher: reports which files of a project have changed, so that a request for an unchanged project is cheap.
 
 The kernel queues a change before the call that made it returns, and `take` empties that queue. So whatever was
 written before a request is known to it, without a wait and without a thread that reads along. What was lost, because
@@ -80,7 +80,7 @@ class Watcher:
                 self._watches = None
 
     def _taken(self) -> set[str] | None:
-        """The changes; None, and no watches any more, when they are not to be trusted."""
+        """The changes since the last call. None, and the watching ends, when they cannot be trusted."""
         watches = self._watches
         if watches is None:
             return None
@@ -191,7 +191,7 @@ class _Watches:
             try:
                 entries = list(os.scandir(f"{self._root}/{folder}"))
             except OSError:
-                continue  # it has gone again, or is not ours to read
+                continue  # it is gone again, or cannot be read
             for entry in entries:
                 path = f"{folder}/{entry.name}" if folder else entry.name
                 if not entry.is_dir(follow_symlinks=False):
@@ -222,7 +222,7 @@ class _Watches:
                 self._inotify.rm_watch(watch)
 
     def _forget(self, watch: int) -> None:
-        """Drop what is known of a watch. Its path may have a newer one already."""
+        """Forget a watch. Its path may have a newer one already."""
         path = self._folder_of.pop(watch, None)
         if path is not None and self._watch_of.get(path) == watch:
             del self._watch_of[path]

@@ -60,7 +60,7 @@ class Workshop:
         return Wish(checked_requirements(request.requirements), FilePatterns(request.files), max_bytes)
 
     def project(self, root: Path) -> Project:
-        """The project in the folder that the path leads to now: links on the way may have been turned."""
+        """The project in the folder that the path leads to now: a link on the way may have a new target."""
         folder = Path(os.path.realpath(root))
         before = self._folder_of.get(root)
         self._folder_of[root] = folder

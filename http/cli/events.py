@@ -149,7 +149,7 @@ def publish(
     fields = [("event", answer["event_id"]), ("topic", text(answer["topic"]))]
     if before is None:
         concerned = ", ".join(answer["subscribers_notified"]) or "nobody yet"
-        fields.append(("waits for it, or has its topic", text(concerned)))
+        fields.append(("waiting or subscribed", text(concerned)))
     else:
         waited, reads, spawned = fate(client, answer, event_type, before, project)
         fields += [("was waiting", text(waited or "nobody")), ("will read it", text(reads or "nobody yet"))]
