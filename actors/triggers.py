@@ -67,7 +67,8 @@ class Triggers:
             log.warning("triggers put back from=%s to=%s: the event log lost what lay between", self.place, newest)
             self._registry.put(TriggerPlace(event_id=newest))
         for armed in self._armed:
-            if armed.trigger_id not in self._registry.triggers:
+            after = self._registry.triggers.get(armed.trigger_id)
+            if after is None or after > newest:
                 self._registry.put(TriggerKnown(trigger_id=armed.trigger_id, after=newest))
 
     def look_at(
