@@ -15,12 +15,23 @@ from typing import Any
 import httpx
 import pytest
 
+from sidecar.http.mcp.rpc import SELF_CONTAINED
 from sidecar.http.routing import MIB
 from tests.documented import METHODS, Operation, document, operation_at, operations
 
 JSON_TYPE = {"Content-Type": "application/json"}
-TOOL_CALL = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
 RESULT = {"issue_id": "i", "project_id": "default", "result": {"status": "success"}}
+
+
+def mcp_message(method: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Body and headers of a message that stands for itself.
+
+    With the handshake of the protocol, what concerns a message alone is answered with 200.
+    """
+    version = SELF_CONTAINED[-1]
+    meta = {"io.modelcontextprotocol/protocolVersion": version, "io.modelcontextprotocol/clientCapabilities": {}}
+    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {"_meta": meta}}
+    return body, {"MCP-Protocol-Version": version, "Mcp-Method": method}
 
 
 def named(asked: Iterable[Operation]) -> list[str]:
@@ -50,7 +61,7 @@ def body_of(operation: Operation, sidecar: Any) -> dict[str, Any] | None:
         "/api/events/{event_type}": {"data": {}},
         "/api/results": {"agent_id": "operator", "agent_type": "operator", **RESULT},
     }
-    return bodies.get(operation.path, TOOL_CALL)
+    return bodies.get(operation.path, mcp_message("tools/list")[0])
 
 
 def asker(sidecar: Any, client: httpx.Client, **query: str) -> Callable[[Operation], httpx.Response]:
@@ -61,7 +72,8 @@ def asker(sidecar: Any, client: httpx.Client, **query: str) -> Callable[[Operati
         if operation.path == "/api/proof":
             waits = {"nonce": "0" * 64, "address": f"127.0.0.1:{sidecar.sidecar.port}"}
         url, body = operation.url(), body_of(operation, sidecar)
-        with client.stream(operation.method, url, params={**waits, **query}, json=body) as answer:
+        headers = mcp_message("tools/list")[1] if operation.about["tags"] == ["mcp"] else {}
+        with client.stream(operation.method, url, params={**waits, **query}, json=body, headers=headers) as answer:
             if operation.path != "/api/events/stream" or answer.status_code != 200:
                 answer.read()
         client.cookies.clear()  # logging in must not count for what is asked next
@@ -141,8 +153,8 @@ class TestStatusesThatRoutesDeclare:
 
         def asked(operation: Operation) -> httpx.Response | int:
             if operation.about["tags"] == ["mcp"]:
-                unknown = {**TOOL_CALL, "method": "unknown"}
-                return sidecar.operator.post(operation.path, json=unknown)  # type: ignore[no-any-return]
+                body, headers = mcp_message("unknown")
+                return sidecar.operator.post(operation.path, json=body, headers=headers)  # type: ignore[no-any-return]
             if "security" not in operation.about:
                 return sidecar.operator.get(operation.url())  # type: ignore[no-any-return]
             return ask(operation)
