@@ -28,6 +28,7 @@ RANK_S = 2.0
 MAX_GIT_WORDS = 320
 TREE_NEAR = 20  # a tree that is cut shows the neighbours of this many of the best files
 _SHOWN_OF_QUERY = 300  # characters
+_MAX_WARNINGS, _WARNINGS_PART = 20, 8  # so many of them, in that part of the budget
 CUT_FILES, CUT_LEAST, CUT_ROOMS = 80, 12, 4  # excerpts come from the best files: so many, so many times the budget
 
 
@@ -186,12 +187,16 @@ class _Build:
                 ("max_bytes", encode(order.max_bytes)),
                 ("index", encode(index_state)),
                 ("query", encode({"from": order.query_from, "text": self._shown_query()})),
-                ("warnings", encode(redact_names(self._warnings()[:20]))),
+                ("warnings", joined(self._shown_warnings())),
             )
         )
 
     def _shown_query(self) -> str:
         return redact_start(self._order.query, _SHOWN_OF_QUERY)[0][:_SHOWN_OF_QUERY]
+
+    def _shown_warnings(self) -> list[bytes]:
+        warnings = redact_names(self._warnings()[:_MAX_WARNINGS])
+        return fitting(map(encode, warnings), self._order.max_bytes // _WARNINGS_PART)[0]
 
     def _warnings(self) -> list[str]:
         order, snapshot = self._order, self._snapshot
@@ -235,17 +240,20 @@ class _Build:
         depends_on, warnings = metadata.dependencies(texts)
         report, covered = self._coverage()
         types = self._snapshot.once("types", lambda: metadata.project_types(paths, self._snapshot.languages))
+        share = self._shares[Share.METADATA]
+        named, _ = fitting(map(encode, list(texts)[:5]), share // 4)  # paths may be as long as the system allows
+        problems, _ = fitting(map(encode, warnings[:3]), share // 4)
         pairs: list[tuple[str, bytes]] = [
             ("project_type", encode(types[0] if types else "unknown")),
             ("project_types", encode(types[:10])),
             ("languages", encode(self._snapshot.languages[:10])),
-            ("manifests", encode(list(texts)[:5])),
+            ("manifests", joined(named)),
             ("test_coverage", encode(covered)),
             ("coverage_report", encode(report)),
             ("last_build_status", encode(self._order.last_build_status)),
-            ("problems", encode(warnings[:3])),
+            ("problems", joined(problems)),
         ]
-        room = self._shares[Share.METADATA] - sum(len(name) + len(value) + 4 for name, value in pairs)
+        room = share - sum(len(name) + len(value) + 4 for name, value in pairs)
         kept, _ = fitting(map(encode, depends_on), room)
         pairs.insert(3, ("dependencies", joined(kept)))
         pairs.insert(4, ("dependency_count", encode(len(depends_on))))

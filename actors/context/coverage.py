@@ -21,12 +21,17 @@ _NAMES = (
 )
 _FOLDERS = ("", "coverage/", "reports/", "build/", "target/", "htmlcov/", "test-results/", "coverage/lcov-report/")
 
+_MAX_PATH_CHARS = 200  # of a report: where it lies is told, in the little room for metadata
 CANDIDATES = tuple(folder + name for name in _NAMES for folder in _FOLDERS)
 
 
 def candidates(paths: Iterable[str]) -> tuple[str, ...]:
     """Places of reports, also where `.gitignore` hides them: reports are seldom committed. Listed ones first."""
-    listed = [path for path in paths if path.rpartition("/")[2] in _NAMES and path not in CANDIDATES]
+    listed = [
+        path
+        for path in paths
+        if path.rpartition("/")[2] in _NAMES and path not in CANDIDATES and len(path) <= _MAX_PATH_CHARS
+    ]
     return (*CANDIDATES, *sorted(listed)[:20])
 
 

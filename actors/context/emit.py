@@ -18,6 +18,8 @@ from .facts import Text, lines_of
 from .rooted import Stamp
 
 OVER_SIZE = "over the size of a file"
+_ELLIPSIS_BYTES = 3
+_QUOTES = 2  # bytes; a text of none takes them
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -104,6 +106,8 @@ def _described(
 
 def head_that_fits(text: str, max_bytes: int) -> str:
     """The longest start of `text`, in whole lines where it has any, that takes at most `max_bytes` as JSON."""
+    if max_bytes <= _QUOTES:
+        return ""
     keep = len(text)
     while keep and (size := len(encode(text[:keep]))) > max_bytes:
         keep = min(keep - 1, int(keep * max_bytes / size))
@@ -111,6 +115,13 @@ def head_that_fits(text: str, max_bytes: int) -> str:
         if newline > 0:
             keep = newline + 1
     return text[:keep]
+
+
+def shortened(text: str, max_bytes: int) -> str:
+    """`text`, or its start and `…` where it takes more than `max_bytes` as JSON."""
+    if len(encode(text)) <= max_bytes:
+        return text
+    return head_that_fits(text, max_bytes - _ELLIPSIS_BYTES) + "…"
 
 
 def joined(parts: Sequence[bytes]) -> bytes:

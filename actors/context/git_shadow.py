@@ -19,7 +19,7 @@ from .git_place import Place, Tree
 from .git_user_config import UserConfig
 from .rooted import NotReadable, Root, Stamp
 
-_MAX_REF_BYTES = 4096
+MAX_REF_BYTES = 4096
 _MAX_PACKED_REFS_BYTES = 64 << 20
 _SYMREFS = 5  # refs that name refs, as many as git follows
 _READ_BYTES = 1 << 20
@@ -132,7 +132,7 @@ class Shadow:
 
     def _read_head(self, place: Place, own: Root, shared: Root) -> Head:
         """Read HEAD, and the commit that its ref names. Raises GitUnavailable."""
-        text = own.read(place.own.at("HEAD"), _MAX_REF_BYTES)[0].decode("utf-8", "surrogateescape").strip()
+        text = own.read(place.own.at("HEAD"), MAX_REF_BYTES)[0].decode("utf-8", "surrogateescape").strip()
         if _is_oid(text):
             return Head(None, text)
         if not text.startswith("ref:"):
@@ -150,7 +150,7 @@ class Shadow:
         if not _is_ref(ref):
             raise GitUnavailable(_NO_COMMIT)
         try:
-            text = shared.read(place.shared.at(ref), _MAX_REF_BYTES)[0].decode("utf-8", "surrogateescape").strip()
+            text = shared.read(place.shared.at(ref), MAX_REF_BYTES)[0].decode("utf-8", "surrogateescape").strip()
         except NotReadable as error:
             if str(error) not in ("missing", "not a regular file"):  # a folder may be left of a branch `a/b`
                 raise GitUnavailable(f"the branch that is checked out cannot be read: {error}") from error

@@ -20,6 +20,7 @@ from .rooted import Stamp
 from .sections import Omission
 
 _MIN_ENTRY_BYTES = 250  # names and numbers around a file's content
+_SCORE_BYTES = 50  # a file's score and the names around it and around `why`
 _EXCERPT_ENTRY_BYTES = 275  # the same where excerpts go, without path and reason
 _SPAN_BYTES = 68  # the line above an excerpt and its numbers in `excerpts`
 _OVER, _RANKED = "over budget", "most_relevant_first"  # reason and rung of what is left out for size
@@ -169,8 +170,10 @@ class Packed:
 
     def send_start_of_one(self, wanted: Iterable[Chosen]) -> None:
         """An agent that gets no file at all gives up: where none fits, the start of the best one goes."""
+        if not self.has_room:
+            return
         for one in wanted:
-            found = self._from.start_of(one.path, self.room - 150)
+            found = self._from.start_of(one.path, self.room - _SCORE_BYTES - len(encode(one.why)))
             if not isinstance(found, Unsent) and self.send(one, found):
                 self._missing = [omission for omission in self._missing if omission.path != one.path]
                 self.leave_out(one.path, "cut: over budget", rung="head_of_one_file")

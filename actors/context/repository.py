@@ -15,7 +15,8 @@ from pathlib import Path
 
 from .git import NO_CONFIGURATION, GitStalled, GitUnavailable, run_git
 from .git_place import Found, Place, locate
-from .git_shadow import Head, Shadow, user_files, user_stamp
+from .git_shadow import MAX_REF_BYTES, Head, Shadow, user_files, user_stamp
+from .rooted import NotReadable
 
 _PREFIX = "sidecar-git-"
 ASK_AGAIN_S = 300.0  # after a command that took too long: a pipe named .gitignore, say, stops git each time
@@ -130,9 +131,14 @@ class Repository(History):
         """
         place = self._located()
         try:
-            ref = (place.own.path / "HEAD").read_text(errors="replace").strip().removeprefix("ref: ")
+            # Never by its path: a link would lead anywhere, and a pipe would never be read to its end.
+            with place.own.open() as own:
+                text = own.read(place.own.at("HEAD"), MAX_REF_BYTES)[0]
+        except NotReadable as error:
+            raise GitUnavailable(f"HEAD cannot be read: {error}") from error
         except OSError as error:
             raise GitUnavailable(f"HEAD cannot be read: {error.strerror}") from error
+        ref = text.decode("utf-8", "replace").strip().removeprefix("ref: ")
         places = [place.own.path / name for name in _STAMPED_OWN]
         places += [place.shared.path / name for name in _STAMPED_SHARED]
         if ref.startswith("refs/") and ".." not in ref and "\0" not in ref:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .changes import Change, Commit
-from .emit import encode, joined, members, rfc3339
-from .secrets import redact_names, redact_start, without_credentials
+from .emit import encode, joined, members, rfc3339, shortened
+from .secrets import redact, redact_names, redact_start, without_credentials
 
 _MAX_OMITTED = 500
 _MAX_MESSAGE_CHARS = 2000
@@ -132,17 +132,31 @@ class GitFacts(NamedTuple):
 
 def git_context(facts: GitFacts, *, max_commits: int, max_bytes: int) -> Section:
     """Branch, commits and uncommitted changes; messages have their secrets taken out."""
-    url = without_credentials(facts.remote_url) if facts.remote_url else None
-    about: dict[str, Any] = {"branch": facts.branch, "head": facts.head, "remote": facts.remote, "remote_url": url}
-    if facts.problems:
-        about["problem"] = "; ".join(facts.problems)
-    start = encode(about)[:-1]
+    start = encode(_about(facts, max_bytes))[:-1]
     room = max(0, max_bytes - len(start) - 80)
     changes, all_changes = fitting(map(encode, _changes(facts.changes)), room // 2)
     room -= sum(map(len, changes)) + len(changes)
     commits, all_commits = fitting((encode(_commit(commit)) for commit in facts.commits[:max_commits]), room)
     pairs = ((b"recent_commits", joined(commits)), (b"uncommitted_changes", joined(changes)))
     return Section(_with(start, pairs), all_changes and all_commits)
+
+
+def _about(facts: GitFacts, max_bytes: int) -> dict[str, Any]:
+    """Return what comes before commits and changes. Whoever writes in the repository chooses these names."""
+    url = without_credentials(facts.remote_url) if facts.remote_url else None
+    about: dict[str, Any] = {
+        "branch": _name(facts.branch, max_bytes // 5),
+        "head": facts.head,
+        "remote": _name(facts.remote, max_bytes // 10),
+        "remote_url": shortened(url, max_bytes // 4) if url else None,
+    }
+    if facts.problems:
+        about["problem"] = shortened(redact("; ".join(facts.problems))[0], max_bytes // 3)
+    return about
+
+
+def _name(name: str | None, max_bytes: int) -> str | None:
+    return shortened(redact(name)[0], max_bytes) if name is not None else None
 
 
 def _commit(commit: Commit) -> dict[str, Any]:
