@@ -232,8 +232,9 @@ class TestExitCodes:
             findings = json.loads(run("doctor", "--format", "json", "--storage", named, SIDECAR_PORT="0").stdout)[
                 "findings"
             ]
-            (found,) = [finding["found"] for finding in findings if finding["check"] == "storage"]
-            assert found == f"{real} will be made at the first start"
+            inside, to_be_made = [finding["found"] for finding in findings if finding["check"] == "storage"]
+            assert inside.startswith(f"{real} lies in the project {tmp_path}")
+            assert to_be_made == f"{real} will be made at the first start"
 
     def test_three_when_no_sidecar_ever_ran_here_and_nothing_is_made_by_asking(self, run: Run, tmp_path: Path) -> None:
         done = run("agent", "list", code=3, SIDECAR_URL=None, SIDECAR_STORAGE=str(tmp_path / "none"))
