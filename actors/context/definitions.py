@@ -21,17 +21,15 @@ _KEYWORDS = (
 _KEYED = (
     rf"[ \t]*{_MODIFIERS}{_KEYWORDS}[ \t]+(?:\([^)\n]*\)[ \t]*)?[\"'&]?([A-Za-z_$][\w$]*)"
     rf"|(?:export[ \t]+)?(?:declare[ \t]+)?(?:const|let|var|type|static|pub type|pub const)[ \t]+([A-Za-z_$][\w$]*)"
-    rf"|impl(?:<[^>\n]*>)?[ \t]++(?:[^\n{{]*?[ \t]for[ \t]++)?([A-Za-z_]\w*)"
+    rf"|impl(?:<[^>\n]*>)?[ \t]+(?:[^\n{{]*?[ \t]for[ \t]+)?([A-Za-z_]\w*)"
 )
 _METHODS = (
-    r"|[ \t]{0,8}(?:[\w<>\[\],.*&:~]+[ \t]+)+[*&]?([A-Za-z_~][\w:~]*)[ \t]*\([^;\n]*+$"
+    r"|[ \t]{0,8}(?:[\w<>\[\],.*&:~]+[ \t]+)+[*&]?([A-Za-z_~][\w:~]*)[ \t]*\([^;\n]*\)?[^;\n]*\{?[ \t]*$"
     r"|#[ \t]*define[ \t]+([A-Za-z_]\w*)"
 )
 _HEADINGS = r"(#{1,6}[ \t]+[^\n]+)$|([^\n]{3,100})\n(?:={3,}|-{3,}|~{3,})$"
-_TABLES = r"\[++([^\]\n]++)\]+|([A-Za-z_][\w.-]*):"
+_TABLES = r"\[+([^\]\n]+)\]+|([A-Za-z_][\w.-]*):"
 
-# Whoever writes in a project writes these texts, so each takes time linear in a line: no two parts that may repeat
-# match the same characters one after the other, or the first gives nothing back (`++`).
 # Each begins with the end of the line before, a literal that the search jumps to; `^` would be tried at every letter.
 _OF_CODE = Linear(rf"(?m)\n(?:{_KEYED})".encode())
 _OF_BRACES = Linear(rf"(?m)\n(?:{_KEYED}{_METHODS})".encode())
