@@ -29,6 +29,7 @@ from .agent_queue import AgentQueue
 from .asking import Later, Recipient
 from .ending import Ending
 from .group_restarts import GroupRestarts
+from .quoting import prepare_soon
 from .starting import Begun, Starting, Successor
 from .timers import Timers
 
@@ -156,6 +157,7 @@ class Keeper:
         record, profile = agent.record, agent.profile
         agent.last_heard, agent.excused_s = time.monotonic(), 0.0
         self._ending.watch(agent, process)
+        prepare_soon()  # to quote what it says last
         if profile.restart != "never" and self._groups.restarts_alone(agent):
             # It dies of its start before that, and then its restart has to wait anyhow.
             self.tell_after(record.started_monotonic + PREPARED_AFTER_S - time.monotonic(), agent, "prepare")

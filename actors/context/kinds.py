@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from functools import lru_cache
+
+from ...state.remembered import remembered
 
 _LANGUAGES: dict[str, str] = {
     "python": "py pyi pyx pyw ipynb",
@@ -109,7 +110,7 @@ class Role(StrEnum):
     OTHER = "other"
 
 
-@lru_cache(maxsize=65536)
+@remembered(8 << 20)
 def language_of(path: str) -> str:
     """The language of a file by its name; `text` where nothing is known."""
     name = path.rpartition("/")[2].lower()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
+from ...state.remembered import remembered
 from .kinds import DATA, PROSE, Role, is_known_suffix, language_of
 
 _LOCKS = re.compile(
@@ -16,7 +16,7 @@ _COVERAGE = re.compile(
     r"|\.coveragerc|\.?codecov\.ya?ml)$"
 )
 _POLICY = re.compile(
-    r"(?:^|/)(?:SECURITY(?:[-_.][^/]*)?|CODEOWNERS|THREAT[-_ ]?MODEL[^/]*|[^/]*security[-_ ]?polic[^/]*)$"
+    r"(?:^|/)(?:SECURITY(?:[-_.][^/]*)?|CODEOWNERS|THREAT[-_ ]?MODEL[^/]*|(?>[^/]*?security[-_ ]?polic)[^/]*)$"
     r"|(?:^|/)(?:policies|security)/[^/]*\.(?:md|rst|txt|ya?ml|json|rego)$|\.rego$|(?:^|/)\.(?:bandit|gitleaks\.toml|snyk|trivyignore|semgrep\.ya?ml)$",
     re.IGNORECASE,
 )
@@ -30,7 +30,7 @@ _API_SPEC = re.compile(
     re.IGNORECASE,
 )
 _MANIFEST = re.compile(
-    r"(?:^|/)(?:pyproject\.toml|setup\.(?:py|cfg)|Pipfile|[^/]*requirements[^/]*\.(?:txt|in)|requirements/[^/]*\.(?:txt|in)|environment\.ya?ml"
+    r"(?:^|/)(?:pyproject\.toml|setup\.(?:py|cfg)|Pipfile|(?>[^/]*?requirements)[^/]*\.(?:txt|in)|requirements/[^/]*\.(?:txt|in)|environment\.ya?ml"
     r"|package\.json|pnpm-workspace\.yaml|deno\.jsonc?|Cargo\.toml|go\.mod|go\.work|pom\.xml|build\.gradle(?:\.kts)?|settings\.gradle(?:\.kts)?"
     r"|composer\.json|Gemfile|[^/]*\.gemspec|mix\.exs|Package\.swift|[^/]*\.(?:cs|fs|vb)proj|CMakeLists\.txt|meson\.build|conanfile\.[a-z]+"
     r"|Makefile|GNUmakefile|justfile|Dockerfile|Containerfile|docker-compose[^/]*\.ya?ml|compose\.ya?ml|tsconfig[^/]*\.json)$"
@@ -52,7 +52,7 @@ _ORDINARY = frozenset(("python", "go", "rust", "javascript", "typescript", "vue"
 _SPECIAL = re.compile(r"^\.|/\.|(?:^|/)(?:setup|noxfile|conanfile)\.|\.config\.|polic|security|coverage", re.IGNORECASE)
 
 
-@lru_cache(maxsize=65536)
+@remembered(8 << 20)
 def role_of(path: str) -> Role:
     """The role of a file by its path."""
     if language_of(path) in _ORDINARY:  # most files, and none of most expressions below
@@ -81,7 +81,7 @@ def role_of(path: str) -> Role:
     return _other(language)
 
 
-@lru_cache(maxsize=16384)
+@remembered(4 << 20)
 def _signs_of(folder: str) -> tuple[bool, bool]:
     """Whether a folder makes its files special, and whether it makes them tests."""
     return _SPECIAL.search(folder + "/") is not None, _TEST.search(folder + "/") is not None

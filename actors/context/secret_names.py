@@ -6,7 +6,7 @@ By name alone, without any expression: a look at a name is a few look-ups. Sourc
 
 from __future__ import annotations
 
-from functools import lru_cache
+from ...state.remembered import remembered
 
 _DATA = ("yml", "yaml", "json", "toml", "ini", "cfg", "conf", "properties", "xml", "csv", "txt", "env", "enc", "plist")
 
@@ -77,7 +77,7 @@ _SOURCE = _names("""
 """)
 
 
-@lru_cache(maxsize=65_536)
+@remembered(8 << 20)
 def is_secret_path(path: str) -> bool:
     """Whether a file is named like one that holds secrets. Its path may be sent, its content never."""
     lowered = path.lower()

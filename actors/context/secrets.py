@@ -85,6 +85,15 @@ def _expression(rule: Rule) -> Linear[bytes]:
     return Linear(rule.expression.encode())
 
 
+def prepare() -> None:
+    """Make what the first text would wait for: the table of marks, and RE2's first expression.
+
+    Each rule has its expression made when a text has one of its marks.
+    """
+    _marks()
+    _BEGIN.is_in(b"")
+
+
 def redact(text: str) -> tuple[str, int]:
     """`text` with every known secret replaced by `[REDACTED:kind]`, and how many there were."""
     return redact_start(text, len(text))

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
-from functools import lru_cache
 
 from ahocorasick_rs import AhoCorasick
+
+from ...state.remembered import remembered
 
 _RUN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]{2,6}")
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _RUNS_APART = bytes(code if (chr(code).isalnum() and code < 128) or code == 95 else 32 for code in range(256))
-_MAX_RUN = 80  # longer runs are data, not names
+_MAX_RUN = 80  # a longer name is compared by its parts alone
+_MAX_NAME = 256  # longer runs are data, not names
 _STOP = frozenset(
     [
         *("the", "a", "an", "and", "or", "of", "to", "in", "is", "it", "this", "that", "for", "on"),
@@ -27,17 +29,21 @@ _KEEP_S = ("ss", "us", "is")
 
 def terms_of_run(run: str) -> tuple[str, ...]:
     """The terms of letters, digits and `_` that stand together: a name, or digits and then a name."""
+    if len(run) > _MAX_NAME:
+        return ()
     if run[0] <= "9":
         return tuple(term for name in _RUN.findall(run) for term in terms_of(name))
     return terms_of(run)
 
 
-@lru_cache(maxsize=262_144)
+@remembered(32 << 20)
 def terms_of(name: str) -> tuple[str, ...]:
     """The terms of one name: its parts, stemmed, and the whole of it where it has several parts.
 
     `parseURLPaths` gives pars, url, path and parseurlpaths.
     """
+    if len(name) > _MAX_NAME:
+        return ()
     parts = [stem(part.lower()) for part in _PART.findall(name)]
     found = [part for part in parts if len(part) > 1 and part not in _STOP]
     if len(parts) > 1 and len(name) <= _MAX_RUN:
@@ -45,7 +51,7 @@ def terms_of(name: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-@lru_cache(maxsize=65_536)
+@remembered(8 << 20)
 def stem(word: str) -> str:
     """A word without its ending, roughly: enough for `streaming`, `streams` and `streamed` to meet."""
     if len(word) > 4 and word.endswith("ies"):
@@ -66,7 +72,10 @@ def runs_of(text: str) -> list[str]:
 
 def count_runs(text: str) -> dict[str, int]:
     """How often each run stands in a text."""
-    return Counter(runs_of(text))
+    counts = Counter(runs_of(text))
+    for run in [run for run in counts if len(run) > _MAX_NAME]:
+        del counts[run]  # an index would keep it
+    return counts
 
 
 def count_terms(text: str) -> dict[str, int]:
@@ -101,15 +110,19 @@ class Asked:
         return counts
 
 
-@lru_cache(maxsize=65_536)
+@remembered(16 << 20)
 def path_terms(path: str) -> frozenset[str]:
     """The terms of a path, its folders included."""
     folder, slash, name = path.rpartition("/")
-    own = name_terms(name)
-    return own | path_terms(folder) if slash else own
+    return name_terms(name) | _folder_terms(folder) if slash else name_terms(name)
 
 
-@lru_cache(maxsize=65_536)
+@remembered(4 << 20)
+def _folder_terms(folder: str) -> frozenset[str]:
+    return frozenset().union(*map(name_terms, folder.split("/")))
+
+
+@remembered(8 << 20)
 def name_terms(name: str) -> frozenset[str]:
     """The terms of one name in a path."""
     return frozenset(term for run in _RUN.findall(name.translate(_PATH_MARKS)) for term in terms_of(run))
