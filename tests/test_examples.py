@@ -17,6 +17,7 @@ from sidecar.examples.agents import chief_architect, python_specialist, security
 from sidecar.examples.agents.workbench import Design
 from sidecar.http.demo import project as demo_project
 from sidecar.http.sdk import File
+from sidecar.state.typed import convert
 
 EXAMPLES = Path(demo_project.__file__).parents[2] / "examples"
 WORKFLOW_WITHIN_S = 90.0
@@ -117,7 +118,7 @@ def design_of(linkbook: Path, task: str = demo_project.TASK) -> Design:
         for path in sorted(linkbook.rglob("*.py"))
     ]
     design = chief_architect.decide("issue-1", task, files)
-    return msgspec.convert(msgspec.to_builtins(design), Design)  # as it comes out of an event
+    return convert(msgspec.to_builtins(design), Design)  # as it comes out of an event
 
 
 def build(linkbook: Path, design: Design) -> None:
