@@ -9,7 +9,6 @@ import errno
 import fcntl
 import logging
 import os
-import shutil
 import signal
 import struct
 import sys
@@ -367,6 +366,8 @@ def _why_not_started(launch: Launch, error: Exception) -> str:
 
 def _missing_interpreter(launch: Launch) -> str | None:
     """What a program that is there lacks, so that the kernel calls it missing; None where it is not there."""
+    import shutil  # for those that cannot be run; all others start sooner
+
     found = shutil.which(launch.argv[0], path=launch.env.get("PATH")) if "/" not in launch.argv[0] else launch.argv[0]
     try:
         with (Path(launch.cwd) / (found or launch.argv[0])).open("rb") as program:
