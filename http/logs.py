@@ -19,7 +19,7 @@ from .visible import json_text, lines, one_field
 
 LogFormat = Literal["text", "json"]
 
-_FIELD = re.compile(r"(?:(\w+)=)?%[-+ #0]*[\d.]*[a-zA-Z]")
+_FIELD = re.compile(r"(?:\b(\w+)=)?%[-+ #0]*[\d.]*[a-zA-Z]")
 _PLAIN = (str, int, float, bool, type(None))
 
 

@@ -12,7 +12,7 @@ from ...state.errors import SidecarError
 
 LISTENS_WITHIN_S = 20.0
 ENDS_WITHIN_S = 15.0
-_URL = re.compile(r"https?://\S+:\d+")
+_URL = re.compile(r"https?://[^\s/]+:\d+")
 
 
 class NotListening(SidecarError):
