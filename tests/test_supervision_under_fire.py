@@ -61,14 +61,16 @@ ISSUES = ("one", "two")
 # What may follow what in the events of an agent. A sidecar may die before it has noted a start, so that "lost" is the
 # first that is told of it.
 FOLLOWS = {
-    "": {"agent_spawned", "agent_lost", "agent_stopped"},
+    "": {"agent_spawned", "agent_queued", "agent_lost", "agent_stopped"},
+    "agent_queued": {"agent_spawned", "agent_started", "agent_lost", "agent_stopped"},
     "agent_spawned": {"agent_started"},
     "agent_started": {"agent_adopted", "agent_lost", "agent_exited"},
     "agent_adopted": {"agent_adopted", "agent_lost", "agent_exited"},
     "agent_lost": {"agent_exited"},
-    "agent_exited": {"agent_restarting", "agent_stopped", "agent_started", "agent_lost"},
-    "agent_restarting": {"agent_started", "agent_spawned", "agent_lost", "agent_stopped"},
-    "agent_stopped": {"agent_started", "agent_spawned", "agent_lost", "agent_stopped"},  # it was queued in between
+    # Asked to run again, an agent that has ended may have to wait for a slot.
+    "agent_exited": {"agent_restarting", "agent_stopped", "agent_started", "agent_queued", "agent_lost"},
+    "agent_restarting": {"agent_started", "agent_spawned", "agent_queued", "agent_lost", "agent_stopped"},
+    "agent_stopped": {"agent_started", "agent_spawned", "agent_queued", "agent_lost", "agent_stopped"},
 }
 LAST = ("agent_exited", "agent_stopped")
 
