@@ -49,7 +49,7 @@ _CHANGE_CODE = (
     *("*_BASE_URL", "*_CONFIG_DIR", "*_CONFIG_FILE", "AIDER_*", "GEMINI_CLI*"),
     # shells
     *("PATH", "ENV", "IFS", "PS4", "BASH*", "SHELLOPTS", "KSH_*", "FPATH", "CDPATH", "GLOBIGNORE", "PROMPT_COMMAND"),
-    *("ZDOTDIR", "ZSH*", "FISH_*", "fish_*", "INPUTRC", "TERMINFO*", "TERMCAP", "TERMPATH"),
+    *("ZDOTDIR", "ZSH*", "FISH_*", "INPUTRC", "TERMINFO*", "TERMCAP", "TERMPATH"),
     # programs that other programs start
     *("EDITOR", "VISUAL", "FCEDIT", "PAGER", "MANPAGER", "BROWSER", "LESS*", "*_ASKPASS", "*_PAGER", "*_EDITOR"),
     *("*_RSH", "*_SSH", "*_WRAPPER", "*_BROWSER"),
@@ -67,9 +67,9 @@ _CHANGE_CODE = (
         "BUNDLE_*",
         "IRBRC",
     ),
-    *("NODE_*", "NPM_*", "npm_*", "YARN_*", "PNPM_*", "COREPACK_*", "BUN_*", "DENO_*", "TS_NODE_*"),
+    *("NODE_*", "NPM_*", "YARN_*", "PNPM_*", "COREPACK_*", "BUN_*", "DENO_*", "TS_NODE_*"),
     *("JAVA_*", "*_JAVA_OPTIONS", "JDK_*", "JRE_*", "CLASSPATH", "MAVEN_*", "GRADLE_*", "SBT_*", "ANT_*", "KOTLIN_*"),
-    *("DOTNET_*", "CORECLR_*", "COR_*", "COMPlus_*", "MONO_*", "NUGET_*", "MSBUILD*", "PHP*", "COMPOSER*", "LUA_*"),
+    *("DOTNET_*", "CORECLR_*", "COR_*", "COMPLUS_*", "MONO_*", "NUGET_*", "MSBUILD*", "PHP*", "COMPOSER*", "LUA_*"),
     *(
         "R_HOME",
         "R_LIBS*",
@@ -108,7 +108,6 @@ _CHANGE_CODE = (
     *("TAR_OPTIONS", "RSYNC_*", "CURL_*", "WGETRC", "OPENSSL_*", "SSL_*", "SSLKEYLOGFILE", "REQUESTS_CA_BUNDLE"),
     *(
         "*_PROXY",
-        "*_proxy",
         "PSQLRC",
         "PGSERVICEFILE",
         "PGSYSCONFDIR",
@@ -119,6 +118,32 @@ _CHANGE_CODE = (
         "EMACS*",
         "SCREENRC",
         "TMUX*",
+    ),
+    *(
+        "PYTEST_*",
+        "MYPYPATH",
+        "PYLINTRC",
+        "COVERAGE_*",
+        "IPYTHON*",
+        "JUPYTER*",
+        "PYENV_*",
+        "RBENV_*",
+        "NVM_*",
+        "ASDF_*",
+    ),
+    *("VOLTA_*", "SDKMAN_*", "MISE_*", "DIRENV_*", "NIX_*", "GUIX_*", "ELECTRON_*", "ESLINT_*", "DJANGO_*", "FLASK_*"),
+    *("*SAN_OPTIONS", "GCOV_*", "DEBUGINFOD_*", "FZF_*", "RIPGREP_*", "STARSHIP_*", "GH_*", "NETRC", "PGPASSFILE"),
+    *(
+        "ODBC*",
+        "ORACLE_*",
+        "TNS_ADMIN",
+        "REDISCLI_*",
+        "CLOUDSDK_*",
+        "*_API_BASE",
+        "DBUS_*",
+        "XAUTHORITY",
+        "TMP",
+        "TEMP",
     ),
     *("GREP_OPTIONS", "GTK_*", "GIO_*", "GST_*", "QT_*", "TF_CLI*", "ANSIBLE_*", "PRE_COMMIT*"),
 )
@@ -178,8 +203,14 @@ def check_name(name: str) -> None:
 
 
 def changes_code(name: str) -> bool:
-    """Whether a variable of this name can change what code runs, so that no request may ever set it."""
-    return any(matches(name, pattern) for pattern in _CHANGE_CODE)
+    """Whether a variable of this name can change what code runs, so that no request may ever set it.
+
+    What the default allows is the users' own: a TASK_BASE_URL or APP_PROXY is no program's setting.
+    """
+    if any(matches(name, pattern) for pattern in ALLOWED_BY_DEFAULT):
+        return False
+    upper = name.upper()  # some programs look for proxies in either case
+    return any(matches(upper, pattern) for pattern in _CHANGE_CODE)
 
 
 def is_pattern(text: str) -> bool:

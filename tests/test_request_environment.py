@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sidecar.actors import messages as m
@@ -35,6 +35,7 @@ CHANGES_CODE = (
     ),
     *("NODE_OPTIONS", "NODE_PATH", "DOTNET_STARTUP_HOOKS", "GIT_SSH_COMMAND", "GIT_CONFIG_COUNT", "GIT_DIR", "PAGER"),
     *("SSH_ASKPASS", "RUSTC_WRAPPER", "CARGO_HOME", "MAKEFLAGS", "npm_config_script_shell", "LUA_INIT", "CLASSPATH"),
+    *("Http_Proxy", "all_proxy", "PYTEST_ADDOPTS", "FZF_DEFAULT_COMMAND", "RIPGREP_CONFIG_PATH", "ASAN_OPTIONS", "TMP"),
     *("HTTPS_PROXY", "SIDECAR_CONFIG", "CLAUDE_CONFIG_DIR", "TAR_OPTIONS", "RSYNC_RSH", "GLIBC_TUNABLES", "ZDOTDIR"),
 )
 SET_BY_SIDECAR = ("JWT_TOKEN", "AGENT_ID", "PROJECT_ROOT", "SIDECAR_INSTANCE", "SIDECAR_URL", "TRACEPARENT")
@@ -110,6 +111,9 @@ def test_a_star_stands_for_any_characters(pattern: str, name: str) -> None:
 
 
 @given(st.from_regex(r"\A(TASK|APP)_[A-Z0-9_]{0,8}\Z"))
+@example("TASK_BASE_URL")
+@example("APP_CONFIG_FILE")
+@example("APP_HTTP_PROXY")
 def test_what_is_allowed_by_default_is_never_refused_for_its_name(name: str) -> None:
     assert not changes_code(name)
     check_environment({name: "value"}, ("TASK_*", "APP_*"), agent_type="a")
