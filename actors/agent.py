@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from enum import Enum
+from sys import getsizeof
 from typing import Any, Literal
 
 import msgspec
@@ -76,9 +77,10 @@ class Agent(msgspec.Struct):
 
     @property
     def request_bytes(self) -> int:
-        """The bytes of its spawn request that a client chooses: in memory and in the registry."""
+        """The memory that its spawn request takes: many short texts take more than their characters."""
         spec = self.record.spec
-        return len(spec.task) + sum(len(name) + len(value) for name, value in spec.environment.items())
+        texts = (spec.task, *spec.context_requirements, *spec.environment, *spec.environment.values())
+        return getsizeof(spec.context_requirements) + getsizeof(spec.environment) + sum(map(_bytes_of, texts))
 
     def is_visible_to(self, project_id: str | None) -> bool:
         return project_id is None or self.record.spec.project_id == project_id
@@ -128,6 +130,13 @@ class Agent(msgspec.Struct):
             requested_by=record.requested_by,
             triggered_by=record.triggered_by,
         )
+
+
+def _bytes_of(text: str) -> int:
+    """What a text takes in memory once it has been encoded: where it is not ASCII, Python keeps both."""
+    if text.isascii():
+        return getsizeof(text)
+    return getsizeof(f"{text}\0") + len(text.encode("utf-8", "surrogatepass"))
 
 
 class ProcessExited(Fact, frozen=True):

@@ -25,7 +25,7 @@ from ..supervision.log_watch import LogWatch
 from ..supervision.process import boot_id
 from ..supervision.process_exits import Exited
 from ..supervision.restart import Decision
-from .agent import WAITS, Agent, Then, describe_end, how_it_ended
+from .agent import WAITS, Agent, Role, Then, describe_end, how_it_ended
 from .agent_facts import AgentEnded, AgentSubscribed
 from .agent_tokens import AgentTokens
 from .announcer import Announcer
@@ -40,7 +40,8 @@ LAST_LINES = 20
 
 
 class AgentBook:
-    """agents: everyone known, by id. waiting_bytes: size of the spawn requests of agents that wait for their start."""
+    """agents: everyone known, by id. waiting_bytes, ended_bytes: memory for the spawn requests of agents that wait for
+    their start, and of agents that have ended."""
 
     def __init__(
         self,
@@ -60,13 +61,16 @@ class AgentBook:
         self._log_watch = log_watch
         self._bus = bus
         self.waiting_bytes = 0
+        self.ended_bytes = 0
         self._owed = OwedAnswers()
         self._by_state: dict[AgentState, dict[AgentId, Agent]] = {state: {} for state in AgentState}
+        self._by_role: dict[Role, dict[AgentId, Agent]] = {}
 
     def add(self, agent: Agent) -> None:
         self.agents[agent.id] = agent
         self._by_state[agent.record.state][agent.id] = agent
-        self._count_waiting(agent, +1)
+        self._by_role.setdefault(agent.role, {})[agent.id] = agent
+        self._count_bytes(agent, +1)
 
     def enter(self, agent: Agent) -> None:
         """A new agent; on the disk when this returns. Raises StorageUnavailable; then it is none of ours."""
@@ -84,9 +88,17 @@ class AgentBook:
         self.enter(agent)
 
     def forget(self, agent: Agent) -> None:
-        self._count_waiting(agent, -1)
+        self._count_bytes(agent, -1)
         del self.agents[agent.id]
         del self._by_state[agent.record.state][agent.id]
+        of_role = self._by_role[agent.role]
+        del of_role[agent.id]
+        if not of_role:
+            del self._by_role[agent.role]
+
+    def of_role(self, role: Role) -> Iterator[Agent]:
+        """The agents of a type in an issue, eldest first."""
+        return iter(self._by_role.get(role, {}).values())
 
     def in_state(self, *states: AgentState) -> Iterator[Agent]:
         """As they are now; the agents may change while one goes through them."""
@@ -95,9 +107,11 @@ class AgentBook:
     def count(self, *states: AgentState) -> int:
         return sum(len(self._by_state[state]) for state in states)
 
-    def _count_waiting(self, agent: Agent, sign: int) -> None:
+    def _count_bytes(self, agent: Agent, sign: int) -> None:
         if agent.record.state in WAITS:
             self.waiting_bytes += sign * agent.request_bytes
+        elif agent.record.state.has_ended:
+            self.ended_bytes += sign * agent.request_bytes
 
     def change(self, agent: Agent, occurrence: Occurrence, **changes: Any) -> None:
         """What the lifecycle table says, and the rest of the record with it. Raises WrongState."""
@@ -106,11 +120,11 @@ class AgentBook:
     def remember(self, agent: Agent, **changes: Any) -> None:
         record = msgspec.structs.replace(agent.record, **changes)
         if record.state is not agent.record.state:
-            self._count_waiting(agent, -1)
+            self._count_bytes(agent, -1)
             del self._by_state[agent.record.state][agent.id]
             agent.record = record
             self._by_state[record.state][agent.id] = agent
-            self._count_waiting(agent, +1)
+            self._count_bytes(agent, +1)
         agent.record = record
         self._registry.put(agent.record)
 

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ..state.errors import QueueFull
 from ..state.models import AgentState, DependencyState, WaitingFor
-from ..supervision.dependencies import Present, Standing, dependencies, newest_state, settles_in_s, standing
+from ..supervision.dependencies import dependencies
 from ..supervision.fleet import SpawnBucket, SpawnerOptions
 from ..supervision.lifecycle import Occurrence
 from .agent import HOLDS_SLOT, WAITS, Agent, QueueDue, Role
 from .agent_book import AgentBook
 from .asking import Recipient
+from .dependency_look import DependencyLook
 from .timers import Timers
 
 log = logging.getLogger(__name__)
@@ -49,9 +50,10 @@ class AgentQueue:
 
     def takes_turn_at_once(self, agent: Agent) -> bool:
         """Whether a new agent starts now; then it has taken its token from the bucket."""
+        look = DependencyLook(self._book.of_role)
         return (
-            self.has_room_for(agent)
-            and not any(self._may_start(queued) for queued in self._book.in_state(AgentState.QUEUED))
+            self._has_room_for(agent, look)
+            and not any(look.may_start(queued) for queued in self._book.in_state(AgentState.QUEUED))
             and self._bucket.take(now=time.monotonic()) == 0
         )
 
@@ -65,7 +67,7 @@ class AgentQueue:
             )
         if 0 < self._max_queued_bytes < size + agent.request_bytes:
             raise QueueFull(
-                f"the tasks and environments of the {count} queued agents take {size / 2**20:.1f} MB,"
+                f"the requests of the {count} queued agents take {size / 2**20:.1f} MB,"
                 f" agents.max_queued_mb allows {self._max_queued_bytes / 2**20:g}",
                 setting="agents.max_queued_mb",
             )
@@ -84,24 +86,36 @@ class AgentQueue:
 
     def has_room_for(self, agent: Agent) -> bool:
         """Whether it may start, if nobody were before it."""
-        return not self.is_closed and self._has_slot and self._may_start(agent)
+        return self._has_room_for(agent, DependencyLook(self._book.of_role))
+
+    def _has_room_for(self, agent: Agent, look: DependencyLook) -> bool:
+        return not self.is_closed and self._has_slot and look.may_start(agent)
 
     def run(self) -> None:
         """Start who is next, as long as there are slots."""
-        if not self.is_closed:
-            self._weigh_dependencies()
-        while not self.is_closed and self._has_slot:
-            queued = [agent for agent in self._book.in_state(AgentState.QUEUED) if self._may_start(agent)]
-            if not queued:
-                return
-            agent = min(queued, key=_turn)
-            if agent.record.incarnation == 0 and (wait_s := self._bucket.take(now=time.monotonic())) > 0:
-                if not self._is_bucket_due:
-                    self._is_bucket_due = True
-                    self._timers.tell_after(wait_s, self._me, QueueDue(by_bucket=True))
-                return
+        if self.is_closed:
+            return
+        self._weigh_dependencies()
+        # Nobody's start meets a dependency at once, so who is ready now is all there are.
+        for agent in self._ready(DependencyLook(self._book.of_role)) if self._has_slot else ():
+            if not self._has_slot or not self._takes_token(agent):
+                break
             self._start(agent)
         self._warn_of_deadlock()
+
+    def _ready(self, look: DependencyLook) -> list[Agent]:
+        """The agents whose turn may come, in order."""
+        return sorted((a for a in self._book.in_state(AgentState.QUEUED) if look.may_start(a)), key=_turn)
+
+    def _takes_token(self, agent: Agent) -> bool:
+        """Whether it may start by `spawns_per_second`; if not, the queue is looked at again when one may."""
+        wait_s = self._bucket.take(now=time.monotonic()) if agent.record.incarnation == 0 else 0.0
+        if wait_s == 0:
+            return True
+        if not self._is_bucket_due:
+            self._is_bucket_due = True
+            self._timers.tell_after(wait_s, self._me, QueueDue(by_bucket=True))
+        return False
 
     def look_soon(self) -> None:
         """Not now: what has just changed may change again."""
@@ -119,7 +133,7 @@ class AgentQueue:
         self.run()
 
     def waited_for(self) -> frozenset[Role]:
-        """On whom those in the queue depend."""
+        """The roles on which agents in the queue depend."""
         return frozenset(
             (*agent.role[:2], dependency.type)
             for agent in self._book.in_state(*WAITS)
@@ -131,105 +145,75 @@ class AgentQueue:
         waiting = [agent for agent in agents if agent.record.state in WAITS]
         if not waiting:
             return
-        ready = sorted((a for a in self._book.in_state(AgentState.QUEUED) if self._may_start(a)), key=_turn)
+        look = DependencyLook(self._book.of_role)
+        ready = self._ready(look)
         places = {agent.id: place for place, agent in enumerate(ready, 1)}
-        is_deadlock = not self._has_slot and self._is_deadlock()
+        is_deadlock = not self._has_slot and self._is_deadlock(ready)
         for agent in waiting:
-            agent.waiting_for = self._waiting_for(agent, places.get(agent.id), is_deadlock=is_deadlock)
+            agent.waiting_for = self._waiting_for(agent, look, places.get(agent.id), is_deadlock=is_deadlock)
 
-    def _waiting_for(self, agent: Agent, place: int | None, *, is_deadlock: bool) -> WaitingFor:
+    def _waiting_for(self, agent: Agent, look: DependencyLook, place: int | None, *, is_deadlock: bool) -> WaitingFor:
         if self.is_closed:
             return WaitingFor(what="shutdown", text="the next sidecar: this one is shutting down")
         if place is None:
-            return self._for_dependencies(agent)
+            return _for_dependencies(agent, look.missing(agent))
         if self._has_slot:
             return WaitingFor(what="rate", place=place, text=f"its turn: number {place} at agents.spawns_per_second")
         held = self._book.count(*HOLDS_SLOT)
         text = f"a slot: number {place} in the queue, {held} agents hold one, as many as agents.max_concurrent"
         if is_deadlock:
-            text += "; each of these has spawned an agent that waits: they may wait for one another"
+            text += "; each of these has caused an agent that waits: they may wait for one another"
         return WaitingFor(what="slot", place=place, text=text, is_deadlock=is_deadlock)
-
-    def _for_dependencies(self, agent: Agent) -> WaitingFor:
-        present = self._present(agent)
-        missing = tuple(
-            DependencyState(agent_type=each.type, state=newest_state(each.type, present))
-            for each in dependencies(agent.profile.depends_on)
-            if standing(each, present) is not Standing.MET
-        )
-        text = ", ".join(
-            f"{each.agent_type}, which is {each.state}"
-            if each.state is not None
-            else f"{each.agent_type}, of which issue {agent.role[1]} has none"
-            for each in missing
-        )
-        return WaitingFor(what="dependency", text=text, dependencies=missing)
 
     @property
     def _has_slot(self) -> bool:
         return self._book.count(*HOLDS_SLOT) < self._max_concurrent
 
-    def _may_start(self, agent: Agent) -> bool:
-        if not agent.profile.depends_on:
-            return True
-        enough = {Standing.MET, Standing.LOST} if agent.profile.on_dependency_failure == "run" else {Standing.MET}
-        present = self._present(agent)
-        return all(standing(each, present) in enough for each in dependencies(agent.profile.depends_on))
-
-    def _present(self, agent: Agent) -> list[Present]:
-        """The other agents of its issue, oldest first."""
-        now, issue = time.monotonic(), agent.role[:2]
-        return [
-            Present(other.role[2], other.record.state, max(0.0, now - other.record.started_monotonic))
-            for other in self._book.agents.values()
-            if other.role[:2] == issue and other is not agent
-        ]
-
     def _weigh_dependencies(self) -> None:
-        """Block agents whose dependencies can no longer be met, and queue them again when they can."""
-        for agent in self._book.in_state(*WAITS):
-            if not agent.profile.depends_on:
-                continue
-            present = self._present(agent)
-            needed = dependencies(agent.profile.depends_on)
-            lost = [each for each in needed if standing(each, present) is Standing.LOST]
+        """Block agents whose dependencies can no longer be met, and queue them again when they can.
+
+        A blocked agent may have another profile than before: the sidecar has been started again.
+        """
+        look = DependencyLook(self._book.of_role)
+        waiting = [agent for agent in self._book.in_state(*WAITS) if agent.profile.depends_on]
+        for agent in (*waiting, *(a for a in self._book.in_state(AgentState.BLOCKED) if not a.profile.depends_on)):
+            policy = agent.profile.on_dependency_failure
+            lost = look.lost(agent) if policy != "run" else ()
             if lost:
-                self._lost(agent, ", ".join(f"{each.type} is {newest_state(each.type, present)}" for each in lost))
+                self._lost(agent, ", ".join(f"{each.agent_type} is {each.state}" for each in lost))
             elif agent.record.state is AgentState.BLOCKED:
                 self._book.change(agent, Occurrence.DEPENDENCY_BACK, last_error=None)
                 self.explain(agent)
                 self._book.queued(agent)
                 self.look_soon()  # others may depend on it
-            for left_s in (settles_in_s(each, present) for each in needed):
-                if left_s is not None and left_s > 0 and not self._is_settling_due:
-                    self._is_settling_due = True
-                    self._timers.tell_after(left_s, self._me, QueueDue(by_settling=True))
+        left_s = look.settles_in_s(waiting)
+        if left_s is not None and not self._is_settling_due:
+            self._is_settling_due = True
+            self._timers.tell_after(left_s, self._me, QueueDue(by_settling=True))
 
     def _lost(self, agent: Agent, why: str) -> None:
-        if agent.record.state is not AgentState.QUEUED:
+        """agent: its dependencies can no longer be met, and it does not run without them."""
+        if agent.profile.on_dependency_failure == "fail":
+            self._book.remember(agent, last_error=f"its dependencies have failed or were stopped: {why}")
+            self._book.given_up(agent, Occurrence.GIVEN_UP, f"its dependencies have failed or were stopped: {why}")
+        elif agent.record.state is AgentState.QUEUED:
+            self._book.blocked(agent, why)
+        else:
             return
-        match agent.profile.on_dependency_failure:
-            case "wait":
-                self._book.blocked(agent, why)
-            case "fail":
-                self._book.remember(agent, last_error=f"its dependencies have failed or were stopped: {why}")
-                self._book.given_up(agent, Occurrence.GIVEN_UP, f"its dependencies have failed or were stopped: {why}")
-            case "run":
-                return
         self.look_soon()  # others may depend on it
 
-    def _is_deadlock(self) -> bool:
-        """Whether every slot is held by an agent that has spawned an agent that waits for a slot."""
-        queued = [agent for agent in self._book.in_state(AgentState.QUEUED) if self._may_start(agent)]
-        waited_by = {agent.record.requested_by for agent in queued}
+    def _is_deadlock(self, ready: Iterable[Agent]) -> bool:
+        """Whether every slot is held by an agent that has caused an agent that waits for a slot."""
+        waited_by = {agent.record.spec.chain[-1] for agent in ready if agent.record.spec.chain}
         holders = {agent.id for agent in self._book.in_state(*HOLDS_SLOT)}
         return bool(holders) and holders <= waited_by
 
     def _warn_of_deadlock(self) -> None:
-        is_deadlock = self._book.count(AgentState.QUEUED) > 0 and not self._has_slot and self._is_deadlock()
+        may_be = self._book.count(AgentState.QUEUED) > 0 and not self._has_slot
+        is_deadlock = may_be and self._is_deadlock(self._ready(DependencyLook(self._book.of_role)))
         if is_deadlock and not self._is_deadlocked:
             log.warning(
-                "queue may stand still queued=%d max_concurrent=%d: every running agent has spawned an agent that"
+                "queue may stand still queued=%d max_concurrent=%d: every running agent has caused an agent that"
                 " waits, raise agents.max_concurrent",
                 self._book.count(AgentState.QUEUED),
                 self._max_concurrent,
@@ -240,3 +224,13 @@ class AgentQueue:
 def _turn(agent: Agent) -> tuple[int, int]:
     """Lower comes first."""
     return _PRIORITY[agent.record.spec.priority], agent.record.serial
+
+
+def _for_dependencies(agent: Agent, missing: tuple[DependencyState, ...]) -> WaitingFor:
+    text = ", ".join(
+        f"{each.agent_type}, which is {each.state}"
+        if each.state is not None
+        else f"{each.agent_type}, of which issue {agent.role[1]} has none"
+        for each in missing
+    )
+    return WaitingFor(what="dependency", text=text, dependencies=missing)

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, assert_never
 
-from ..state.agent_entries import KEYS_KEPT_FOR, Departed, Forgotten, Tally
 from ..state.agent_registry import AgentRegistry
 from ..state.clock import utc_now
 from ..state.errors import (
@@ -48,11 +47,12 @@ from .agent import (
 )
 from .agent_book import AgentBook
 from .agent_facts import EventPublished, LogEndsAt, TellTriggered
-from .agent_numbers import count, with_one_more
+from .agent_numbers import count
 from .agent_tokens import AgentTokens
 from .announcer import AnnouncementAnswered, AnnouncementDue, Announcer
 from .asking import Fact, Later, Recipient
 from .chains import Chains
+from .forgetting import Forgetting
 from .keeper import Keeper
 from .log_bounds import LogBounds
 from .log_following import LogFollowing
@@ -65,7 +65,6 @@ from .triggers import Triggers
 log = logging.getLogger(__name__)
 
 _SAVE_AGAIN_S = 1.0
-_FORGET_TOKENS_EVERY_S = 60.0  # there may be thousands to go through
 _DRAIN_MARGIN = 0.7  # of the time to drain, before SIGKILL: the rest is for what comes after it
 
 
@@ -150,7 +149,6 @@ class Spawner(Owner):
         self._is_saving_later = False
         self._syncs = BackgroundSync((self._registry.journal,), lambda: self.me.tell(RegistrySynced()))
         self._settles_later = False
-        self._forget_tokens_at = 0.0
 
     def on_start(self) -> None:
         self._announcer = Announcer(self._registry, self._bus, self._timers, self.me)
@@ -190,6 +188,14 @@ class Spawner(Owner):
             tokens=self._tokens,
             keeper=self._keeper,
             chains=self._chains,
+        )
+        self._forgetting = Forgetting(
+            book=book,
+            registry=self._registry,
+            tokens=self._tokens,
+            logs=self._logs,
+            keep_ended=self._options.keep_ended,
+            waited_for=self._keeper.queue.waited_for,
         )
         self._agents = book.agents
         for record in self._registry.agents.values():
@@ -282,7 +288,7 @@ class Spawner(Owner):
                 self._keeper.due(fact)
             case QueueDue():
                 self._keeper.queue.due(fact)
-                self._forget_the_oldest()
+                self._forgetting.look()
             case ClockGap(gap_s=gap_s):
                 self._keeper.excuse(gap_s)
             case SaveDue():
@@ -403,28 +409,3 @@ class Spawner(Owner):
                 self._timers.tell_after(_SAVE_AGAIN_S, self.me, SaveDue())
             return error
         return None
-
-    def _forget_the_oldest(self) -> None:
-        """Those that ended long ago leave the list, and their logs the disk; the totals keep counting them."""
-        book = self._keeper.book
-        too_many = book.count(*ENDED) - self._options.keep_ended
-        if too_many > 0:
-            waited_for = self._keeper.queue.waited_for()
-            ended = (a for a in book.in_state(*ENDED) if a.role not in waited_for)
-            for agent in sorted(ended, key=lambda a: a.record.ended_at or utc_now())[:too_many]:
-                self._forget(agent)
-        if (now := time.monotonic()) >= self._forget_tokens_at:
-            self._forget_tokens_at = now + _FORGET_TOKENS_EVERY_S
-            self._tokens.forget_expired(now=utc_now())
-            self._registry.forget_departed(created_before=utc_now() - KEYS_KEPT_FOR)
-
-    def _forget(self, agent: Agent) -> None:
-        record = agent.record
-        where = (record.spec.project_id, record.spec.agent_type)
-        tally = self._registry.tallies.get(where) or Tally(project_id=where[0], agent_type=where[1])
-        self._registry.put(with_one_more(tally, record))
-        self._registry.put(Forgotten(agent_id=agent.id))
-        if record.spawn_key is not None and record.created_at > utc_now() - KEYS_KEPT_FOR:
-            self._registry.put(Departed(record=record))
-        self._logs.remove(record.serial)
-        self._keeper.book.forget(agent)

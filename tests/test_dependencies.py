@@ -55,6 +55,13 @@ def test_a_queued_agent_says_for_what_it_waits_and_where_it_stands(tmp_path: Pat
         assert fleet.status(high).waiting_for is None
 
 
+def test_a_child_that_a_trigger_spawned_counts_as_one_that_waits(tmp_path: Path) -> None:
+    with Fleet(tmp_path, options={"max_concurrent": 1}, sleeps=does(*SLEEPS)) as fleet:
+        parent = fleet.spawn_id("sleeps")
+        child = fleet.spawn_id("sleeps", requested_by=AgentId("triggers"), caused_by=(parent,))
+        assert waits_for(fleet, child).is_deadlock
+
+
 def test_an_agent_that_waits_for_its_turn_says_so(tmp_path: Path) -> None:
     with Fleet(tmp_path, options={"spawn_burst": 1, "spawns_per_second": 0.01}, sleeps=does(*SLEEPS)) as fleet:
         fleet.spawn("sleeps")
@@ -126,6 +133,30 @@ def test_a_profile_says_what_follows_a_lost_dependency(tmp_path: Path, policy: s
         fleet.wait_for_state(waiting, state)
         if policy == "fail":
             assert "base is failed" in fleet.wait_for_event(waiting, "agent_failed")["reason"]
+
+
+@pytest.mark.parametrize(
+    ("now", "state"),
+    [
+        ({}, AgentState.COMPLETED),
+        ({"depends_on": ("other",)}, AgentState.COMPLETED),
+        ({"depends_on": ("base",), "on_dependency_failure": "run"}, AgentState.COMPLETED),
+        ({"depends_on": ("base",), "on_dependency_failure": "fail"}, AgentState.FAILED),
+    ],
+)
+def test_a_blocked_agent_follows_its_profile_as_the_next_sidecar_reads_it(
+    tmp_path: Path, now: dict[str, Any], state: AgentState
+) -> None:
+    profiles = {"base": does("false", **ONCE), "other": does("true")}
+    with Fleet(tmp_path, after=does("true", depends_on=("base",)), **profiles) as fleet:
+        fleet.wait_for_state(fleet.spawn_id("other"), AgentState.COMPLETED)
+        fleet.wait_for_state(fleet.spawn_id("base"), AgentState.FAILED)
+        after = fleet.spawn_id("after")
+        fleet.wait_for_state(after, AgentState.BLOCKED)
+        fleet.profiles = {"after": does("true", **now), **profiles}
+        fleet.vanish()
+        fleet.open()
+        fleet.wait_for_state(after, state)
 
 
 def test_a_blocked_agent_can_be_stopped(tmp_path: Path) -> None:

@@ -14,9 +14,12 @@ from .codec import Body, Nothing, Timed
 from .shapes import Identifier, Moment
 
 MAX_TASK_CHARS = 30_000  # it becomes one environment variable; Linux allows 128 KiB of UTF-8
+MAX_REQUIREMENTS = 100
 MAX_TAIL = 10_000
 STOP_MAX_S = 300.0
 FOLLOW_MAX_S = 60.0
+
+Requirement = Annotated[str, Meta(max_length=200)]
 
 
 class NewAgent(Body, frozen=True, kw_only=True):
@@ -25,7 +28,7 @@ class NewAgent(Body, frozen=True, kw_only=True):
     agent_type: Identifier
     issue_id: Identifier
     task: Annotated[str, Meta(max_length=MAX_TASK_CHARS)] | None = None
-    context_requirements: tuple[str, ...] | None = None
+    context_requirements: Annotated[tuple[Requirement, ...], Meta(max_length=MAX_REQUIREMENTS)] | None = None
     environment: dict[str, str] | None = None
     priority: SpawnPriority | None = None
     project_id: Identifier | None = None
