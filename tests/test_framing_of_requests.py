@@ -9,11 +9,17 @@ import socket
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from waitress.adjustments import Adjustments
 
-from sidecar.http.loop.request_parser import MAX_CHUNK_LINE_BYTES, MAX_TRAILER_BYTES, RequestParser, parser_of
+from sidecar.http.loop.request_parser import (
+    MAX_CHUNK_LINE_BYTES,
+    MAX_FIELD_LINES,
+    MAX_TRAILER_BYTES,
+    RequestParser,
+    parser_of,
+)
 
 WITHIN_S = 10.0
 NEXT = "GET /health HTTP/1.1\r\nHost: {host}\r\n\r\n"
@@ -37,12 +43,30 @@ def answers(sidecar: Any, text: str) -> tuple[list[int], bytes]:
         "HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n",
         "HTTP/1.1\r\nHost: {host}\r\ncontent-length: 0\r\nTransfer-Encoding: Chunked\r\n\r\n",
         "HTTP/1.1\r\nHost: {host}\r\nContent-Length: 5\r\nTransfer-Encoding:\r\n chunked\r\n\r\n",
+        "HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked, chunked\r\n\r\n",
+        "HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: Chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
         "HTTP/1.0\r\nHost: {host}\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n",
     ],
 )
 def test_a_request_with_two_lengths_is_refused_and_its_connection_closed(sidecar: Any, head: str) -> None:
     statuses, _ = answers(sidecar, f"POST /api/events/x {head}0\r\n\r\n{NEXT}")
     assert statuses == [400]
+
+
+@pytest.mark.parametrize("field", ["Transfer-Encoding:\r\n chunked", "X-Any: a\r\n\tb", "Content-Length:\r\n 5"])
+def test_a_field_that_goes_on_in_the_next_line_is_refused(sidecar: Any, field: str) -> None:
+    statuses, said = answers(
+        sidecar, f"POST /api/events/x HTTP/1.1\r\nHost: {{host}}\r\n{field}\r\n\r\n0\r\n\r\n{NEXT}"
+    )
+    assert statuses == [400]
+    assert b"goes on in the next line" in said
+
+
+def test_a_head_of_very_many_lines_is_refused_unread(sidecar: Any) -> None:
+    for lines, expected in ((MAX_FIELD_LINES - 10, 200), (MAX_FIELD_LINES + 1, 400)):
+        fields = "".join(f"X-{at}: a\r\n" for at in range(lines))
+        head = f"GET /health HTTP/1.1\r\nHost: {{host}}\r\nConnection: close\r\n{fields}\r\n"
+        assert answers(sidecar, head)[0] == [expected]
 
 
 @pytest.mark.parametrize("digits", [20, 4299, 4301, 30_000])
@@ -139,6 +163,7 @@ HEADS = st.lists(
 )
 
 
+@settings(deadline=None)  # a busy machine
 @given(
     start=st.one_of(
         st.sampled_from(["GET / HTTP/1.1", "POST /a HTTP/1.0", "GET http://[ HTTP/1.1"]), st.text(max_size=30)

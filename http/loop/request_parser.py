@@ -33,8 +33,11 @@ SEEN_HEADS = 16_384  # 100 bytes each
 MAX_REMEMBERED_BYTES = 4096
 MAX_CHUNK_LINE_BYTES = 4096  # Waitress searches what it has of a line again with all that comes
 MAX_TRAILER_BYTES = 16 << 10
+MAX_FIELD_LINES = 256  # of a head; the I/O thread needs 10 µs for each
 MAX_QUICK_BODY_BYTES = 32 << 10  # about 0.2 ms to decode; more of it would hold up others
 _END_OF_HEAD = b"\r\n\r\n"
+_FOLDED = re.compile(rb"\r\n[ \t]")
+_CODINGS = re.compile(rb"(?i)\r\ntransfer-encoding:([^\r\n]*)")
 _TLS_HANDSHAKE = b"\x16"  # how a TLS client begins (RFC 8446, section 5.1), and no method does
 
 
@@ -166,21 +169,25 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
         return end + length
 
     def parse_header(self, header_plus: bytes) -> None:
+        _refuse_odd_lines(header_plus)
         try:
             super().parse_header(header_plus)
         except ValueError as error:  # Content-Length has more digits than Python reads
             raise ParsingError("a number in the head is too long") from error
-        self._refuse_two_lengths()
+        self._refuse_two_lengths(header_plus)
         self._read_connection()
         self.heads.read(self, header_plus)
 
-    def _refuse_two_lengths(self) -> None:
+    def _refuse_two_lengths(self, head: bytes) -> None:
         """A proxy may go by the other length, and then takes the rest of a body for the next request (smuggling).
 
-        Source: RFC 9112, section 6.1, for both headers together, and for Transfer-Encoding in HTTP/1.0.
+        Source: RFC 9112, section 6.1, for both headers together, for Transfer-Encoding in HTTP/1.0, and for chunks
+        within chunks, which Waitress would read as chunks.
         """
         if self.chunked and "CONTENT_LENGTH" in self.headers:
             raise ParsingError("both Content-Length and Transfer-Encoding")
+        if self.chunked and b",".join(_CODINGS.findall(head)).lower().count(b"chunked") > 1:
+            raise ParsingError("Transfer-Encoding names chunked twice")
         if "TRANSFER_ENCODING" in self.headers:  # Waitress takes it out where it has read it
             raise ParsingError("Transfer-Encoding in HTTP/1.0")
 
@@ -207,6 +214,17 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
             of_all = WSGITask(channel, self).get_environment()
             head.environ = {name: value for name, value in of_all.items() if name not in _NOT_OF_HEAD}
         return {**head.environ, "REMOTE_ADDR": channel.addr[0], "wsgi.input": self.get_body_stream()}
+
+
+def _refuse_odd_lines(head: bytes) -> None:
+    """Raises ParsingError for a head that readers see differently, or that takes long to read.
+
+    Source: RFC 9112, section 5.2, for a field that goes on in the next line.
+    """
+    if head.count(b"\r\n") > MAX_FIELD_LINES:
+        raise ParsingError(f"the head has more than {MAX_FIELD_LINES} lines")
+    if _FOLDED.search(head) is not None:
+        raise ParsingError("a field of the head goes on in the next line")
 
 
 def _is_endless(body: Any) -> bool:
