@@ -14,6 +14,8 @@ from ..state.trace import VARIABLE
 
 # The kernel refuses a single argument or variable of 128 KiB or more (MAX_ARG_STRLEN).
 MAX_TEXT_BYTES = 120 * 1024
+MAX_VARIABLES = 256  # of one request: the Spawner compares each name with every pattern
+MAX_NAME_CHARS = 256
 
 ALLOWED_BY_DEFAULT = ("TASK_*", "APP_*")
 
@@ -158,6 +160,12 @@ def check_environment(environment: Mapping[str, str], allowed: Sequence[str], *,
 
     allowed: `request_env` of the type's profile.
     """
+    if len(environment) > MAX_VARIABLES:
+        raise InvalidRequest(
+            f"environment sets {len(environment)} variables",
+            field="environment",
+            expected=f"at most {MAX_VARIABLES}",
+        )
     for name, value in environment.items():
         check_name(name)
         field = f"environment.{name}"
@@ -194,11 +202,11 @@ def check_text(value: str, field: str) -> None:
 
 def check_name(name: str) -> None:
     """Refuse a name that shells or other programs read as more than a name. Raises InvalidRequest."""
-    if name[:1] not in _FIRST_CHARACTERS or not _CHARACTERS.issuperset(name):
+    if len(name) > MAX_NAME_CHARS or name[:1] not in _FIRST_CHARACTERS or not _CHARACTERS.issuperset(name):
         raise InvalidRequest(
             f"invalid environment variable name {name[:100]!r}",
             field="environment",
-            expected="names of letters, digits, _, . and - that do not begin with a digit",
+            expected=f"names of at most {MAX_NAME_CHARS} letters, digits, _, . and - that do not begin with a digit",
         )
 
 

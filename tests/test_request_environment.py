@@ -17,7 +17,14 @@ from sidecar.actors import messages as m
 from sidecar.http import config
 from sidecar.state.errors import ConfigError, InvalidRequest
 from sidecar.state.models import AgentState
-from sidecar.supervision.request_environment import changes_code, check_environment, is_pattern, matches
+from sidecar.supervision.request_environment import (
+    MAX_NAME_CHARS,
+    MAX_VARIABLES,
+    changes_code,
+    check_environment,
+    is_pattern,
+    matches,
+)
 from tests.fleet import Fleet, does
 
 CHANGES_CODE = (
@@ -122,3 +129,22 @@ def test_what_is_allowed_by_default_is_never_refused_for_its_name(name: str) -> 
 def test_every_pattern_of_names_that_change_code_is_a_pattern() -> None:
     assert not is_pattern("")
     assert all(is_pattern(pattern) for pattern in ("*", "A*", "*_A", "A_*_B", "_A"))
+
+
+def test_a_request_sets_a_bounded_number_of_variables_with_names_of_bounded_length() -> None:
+    check_environment({f"TASK_{at}": "x" for at in range(MAX_VARIABLES)}, ("TASK_*",), agent_type="plain")
+    check_environment({"TASK".ljust(MAX_NAME_CHARS, "_"): "x"}, ("TASK_*",), agent_type="plain")
+    for environment in (
+        {f"TASK_{at}": "x" for at in range(MAX_VARIABLES + 1)},
+        {"TASK".ljust(MAX_NAME_CHARS + 1, "_"): "x"},
+    ):
+        with pytest.raises(InvalidRequest) as error:
+            check_environment(environment, ("TASK_*",), agent_type="plain")
+        assert error.value.details["field"] == "environment"
+        assert len(error.value.message) < 2 * MAX_NAME_CHARS
+
+
+@pytest.mark.parametrize("name", ["MY_PROXY", "my_proxy", "X_INCLUDE_PATH", "LD_", "GIT_", "GCC_A"])
+def test_names_that_end_or_begin_in_a_dangerous_way_change_code(name: str) -> None:
+    assert changes_code(name)
+    assert not changes_code(f"TASK_{name}_X")
