@@ -13,7 +13,7 @@ from .messages import ReadLogs
 from .replies import LogChunk
 from .timers import Timers
 
-READ_BYTES = 64 << 10  # at most in one answer: secrets are taken out of it in the I/O thread
+READ_BYTES = 64 << 10  # at most in one answer: to take the secrets out of more would take others their turn
 _LOOK_EVERY_S = 0.1  # as long as a person does not notice
 
 

@@ -31,6 +31,7 @@ from .access.limits import Limiter
 from .access.proving import AddressProofs
 from .access.sessions import Sessions
 from .errors import ErrorBody
+from .log_texts import LogTexts
 from .measure.connections import Connections
 from .measure.instruments import Instruments
 from .measure.meter import RequestMeter
@@ -163,6 +164,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     authenticator: Authenticator
     limiter: Limiter
     holds: Holds
+    log_texts: LogTexts
     proofs: AddressProofs
     sessions: Sessions
     actor_statuses: Callable[[], tuple[ActorStatus, ...]]

@@ -43,6 +43,7 @@ from .app import ROUTES, Application
 from .config import Config
 from .errors import describe
 from .exchange import request_id_of
+from .log_texts import LogTexts
 from .logs import set_up_logging
 from .loop import io_loop
 from .loop.input_read import InputRead
@@ -205,6 +206,7 @@ def _server(wiring: Wiring, authenticator: Authenticator, proofs: AddressProofs)
         authenticator=authenticator,
         limiter=Limiter(config.limits),
         holds=Holds(authenticator, sessions),
+        log_texts=LogTexts(),
         proofs=proofs,
         sessions=sessions,
         actor_statuses=guardian.statuses,

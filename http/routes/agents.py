@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from os.path import commonprefix
+from functools import partial
 from typing import Any
 
 from ...actors.asking import ask
@@ -25,6 +25,8 @@ from ...state.errors import (
 from ...state.identity import Permission
 from ...state.models import AgentId, AgentStatus, identifier
 from ..access.auth import require, require_project
+from ..access.limits import owner_of
+from ..log_texts import LogText
 from ..routing import ASK_S, Answer, Call, Pending, Routes
 from ..wire import codec as wire
 from ..wire.agents import (
@@ -43,6 +45,7 @@ from ..wire.codec import Nothing
 routes = Routes()
 
 SPAWN_S = 30.0  # its context is built first
+LOG_S = 30.0  # a reader's own requests before this one take their time
 AFTER_KILL_S = 15.0  # a process in the kernel's hands may outlive SIGKILL for a while
 
 
@@ -151,7 +154,7 @@ def record_heartbeat(call: Call[Nothing, Nothing], agent_id: str) -> Pending[Any
 
 
 @routes.add("GET", "/api/agents/<agent_id>/logs", query=LogQuery, answers=LogOut, is_wait=True, errors=_KNOWN)
-def read_logs(call: Call[Nothing, LogQuery], agent_id: str) -> Answer | Pending[Any]:
+def read_logs(call: Call[Nothing, LogQuery], agent_id: str) -> Pending[Any]:
     """Read the end of an agent's log, or follow it from an offset. Others' logs are for who may spawn agents."""
     query = call.query
     if agent_id != call.caller.agent_id:
@@ -166,31 +169,21 @@ def read_logs(call: Call[Nothing, LogQuery], agent_id: str) -> Answer | Pending[
         timeout_s=query.timeout,
     )
 
-    def render(chunk: LogChunk) -> Answer:
-        text = _without_secrets(chunk)
-        return Answer(200, LogOut.of(chunk, text, agent_id=AgentId(agent_id), stream=query.stream, now=utc_now()))
+    def render(made: LogText) -> Answer:
+        return Answer(
+            200, LogOut.of(made.chunk, made.text, agent_id=AgentId(agent_id), stream=query.stream, now=utc_now())
+        )
 
     def late() -> Answer:
         """Nothing came, or the sidecar shuts down: whoever follows asks again from the same place."""
-        return render(LogChunk(b"", query.offset or 0, query.offset or 0, ended=False))
+        return render(LogText(LogChunk(b"", query.offset or 0, query.offset or 0, ended=False), ""))
 
-    if query.offset is None:  # a megabyte at most: secrets are taken out of it here, in a worker
-        return render(ask(call.actors.spawner, request, timeout_s=ASK_S))
+    texts, reader, spawner = call.server.log_texts, owner_of(call.caller), call.actors.spawner
+    if query.offset is None:
+        return Pending(texts.of(reader, partial(ask, spawner, request, timeout_s=ASK_S)), render, deadline_s=LOG_S)
     follows = query.timeout > 0
-    deadline_s = query.timeout + ASK_S
-    later = call.actors.spawner.request(request)
-    return Pending(later, render, deadline_s=deadline_s, late=late if follows else None, is_wait=follows)
-
-
-def _without_secrets(chunk: LogChunk) -> str:
-    """The log's text with its secrets replaced, also one that began before this chunk."""
-    from ...actors.context.secrets import redact  # its rules take longer to make than a start should
-
-    before, text = (data.decode("utf-8", errors="replace") for data in (chunk.line_before, chunk.data))
-    if not before:
-        return redact(text)[0]
-    shown, whole = redact(before)[0], redact(before + text)[0]
-    return whole[len(commonprefix([shown, whole])) :]  # noqa: RUF071  # of texts, not of paths
+    later = texts.of_later(reader, spawner.request(request))
+    return Pending(later, render, deadline_s=query.timeout + LOG_S, late=late if follows else None, is_wait=follows)
 
 
 def _shown(status: AgentStatus) -> Answer:
