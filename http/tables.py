@@ -13,6 +13,7 @@ from ..state.errors import ConfigError
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+LONGEST_NAME = 64  # all of ours are shorter, and to compare a long one takes as long as it is
 # Thirty years, a petabyte of megabytes: what is beyond is a slip, and no clock or timer can count it.
 _MOST = 1_000_000_000
 _MOST_BYTES = 2**53
@@ -44,6 +45,8 @@ def refuse_unknown(table: Mapping[str, Any], known: Iterable[str], where: str) -
 
 def nearest(name: str, known: Sequence[str]) -> str | None:
     """Which of the names that are known a misspelt one may stand for; None where it is like none."""
+    if len(name) > LONGEST_NAME:
+        return None
     import difflib  # for those who misspell; all others start sooner
 
     found = difflib.get_close_matches(name, known, n=1, cutoff=0.5)

@@ -11,7 +11,7 @@ from ...actors.asking import Later
 from ...state.identity import Caller
 from ..access.auditing import code_of
 from ..routing import Answer, Call, Outcome, Pending, Refused
-from ..wire.codec import Nothing
+from ..wire.codec import Nothing, quoted
 from .rpc import (
     INVALID_PARAMS,
     SELF_CONTAINED,
@@ -87,7 +87,7 @@ def _reply(id_: Id, result: dict[str, Any]) -> Answer:
 
 
 def _unknown(id_: Id, method: str, *, self_contained: bool) -> Answer:
-    return failed(id_, UNKNOWN_METHOD, f"Method not found: {method}", self_contained=self_contained)
+    return failed(id_, UNKNOWN_METHOD, f"Method not found: {quoted(method)}", self_contained=self_contained)
 
 
 def _instructions(caller: Caller) -> str:
@@ -110,7 +110,7 @@ def _called(call: Call[Message, Nothing], id_: Id, finish: Finish, *, self_conta
     tool = TOOLS.get(params.name)
     if tool is None:
         known = {"known": list(TOOLS)}
-        return failed(id_, INVALID_PARAMS, f"Unknown tool: {params.name}", known, self_contained=self_contained)
+        return failed(id_, INVALID_PARAMS, f"Unknown tool: {quoted(params.name)}", known, self_contained=self_contained)
 
     def settled(produce: Callable[[], Outcome]) -> Outcome:
         try:

@@ -19,7 +19,7 @@ from ..access.auth import admit
 from ..routes import agents, context, events, results
 from ..routes.audit import perform
 from ..routing import MAX_IDEMPOTENCY_KEY_CHARS, Call, Outcome, Route, too_large
-from ..wire.codec import NOTHING, encode, read_body, read_part
+from ..wire.codec import NOTHING, encode, read_body, read_part, refuse_many_parts
 from ..wire.results import Outcome as ResultOutcome
 from ..wire.shapes import IDENTIFIER_SCHEMA
 
@@ -195,6 +195,7 @@ def _from_text(value: msgspec.Raw, kinds: frozenset[str]) -> msgspec.Raw:
         text = msgspec.json.decode(value, type=str)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return value
+    refuse_many_parts(text.encode("utf-8", "surrogatepass"), _PLACE)
     try:
         inner = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError):

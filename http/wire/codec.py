@@ -17,7 +17,7 @@ import msgspec
 
 from ...state.errors import InvalidRequest
 from ...state.models import identifier
-from ...state.nesting import MAX_LEVELS, is_deeper
+from ...state.nesting import MAX_LEVELS, MAX_PARTS, has_more_parts, is_deeper
 from ...state.typed import Decoder, convert
 from ..tables import nearest
 from .shapes import Moment
@@ -25,6 +25,7 @@ from .shapes import Moment
 T = TypeVar("T")
 
 MAX_QUERY_FIELDS = 64
+MAX_QUOTED_CHARS = 200  # of what a client wrote, in an error
 USUAL_QUERY_CHARS = 256
 
 _MOMENT = "RFC 3339, such as 2026-01-31T09:00:00Z"
@@ -52,6 +53,7 @@ def read_body(raw: bytes, decoder: Decoder[T], *, place: str = "body") -> T:
 
     place: what the client calls what it sent.
     """
+    refuse_many_parts(raw, place)
     try:
         return decoder.decode(raw)
     except msgspec.ValidationError as error:
@@ -64,6 +66,21 @@ def read_body(raw: bytes, decoder: Decoder[T], *, place: str = "body") -> T:
         ) from None
     except RecursionError:
         raise _too_deep("the body", "body") from None
+
+
+def refuse_many_parts(json: bytes, place: str) -> None:
+    """Raises InvalidRequest for more of JSON than can be decoded while others wait."""
+    if has_more_parts(json):
+        raise InvalidRequest(
+            f"the {place} has more than {MAX_PARTS:,} strings, commas and brackets",
+            field=place,
+            expected="larger parts, such as one text for a table of numbers",
+        )
+
+
+def quoted(text: str) -> str:
+    """What a client wrote, short enough for an error."""
+    return text if len(text) <= MAX_QUOTED_CHARS else f"{text[:MAX_QUOTED_CHARS]}…"
 
 
 def read_query(text: str, type_: type[T]) -> tuple[T, str | None]:
@@ -93,6 +110,7 @@ def _read_query(text: str, type_: type[T]) -> tuple[T, str | None]:
     fields: dict[str, str] = {}
     for name, value in pairs:
         if name in fields:
+            name = quoted(name)
             raise InvalidRequest(f"{name} is given twice in the query", field=name, expected="one value")
         fields[name] = value
     project_id = fields.pop("project_id", None)
@@ -105,27 +123,25 @@ def _read_query(text: str, type_: type[T]) -> tuple[T, str | None]:
     for name, value in fields.items():
         # msgspec reads `null` as if the field had been left out; whoever wrote it meant something else.
         if value and getattr(query, name) is None:
-            raise InvalidRequest(f"{name} is {value}", field=name, expected="a value, or to be left out")
+            raise InvalidRequest(f"{name} is {quoted(value)}", field=name, expected="a value, or to be left out")
     return query, project_id
 
 
 # Agents ask the same again and again. What is kept is frozen; what was raised is not kept.
 _usual_query = lru_cache(maxsize=1024)(_read_query)
 
-_AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 _NAMED = re.compile(r"Object (?P<fault>contains unknown|missing required) field `(?P<name>.*)`", re.DOTALL)
 
 
 def _refuse(error: msgspec.ValidationError, type_: Any, place: str, *, under: str = "") -> NoReturn:
-    match = _AT.match(str(error))
-    what = match["what"] if match else str(error)
-    inside = ((match["path"] if match else None) or "$").removeprefix("$")
+    what, inside = _split(str(error))
     path = (under + inside).removeprefix(".")
     named = _NAMED.fullmatch(what)
     if named is None:
         expected = _values(type_, inside) if what.startswith("Invalid enum value") else _expected(what)
+        what = quoted(what)
         raise InvalidRequest(f"{path or place}: {what[0].lower()}{what[1:]}", field=path or place, expected=expected)
-    field = f"{path}.{named['name']}" if path else named["name"]
+    field = quoted(f"{path}.{named['name']}" if path else named["name"])
     if named["fault"].startswith("missing"):
         raise InvalidRequest(f"{field} is missing from the {place}", field=field, expected="a value")
     # Only our own structs forbid unknown fields, and only the outermost has fields that are worth naming.
@@ -139,6 +155,12 @@ def _refuse(error: msgspec.ValidationError, type_: Any, place: str, *, under: st
         field=field,
         expected=sorted(known) if meant is None else meant,
     )
+
+
+def _split(error: str) -> tuple[str, str]:
+    """What msgspec says is wrong, and the path below the value that was read. It may quote megabytes of a client."""
+    what, _, path = error.rpartition(" - at `$")
+    return (what, path[:-1]) if path.endswith("`") and what else (error, "")
 
 
 _EXPECTED = re.compile(r"Expected (.*?)(?:, got .*)?$", re.DOTALL)
