@@ -14,7 +14,10 @@ from .git_place import is_git_dir
 
 # Files that lie in the top folder of a git directory, or of a storage.
 _TELLING = ("HEAD", "config", "packed-refs", "description", "commondir", "secret", "LOCK")
-_STORAGE = ("LOCK", "RESERVE", "URL", "secret", "results", "events", "registry", "audit", "logs", "shadows")
+_STORAGE = (
+    *("LOCK", "MANIFEST", "NEWEST", "RESERVE", "URL", "secret"),
+    *("results", "events", "registry", "audit", "logs", "shadows"),
+)
 _OF_STORAGE_ALONE = ("LOCK", "secret", "registry", "events", "results", "audit")
 _ENOUGH = 4  # so many of these names make a storage
 
