@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -13,7 +14,10 @@ from hypothesis import strategies as st
 
 from sidecar.actors.context.definitions import definitions_of, names_defined
 from sidecar.actors.context.emit import encode, head_that_fits, shortened
-from tests.context_world import Builds, git, repository
+from sidecar.actors.context.globs import MAX_PATTERNS
+from sidecar.actors.context.metadata import dependencies
+from sidecar.actors.context.sections import tree_of
+from tests.context_world import Builds, git, repository, write
 
 _SMALLEST = 8192  # the least budget that a request may name
 _LONG = "/".join("n" * 200 for _ in range(15))
@@ -122,4 +126,71 @@ def test_definitions_are_found_in_linear_time(language: str) -> None:
             text = f"{start}{part * (20_000 // len(part))};"
             names_defined(text, language)
             definitions_of(text, language)
+    assert time.monotonic() - began < 10
+
+
+def _in_folders(place: Path, depth: int) -> None:
+    """Write a file that many folders deep; no path may be as long as that, so each is made from the one above."""
+    here = os.open(place, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(os.open("deep.py", os.O_WRONLY | os.O_CREAT, dir_fd=here))
+    os.close(here)
+
+
+@pytest.mark.parametrize("with_git", [True, False])
+def test_a_file_a_thousand_folders_deep_takes_no_other_away(tmp_path: Path, with_git: bool) -> None:
+    root = tmp_path / "project"
+    if with_git:
+        repository(root, {"a.py": "a = 1\n"})
+    else:
+        write(root, {"a.py": "a = 1\n"})
+    try:
+        _in_folders(root, 1100)
+        builds = Builds(root)
+        assert "a.py" in builds.files(query="deep")
+        assert "a.py" in builds.files(query="deep", issue_id="issue-2")
+    finally:
+        subprocess.run(["rm", "-rf", str(root)], check=True)  # `shutil.rmtree` and pytest go too deep
+
+
+def test_folders_of_an_index_take_little_memory() -> None:
+    paths = ["/".join(f"{file}-{number}" for number in range(500)) for file in range(100)]
+    tree = tree_of("project", [f"{path}/a.py" for path in paths], 1)
+    assert sum(map(len, tree.held)) < 32 << 20
+
+
+def test_many_patterns_of_a_gitignore_count_without_git(tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    patterns = [f"*{number:x}?[a-f]{number:x}*{'x' * (number % 50)}" for number in range(990)]
+    write(root, {".gitignore": "\n".join(["one.py", *patterns, "!two.py", "three.py"]), "a.py": "a"})
+    write(root, dict.fromkeys(("one.py", "two.py", "three.py"), "ignored = 1"))
+    assert set(Builds(root).files()) == {"a.py", "two.py"}
+
+
+def test_a_folder_with_too_many_patterns_is_left_out_without_git(tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    lines = "".join(f"file-{number}\n" for number in range(MAX_PATTERNS + 1))
+    write(root, {"a.py": "a", "b/.gitignore": lines + "ignored.py\n", "b/ignored.py": "secret = 1"})
+    answer = Builds(root).answer()
+    assert [file["path"] for file in answer["context"]["relevant_files"]] == ["a.py"]
+    assert "the project has more files than are listed" in answer["warnings"]
+
+
+@pytest.mark.parametrize("start", ["", "'\"'.", '"\\"".', "[h.h.h.h.h.h.h.h]\nx."])
+def test_a_key_of_many_parts_is_not_parsed(start: str) -> None:
+    began = time.monotonic()
+    found, warnings = dependencies({"Cargo.toml": start + ".".join(["a"] * 50_000) + " = 1"})
+    assert (found, len(warnings)) == ((), 1)
+    assert time.monotonic() - began < 2
+
+
+def test_tables_of_many_keys_are_parsed_in_a_few_seconds() -> None:
+    header = ".".join("h" * 9)
+    keys = "".join(f"k{number}.{'.'.join('a' * 8)} = 1\n" for number in range(9000))
+    began = time.monotonic()
+    dependencies({"Cargo.toml": f"[{header}]\n{keys}"[: 256 << 10]})
     assert time.monotonic() - began < 10

@@ -16,24 +16,37 @@ if TYPE_CHECKING:
 
 MAX_CHARS = 1024  # of a pattern
 MAX_STARS = 20  # of a pattern; each may be where any character of a name belongs
-_MAX_LINES = 5000  # of one file of patterns
+MAX_PATTERNS = 2000  # of one project without git, and of a setting; each takes 2 ms to be made
+_PART_LINES = 200
 
 
 class IgnoreRules:
-    """Patterns of a `.gitignore`, or of a setting like it. A line that is no pattern is skipped, as git does."""
+    """Patterns of a `.gitignore`, or of a setting like it. A line that is no pattern is skipped, as git does.
+
+    is_cut: there are more lines than count.
+    """
 
     def __init__(self, lines: Iterable[str]) -> None:
         from pathspec import GitIgnoreSpec  # the routes import this module, and a start waits for that
 
-        kept = [line for line in lines if expression_of(line) is not None][:_MAX_LINES]
-        self._spec: GitIgnoreSpec = GitIgnoreSpec.from_lines(kept, backend="re2")
+        said = [line for line in lines if line.strip() and not line.startswith("#")]
+        self.is_cut = len(said) > MAX_PATTERNS
+        kept = [line for line in said[:MAX_PATTERNS] if expression_of(line) is not None]
+        self._length = len(kept)
+        # In parts, the last first: one set of thousands of patterns does not fit what RE2 may keep, and to make it
+        # would hold up all other threads.
+        self._specs: list[GitIgnoreSpec] = [
+            GitIgnoreSpec.from_lines(kept[start : start + _PART_LINES], backend="re2")
+            for start in reversed(range(0, len(kept), _PART_LINES))
+        ]
 
-    def __bool__(self) -> bool:
-        return bool(self._spec)
+    def __len__(self) -> int:
+        return self._length
 
     def verdict(self, path: str) -> bool | None:
-        """Whether the path is ignored; None: no pattern says anything of it."""
-        return self._spec.check_file(searchable(path)).include
+        """Whether the path is ignored; None: no pattern says anything of it. The last pattern that does decides."""
+        found = (spec.check_file(searchable(path)).include for spec in self._specs)
+        return next((verdict for verdict in found if verdict is not None), None)
 
     def ignored(self, paths: Iterable[str]) -> list[str]:
         """The ignored ones of these paths, in their order."""

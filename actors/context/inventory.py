@@ -9,15 +9,18 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from .globs import IgnoreRules
+from .globs import MAX_PATTERNS, IgnoreRules
 from .private_folders import Private, is_private, may_be_private, private_in
+from .rooted import READ_NO_LINK
 from .secrets import redact_names
 
 _MAX_FILES = 200_000
 _MAX_PATH_BYTES = 4096  # what the kernel opens; an index can hold longer ones
+_MAX_DEPTH = 100  # folders in folders that a walk enters
 _MAX_IGNORE_BYTES = 256 * 1024
 _SYMLINK_MODE = b"120000"
 _SUBMODULE_MODE = b"160000"
@@ -122,54 +125,76 @@ def from_walk(root: Path, storage: Path | None = None) -> Listing:
     paths: list[str] = []
     unread: dict[str, str] = {}
     undecodable = 0
-    cut = False
-    for path, is_link in _walk(root, "", ()):
+    walk = _Walk(root)
+    for path, is_link in walk.files("", ()):
         if not path.isprintable() and "\udc80" <= max(path) <= "\udcff":
             undecodable += 1
             continue
         if private.holds(path):
             continue
         if len(paths) >= _MAX_FILES:
-            cut = True
+            walk.cut = True
             break
         paths.append(path)
         if is_link:
             unread[path] = "symlink"
-    return Listing(tuple(sorted(paths)), unread, frozenset(), {}, undecodable, cut)
+    return Listing(tuple(sorted(paths)), unread, frozenset(), {}, undecodable, walk.cut)
 
 
 _Rules = tuple[tuple[str, IgnoreRules], ...]
 
 
-def _walk(root: Path, folder: str, rules: _Rules) -> Iterator[tuple[str, bool]]:
-    try:
-        with os.scandir(root / folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
-    except OSError:
-        return  # not ours to read: it is as if the folder were empty
-    # Of the root, the caller decides.
-    if folder and may_be_private({entry.name for entry in entries}) and is_private(root / folder):
-        return
-    ignore = next(
-        (entry for entry in entries if entry.name == ".gitignore" and entry.is_file(follow_symlinks=False)), None
-    )
-    if ignore is not None:
-        rules = (*rules, (folder, _rules_in(Path(ignore.path))))
-    for entry in entries:
-        path = folder + entry.name
-        if entry.is_dir(follow_symlinks=False):
-            if entry.name not in _SKIPPED and not _is_ignored(path + "/", rules):
-                yield from _walk(root, path + "/", rules)
-        elif not _is_ignored(path, rules) and entry.name != ".git":
-            yield path, entry.is_symlink()
+class _Walk:
+    """A walk through a folder. cut: a folder was left out, being too deep or having more patterns than are applied."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._patterns_left = MAX_PATTERNS
+        self.cut = False
+
+    def files(self, folder: str, rules: _Rules) -> Iterator[tuple[str, bool]]:
+        """Yield each file's path, and whether it is a link."""
+        try:
+            with os.scandir(self._root / folder) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError:
+            return  # not ours to read: it is as if the folder were empty
+        # Of the root, the caller decides.
+        if folder and may_be_private({entry.name for entry in entries}) and is_private(self._root / folder):
+            return
+        if any(entry.name == ".gitignore" and entry.is_file(follow_symlinks=False) for entry in entries):
+            own = _rules_in(self._root / folder / ".gitignore")
+            self._patterns_left -= len(own)
+            if own.is_cut or self._patterns_left < 0:  # some of it may be ignored, and nobody can say what
+                self.cut = True
+                return
+            rules = (*rules, (folder, own))
+        for entry in entries:
+            path = folder + entry.name
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name in _SKIPPED or _is_ignored(path + "/", rules):
+                    continue
+                if path.count("/") < _MAX_DEPTH:
+                    yield from self.files(path + "/", rules)
+                else:
+                    self.cut = True
+            elif not _is_ignored(path, rules) and entry.name != ".git":
+                yield path, entry.is_symlink()
 
 
 def _rules_in(path: Path) -> IgnoreRules:
     try:
-        with path.open("rb") as file:
+        # As `rooted` opens files: a file of a moment ago may be a link or a pipe now.
+        with os.fdopen(os.open(path, READ_NO_LINK), "rb") as file:
             text = file.read(_MAX_IGNORE_BYTES)
     except OSError:
         return IgnoreRules([])
+    return _rules_of(text)
+
+
+@lru_cache(maxsize=32)
+def _rules_of(text: bytes) -> IgnoreRules:
+    """Make rules of a file. They are kept for the next context: to make them takes longer than to use them."""
     return IgnoreRules(text.decode("utf-8-sig", "replace").split("\n"))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from ...state.linear import Linear
 from .kinds import Role, is_code, language_of
 from .roles import role_of
 
@@ -17,7 +18,9 @@ _MAX_DEPENDENCIES = 500
 _MAX_LINE = 1000  # characters of a manifest's line; and lines of a manifest that is read line by line
 _MAX_LINES = 20_000
 _MAX_CHARS = 1 << 20  # of all manifests together: tomllib reads two of these a second
-_MAX_KEY_PARTS = 40
+_MAX_TOML_CHARS = 256 << 10
+_KEY_PART = r"(?:[A-Za-z0-9_-]+|\"(?:[^\"\\\n]|\\.)*\"|'[^'\n]*')"
+_LONG_KEY = Linear(rf"{_KEY_PART}(?:[ \t]*\.[ \t]*{_KEY_PART}){{10}}")
 _TYPE_OF_MANIFEST = {
     "pyproject.toml": "python",
     "setup.py": "python",
@@ -124,18 +127,12 @@ def _without_comment_and_hashes(line: str) -> str:
 
 
 def _toml(text: str) -> dict[str, Any]:
-    """Raises ValueError; also for keys of very many parts, for which tomllib takes their square, and more, in time."""
-    if any(_parts_of_key(line) > _MAX_KEY_PARTS for line in text.split("\n")):
+    """Parse TOML. Raises ValueError, also where tomllib would take minutes: it takes the square of a key's parts."""
+    if len(text) > _MAX_TOML_CHARS:
+        raise ValueError("it is too large")
+    if _LONG_KEY.is_in(text):
         raise ValueError("a key has too many parts")
     return tomllib.loads(text)
-
-
-def _parts_of_key(line: str) -> int:
-    """The dots of a line that stand in no string, which only a key has in number."""
-    if line.count(".") <= _MAX_KEY_PARTS:
-        return 0
-    bare = "".join(line.replace("'", '"').split('"')[::2])
-    return bare.partition("#")[0].count(".")
 
 
 def _pyproject(text: str) -> list[str]:

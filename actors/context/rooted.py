@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import BinaryIO, NamedTuple, Self
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+READ_NO_LINK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _KEEP_OPEN = 64  # directories of one walk
 _KIND = 0o170000  # the bits of a mode that say what a file is
 _NO_NAMES = ("", ".", "..")
@@ -146,7 +146,7 @@ class Root:
     def _open_file(self, path: str) -> tuple[int, Stamp]:
         folder, name = _split(path)
         try:
-            fd = os.open(name, _FILE, dir_fd=self._directory(folder))
+            fd = os.open(name, READ_NO_LINK, dir_fd=self._directory(folder))
         except OSError as error:
             raise NotReadable(_why(error)) from error
         try:
@@ -171,12 +171,18 @@ class Root:
         if (fd := self._open.get(folder)) is not None:
             self._open.move_to_end(folder)
             return fd
-        parent, name = _split(folder)
-        fd = os.open(name, _DIRECTORY, dir_fd=self._directory(parent))
-        self._open[folder] = fd
-        if len(self._open) > _KEEP_OPEN:
-            _, oldest = self._open.popitem(last=False)
-            os.close(oldest)
+        # In a loop: an index can name a folder in two thousand others, more than calls may lie in calls.
+        missing = []
+        while folder and folder not in self._open:
+            missing.append(_split(folder))
+            folder = missing[-1][0]
+        fd = self._open[folder] if folder else self._fd
+        for parent, name in reversed(missing):
+            fd = os.open(name, _DIRECTORY, dir_fd=fd)
+            self._open[f"{parent}/{name}" if parent else name] = fd
+            if len(self._open) > _KEEP_OPEN:
+                _, oldest = self._open.popitem(last=False)
+                os.close(oldest)
         return fd
 
 

@@ -11,6 +11,7 @@ from .emit import encode, joined, members, rfc3339, shortened
 from .secrets import redact, redact_names, redact_start, without_credentials
 
 _MAX_OMITTED = 500
+_MAX_FOLDERS_CHARS = 16 << 20  # of folders' paths: one file in thousands of folders names each of them
 _MAX_MESSAGE_CHARS = 2000
 _MAX_AUTHOR_CHARS = 200
 _MAX_FILES_OF_COMMIT = 50
@@ -54,9 +55,13 @@ def tree_of(name: str, paths: Sequence[str], total_bytes: int) -> Tree:
         (("root", encode(name)), ("total_files", encode(len(paths))), ("total_size_bytes", encode(total_bytes)))
     )
     held: Counter[str] = Counter()
+    room = _MAX_FOLDERS_CHARS
     for folder, times in Counter(_folder_of(path) for path in paths).items():
         for part in _with_ancestors(folder):
+            room -= len(part) if part not in held else 0
             held[part] += times
+        if room < 0:  # no section has room for so many
+            break
     whole = _with(totals, ((b"files", encode(paths)), (b"directories", encode(sorted(held)))))
     by_depth = [path for _, path in sorted([(path.count("/"), path) for path in paths])]
     return Tree(totals, whole, by_depth, held)
