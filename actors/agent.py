@@ -29,7 +29,7 @@ HOLDS_SLOT = RUNS | {AgentState.BACKING_OFF}
 
 
 class Then(Enum):
-    """What follows when the sidecar has ended an agent's process."""
+    """The next step after the sidecar has ended an agent's process."""
 
     STOPPED = "that was asked for"
     STARTED_ANEW = "a restart was asked for"
@@ -203,6 +203,6 @@ def _name_of(number: int) -> str:
 
 
 def how_it_ended(record: AgentRecord, last_lines: tuple[str, ...] = ()) -> dict[str, Any]:
-    """What lifecycle events say of the last end."""
+    """The fields of lifecycle events about the last end."""
     how = {"cause": record.cause, "exit_code": record.exit_code, "signal": record.signal}
     return {**how, "last_lines": last_lines} if last_lines else how

@@ -114,7 +114,7 @@ class AgentBook:
             self.ended_bytes += sign * agent.request_bytes
 
     def change(self, agent: Agent, occurrence: Occurrence, **changes: Any) -> None:
-        """What the lifecycle table says, and the rest of the record with it. Raises WrongState."""
+        """Change the state by the lifecycle table, and the rest of the record with it. Raises WrongState."""
         self.remember(agent, state=after(agent.record.state, occurrence), **changes)
 
     def remember(self, agent: Agent, **changes: Any) -> None:

@@ -1,4 +1,4 @@
-"""What the Spawner and the EventBus tell each other: which agents listen, and which events spawn some."""
+"""Facts between the Spawner and the EventBus: which agents listen, and which events spawn some."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class AgentEnded(Fact, frozen=True, kw_only=True):
 
 
 class TellTriggered(Fact, frozen=True, kw_only=True):
-    """The Spawner started anew: tell it again of every event after `since` whose type a trigger names."""
+    """The Spawner was restarted: send it again every event after `since` whose type a trigger names."""
 
     since: EventId
 

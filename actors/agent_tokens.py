@@ -65,7 +65,7 @@ class AgentTokens:
         )
 
     def revoke_all(self, record: AgentRecord, *, now: datetime) -> None:
-        """Those the record names are good no longer."""
+        """Revoke the tokens that the record names."""
         for ref in record.tokens:
             self._revoke(ref, now)
 

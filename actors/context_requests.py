@@ -14,7 +14,7 @@ _Holder = tuple[str, str]
 
 
 class RequestsSeen:
-    """In memory alone: it begins anew with its actor. since: when that was."""
+    """In memory alone: it is empty after a restart of its actor. since: when that was."""
 
     def __init__(self, *, since: datetime) -> None:
         self._since = since

@@ -1,4 +1,4 @@
-"""What the EventBus has done since the sidecar started, project by project. Pure."""
+"""Counts the EventBus's work since the sidecar started, project by project. Pure."""
 
 from __future__ import annotations
 

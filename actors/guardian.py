@@ -248,7 +248,7 @@ class Guardian:
         self._handles: dict[str, Handle] = {}
 
     def handle(self, name: str, make: Callable[[], Owner], *, failure: type[Unavailable] = Unavailable) -> Handle:
-        """A handle for an actor that `make` constructs anew for each incarnation; it runs after `start`.
+        """A handle for an actor that `make` constructs again for each incarnation; it runs after `start`.
 
         failure: what its askers get when it fails while it holds their requests.
         """

@@ -320,7 +320,7 @@ class Keeper:
         self._ending.kill(agent)
 
     def gone(self, agent: Agent, exited: Exited) -> None:
-        """What the sidecar was ending has ended, and nothing of its tree is left."""
+        """Continue after a stop: the process and its whole tree have ended."""
         record = agent.record
         then = Then[record.then]
         if then is Then.JUDGED:

@@ -85,7 +85,7 @@ class GetAgent(Request[AgentStatus], frozen=True, kw_only=True):
 
 
 class FindSpec(Request[AgentSpec | None], frozen=True, kw_only=True):
-    """What an agent was spawned to do, or None if the Spawner never started it (a token minted by hand)."""
+    """The spec of an agent, or None if the Spawner never started it (a token minted by hand)."""
 
     agent_id: AgentId
 
@@ -223,7 +223,7 @@ class AwaitEvents(Request[EventBatch], frozen=True, kw_only=True):
 
 
 class AnswerSettled(Fact, frozen=True, kw_only=True):
-    """What became of an answer with events: the client took it, or it was lost on the way."""
+    """The fate of an answer with events: the client took it, or it was lost on the way."""
 
     answer: AnswerId
     taken: bool
@@ -370,7 +370,7 @@ class CountContexts(Request[ContextNumbers], frozen=True, kw_only=True):
 
 
 class ListContextRequests(Request[ContextRequests], frozen=True, kw_only=True):
-    """What an agent was answered lately. project_id None: whichever it is in."""
+    """The recent contexts of an agent. project_id None: in any project."""
 
     agent_id: AgentId
     project_id: str | None

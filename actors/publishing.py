@@ -1,4 +1,4 @@
-"""What a request to publish becomes: a record of the log, once for each idempotency key."""
+"""Turns publish requests into records of the log, once for each idempotency key."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def record_of(request: PublishEvent, digest: str | None, *, retention_s: int) ->
 
 
 def digest_of(request: PublishEvent) -> str:
-    """What an idempotency key stands for: everything the publisher said but the key itself."""
+    """A digest of the publish request without its idempotency key."""
     said = (request.event_type, request.topic, request.correlation_id, request.ttl_s, request.priority, request.data)
     return hashlib.sha256(msgspec.json.encode(said)).hexdigest()
 

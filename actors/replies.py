@@ -1,4 +1,4 @@
-"""What the actors answer: the records that stand in the brackets of `messages.py`. Frozen, like the messages."""
+"""The actors' answers: the records in the brackets of `messages.py`. Frozen, like the messages."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class AnswerId(msgspec.Struct, frozen=True):
 
 
 class EventBatch(msgspec.Struct, frozen=True, kw_only=True):
-    """What a wait got. next_cursor: `since` for reading on without a mailbox.
+    """The answer to a wait. next_cursor: `since` for reading on without a mailbox.
 
     answer: what to name in AnswerSettled; None where nothing depends on the answer's fate.
     """

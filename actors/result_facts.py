@@ -1,4 +1,4 @@
-"""What the ResultStore tells itself, from its timers, the bus's answers and the thread that compacts."""
+"""Facts that the ResultStore sends itself, from its timers, the bus's answers and the compacting thread."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ MAX_HELD = 10_000  # published results still in the outbox; more are let go earl
 
 
 def next_agents(profiles: Profiles, agent_type: str, status: ResultStatus) -> tuple[NextAgent, ...]:
-    """Who should act on a result of that status, as the profile of its agent's type has it."""
+    """The next agents for a result of that status, from the profile of its agent's type."""
     return tuple(
         NextAgent(
             agent_type=follower.agent_type,

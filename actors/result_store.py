@@ -179,7 +179,7 @@ class ResultStore(Owner):
         return later
 
     def _answer(self, request: StoreResult, idempotency_key: str) -> Answer:
-        """What is to be known about this request when it is repeated."""
+        """The record that recognises a repeat of this request."""
         return Answer(
             key=f"{request.project_id} {request.agent_id} {idempotency_key}",
             digest=digest_of(
@@ -193,7 +193,7 @@ class ResultStore(Owner):
         )
 
     def _repeated(self, request: StoreResult, answer: Answer) -> Later[Stored] | Stored | None:
-        """What an earlier request with the same key was answered, or will be; None if there was none."""
+        """The answer to an earlier request with the same key, given or pending; None if there was none."""
         known = self._results.answer_to(answer.key)
         if known is None:
             return None

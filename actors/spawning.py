@@ -93,7 +93,7 @@ class Spawning:
         return told
 
     def _spec(self, request: SpawnAgent) -> AgentSpec:
-        """What is to be spawned. Raises InvalidRequest."""
+        """The spec of the agent that a request asks for. Raises InvalidRequest."""
         identifier(request.issue_id, "issue_id")
         identifier(request.project_id, "project_id")
         check_text(request.task, "task")
@@ -125,7 +125,7 @@ class Spawning:
         return record
 
     def _answer(self, agent: Agent) -> SpawnedAgent:
-        """What is so now."""
+        """The answer to a spawn request, with the agent's present state."""
         record = agent.record
         if record.incarnation == 1 and record.cause is ExitCause.START_FAILED:
             raise SpawnFailed(f"agent {agent.id} could not be started: {record.last_error}", agent_id=agent.id)
@@ -135,14 +135,14 @@ class Spawning:
         return SpawnedAgent(agent.status(), utc_now(), token, context_injected=record.incarnation > 0)
 
     def _remember(self, agent: Agent, told: SpawnedAgent) -> None:
-        """For whoever asks again."""
+        """Keep the first answer for repeats of the request."""
         state, process_id = told.status.state, told.status.process_id
         token = token_ref(told.token) if told.token is not None else None
         first = FirstAnswer(state=state, process_id=process_id, token=token, at=told.at)
         self._keeper.book.remember(agent, first_answer=first)
 
     def _answer_again(self, record: AgentRecord) -> SpawnedAgent:
-        """What whoever spawned it was told."""
+        """The answer that its spawn request got."""
         agent_id, first = record.spec.agent_id, record.first_answer
         agent = self._keeper.book.agents.get(agent_id) or Agent(record, self._profiles.of(record.spec.agent_type))
         if first is None:

@@ -43,7 +43,7 @@ class Begun(msgspec.Struct, frozen=True):
 
 
 class Successor(msgspec.Struct, frozen=True, kw_only=True):
-    """What was made of a death at once: the policy's decision, and where that is to restart now, what was begun.
+    """The immediate reaction to a death: the policy's decision and, if it is to restart now, the new start.
 
     error: why it could not be.
     """
@@ -88,7 +88,7 @@ class Starting:
             logs.close()
 
     def begun_unnoted(self, record: AgentRecord, profile: Profile, process: StartedProcess) -> Begun:
-        """What a sidecar had begun when it died, before it could write that down."""
+        """The start that a sidecar had begun when it died, before it could record it."""
         environment = process_table.variables(process_table.environ(process.identity.pid))
         text = environment.get(TOKEN.encode(), b"").decode("ascii", "replace")
         token = self._tokens.found(record.spec, text, now=utc_now())
@@ -156,13 +156,13 @@ class Starting:
         return Prepared(launch, logs)
 
     def decide(self, record: AgentRecord, policy: RestartPolicy, exit_code: int | None, *, at: float) -> Decision:
-        """What follows the death, at monotonic `at`, of the incarnation that `record` names."""
+        """Decide what follows the death, at monotonic `at`, of the incarnation that `record` names."""
         death = Death(exit_code=exit_code, uptime_s=max(0.0, at - record.started_monotonic))
         history = History(record.deaths, record.in_a_row, record.is_open)
         return policy.decide(history, death, now=at, chance=self._chance())
 
     def succession(self, record: AgentRecord, profile: Profile) -> Succession | None:
-        """What the exit watcher is to do at the death of the incarnation that `record` names; None: nothing."""
+        """The exit watcher's reaction to the death of the incarnation that `record` names; None: nothing."""
         try:
             return Succession(self, record, profile)
         except SpawnFailed as error:
@@ -171,7 +171,7 @@ class Starting:
 
 
 class Succession:
-    """All that a restart at once needs, made before it is needed. A token is made anew when it has become old."""
+    """All that a restart at once needs, made before it is needed. A token that has become old is made again."""
 
     def __init__(self, starting: Starting, record: AgentRecord, profile: Profile) -> None:
         """Raises SpawnFailed."""

@@ -1,4 +1,4 @@
-"""Who waits for events: found by project and event type, ended by a deadline or by going away. No threads, no I/O."""
+"""The requests that wait for events, by project and event type. Ended by a deadline or a lost client. No I/O."""
 
 from __future__ import annotations
 

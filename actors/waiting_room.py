@@ -1,4 +1,4 @@
-"""Those who wait for events and what they are given: from a mailbox, or from a place they keep themselves.
+"""Answers waiting requests with events: from a mailbox, or from a place that the client keeps.
 
 Answers are collected and leave together once the mailboxes' moves are written (`answers`). Owned by the EventBus,
 used in its thread alone.
@@ -214,7 +214,7 @@ class WaitingRoom:
         return new_mailbox(key, event_log, agent_since=agent.since if agent else request.agent_since, now=now)
 
     def _look(self, waiter: Waiter) -> EventBatch | None:
-        """What the log has for a waiter now; None if nothing."""
+        """The answer that the log has for a waiter now; None if it has none."""
         request = waiter.request
         event_log = self._log_of(request.project_id)
 

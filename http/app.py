@@ -79,7 +79,7 @@ _ANYONE = Caller(
 
 
 class _Head(msgspec.Struct, frozen=True):
-    """What the head of a request was found to say, and to be allowed; who may still ask is another matter."""
+    """The parsed, authorized headers of a request. Token validity and rate are checked again on every request."""
 
     caller: Caller
     agent_class: AgentClass
@@ -119,7 +119,7 @@ class Application:
         self._router_lock = threading.Lock()
 
     def find_quick(self, method: str, path: str) -> Quick | None:
-        """What answers a publish, a wait or the like in the I/O thread: past Bottle, which takes longer than it."""
+        """Answers quick requests, such as publishes and waits, in the I/O thread, without the slower Bottle."""
         found = self._quick.find(method, path)
         return None if found is None else partial(self._answer_quickly, *found, _Memory())
 
@@ -191,7 +191,7 @@ class Application:
             return exchange.render(route.refuse(header_of(environ), _body_again(environ, route), error))
 
     def _refuse_unrouted(self, environ: Environ, error: BaseException) -> Rendered:
-        """Who asks for what there is not has asked all the same."""
+        """Count a request for an unknown path against the caller's limit, too."""
         exchange: Exchange = environ["sidecar.exchange"]
         with suppress(Unauthorized, TokenExpired):  # nobody we know
             caller = self._authenticator.caller(environ.get("HTTP_AUTHORIZATION"))
@@ -314,9 +314,7 @@ def _require_acceptable_body(environ: Environ, route: Route) -> None:
     """Raises InvalidRequest, BodyTooLarge, NotJson by what the head declares."""
     encoding = environ.get("HTTP_CONTENT_ENCODING", "identity").strip().lower()
     if encoding not in ("", "identity"):
-        raise NotJson(
-            "the body is compressed, and no compressed body is taken", field="Content-Encoding", expected="identity"
-        )
+        raise NotJson("the body is compressed, which is not supported", field="Content-Encoding", expected="identity")
     declared = environ.get("CONTENT_LENGTH") or "0"
     if not declared.isdigit():
         raise InvalidRequest("Content-Length is not a number", field="Content-Length", expected="a number of bytes")
@@ -330,7 +328,7 @@ def _require_acceptable_body(environ: Environ, route: Route) -> None:
 
 
 def _body_again(environ: Environ, route: Route) -> bytes:
-    """The body from its beginning, whether or not it was read before; cut where it is longer than it may be."""
+    """The body from its beginning, even if it was read before; cut at the largest allowed size."""
     body = environ["wsgi.input"]
     body.seek(0)
     raw: bytes = body.read(route.max_body_bytes)

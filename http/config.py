@@ -34,7 +34,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[server]`. port 0: a free one. storage, project_root: paths, relative ones to the file's directory."""
+    """`[server]`. port 0: picks a free port. storage, project_root: paths, relative ones to the file's directory."""
 
     host: str = "127.0.0.1"
     port: int = 3001
@@ -45,7 +45,7 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class Flags(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command line said; None where it was silent."""
+    """The flags of the command line; None for those left out."""
 
     host: str | None = None
     port: int | None = None
@@ -56,7 +56,7 @@ class Flags(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything `running` needs to know. Paths are absolute; storage and roots have no links and no `..` in them.
+    """All that `running` needs to know. Paths are absolute; storage and roots have no links and no `..` in them.
 
     source: the file that was read, if there was one.
     """

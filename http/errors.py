@@ -54,7 +54,7 @@ ROWS: Mapping[str, Row] = {
         400,
         "EVT_002",
         "invalid_event",
-        "The event cannot be: its types in path and body differ, its `ttl_seconds` is out of range, or its "
+        "The event is invalid: its types in path and body differ, its `ttl_seconds` is out of range, or its "
         "`issue_id` is a number that names no issue.",
         "Correct what `details.field` names.",
     ),
@@ -171,14 +171,14 @@ ROWS: Mapping[str, Row] = {
         "AGT_006",
         "too_many_spawns",
         "The issue has had `agents.max_spawns_per_issue` agents within a day.",
-        "Look what spawns them; where so many are right, raise the setting.",
+        "Find out what spawns them; where so many are right, raise the setting.",
     ),
     "queue_full": Row(
         503,
         "AGT_007",
         "queue_full",
         "As many agents are queued as `agents.max_queued` or `agents.max_queued_mb` allow.",
-        "Ask again after `Retry-After`; look with `sidecar agent list --state queued` what waits for what.",
+        "Ask again after `Retry-After`; `sidecar agent list --state queued` shows what each waits for.",
     ),
     "rate_limited": Row(
         429,
@@ -245,7 +245,7 @@ class Described(msgspec.Struct, frozen=True):
 
 
 def describe(error: BaseException, *, request_id: str, now: datetime, to_operator: bool) -> Described:
-    """What a client is told of `error`. One that is not a SidecarError becomes `internal`, without its text."""
+    """The answer to a client about `error`. One that is not a SidecarError becomes `internal`, without its text."""
     code = error.code if isinstance(error, SidecarError) else "internal"
     row = ROWS.get(code, ROWS["internal"])
     details = dict(error.details) if isinstance(error, SidecarError) else {}

@@ -1,4 +1,4 @@
-"""Requests that stay open: an answer that comes when an actor knows it, and one without an end. None holds a thread."""
+"""Requests that stay open, for a late answer or a stream, without holding a thread."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .access.sessions import Session
 from .exchange import Environ, Exchange, Rendered
 from .routing import MIB, Answer, Pending, Sink, Streaming
 
-MAX_UNREAD_BYTES = 8 * MIB  # of a stream: a whole log that a reader catches up with, sent faster than it reads
+MAX_UNREAD_BYTES = 8 * MIB  # of a stream: room for a whole log, sent faster than its reader catches up
 
 
 def answer_when(environ: Environ, exchange: Exchange, pending: Pending[Any], holds: Holds) -> Rendered | None:
-    """Answer when an actor does: without holding a thread where the server can park a request, else by waiting."""
+    """Answer when an actor does: park the request where the server can, otherwise wait."""
     park = environ.get("sidecar.park")
     caller = exchange.caller
     if park is None:
@@ -33,7 +33,7 @@ def answer_when(environ: Environ, exchange: Exchange, pending: Pending[Any], hol
 
 
 class _Rendering:
-    """Makes the answer when it is known. Not a closure: ten thousand may wait for theirs."""
+    """Renders a late answer. Not a closure, to save memory: ten thousand requests may wait."""
 
     __slots__ = ("_exchange", "_pending")
 
@@ -49,7 +49,7 @@ class _Rendering:
 
 
 class _Wait(Hold):
-    """Makes the answer of a request that waits for what others do, or refuses it when its caller may not go on."""
+    """Renders the answer of a waiting request, or refuses it when its token has ended."""
 
     __slots__ = ("_error", "_exchange", "_holds", "_pending")
 
@@ -61,7 +61,7 @@ class _Wait(Hold):
         self._error: SidecarError | None = None
 
     def end(self, error: SidecarError) -> None:
-        """Answer with the error, if there is no answer yet: one that is on its way has its receipt to wait for."""
+        """Answer with the error, unless an answer is on its way, which has its own receipt."""
         self._error = error
         self._pending.later.cancel()
 
@@ -75,12 +75,12 @@ class _Wait(Hold):
 
 
 def stream(environ: Environ, exchange: Exchange, streaming: Streaming, holds: Holds) -> None:
-    """Open an answer without an end. Raises RateLimited."""
+    """Open a stream. Raises RateLimited."""
     caller = exchange.caller
     assert caller is not None  # a stream without a token would have no end and no bound
     holds.open_stream(caller)
     hold = _OpenStream(caller, exchange.session, streaming, holds)
-    # nginx keeps back what comes in small pieces, and so all of it, unless the answer says otherwise.
+    # nginx buffers small pieces, and so the whole stream, unless the answer forbids it.
     unbuffered = (("X-Accel-Buffering", "no"),)
     rendered = exchange.render(Answer(200, b"", unbuffered, content_type=streaming.content_type))
     sink = environ["sidecar.stream"](

@@ -1,10 +1,9 @@
-"""Where a project, its configuration and its storage are, and who may say so.
+"""Finds a project, its configuration and its storage, and decides which source may name them.
 
-A project's own `sidecar.toml` is data: whoever can change the project, an agent too, can change it. What decides where
-an operator's token goes, or on which network it can be seen, is taken from it only where that belongs to the project:
-a `host` on loopback, a `storage` inside the root, a `project_root` inside its own folder. Anything else comes from
-flags, from the environment, from a file that was named and lies outside the project, or from the user's own
-configuration, `~/.config/sidecar/config.toml`.
+A project's own `sidecar.toml` is data: anyone who can change the project, an agent too, can change it. So it may only
+name a `host` on loopback, a `storage` inside the root, and a `project_root` inside its own folder: others would decide
+where an operator's token goes, or on which network it can be seen. They come from flags, from the environment, from a
+named file outside the project, or from the user's own configuration, `~/.config/sidecar/config.toml`.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _OWN_SETTINGS = ("host", "port", "storage", "log_level", "log_format")
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What flags and environment say about places; None where they are silent."""
+    """Places named by flags and environment; None for those left out."""
 
     config: Path | None = None
     project_root: Path | None = None
@@ -39,8 +38,10 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """root: absolute, with its links. storage: absolute, without links and `..`. server: the `[server]` table, with the
-    user's own settings. source: the file that was read, if there was one. tables: all that is in it.
+    """The places of a project. root: absolute, with its links. storage: absolute, without links and `..`.
+
+    server: the `[server]` table, with the user's own settings. source: the file that was read, if there was one.
+    tables: everything in that file.
     """
 
     root: Path
@@ -51,7 +52,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_place(asked: Asked, environ: Mapping[str, str], *, working_dir: Path) -> Place:
-    """Where a sidecar that is started in `working_dir` belongs. Raises ConfigError that names file and setting."""
+    """Find the place of a sidecar that is started in `working_dir`. Raises ConfigError that names file and setting."""
     source = _source(asked, working_dir)
     tables = read_toml(source) if source is not None else {}
     own_file = own_configuration(environ)
@@ -138,12 +139,12 @@ def _source(asked: Asked, working_dir: Path) -> Path | None:
 
 
 def others_that_may_change(path: Path) -> str | None:
-    """Who, except this user and root, may change a file or directory; None for nobody."""
+    """The other users, except root, that may change a file or directory, in words; None for nobody."""
     for each in (path, path.parent):
         try:
             about = each.stat()
         except OSError:
-            return None  # whoever opens it learns why
+            return None  # opening it will say why
         mine = {os.geteuid(), 0}
         if os.geteuid() == 0 and os.environ.get("SUDO_UID", "").isdecimal():
             mine.add(int(os.environ["SUDO_UID"]))
@@ -189,14 +190,14 @@ def _require_own_storage(
 
 def _require_loopback(host: object) -> None:
     if not isinstance(host, str):
-        return  # left out, or told of as what it is
+        return  # left out; or of a wrong type, which is reported elsewhere
     try:
         is_loopback = ip_address(host).is_loopback
     except ValueError:
         is_loopback = host == "localhost"
     if not is_loopback:
         raise ConfigError(
-            f"setting server.host: {host} is no loopback address, and a project's file cannot open the sidecar to a "
+            f"setting server.host: {host} is not a loopback address, and a project's file cannot open the sidecar to a "
             "network; name it with --host or SIDECAR_HOST, or in your own configuration",
             field="server.host",
             expected="a loopback address",
@@ -227,7 +228,7 @@ def _own_path(environ: Mapping[str, str]) -> Path | None:
 
 
 def _own_settings(own: dict[str, Any], root: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Of the user's own file: what holds for every project, and what for this root."""
+    """The settings of the user's own file for every project, and those for this root."""
     try:
         refuse_unknown(own, ("server", "roots"), "")
         of_user = require_table(own.get("server", {}), "server")
@@ -245,7 +246,7 @@ def _own_settings(own: dict[str, Any], root: Path) -> tuple[dict[str, Any], dict
 
 
 def read_toml(source: Path) -> dict[str, Any]:
-    """Raises ConfigError."""
+    """Read a TOML file. Raises ConfigError."""
     try:
         if source.stat().st_size > _MAX_FILE_BYTES:
             raise ConfigError(f"{source} is larger than {_MAX_FILE_BYTES} bytes", field="config")

@@ -1,4 +1,4 @@
-"""Agent types that settings name must be there, or what is configured would wait or do nothing, and nobody be told.
+"""Checks the agent types that settings name: with an unknown type, a dependency or trigger would silently do nothing.
 
 Pure; raises ConfigError naming the setting and the nearest type.
 """
@@ -36,7 +36,10 @@ def _check(config: Config) -> None:
         _require_runnable(trigger.spawn, f"triggers[{number}].spawn", known)
         if trigger.on == "chain_cut":
             setting = f"triggers[{number}].on"
-            raise ConfigError(f"setting {setting} is chain_cut: that would begin the chain again", field=setting)
+            raise ConfigError(
+                f"setting {setting} is chain_cut, which would begin the chain again: name another event type",
+                field=setting,
+            )
     for agent_type in known:
         _refuse_circle((agent_type,), known)
 

@@ -1,4 +1,4 @@
-"""What a route is: a line of a table that says who may ask, what is read and what is answered, and a function.
+"""Routes: each is a line of a table (permission, input, answers) and a function.
 
 The function gets a Call (who is it, what do they want), asks an actor, and returns an Answer, or a Pending when the
 answer takes time. The table is also what `/openapi.json` is made from.
@@ -120,7 +120,7 @@ class Sink(Protocol):
 
 
 class Feed(Protocol):
-    """What an endless answer comes from. Neither method may wait; stop is called once, in any thread."""
+    """The source of a stream. Neither method may wait; stop is called once, in any thread."""
 
     def start(self, sink: Sink) -> None: ...
 
@@ -148,7 +148,7 @@ class Actors(msgspec.Struct, frozen=True):
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
-    """What routes know of the server they run in. started_at_s: monotonic."""
+    """The server as its routes know it. started_at_s: monotonic."""
 
     actors: Actors
     profiles: Profiles

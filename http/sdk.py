@@ -101,7 +101,7 @@ class Agent:
         max_bytes: int | None = None,
         refresh: bool = False,
     ) -> Context:
-        """What this agent should see of its project. files: paths or globs to add in full. query: what the work is
+        """The context of this agent. files: paths or globs to add in full. query: what the work is
         about, which orders the files; "" leaves that to the sidecar."""
         return self.client.context(
             self.issue_id,

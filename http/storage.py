@@ -64,7 +64,7 @@ class LockedStorage:
 
 @contextmanager
 def locked(storage: Path) -> Iterator[LockedStorage]:
-    """Hold the storage for this process. Raises StorageInUse that names the pid of who holds it."""
+    """Lock the storage for this process. Raises StorageInUse, naming the pid of the holder."""
     try:
         lock = PidLock(storage / LOCK_FILE)
     except OSError as error:
@@ -77,9 +77,9 @@ def locked(storage: Path) -> Iterator[LockedStorage]:
 
 @contextmanager
 def announced(storage: Path, url: str) -> Iterator[None]:
-    """Leave the URL of the sidecar that serves the storage next to its lock, for commands on this machine.
+    """Write the sidecar's URL next to the storage's lock, for commands on the same machine.
 
-    The file is whole or not there. One that a killed sidecar has left names an address that proves nothing.
+    The file is whole or not there. One that a killed sidecar has left does no harm: that address must prove itself.
     """
     path = storage / URL_FILE
     scratch = path.with_name(f"{URL_FILE}.{os.getpid()}")
@@ -95,10 +95,10 @@ def announced(storage: Path, url: str) -> Iterator[None]:
 
 
 def announced_url(storage: Path) -> str | None:
-    """Where the sidecar of the storage last said that it listens; None where it said nothing."""
+    """The URL in the storage's file; None if there is none."""
     try:
         if not (storage / URL_FILE).is_file():
-            return None  # to open a pipe would wait for whoever made it
+            return None  # opening a pipe would wait for its writer
         with (storage / URL_FILE).open(encoding="ascii") as file:
             return file.read(_MAX_URL_CHARS).strip() or None
     except (OSError, UnicodeDecodeError):
@@ -116,7 +116,7 @@ def require_whole(storage: Path) -> str | None:
 
 
 def note_whole(storage: Path, *, instance: str) -> None:
-    """Note what the storage holds, so that the next start misses what is gone by then."""
+    """Write the storage's contents into its manifest, so that the next start notices missing parts."""
     path = storage / SECRET_FILE
     try:
         secret = fingerprint(bytes.fromhex(path.read_text(encoding="ascii"))) if path.exists() else None
@@ -145,12 +145,12 @@ def token_key(storage: Path, environ: Mapping[str, str], *, minted: Callable[[Mi
 
 
 def _require_the_same(path: Path, secret: bytes) -> None:
-    """Every token of before would be refused, and nobody would know why."""
+    """Refuse a secret that has changed: every older token would be refused, and nobody would know why."""
     manifest = read_manifest(path.parent)
     if manifest is not None and manifest.secret not in (None, fingerprint(secret)):
         raise ConfigError(
             f"{path} is damaged or was replaced: it is not the secret that {path.with_name(MANIFEST)} has a checksum"
-            " of. Put the old one back, or remove it: then a new one is made, and tokens of before are refused",
+            " of. Put the old one back, or remove it: then a new one is made, and older tokens are refused",
             field="storage",
         )
 

@@ -1,4 +1,4 @@
-"""Text of agents made safe to print: no character in it steers a terminal, reorders text or hides. Pure.
+"""Makes text of agents safe to print: no character in it steers a terminal, reorders text or hides. Pure.
 
 Agents write what they like: escape sequences, C0 and C1 controls, overrides of the writing direction, characters
 without width. A terminal acts on some of these, and a reader sees none of them. They become visible escapes such as
@@ -21,7 +21,7 @@ _BEGIN_FORMULAS = frozenset("=+-@＝＋－＠")
 
 
 def is_steering(character: str) -> bool:
-    """Whether a terminal, or a reader, would not see this character as what it is."""
+    """Whether a character steers a terminal or is invisible to a reader."""
     if character.isprintable():  # the category of each character would take four times as long
         return character in _INVISIBLE
     return category(character) in _STEERING or character in _INVISIBLE or 0xE0000 <= ord(character) <= 0xE0FFF
@@ -32,26 +32,26 @@ def _is_plain(text: str) -> bool:
 
 
 def one_line(text: str) -> str:
-    """The text in one line: what breaks lines becomes a blank, what steers a visible escape."""
+    """The text in one line: line breaks become blanks, characters that steer become visible escapes."""
     if _is_plain(text):
         return text
     return "".join(" " if c in _BLANKS else _escaped(c) if is_steering(c) else c for c in text)
 
 
 def lines(text: str) -> str:
-    """The text with its line feeds and tabs; everything else that steers becomes a visible escape."""
+    """The text with its line feeds and tabs; all other characters that steer become visible escapes."""
     return "\n".join("\t".join(map(one_field, line.split("\t"))) for line in text.split("\n"))
 
 
 def one_field(text: str) -> str:
-    """The text with everything that steers as a visible escape, line breaks and tabs too."""
+    """The text with all characters that steer as visible escapes, line breaks and tabs, too."""
     if _is_plain(text):
         return text
     return "".join(_escaped(c) if is_steering(c) else c for c in text)
 
 
 def json_text(encoded: str, *, only_ascii: bool = False) -> str:
-    """A JSON text that means the same, with the escapes of JSON for what steers. only_ascii: and for all else."""
+    """The same JSON, with JSON escapes for characters that steer. only_ascii: for all others beyond ASCII, too."""
     if encoded.isascii() and "\x7f" not in encoded:
         return encoded  # controls below U+0020 are escapes in it already, and line feeds are its own
     return "".join(
@@ -60,7 +60,7 @@ def json_text(encoded: str, *, only_ascii: bool = False) -> str:
 
 
 def cell(text: str) -> str:
-    """Text for a cell of CSV: a spreadsheet takes none for a formula. Line feeds and tabs inside it stay.
+    """Text for a cell of CSV that no spreadsheet takes for a formula. Line feeds and tabs inside it stay.
 
     Source: CSV injection (OWASP): a cell that would begin with one of these gets an apostrophe in front.
     """
@@ -97,7 +97,7 @@ class LogText:
         self._held = ""
 
     def add(self, part: str, *, is_last: bool = False) -> str:
-        """What can be shown of the log with this part. is_last: no more will come."""
+        """The text to show after this part of the log. is_last: no more will come."""
         text = self._held + part
         self._held = ""
         shown: list[str] = []

@@ -1,4 +1,4 @@
-"""What the four actors are made of, and how they come to know each other before any of them runs."""
+"""Builds the four actors, and connects them before any of them runs."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ T = TypeVar("T")
 
 
 class Wiring(msgspec.Struct, frozen=True):
-    """What is there before the actors. url: of this sidecar, without `/api`. draining: set when it has to end.
+    """The parts that exist before the actors. url: of this sidecar, without `/api`. draining: set when it has to end.
 
-    input_read: calls back when all that clients had sent by now is read.
-    sole: keeps other sidecars from serving a storage with the name of this one's instance.
+    input_read: calls back when everything that clients had sent is read.
+    sole: keeps other sidecars from serving a storage with the same instance name.
     """
 
     config: Config

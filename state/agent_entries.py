@@ -1,4 +1,4 @@
-"""What the AgentRegistry keeps, as it stands in the journal: of each key the last entry is so."""
+"""The AgentRegistry's entries as they stand in the journal: the last entry of each key counts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TokenRef(msgspec.Struct, frozen=True):
 
 
 class FirstAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What whoever spawned an agent with an idempotency key was told. token: its text can be made again."""
+    """The first answer to a spawn with an idempotency key. token: its text can be made again."""
 
     state: AgentState
     process_id: int | None
@@ -114,13 +114,13 @@ class Forgotten(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", ta
 
 
 class Departed(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag="departed"):
-    """What is kept of a forgotten agent for a day, for whoever repeats its spawn."""
+    """The record of a forgotten agent, kept for a day for repeats of its spawn."""
 
     record: AgentRecord
 
 
 class Tally(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag="tally"):
-    """What the forgotten agents of one type of one project add to the totals."""
+    """The totals of forgotten agents of one type of one project."""
 
     project_id: str
     agent_type: str

@@ -74,7 +74,7 @@ class AgentRegistry:
         self._last_serial = 0
         self._pending: list[Entry] = []
         self._must_be_synced = 0
-        self._unsynced: deque[tuple[int, int]] = deque()  # a record, and the announcement that must wait for its sync
+        self._unsynced: deque[tuple[int, int]] = deque()  # a record, and the announcement that waits for its sync
         self.journal = Journal.open(directory, durability=Durability.OS)
         self._entries = 0
         reader: LateDecoder[Entry] = LateDecoder(Entry)
@@ -86,7 +86,7 @@ class AgentRegistry:
         if self.is_new:
             self.put(Instance(instance_id=unique_hex(16)))
             self.commit()
-            # Processes have it in their environment: forgotten, none of them would be found again.
+            # Processes have it in their environment: without it none of them would be found again.
             self.journal.make_durable()
 
     def put(self, entry: Entry) -> None:
@@ -123,11 +123,11 @@ class AgentRegistry:
 
     @property
     def must_be_synced(self) -> int:
-        """The newest record with a revocation; what follows from it may be told once `journal.synced_seq` is there."""
+        """The newest record with a revocation. Wait for `journal.synced_seq` to reach it before announcing."""
         return self._must_be_synced
 
     def note_synced(self) -> None:
-        """The journal was synced: announcements that waited for it may be sent."""
+        """Release the announcements that waited for this sync of the journal."""
         while self._unsynced and self._unsynced[0][0] <= self.journal.synced_seq:
             _, self.announcements_kept_to = self._unsynced.popleft()
 
@@ -163,7 +163,7 @@ class AgentRegistry:
             del self._departed[key]
 
     def forget_revoked(self, *, expired_before: datetime) -> None:
-        """Those that no check would let through anyhow; they leave the disk with the next snapshot."""
+        """Drop revocations of tokens that are refused anyhow; they leave the disk with the next snapshot."""
         for token_id in [n for n, entry in self.revoked.items() if entry.expires_at < expired_before]:
             del self.revoked[token_id]
 

@@ -1,4 +1,4 @@
-"""What the C library does with large blocks that are freed: it gives them back to the system."""
+"""Makes the C library return large freed blocks to the system."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def give_back_large_blocks() -> None:
     """Have every block of a mebibyte or more mapped by itself, so that freeing it frees the memory.
 
     glibc raises that limit to 32 MB once such a block was freed, and from then on takes them out of heaps that hardly
-    ever shrink: thirty results of 9.5 MB left 230 MB behind, and 85 MB with this. Called where large blocks first
-    come up, for ctypes takes time to import. Elsewhere than with glibc it does nothing.
+    ever shrink: thirty results of 9.5 MB left 230 MB behind, and 85 MB with this. Call it where large blocks first
+    come up, because ctypes takes time to import. Without glibc it does nothing.
     """
     if sys.platform != "linux":
         return

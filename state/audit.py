@@ -1,7 +1,7 @@
 """The audit trail: who did what, in a chain. Each record carries the SHA-256 of the one before it, byte for byte.
 
 Whoever alters, removes, inserts or moves a record breaks the chain at that place; whoever cuts the end off, or writes
-the whole chain anew, is found by a head that was noted elsewhere. Pure: every decision takes `now`.
+the whole chain again, is found by a head that was noted elsewhere. Pure: every decision takes `now`.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Folding:
         self._held: dict[bytes, _Fold] = {}
 
     def add(self, act: Act, *, now: float) -> list[Act]:
-        """What is to be recorded now: what has become due, and the act if it is the first of its kind."""
+        """The records to write now: due repeats, and the act if it is the first of its kind."""
         due = self.due(now=now)
         key = msgspec.json.encode(act)
         held = self._held.get(key)

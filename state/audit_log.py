@@ -59,7 +59,7 @@ class AuditLog:
             raws.append(raw)
         self._journal.append(raws)
         self._journal.commit()
-        self._journal.settle()  # nobody waits for it, and the next record may be long in coming
+        self._journal.settle()  # nobody waits for it, and the next record may come much later
         self._head = head
         self._recent.extend(records)
 

@@ -46,7 +46,7 @@ _ORDER = ("events/mailboxes", _REGISTRY, "", "events/log", "results")
 
 
 class _Version(msgspec.Struct, frozen=True):
-    """All that a manifest of whatever version is sure to have."""
+    """The fields that a manifest of every version has."""
 
     version: int
 
@@ -58,7 +58,7 @@ class CopiedFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a backup holds. It is the last member of the archive: one without it was not finished."""
+    """The manifest of a backup. It is the last member of the archive: one without it was not finished."""
 
     created_at: datetime
     files: tuple[CopiedFile, ...]
@@ -191,7 +191,7 @@ def _restore(fs: RealFs, source: Path, storage: Path, copied_at: datetime | None
         raise InvalidRequest(
             f"{storage} holds journals already: move it away first", field="storage", expected="an empty directory"
         )
-    forget(storage, contents=True)  # journals of another time, and the name that they gave
+    forget(storage, contents=True)  # entries about older journals, and the name that came from them
     scratch = Path(tempfile.mkdtemp(prefix="restoring-", dir=storage))
     try:
         manifest = _unpack(fs, source, scratch, progress)

@@ -1,4 +1,4 @@
-"""Documents that lie on the disk: read again when they are asked for; those used last stay in memory, up to a bound.
+"""Documents that lie on the disk. They are read on demand; those used last stay in memory, up to a bound.
 
 Where a document lies is one integer, its place: file, offset, size. A hundred thousand of them are kept, and an object
 with those fields would take three times the memory.
@@ -46,14 +46,14 @@ def quoted(name: str) -> bytes:
 
 
 def head_of(table: str, doc_id: int) -> bytes:
-    """What the record that puts this document begins with; the document and a bracket follow."""
+    """The start of the record that puts this document; the document and a bracket follow."""
     return b'["+",%b,%d,' % (quoted(table), doc_id)
 
 
 class Bodies:
     """The documents of one journal by their places. One thread owns it; `sequence` may be used in any.
 
-    memory_bytes: how much of them may be kept in memory.
+    memory_bytes: how many bytes of them may be kept in memory.
     """
 
     def __init__(self, memory_bytes: int = MEMORY_BYTES) -> None:
@@ -73,7 +73,7 @@ class Bodies:
         return number
 
     def read(self, place: int, table: str, doc_id: int) -> bytes:
-        """The document that was put there. Raises StorageUnreadable."""
+        """Read the document at a place. Raises StorageUnreadable."""
         document = self._kept.get(place)
         if document is not None:
             self._kept.move_to_end(place)
@@ -85,7 +85,7 @@ class Bodies:
 
     @contextmanager
     def sequence(self) -> Iterator[Callable[[int, str, int], bytes]]:
-        """What reads many documents, in about the order in which they lie, and keeps none of them."""
+        """A reader of many documents, in about the order in which they lie; it keeps none of them."""
         assert self.reader is not None
         with self.reader.sequence() as read:
             yield lambda place, table, doc_id: self._kept.get(place) or self._read(read, place, table, doc_id)
@@ -105,7 +105,7 @@ class Bodies:
         return record[len(head) : -1]
 
     def keep(self, place: int, document: bytes) -> None:
-        """Keep a document in memory that was just used; others make room."""
+        """Keep a document that was just used in memory, and drop older ones."""
         size = len(document) + _ENTRY_BYTES
         if size * _KEPT_PART > self._limit:
             return
@@ -116,14 +116,14 @@ class Bodies:
             self._used -= len(gone) + _ENTRY_BYTES
 
     def forget(self, place: int) -> bytes | None:
-        """Keep the document at this place no longer; it is returned if it was kept."""
+        """Drop the document at this place from memory, and return it if it was there."""
         document = self._kept.pop(place, None)
         if document is not None:
             self._used -= len(document) + _ENTRY_BYTES
         return document
 
     def move(self, old: int, new: int) -> None:
-        """What lay at `old` lies at `new` from now on."""
+        """Move the document at `old` to `new`."""
         document = self.forget(old)
         if document is not None:
             self.keep(new, document)

@@ -57,7 +57,7 @@ Kept = bytes | int
 
 
 class Before(msgspec.Struct, frozen=True, gc=False):
-    """What a table knew of a document before a change."""
+    """The state of a document before a change."""
 
     kept: Kept
     row: Row | None
@@ -90,7 +90,7 @@ class TableData:
 
     @property
     def live_bytes(self) -> int:
-        """What the table needs of a snapshot, about."""
+        """The approximate size of the table in a snapshot, in bytes."""
         return self.size + len(self.documents) * _LINE_BYTES
 
     def ids(self) -> Iterable[int]:
@@ -98,7 +98,7 @@ class TableData:
         return self.documents.keys()
 
     def size_of(self, doc_id: int) -> int:
-        """The size of a document that is there."""
+        """The size of an existing document."""
         return _size(self.documents[doc_id])
 
     def read(self, doc_id: int) -> bytes | None:
@@ -107,7 +107,7 @@ class TableData:
         return self._bodies.read(kept, self.name, doc_id) if isinstance(kept, int) else kept
 
     def read_each(self, ids: Iterable[int]) -> Iterator[tuple[int, bytes]]:
-        """Each of these documents, which are there; they are not kept in memory. Raises StorageUnreadable."""
+        """Read each of these documents, which must exist, without keeping them in memory. Raises StorageUnreadable."""
         if not self.documents:
             return
         with self._bodies.sequence() as read:
@@ -116,7 +116,7 @@ class TableData:
                 yield doc_id, read(kept, self.name, doc_id) if isinstance(kept, int) else kept
 
     def put(self, doc_id: int, kept: Kept, document: bytes) -> Before | None:
-        """What was there before, or None. kept: the document, or its place."""
+        """Put a document; return the one it replaces, or None. kept: the document, or its place."""
         before = None
         if doc_id in self.documents:
             before = self._uncount(doc_id)
@@ -131,7 +131,7 @@ class TableData:
         return before
 
     def remove(self, doc_id: int) -> Before | None:
-        """What was there before, or None."""
+        """Remove a document and return it, or None."""
         if doc_id not in self.documents:
             return None
         before = self._uncount(doc_id)
@@ -139,7 +139,7 @@ class TableData:
         return before
 
     def put_back(self, doc_id: int, before: Before | None) -> None:
-        """Undo a change: this was there before it."""
+        """Undo a change: put back the state before it."""
         if before is None:
             self.remove(doc_id)
             return
@@ -155,13 +155,13 @@ class TableData:
             self.documents = dict(sorted(self.documents.items()))
 
     def written(self, doc_id: int, document: bytes, place: int) -> None:
-        """A document that was put is on the disk, at this place."""
+        """Record that a document is on the disk, at this place."""
         if self.documents.get(doc_id) is document:
             self.documents[doc_id] = place
             self._bodies.keep(place, document)
 
     def moved(self, doc_id: int, old: int, new: int) -> None:
-        """If a document still lies at `old`, it lies at `new` as well, and `old` is about to vanish."""
+        """Move a document from `old` to `new`, if it still lies at `old`, which is about to vanish."""
         if self.documents.get(doc_id) == old:
             self.documents[doc_id] = new
             self._bodies.move(old, new)
@@ -195,9 +195,9 @@ Frozen = list[tuple[str, int, dict[int, Kept]]]
 class DocumentStore:
     """All tables of one journal. One thread owns it, as it does the journal.
 
-    journal: one that is open, or what opens it and hands each record to what it is given: then none is read twice.
-    memory_bytes: how much of the documents may be kept in memory. fields: what is to be indexed, by the table's name; a
-    table that is not named here may be given an index later, and is read for it.
+    journal: an open one, or a function that opens it and passes each record on, so that no record is read twice.
+    memory_bytes: how many bytes of documents may be kept in memory. fields: the indexed fields, by the table's name. A
+    table that is not named here can get an index later, and is read for it.
     """
 
     def __init__(
@@ -236,7 +236,7 @@ class DocumentStore:
     def _take_any(self, file: str, offset: int, size: int, record: bytes) -> None:
         found = _RECORD.fullmatch(record)
         if found is None:
-            raise StorageDamaged(f"{file}: the record at byte {offset} is none of a table", file=file, offset=offset)
+            raise StorageDamaged(f"{file}: the record at byte {offset} is not one of a table", file=file, offset=offset)
         operation, quoted_name, doc_id, document = found.groups()
         name = decode(quoted_name, str)
         if operation == b"X":
@@ -261,7 +261,7 @@ class DocumentStore:
         table.put(doc_id, kept, document)
 
     def _table(self, name: str) -> TableData:
-        """The table of that name; it is made if there is none."""
+        """The table of that name; it is created if missing."""
         table = self.tables.get(name)
         if table is None:
             table = self.tables[name] = TableData(name, self._bodies)
@@ -291,7 +291,7 @@ class DocumentStore:
             self._written(changes, written)
 
     def _written(self, changes: Sequence[Change], written: Written) -> None:
-        """The changes are on the disk: from now on their documents are read from there."""
+        """Record that the changes are on the disk: from now on their documents are read from there."""
         file, offset = self._bodies.file_number(written.file), written.offset
         for change, size in zip(changes, written.sizes, strict=True):
             if len(change.document) > _SMALL and change.table in self.tables:
@@ -365,16 +365,16 @@ class DocumentStore:
                     yield b"%b%b]" % (head_of(name, doc_id), document)
 
     def finish_compaction(self, compaction: Compaction) -> None:
-        """The snapshot is on the disk: read from it, and drop what it stands for. Raises StorageUnavailable."""
+        """Read from the finished snapshot, and drop the files it replaces. Raises StorageUnavailable."""
         for _ in self.finish_in_steps(compaction):
             pass
 
     def finish_in_steps(self, compaction: Compaction) -> Iterator[None]:
-        """Like `finish_compaction`, in steps that take a few milliseconds. Between them nothing may be uncommitted."""
+        """Like `finish_compaction`, in steps that take a few milliseconds. All must be committed between them."""
         file, offsets = self._bodies.file_number(compaction.file), compaction.offsets
         frozen, self._frozen = self._frozen, []
         number = 0  # of the record in the snapshot
-        self.commit()  # what could still be undone might bring back a place that is about to vanish
+        self.commit()  # undoing a change could bring back a place that is about to vanish
         for name, _, documents in frozen:
             number += 1  # the one that says which id comes next
             for doc_id, kept in documents.items():
@@ -389,5 +389,5 @@ class DocumentStore:
         self._journal.finish_compaction(compaction)
 
     def give_up_compaction(self) -> None:
-        """The snapshot could not be written."""
+        """Give up the snapshot, which could not be written."""
         self._frozen = []

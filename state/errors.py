@@ -117,13 +117,13 @@ class ChainTooLong(SidecarError):
 
 
 class TooManySpawns(SidecarError):
-    """The issue has had as many agents as it may."""
+    """The issue has had its full number of agents."""
 
     code = "too_many_spawns"
 
 
 class QueueFull(SidecarError):
-    """As many agents are queued as may be, or so large ones."""
+    """The queue is full: by number of agents, or by their size."""
 
     code = "queue_full"
 
@@ -141,7 +141,7 @@ class StorageUnavailable(SidecarError):
 
 
 class StorageUnreadable(SidecarError):
-    """What was asked for lies in a file that is damaged or gone; `details` name the file and the byte."""
+    """A stored result lies in a file that is damaged or missing; `details` name the file and the byte."""
 
     code = "storage_unreadable"
 

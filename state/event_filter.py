@@ -70,7 +70,7 @@ class EventFilter(msgspec.Struct, frozen=True):
 
 
 class _Budget:
-    """How much one evaluation may still look at."""
+    """The budget that one evaluation has left."""
 
     __slots__ = ("glob_chars", "items")
 
@@ -85,7 +85,7 @@ class _Budget:
         return allowed
 
     def globs(self, globs: tuple[_Glob, ...], text: str) -> tuple[_Glob, ...]:
-        """Those of the globs that may still search the text."""
+        """The globs that may still search the text."""
         cost = len(text) + _GLOB_CHARS_AT_LEAST
         allowed = globs[: self.glob_chars // cost]
         self.glob_chars -= cost * len(allowed)
@@ -257,7 +257,7 @@ _compile_cached = lru_cache(maxsize=1024)(_compile)
 
 
 def _term(alternatives: list[_Alternative], *, negated: bool) -> tuple[str, _Term]:
-    """The term that has these alternatives, and its canonical text."""
+    """A term with these alternatives, and its canonical text."""
     distinct = {f"{a.field}:{a.value}": a for a in alternatives}
     canonical = ("!" if negated else "") + "|".join(sorted(distinct))
     values: dict[str, list[_Literal | _Glob | _Comparison]] = {}

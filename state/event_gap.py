@@ -1,4 +1,4 @@
-"""A gap: events that a reader is not given, because the log no longer has them. Told to every reader, never silent."""
+"""A gap: events that a reader does not get because the log no longer has them. Every such reader gets the gap."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BEGINNING = EventId("evt-0000000000000000")
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):
-    """Events that are gone before a reader was given them; at most `dropped_at_most` were for it.
+    """Events that were gone before a reader got them; at most `dropped_at_most` would have matched.
 
     from_: the last event before the gap, "evt-0000000000000000" at the beginning of the log; to: the last missing one.
     """

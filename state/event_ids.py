@@ -1,12 +1,12 @@
-"""The ids that the log of events has given in all its lives, and which events are known to be lost.
+"""The ids that the event log has given in all its lives, and the events that are known to be lost.
 
 An id is never used for two events, although a log may lose its newest events (a power loss, a restored backup) and
 with them the knowledge of which ids they had. So each time the log is opened its ids go on from the time in
 microseconds since 1970, which no id has reached that was given before: nobody publishes a million events a second. A
 clock that was set back is no danger as long as the id is known anywhere in the storage.
 
-Between two lives there is a hole of ids that were never given, or whose events are gone. Whoever says that it has read
-up to an id in a hole, or beyond the newest, has read events that the log has lost.
+Between two lives there is a hole of ids that were never given, or whose events are gone. A reader that is
+at an id in a hole, or beyond the newest, has read events that the log has lost.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ UNSYNCED_AT_MOST = 1_000_000
 
 
 class Loss(msgspec.Struct, frozen=True, kw_only=True, tag="log_lost"):
-    """The log lost its newest events. after: the newest that it still had; to: the last id that they may have had."""
+    """One loss of newest events. after: the newest event left; to: the last id that a lost event may have had."""
 
     after: EventId
     to: EventId
@@ -37,7 +37,7 @@ class Loss(msgspec.Struct, frozen=True, kw_only=True, tag="log_lost"):
 
 
 class _Life(msgspec.Struct, frozen=True):
-    """Ids without a hole between them. first: the number of its first id, seq: of that one's record in the journal.
+    """A life of the log: ids without a hole. first: the number of its first id. seq: that id's record in the journal.
 
     after: the number of the newest id before it; 0 for none.
     """
@@ -48,7 +48,7 @@ class _Life(msgspec.Struct, frozen=True):
 
 
 class EventIds:
-    """newest: the number of the newest id that was given, or that a new life skips. losses: oldest first."""
+    """All lives. newest: the number of the newest id that was given, or that a new life skips. losses: oldest first."""
 
     def __init__(self) -> None:
         self.newest = 0
@@ -56,7 +56,7 @@ class EventIds:
         self._lives: list[_Life] = []
 
     def took(self, number: int, seq: int) -> None:
-        """An event with this number is in the log, at `seq` of the journal; called in order."""
+        """Record an event with this number, at `seq` of the journal; called in order."""
         if not self._lives or number != self.newest + 1:
             # Of what lies before the first record nothing is known, unless it is the first there ever was.
             after = self.newest if self._lives or seq == 1 else number - 1
@@ -64,7 +64,7 @@ class EventIds:
         self.newest = number
 
     def begin(self, first: int, seq: int) -> None:
-        """A new life of the log: its next event gets the number `first`, which is above all others."""
+        """Begin a new life: the next event gets the number `first`, which is above all others."""
         self._lives.append(_Life(first, seq, self.newest))
         self.newest = first - 1
 
@@ -75,20 +75,20 @@ class EventIds:
 
     @property
     def beyond_losses(self) -> EventId:
-        """What a reader has read up to that knows of every loss."""
+        """The lowest id that a reader can be at and know of every loss."""
         return self.losses[-1].to if self.losses else BEGINNING
 
     def seq_of(self, number: int) -> int:
-        """Where the event with this number is in the journal."""
+        """The journal's record number of the event with this number."""
         life = self._lives[bisect.bisect_right(self._lives, number, key=attrgetter("first")) - 1]
         return life.seq + number - life.first
 
     def is_ahead(self, id_: EventId) -> bool:
-        """Whether the id is beyond every one that was given."""
+        """Whether the id is beyond every id that was given."""
         return (event_seq(id_) or 0) > self.newest
 
     def gap_after(self, id_: EventId) -> Gap | None:
-        """What a reader that has read up to this id is not given, because the log has lost it."""
+        """The lost events that concern a reader which has read up to this id, as one gap; None if there are none."""
         gap = self._gap_around(id_)
         for loss in self.losses:
             if id_ <= loss.after:
@@ -96,7 +96,7 @@ class EventIds:
         return gap
 
     def gap_since(self, time: datetime) -> Gap | None:
-        """What a reader that wants everything from a time on is not given, because the log has lost it."""
+        """The lost events that concern a reader which wants everything from a time on, as one gap; None if none."""
         gap = None
         for loss in self.losses:
             if time <= loss.noticed_at:
@@ -123,5 +123,5 @@ class EventIds:
         if index == len(self._lives):
             return None
         life = self._lives[index]
-        # The number before its first stands for its beginning: who has read up to there has missed nothing of it.
+        # The number before its first stands for its beginning: a reader that is there has missed nothing of it.
         return life if life.after < number < life.first - 1 else None

@@ -1,4 +1,4 @@
-"""Which issue an event is about: `issue_id` of its data. Agents write it as text, and now and then as a number."""
+"""Finds the issue of an event: `issue_id` of its data. Agents write it as text, and sometimes as a number."""
 
 from __future__ import annotations
 

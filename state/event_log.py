@@ -29,7 +29,7 @@ EVENT_OVERHEAD_BYTES = 1024
 
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True):
-    """What a log keeps. An event's own ttl can only shorten `max_age_s`. max_bytes: of memory, as `size_of` counts."""
+    """The limits of a log. An event's own ttl can only shorten `max_age_s`. max_bytes: as `size_of` counts."""
 
     max_events: int = 10_000
     max_bytes: int = 256 << 20
@@ -37,7 +37,7 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def size_of(event: Event) -> int:
-    """What an event takes in memory, in bytes, and about what it takes in an answer."""
+    """The size of an event in memory, in bytes, which is about its size in an answer."""
     return memoryview(event.data).nbytes + EVENT_OVERHEAD_BYTES
 
 
@@ -139,7 +139,7 @@ class EventLog:
         return self._before_list + index
 
     def has(self, place: int, event_id: EventId) -> bool:
-        """Whether it is this event that stands at `place`, as far as the log can tell."""
+        """Whether this event stands at `place`, as far as the log can tell."""
         return place <= self.dropped or (place <= self.last_place and self.at(place).event_id == event_id)
 
     def id_at(self, place: int) -> EventId:
@@ -147,7 +147,7 @@ class EventLog:
         return self._last_dropped if place <= self.dropped else self.at(place).event_id
 
     def cursor_at(self, place: int) -> EventId:
-        """What a reader that stands at `place` says it has read up to; a loss behind that was told to it."""
+        """The id up to which a reader at `place` has read; it already knows of any earlier loss."""
         return self.id_at(place) if place < self.last_place else max(self.id_at(place), self._ids.beyond_losses)
 
     @property
@@ -188,7 +188,7 @@ class EventLog:
         return len(self) > self._retention.max_events or self._bytes > self._retention.max_bytes
 
     def _compact(self) -> None:
-        """Let go of what was dropped."""
+        """Free the memory of dropped events."""
         del self._events[: self._head]
         del self._times[: self._head]
         self._before_list += self._head

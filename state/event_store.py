@@ -76,7 +76,7 @@ _KEYS_AT_LEAST = 1024  # below that, looking through them is not worth it
 
 
 class EventStore:
-    """The logs of all projects. journal: for whoever has it synced.
+    """The logs of all projects. journal: for the caller that syncs it.
 
     Raises StorageInUse, StorageDamaged when opened; StorageUnavailable when written.
     """
@@ -126,9 +126,9 @@ class EventStore:
                 self._forget_keys()
 
     def begin_life(self, known: EventId, *, now: datetime) -> Loss | None:
-        """Begin to give ids; what the log has lost since it was open the last time, or None.
+        """Begin to give ids; return what the log has lost since it was last open, or None.
 
-        known: the newest id that anybody in the storage knows. losses: those that were noticed before.
+        known: the newest id that is known anywhere in the storage. losses: those that were noticed before.
         """
         end = self._end.known
         if self._ids.newest == 0 and end is not None and end.seq == self.journal.last_seq > 0:
@@ -157,18 +157,18 @@ class EventStore:
         return Loss(after=event_id(last), to=event_id(last), lost_at_most=max(count, 1), noticed_at=now)
 
     def _may_have_lost(self, end: KnownEnd | None) -> bool:
-        """Whether the log may have lost events that nobody knows: in a power loss, or since a backup was made."""
+        """Whether the log may have lost an unknown number of events: in a power loss, or since a backup was made."""
         if end is None:
             return self.journal.last_seq > 0 and not self._is_of_0_1
         is_power_loss = not end.is_closed and end.boot_id != this_boot()
         return is_power_loss and self.journal.durability is Durability.OS
 
     def life_began(self) -> None:
-        """What `begin_life` has found out is on the disk: the next start need not find it out again."""
+        """Note that the findings of `begin_life` are on the disk: the next start need not repeat them."""
         self._end.note(self._ids.newest, self.journal.last_seq)
 
     def knew(self, losses: Iterable[Loss]) -> None:
-        """What the log has lost, as far as that may still concern a reader; told before `begin_life` too."""
+        """The losses that may still concern a reader; known before `begin_life`, too."""
         self._ids.losses = tuple(losses)
 
     def place_after_loss(self, id_: EventId) -> EventId:

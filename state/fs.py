@@ -20,7 +20,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 from .durations import SYNCS
 from .errors import StorageInUse
 
-# Network file systems, which know locks on files that are open for writing alone.
+# Network file systems, which can lock only files that are open for writing.
 _CANNOT_LOCK_FOLDERS = (errno.EBADF, errno.ENOLCK, errno.EINVAL, errno.EOPNOTSUPP)
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -43,7 +43,7 @@ class AppendFile(Protocol):
     def truncate(self, size: int) -> None: ...
 
     def place(self) -> Place:
-        """Of the open file, whatever has become of its path."""
+        """The state of the open file, whatever its path leads to now."""
         ...
 
     def close(self) -> None: ...
@@ -54,7 +54,7 @@ class Lock(Protocol):
 
 
 class Place(NamedTuple):
-    """What a path leads to. changed_at: when it was last written, for a directory: when a name in it last changed."""
+    """The file that a path leads to. changed_at: when it was last written; of a directory: when its names changed."""
 
     device: int
     inode: int
@@ -80,7 +80,7 @@ class Fs(Protocol):
     def size(self, path: Path) -> int: ...
 
     def place(self, path: Path) -> Place | None:
-        """What the path leads to now; None if nothing is there."""
+        """The file that the path leads to now; None if nothing is there."""
         ...
 
     def boot(self) -> str:
@@ -141,7 +141,7 @@ class _OsFile:
 
 
 class PidLock:
-    """Locks a folder for this process. `path` is a file in it that holds our pid, for whoever is refused.
+    """Locks a folder for this process. `path` is a file in it that holds our pid, for the error of a second sidecar.
 
     The folder itself is locked, and the file as well, for versions that lock nothing else: people delete files named
     LOCK, and then two processes would lock two files of the same name. The kernel lets go of both locks when the
@@ -151,7 +151,7 @@ class PidLock:
     def __init__(self, path: Path) -> None:
         self._descriptors: list[int] = []
         try:
-            # First, and only read: whoever is refused must not have changed anything.
+            # First, and only for reading: a process that is refused must not have changed anything.
             if (folder := _lock_folder(path)) is not None:
                 self._descriptors.append(folder)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
@@ -220,7 +220,7 @@ def lock_holder(path: Path) -> str | None:
 
 
 def _pid_in(path: Path) -> str:
-    """What the holder wrote into its file, if that is still there."""
+    """The pid that the holder wrote into its file, if that still exists."""
     with suppress(OSError, ValueError):
         return str(int(path.read_bytes()[:32]))
     return ""

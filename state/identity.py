@@ -1,4 +1,4 @@
-"""Who a caller is and what it may do: agent classes, permissions, and the tokens that carry them.
+"""Callers and their rights: agent classes, permissions, and the tokens that carry them.
 
 A token is HS256 only, with every claim verified; `TokenKey.verify` is pure apart from the secret. Revocations are
 kept by the Spawner and looked up here by `jti`.
@@ -41,7 +41,7 @@ class Permission(StrEnum):
 
 
 class AgentClass(StrEnum):
-    """What kind of work an agent type does; decides its permissions, its rate and its context."""
+    """The kind of work of an agent type; decides its permissions, its rate and its context."""
 
     ARCHITECT = "architect"
     CODING = "coding"
@@ -173,7 +173,7 @@ class TokenKey:
         return "TokenKey(…)"
 
     def prove(self, *, address: str, nonce: str) -> str:
-        """That this server holds the secret, to a client that does; see `proof`."""
+        """Prove to a client that holds the secret that this server does, too; see `proof`."""
         return proof_of(self._secret, address=address, nonce=nonce)
 
     def mint(
@@ -277,7 +277,7 @@ class _Claims(msgspec.Struct, frozen=True):
 
 
 class Revocations:
-    """Token ids that are good no longer, each from a moment on, and those that are good beyond their time.
+    """Revoked token ids, each from a moment on, and token ids that are good beyond their expiry.
 
     Written by the Spawner alone, read by every request thread without a lock: one dict look-up is atomic.
     """
@@ -288,7 +288,7 @@ class Revocations:
         self._told: Callable[[str, datetime], None] | None = None
 
     def watch(self, told: Callable[[str, datetime], None]) -> None:
-        """Have it told of each revocation: the token's id, and from when on. In the Spawner's thread."""
+        """Call `told` with each revocation: the token's id, and from when on. In the Spawner's thread."""
         self._told = told
 
     def revoke(self, token_id: str, *, from_: datetime, expires_at: datetime) -> None:
@@ -300,7 +300,7 @@ class Revocations:
                 self._told(token_id, from_)
 
     def keep(self, token_id: str) -> None:
-        """An incarnation runs with this token: its time does not end before it is revoked."""
+        """Keep the token of a running incarnation good, even after it expires, until it is revoked."""
         self.kept.add(token_id)
 
     def is_revoked(self, token_id: str, *, now: datetime) -> bool:

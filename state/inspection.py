@@ -1,4 +1,4 @@
-"""What is on the disk, without changing it: for `sidecar doctor`, while a server runs or none does.
+"""Inspects a storage without changing it: for `sidecar doctor`, while a server runs or none does.
 
 Every record of every journal is read and checked. A journal that a server is writing may end in the middle of a
 line; that is reported for one that nobody holds.
@@ -64,7 +64,7 @@ def journals_in(storage: Path) -> list[Path]:
 
 
 def _is_journal(directory: Path) -> bool:
-    """Also one that has lost its records, and still notes which file was its newest."""
+    """Whether a folder is a journal, also one that has lost its records but still has the note of its newest file."""
     names = _names(directory)
     is_copy = directory.name.startswith(REPAIR_COPY)
     return not is_copy and bool(segments(names) or snapshots(names) or NEWEST in names)

@@ -33,7 +33,7 @@ RESERVE_BYTES = 1 << 20
 
 
 class Durability(StrEnum):
-    """What `commit` has done when it returns."""
+    """The level of a journal: how safe a record is when `commit` returns."""
 
     COMMIT = "commit"  # fdatasync: survives power loss
     OS = "os"  # write: survives kill -9, the kernel has it
@@ -202,7 +202,7 @@ class Journal:
             yield from scan_segment(self._fs, self.directory, first).entries
 
     def replay(self, take: Take) -> None:
-        """Hand each committed record in order to `take`, from the disk."""
+        """Read each committed record from the disk and hand it to `take`, in order."""
         self._read = None
         if self._snapshot_at:
             for _ in files.read_snapshot(self._fs, self.directory, self._snapshot_at, take):
@@ -211,7 +211,7 @@ class Journal:
             scan_segment(self._fs, self.directory, first, take)
 
     def reader(self) -> RecordReader:
-        """What reads single records again, by where they lie."""
+        """A reader of single records, by their places."""
         return RecordReader(self.directory, self._fs)
 
     def append(self, records: Sequence[bytes], *, frees_space: bool = False) -> int:
@@ -233,7 +233,7 @@ class Journal:
         return seq
 
     def commit(self) -> Written | None:
-        """Make all that was appended durable, to the level of the journal; where it lies, None if nothing was appended.
+        """Make all appended records durable, to the journal's level. Returns their places, None if there are none.
 
         Raises StorageUnavailable: then nothing that was appended since the last commit is kept. After a failed
         fdatasync the journal takes nothing more (`failure` says why): close it and open it again.
@@ -261,7 +261,7 @@ class Journal:
         return Written(files.segment_path(self.directory, self._first).name, self._size - len(batch), sizes)
 
     def settle(self) -> bool:
-        """Note what is synced, so that later damage to it is told from a torn tail. Whether that is everything."""
+        """Mark the synced records, so that later damage to them is told from a torn tail. Returns whether all are."""
         self._take_in_sync()
         if self._failure is not None:
             return True  # nothing more can be done for it
@@ -295,11 +295,11 @@ class Journal:
 
     @property
     def synced_seq(self) -> int:
-        """The newest record that is known to be on the disk."""
+        """The number of the newest record that is known to be on the disk."""
         return self._synced_seq
 
     def missing(self) -> str | None:
-        """What of its files is not in its place any more, as a sentence; None if all are. In any thread."""
+        """Why a file of it is no longer in its place, as a sentence; None if all are. In any thread."""
         return self._presence.missing()
 
     def drop_before(self, seq: int) -> None:
@@ -359,7 +359,7 @@ class Journal:
     def close(self) -> None:
         """Commit what is pending, note what is synced, unlock."""
         try:
-            self._take_in_sync(wait=True)  # or it would sync a descriptor that is another file's by then
+            self._take_in_sync(wait=True)  # or it would sync a descriptor that may be another file's by then
             if self._failure is None:
                 self.commit()
                 if self._synced_seq < self.last_seq:
@@ -445,7 +445,7 @@ class Journal:
         self._synced_seq, self._synced_size = last, self._size
 
     def _take_in_sync(self, *, wait: bool = False) -> None:
-        """Take note of a sync in another thread that is done. wait: also of one that is not yet; then see it done."""
+        """Take in a finished sync of another thread. wait: wait for one that still runs."""
         syncing = self._syncing
         if syncing is None or not (wait or syncing.is_done):
             return
@@ -457,7 +457,7 @@ class Journal:
             self._synced_seq, self._synced_size = syncing.last, syncing.size
 
     def _files(self) -> Iterator[tuple[Path, Place | None]]:
-        """Every file of it, for Presence: with what is open of the newest."""
+        """Every file of it, for Presence, with the open descriptor of the newest."""
         if self._snapshot_at:
             yield files.snapshot_path(self.directory, self._snapshot_at), None
         for first in tuple(self._sealed):
@@ -485,13 +485,13 @@ class Journal:
         self._marked_seq = first - 1  # its header says so
 
 
-# One for the process, as there is one disk: whoever owns a journal opens it, and nobody else would know of it.
+# One for the process: owners open their journals themselves, and `/health` needs to know them all.
 _OPEN: set[Journal] = set()
 
 
 def missing_below(storage: Path) -> tuple[str, ...]:
-    """What of the journals that this process has open below a directory is not in its place any more; in any thread."""
-    # Looked at twice: the first look may have met a journal that was just beginning a new file.
+    """Why an open journal below a directory is no longer in its place; None if all are. In any thread."""
+    # Checked twice: at the first check a journal may just have begun a new file.
     journals = [journal for journal in tuple(_OPEN) if storage in journal.directory.parents and journal.missing()]
     found = (journal.missing() for journal in journals)
     return tuple(sorted(problem for problem in found if problem is not None))

@@ -48,7 +48,7 @@ def segments(names: Iterable[str]) -> list[int]:
 
 
 def snapshots(names: Iterable[str]) -> list[int]:
-    """What the snapshots among these file names stand for, ascending."""
+    """The last records of the snapshots among these file names, ascending."""
     return sorted(int(match[1]) for name in names if (match := _SNAPSHOT.fullmatch(name)))
 
 
@@ -200,7 +200,7 @@ def read_snapshot(fs: Fs, directory: Path, at: int, take: Take | None = None) ->
 
 
 class Newest(msgspec.Struct, frozen=True):
-    """Which segment was written to last, by its first record."""
+    """The segment that was written last, named by its first record."""
 
     segment: int
 

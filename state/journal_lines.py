@@ -66,7 +66,7 @@ def encode(seq: int, synced: int, left: int, record: bytes) -> bytes:
 
 
 def parse(line: bytes) -> Line | None:
-    """What a whole line with its newline says, or None if a single bit of it is not what was written."""
+    """Parse a whole line with its newline; None if a single bit of it has changed."""
     prefix = _PREFIX.match(line)
     if prefix is None or not line.endswith(b"]\n"):
         return None
@@ -85,13 +85,13 @@ def mark(synced: int) -> bytes:
 def boot_mark(synced: int, boot: str) -> bytes:
     """A mark that also names the boot of the machine in which the lines that follow are written.
 
-    Twice: one that is damaged must not take with it what tells damage from a torn tail. Nothing for no name.
+    It is written twice, so that one damaged bit cannot take it away. Empty for no name.
     """
     return 2 * encode(OWN, synced, 0, b'{"boot":"%b"}' % boot.encode("ascii")) if boot else b""
 
 
 def boot_of(line: Line) -> str | None:
-    """The boot that one of the journal's own lines names, or None."""
+    """The boot that a line of the journal itself names, or None."""
     found = _BOOT.fullmatch(line.record)
     return found[1].decode("ascii") if found is not None else None
 

@@ -1,6 +1,6 @@
-"""Presence: whether a journal's files are still where their names say, looked at before every answer.
+"""Presence: checks before every answer that a journal's files are still in their places.
 
-What is written into a file that was removed, or that lies in a folder that was moved away, is lost without an error.
+Writes to a file that was removed, or whose folder was moved away, are lost without an error.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _TIMES_TELL_AFTER_NS = 100_000_000
 
 
 class Presence:
-    """files: every file of the journal now, with what is open of it, or None for a file that is only kept."""
+    """Checks one journal. files: its files, each with its open descriptor, or None for a closed file."""
 
     def __init__(self, fs: Fs, directory: Path, files: Callable[[], Iterable[tuple[Path, Place | None]]]) -> None:
         self._fs = fs
@@ -25,7 +25,7 @@ class Presence:
         self._seen: Place | None = None
 
     def missing(self) -> str | None:
-        """What is not there any more, as a sentence; None if all is. One stat, as long as no name has changed."""
+        """Why a file is no longer in place, as a sentence; None if all are. One stat, while no name changes."""
         found = self._fs.place(self._directory)
         if found is not None and found == self._seen:
             return None

@@ -1,4 +1,4 @@
-"""Where the records of a journal lie on the disk, and how one of them is read again, checked to the last bit."""
+"""Reads single records of a journal again, by their places on the disk, and checks every bit of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Take(Protocol):
 
 
 class Written(msgspec.Struct, frozen=True):
-    """Where a commit has put its records: lines of these sizes, one after the other from `offset` of `file` on."""
+    """The places of a commit's records: lines of these sizes, one after the other from `offset` of `file` on."""
 
     file: str
     offset: int
@@ -31,7 +31,7 @@ class Written(msgspec.Struct, frozen=True):
 
 
 class RecordReader:
-    """Reads records of one journal by where their lines lie. May be used in any thread."""
+    """Reads records of one journal by the places of their lines. For any thread."""
 
     def __init__(self, directory: Path, fs: Fs) -> None:
         self._directory = directory

@@ -1,4 +1,4 @@
-"""What a journal holds after whatever ended the last process: whole transactions, up to a torn tail if there is one.
+"""Reads a journal after the last process has ended in any way: whole transactions, up to a torn tail.
 
 A torn tail is normal: bytes written but not yet synced survive a power loss in any pieces. Damage before it is not.
 Two things tell them apart.
@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 class Damage(msgspec.Struct, frozen=True):
     """Where a segment stops making sense. cut_at: where its last whole transaction ends, in bytes.
 
-    is_cut_short: a process that was killed while it wrote may leave that. boot: in which the lines here were written.
+    is_cut_short: as left by a process that was killed while it wrote. boot: in which these lines were written.
     """
 
     path: Path
@@ -78,7 +78,7 @@ class SegmentScan(msgspec.Struct, frozen=True):
 
 
 class Torn(msgspec.Struct, frozen=True):
-    """What a torn tail holds. records: lines of it that are, or may have been, records."""
+    """A torn tail. records: the number of its lines that are, or may have been, records."""
 
     size_bytes: int
     records: int

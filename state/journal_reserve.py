@@ -51,7 +51,7 @@ class Reserve:
         return True
 
     def lend(self, attempt: Callable[[], T]) -> T:
-        """What `attempt` returns; when the disk is full, the space is given up and it is tried once more."""
+        """Run `attempt`; when the disk is full, give up the space and try once more."""
         try:
             return attempt()
         except OSError as error:

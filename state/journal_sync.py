@@ -1,4 +1,4 @@
-"""Syncs journals of level `os` in a thread of its own, so that nobody who writes waits for the disk.
+"""Syncs journals of level `os` in a thread of its own, so that writers do not wait for the disk.
 
 The owner begins a sync, the thread runs it, and the owner notes in the journal what is synced: from then on damage to
 it is told from a torn tail, also after a power loss.
@@ -36,7 +36,7 @@ class Syncing:
         self._lock = threading.Lock()
 
     def run(self) -> None:
-        """Sync, once; in any thread. Whoever comes second waits for the first."""
+        """Sync once, in any thread. A second caller waits for the first."""
         with self._lock:
             if self.is_done:
                 return
@@ -48,7 +48,7 @@ class Syncing:
 
 
 class BackgroundSync:
-    """Keeps the journals of one owner synced. All but `_run` is called in the owner's thread.
+    """Keeps the journals of one owner synced. All methods except `_run` are called in the owner's thread.
 
     synced: called in another thread when a sync is done; the owner then calls `look`.
     """
@@ -62,9 +62,9 @@ class BackgroundSync:
         self._thread: threading.Thread | None = None
 
     def look(self, *, now: float, at_once: bool = False) -> bool:
-        """Note what is synced, and begin to sync what has not been written to since the last look.
+        """Mark finished syncs, and begin to sync journals that were not written to since the last call.
 
-        at_once: also what is being written to. Returns whether everything is synced and noted.
+        at_once: sync journals that are being written to, too. Returns whether everything is synced and marked.
         """
         is_settled = True
         for journal in self._journals:
@@ -81,16 +81,16 @@ class BackgroundSync:
 
     @property
     def is_behind(self) -> bool:
-        """Something is committed that was not synced yet."""
+        """Whether a journal has an unsynced commit."""
         return any(journal.synced_seq != journal.last_seq for journal in self._journals)
 
     @property
     def failure(self) -> str | None:
-        """Why one of them takes nothing more, or None: its owner opens it again, from what is on the disk."""
+        """Why a journal accepts no more records, or None. Its owner opens it again, from the disk."""
         return next((failure for journal in self._journals if (failure := journal.failure) is not None), None)
 
     def close(self) -> None:
-        """The thread ends after the sync it is at. What the journals still have to sync, they do when they close."""
+        """End the thread after its current sync. The journals sync the rest when they close."""
         if self._thread is not None:
             self._work.put(None)
 

@@ -1,8 +1,8 @@
-"""Expressions over text that others write: the one door to RE2, whose matching takes time linear in the text.
+"""Expressions over text that others write: the one door to RE2, which matches in linear time.
 
 Python's `re` backtracks and holds the interpreter meanwhile: a page of chosen text kept the whole process busy for
 minutes. RE2 has no look-around and no back-references, and lets other threads run while it searches. It is imported
-with the first search, since a start needs none.
+with the first search, because a start needs none.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class LinearSet:
         made = re2.Set.SearchSet(options)
         for expression in self.expressions:
             if made.Add(expression) < 0:
-                raise ValueError(f"{expression!r} is no expression")
+                raise ValueError(f"{expression!r} is not an expression in RE2's syntax")
         made.Compile()
         return made
 

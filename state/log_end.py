@@ -1,4 +1,4 @@
-"""How far the log of events has come, kept next to the log: what the log has lost shows when it is opened again.
+"""Keeps the newest event id next to the event log, so that a loss shows when the log is opened again.
 
 A few bytes that are overwritten with each commit. After kill -9 they are exact. After a power loss they may be as old
 as the end of the log; that there was one shows by the machine's boot id.
@@ -42,7 +42,7 @@ def this_boot() -> str:
 
 
 class LogEnd:
-    """known: what the file says as it is opened; None when it says nothing that holds. Raises OSError."""
+    """The file. known: its content when it was opened; None if that is not valid. Raises OSError."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
@@ -52,7 +52,7 @@ class LogEnd:
         self.known = _read(os.pread(self._descriptor, 256, 0))
 
     def note(self, number: int, seq: int, *, is_closed: bool = False) -> None:
-        """The newest event has this id and this record."""
+        """Write the newest event's id and record."""
         text = b"%016d %016d %d %b" % (number, seq, is_closed, self._boot_id.encode())
         try:
             os.pwrite(self._descriptor, b"%b %08x\n" % (text, zlib.crc32(text)), 0)

@@ -21,7 +21,7 @@ MAX_DELIVERIES = 5  # to incarnations that died of it, perhaps; then the event i
 
 
 class MailboxKey(msgspec.Struct, frozen=True, kw_only=True):
-    """What makes two waits the same question. Types and topics are sorted; the filter is in canonical form."""
+    """The question of a wait. Types and topics are sorted; the filter is in canonical form."""
 
     project_id: str
     agent_id: AgentId
@@ -213,7 +213,7 @@ class Mailbox(msgspec.Struct, kw_only=True):
         return self.answers
 
     def put_back(self, log: EventLog) -> bool:
-        """Stand behind the last event taken that the log still has; whether it stood elsewhere.
+        """Move behind the last event taken that the log still has; return whether that is another place.
 
         A log that lost its newest events gives their places to others, and the log of a project of which nothing is
         retained begins again at the first place. Ids are never used twice: they say where the mailbox stands.
@@ -240,7 +240,7 @@ class Mailbox(msgspec.Struct, kw_only=True):
 
     @property
     def newest_id(self) -> EventId:
-        """The newest event that it was given or has scanned."""
+        """The newest event that it was given or has skipped."""
         return self.place_id if self.handed is None else max(self.place_id, self.handed.reached_id)
 
     def _move_to(self, place: int, event_id: EventId) -> None:
@@ -264,7 +264,7 @@ class Mailbox(msgspec.Struct, kw_only=True):
             self.add_gap(Gap(from_=event.event_id, to=event.event_id, dropped_at_most=1, reason="ttl"))
 
     def add_gap(self, gap: Gap) -> None:
-        """Have the next answers tell of a gap, until one is taken."""
+        """Add a gap to the next answers, until one is taken."""
         self.gap = gap if self.gap is None else self.gap.joined(gap)
         self.gap_was_told = False
 

@@ -122,7 +122,7 @@ class Mailboxes:
 
     @property
     def losses(self) -> tuple[Loss, ...]:
-        """What the log has lost, oldest first, as far as that may concern a reader."""
+        """The losses of the log that may concern a reader, oldest first."""
         return self._losses
 
     @property
@@ -133,7 +133,7 @@ class Mailboxes:
         )
 
     def put_back(self, log_of: Callable[[str], EventLog], loss: Loss | None) -> None:
-        """Let every mailbox stand where its log is, and tell each of what the log has lost just now, if it has.
+        """Put every mailbox back into its log, and give each the gap of a loss that was just noticed.
 
         On the disk when this returns, synced where there is a loss, unless the disk is full.
         """
@@ -212,7 +212,7 @@ class Mailboxes:
     # Dead letters
 
     def dead_letters(self, project_id: str | None) -> tuple[DeadLetter, ...]:
-        """Those that were not replayed, newest first."""
+        """The dead letters that were not replayed, newest first."""
         letters = [
             letter
             for letter in self._dead.values()

@@ -96,14 +96,14 @@ class ProcessIdentity(msgspec.Struct, frozen=True):
 
 
 class DependencyState(msgspec.Struct, frozen=True, kw_only=True):
-    """A type that a queued agent depends on. state: of the youngest agent of it in the issue; None: there is none."""
+    """A type that a queued agent depends on. state: of its youngest agent in the issue; None if there is none."""
 
     agent_type: str
     state: AgentState | None
 
 
 class WaitingFor(msgspec.Struct, frozen=True, kw_only=True):
-    """Why an agent has not been started yet. text: the same for people.
+    """The reason why an agent has not been started yet. text: the same for people.
 
     place: in the queue, 1 is next; None while it waits for others. is_deadlock: every slot is held by an agent that has
     spawned one that waits for a slot.
@@ -181,7 +181,7 @@ class StoredResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NextAgent(msgspec.Struct, frozen=True, kw_only=True):
-    """Who should act on a result."""
+    """The agent type that should act on a result."""
 
     agent_type: str
     priority: Literal["high", "medium", "low"]

@@ -1,4 +1,4 @@
-"""Names of the operating system as text that can be written: a path on Linux is bytes, and need not be UTF-8. Pure."""
+"""Makes names of the operating system printable: a path on Linux is bytes, and need not be UTF-8. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far something long has come, told while it goes on."""
+"""Reports the progress of long work."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ class Progress(Protocol):
 
 
 def untold(done: int, total: int) -> None:
-    """For who does not want to know."""
+    """Ignores progress."""

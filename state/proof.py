@@ -1,4 +1,4 @@
-"""Proof that a server holds the secret of a storage, which sends neither the secret nor a token. Pure.
+"""Proof that a server holds the secret of a storage, without sending the secret or a token. Pure.
 
 A client sends a fresh nonce and the address that it is connected to; the server answers with a MAC over both. The
 address is in it because another program could hand the nonce on to the real server: that one proves its own address

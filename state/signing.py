@@ -53,7 +53,7 @@ def signed(claims: Mapping[str, Any], secret: bytes) -> str:
 
 
 def verified(text: str, secret: bytes, *, issuer: str, audience: str, required: Sequence[str]) -> dict[str, Any]:
-    """What a token says that was signed with this secret, by this issuer for this audience.
+    """The claims of a token that was signed with this secret, by this issuer for this audience.
 
     Its times are the caller's to judge. Raises Unauthorized for any other text, without quoting it.
     """

@@ -1,8 +1,8 @@
-"""The manifest of a storage directory: which journals it has, whose it is, and a checksum of its signing secret.
+"""The manifest of a storage directory: its journals, its instance, and a checksum of its signing secret.
 
-A journal cannot miss itself. So the start compares what is there with what the manifest names, before it opens
-anything. An entry is made after what it names is on the disk: a kill in between leaves a manifest that names too
-little, never too much. Storages of versions before 0.2 have none, and get one.
+A missing journal cannot report itself. So the start compares the directory with the manifest before it opens anything.
+An entry is written after the thing it names is on the disk: a kill in between leaves a manifest that names too little,
+never too much. Storages of versions before 0.2 have none, and get one.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class StorageManifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_manifest(storage: Path) -> StorageManifest | None:
-    """None if there is none, or it is damaged, which is logged. Raises OSError."""
+    """Read the manifest; None if there is none, or it is damaged, which is logged. Raises OSError."""
     path = storage / MANIFEST
     try:
         line = parse(path.read_bytes())
@@ -60,7 +60,7 @@ def is_damaged(storage: Path) -> bool:
 
 
 def write_manifest(storage: Path, manifest: StorageManifest) -> None:
-    """Whole or not at all, durably; nothing is written where it says so already. Raises OSError."""
+    """Write the manifest durably, whole or not at all; nothing if it is the same. Raises OSError."""
     data = encode(OWN, 0, 0, msgspec.json.encode(manifest))
     path = storage / MANIFEST
     with suppress(FileNotFoundError):
@@ -99,14 +99,14 @@ def require_journals(storage: Path, manifest: StorageManifest) -> None:
     if missing:
         which = "journal is missing" if len(missing) == 1 else "journals are missing"
         raise StorageDamaged(
-            f"{storage}: {len(missing)} {which}, of which {MANIFEST} says that it was there: "
+            f"{storage}: {len(missing)} {which} that {MANIFEST} names: "
             f"{', '.join(str(storage / name) for name in missing)}; {ADVICE}",
             missing=missing,
         )
 
 
 def note_contents(storage: Path, *, instance: str | None, secret: str | None) -> None:
-    """Name all that is there now. None: as it was noted before. Raises OSError."""
+    """Name everything in the storage now. None: keep the old entry. Raises OSError."""
     before = read_manifest(storage) or StorageManifest()
     journals = tuple(directory.relative_to(storage).as_posix() for directory in journals_in(storage))
     write_manifest(
@@ -116,7 +116,7 @@ def note_contents(storage: Path, *, instance: str | None, secret: str | None) ->
 
 
 def go_on_without(storage: Path) -> tuple[str, ...]:
-    """Miss no longer what is missing; the journals that were. Raises StorageInUse, OSError."""
+    """Remove the entries of missing journals; return those journals. Raises StorageInUse, OSError."""
     manifest = read_manifest(storage)
     missing = missing_journals(storage, manifest) if manifest is not None else ()
     if manifest is not None and missing:
@@ -132,7 +132,7 @@ def go_on_without(storage: Path) -> tuple[str, ...]:
 
 
 def forget(storage: Path, *, secret: bool = False, contents: bool = False) -> None:
-    """What will be replaced is not missed: the secret, or the journals and the name they give. Raises OSError."""
+    """Remove entries that will be replaced: the secret, or the journals and the instance. Raises OSError."""
     before = read_manifest(storage)
     if before is not None:
         after = StorageManifest(secret=before.secret) if contents else before
@@ -140,5 +140,5 @@ def forget(storage: Path, *, secret: bool = False, contents: bool = False) -> No
 
 
 def fingerprint(secret: bytes) -> str:
-    """Tells one secret from another, and nothing about either: it has 256 random bits."""
+    """A checksum that tells one secret from another, and nothing about either: they have 256 random bits."""
     return hashlib.sha256(b"sidecar-secret:" + secret).hexdigest()

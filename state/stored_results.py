@@ -43,7 +43,7 @@ _RESULT_ID = re.compile(r"res-([0-9]{16})-[0-9a-f]{12}")
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request with an idempotency key was answered. digest: of its body. event_id: None until announced."""
+    """The answer to a request with an idempotency key. digest: of its body. event_id: None until announced."""
 
     key: str
     digest: str
@@ -52,8 +52,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _WithLineBreaks(StoredResult, frozen=True, kw_only=True):
-    """A result whose JSON the agent sent in lines, which a line of the journal cannot hold: there, each line break is a
-    blank, and this says how long each line was but the last.
+    """The line breaks of a result. A line of the journal cannot hold them, so each is a blank there.
+
+    The lengths of all lines except the last bring them back.
     """
 
     line_breaks: tuple[int, ...]
@@ -234,7 +235,7 @@ class StoredResults:
         return [document.doc_id for document in self._outbox]
 
     def answer_to(self, key: str) -> tuple[int, Answer] | None:
-        """What the request with this key was answered, and the place of its result."""
+        """The answer to the request with this key, and the place of its result."""
         ids = self._answers.page(where("key") == key, limit=1).ids
         answer = self.answer_at(ids[0]) if ids else None
         return None if answer is None else (ids[0], answer)

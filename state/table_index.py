@@ -28,7 +28,7 @@ class Fields(msgspec.Struct, frozen=True):
     """indexed: fields with a hash index. moments: fields that hold a time, RFC 3339, and are asked for by ranges.
 
     columns: further fields of which queries ask; short values of theirs are kept in memory.
-    weighed: those of `indexed` of which it is known how many bytes the documents with one value have.
+    weighed: fields of `indexed` for which the total size of the documents with one value is kept.
     """
 
     indexed: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class Fields(msgspec.Struct, frozen=True):
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
-    """What an index knew of a document that was removed. is_whole: whether `fields_of` needed no more than `items`."""
+    """The index entries of a removed document. is_whole: whether `fields_of` needed no more than `items`."""
 
     items: tuple[Any, ...]
     is_whole: bool
@@ -88,14 +88,14 @@ def seconds_of(value: Any) -> float | None:
 
 @cache
 def _decoder_of(fields: tuple[str, ...]) -> Callable[[bytes], Any]:
-    """What decodes these fields of a document alone; they are its attributes, in this order, UNSET if there is none."""
+    """A decoder of only these fields of a document: its attributes, in this order, UNSET if missing."""
     names = [(f"field_{n}", Any, msgspec.field(name=field, default=UNSET)) for n, field in enumerate(fields)]
     return decoder(msgspec.defstruct("Fields", names, gc=False)).decode
 
 
 @cache
 def _values_of(count: int) -> Callable[[Any], tuple[Any, ...]]:
-    """What takes the values out of what such a decoder returns, two at least."""
+    """A getter of all values of such a decoder's result, two at least."""
     return attrgetter(*(f"field_{n}" for n in range(count)))
 
 
@@ -213,7 +213,7 @@ class TableIndex:
                 row.append(value)
 
     def _item(self, doc_id: int, field: str, value: Any) -> Any:
-        """What a row has for this value of an indexed field."""
+        """The entry of a row for this value of an indexed field."""
         if value is UNSET:
             return UNSET
         if isinstance(value, (list, dict)):
@@ -232,7 +232,7 @@ class TableIndex:
         return self._texts[field] if type(value) is str else self._others[field]
 
     def remove(self, doc_id: int, size: int) -> Row:
-        """Forget a document of `size` bytes; what `restore` needs to bring it back."""
+        """Remove a document of `size` bytes; return what `restore` needs to bring it back."""
         items = self._rows.pop(doc_id)
         self._weigh(items, -size)
         for field, item in zip(self.indexed, items, strict=False):

@@ -69,7 +69,7 @@ class TableOverlay(MutableMapping[int, Any]):
         return not self._cleared and doc_id in self._stored and doc_id not in self._removed
 
     def changes(self) -> list[Change]:
-        """What the transaction comes to. Raises TypeError for a document that is not JSON."""
+        """The result of the transaction. Raises TypeError for a document that is not JSON."""
         changes: list[Change] = []
         if self._cleared and self._stored:
             changes.append(Change("0", self._name))

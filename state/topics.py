@@ -56,8 +56,8 @@ _TOPIC_OF_TYPE = {
 }
 
 
-# Only the sidecar publishes these: who acts on one can believe it. An agent's own `agent_completed` and
-# `agent_shutdown` are not among them.
+# Only the sidecar publishes these, so readers can rely on them. `agent_completed` and `agent_shutdown` are not among
+# them: agents publish those.
 OF_THE_SIDECAR = frozenset(
     {
         "agent_adopted",

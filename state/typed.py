@@ -58,7 +58,7 @@ def convert(value: object, type_: type[T], *, strict: bool = True) -> T:
 
 
 def msgpack_decode(type_: UnionType) -> Callable[[bytes], Any]:
-    """What decodes MessagePack into one of the types."""
+    """A decoder of MessagePack into one of the types."""
     with _looking:
         return msgspec.msgpack.Decoder(type_).decode
 

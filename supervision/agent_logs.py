@@ -24,7 +24,7 @@ Stream = Literal["stdout", "stderr"]
 _STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
 
 MAX_READ_BYTES = 1 << 20
-MAX_LINE_BYTES = 4096  # of a line whose end is waited for, and looked back to its beginning
+MAX_LINE_BYTES = 4096  # of a line; a longer one is not waited for, nor searched for its beginning
 _BLOCK = 4096
 _TAIL_STEP = 64 << 10
 _PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01  # fallocate(2)
@@ -43,17 +43,17 @@ class Chunk(msgspec.Struct, frozen=True):
 
     @property
     def has_line(self) -> bool:
-        """Whether a line ends in it, or is so long that nobody waits for its end."""
+        """Whether a line ends in it, or is too long to wait for its end."""
         return b"\n" in self.data or len(self.data) > MAX_LINE_BYTES
 
     def of_at_most(self, count: int) -> Chunk:
-        """Its first so many bytes."""
+        """Its first `count` bytes."""
         if len(self.data) <= count:
             return self
         return msgspec.structs.replace(self, data=self.data[:count], at_end=False)
 
     def of_whole_lines(self) -> Chunk:
-        """Without a line at its end that may go on; all of it if no line ends in it."""
+        """It without an unfinished last line; all of it if no line ends in it."""
         end = self.data.rfind(b"\n") + 1
         if end in (0, len(self.data)):
             return self
@@ -86,9 +86,9 @@ class AgentLogs:
         return known
 
     def serial_of(self, pid: int) -> int | None:
-        """Of the agent whose log is this process's standard output; None if that is another file, or cannot be seen."""
+        """The serial of the agent whose log is this process's standard output; None if unknown."""
         try:
-            path = Path(os.readlink(f"/proc/{pid}/fd/1"))  # noqa: PTH115  # a process's table, no path of ours
+            path = Path(os.readlink(f"/proc/{pid}/fd/1"))  # noqa: PTH115  # an entry of /proc, not a path of ours
         except OSError:
             return None
         serial = path.name.partition(".")[0]
@@ -145,7 +145,7 @@ class AgentLogs:
     def last_lines(
         self, serial: int, lines: int, *, since: tuple[int, int], until: tuple[int, int] | None = None
     ) -> tuple[str, ...]:
-        """What an agent said last: on stderr, or where that is silent on stdout. As it was said, secrets and all.
+        """The last lines of an agent: of stderr, or of stdout if stderr is empty. Secrets are still in them.
 
         since: where an incarnation's stdout and stderr begin. until: where those of the next do, if there is one.
         """
@@ -175,9 +175,9 @@ class AgentLogs:
                     self._bound(self.path(serial, stream), self.max_bytes if max_bytes is None else max_bytes)
 
     def bound_running(self, serial: int) -> int:
-        """`bound` for one agent, while it writes. Returns how much of both streams was on the disk before.
+        """Bound the logs of one agent while it writes. Returns how much of both streams was on the disk before.
 
-        Notes a log that somebody has deleted.
+        Records a log that somebody has deleted.
         """
         size = 0
         for stream in _STREAMS:
@@ -194,7 +194,7 @@ class AgentLogs:
         return size
 
     def take_deleted(self, serial: int) -> bool:
-        """Whether a log of this running agent was found deleted since it was last opened; asked, it is forgotten."""
+        """Whether a log of this running agent was found deleted since it was last opened. Asking clears that."""
         if serial not in self._deleted:
             return False
         self._deleted.discard(serial)
@@ -214,7 +214,7 @@ class AgentLogs:
         return there_were_any
 
     def free_bytes(self) -> int:
-        """What the file system of the logs still has for us."""
+        """The free space of the logs' file system."""
         found = os.statvfs(self._directory)
         return found.f_bavail * found.f_frsize
 

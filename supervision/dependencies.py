@@ -1,4 +1,4 @@
-"""Who must run or have completed before an agent starts, and whether that can still come. Pure.
+"""Decides whether an agent's dependencies are met, and whether they still can be. Pure.
 
 `depends_on` of a profile names agent types; what counts are the agents of these types in the same project and issue.
 """
@@ -17,7 +17,7 @@ from .restart import SETTLED_AFTER_S
 
 
 class Dependency(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """on "start": one of the type has run for a second, or has completed. on "success": one has completed."""
+    """A dependency. on "start": an agent of the type has run for a second or completed; "success": completed."""
 
     type: str
     on: Literal["start", "success"] = "success"
@@ -52,7 +52,7 @@ def dependencies(depends_on: DependsOn) -> tuple[Dependency, ...]:
 def standing(dependency: Dependency, present: Iterable[Present]) -> Standing:
     """Whether a dependency is met by the agents of the issue.
 
-    A running agent counts when it has run for a second: one that fails of its start has met nothing.
+    A running agent counts when it has run for a second: one that fails at its start has met nothing.
     """
     of_type = [agent for agent in present if agent.agent_type == dependency.type]
     if any(_meets(agent, dependency) for agent in of_type):
@@ -63,7 +63,7 @@ def standing(dependency: Dependency, present: Iterable[Present]) -> Standing:
 
 
 def settles_in_s(dependency: Dependency, present: Iterable[Present]) -> float | None:
-    """How long until a running agent meets the dependency, if it goes on running; None where none could."""
+    """Seconds until a running agent meets the dependency, if it goes on running; None if none could."""
     if dependency.on == "success":
         return None
     left_s = [
@@ -75,7 +75,7 @@ def settles_in_s(dependency: Dependency, present: Iterable[Present]) -> float | 
 
 
 def newest_state(agent_type: str, present: Sequence[Present]) -> AgentState | None:
-    """The state of the youngest agent of a type. present: eldest first."""
+    """The state of the youngest agent of a type. present: oldest first."""
     return next((agent.state for agent in reversed(present) if agent.agent_type == agent_type), None)
 
 

@@ -27,7 +27,7 @@ def end_of(fd: int) -> int:
 
 
 def next_descriptor() -> int:
-    """The number that the next file opened would have, about."""
+    """About the number that the next opened file would have."""
     fd = int(library.dup(0))
     library.close(fd)
     return fd

@@ -1,4 +1,4 @@
-"""What bounds the fleet as a whole, and what makes it grow: `[agents]` and `[[triggers]]` of the configuration."""
+"""The settings of the whole fleet: `[agents]` and `[[triggers]]` of the configuration."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class SpawnerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[[triggers]]`: an event of type `on` that passes `filter` spawns an agent of type `spawn` for its issue.
 
-    allow_self: also an event that an agent of that type has caused.
+    allow_self: also for an event that an agent of that type has caused.
     """
 
     on: str

@@ -1,6 +1,6 @@
-"""A known state to start from: signals and limits, for the sidecar itself and for each agent, whoever started it.
+"""Starts the sidecar and each agent with known signals and limits, whatever their parent has set.
 
-What a parent ignores or blocks is inherited: with SIGTERM blocked `serve` could not be stopped, and with SIGCHLD
+Ignored and blocked signals are inherited: with SIGTERM blocked `serve` could not be stopped, and with SIGCHLD
 ignored an agent's exit code would be lost.
 """
 
@@ -46,10 +46,11 @@ def allow_many_descriptors() -> None:
 
 @contextmanager
 def limit_of_the_start(*, keeps_gil: bool) -> Iterator[bool]:
-    """A process that is started meanwhile has the limit of descriptors that the sidecar was started with.
+    """Give a process that is started meanwhile the limit of descriptors that the sidecar was started with.
 
-    It is lowered for the whole sidecar for as long: nobody opens a file while the starter keeps the GIL. Where others
-    could be refused one it stays as it is: False, and the process must get its limit right after its start.
+    The limit is lowered for the whole sidecar meanwhile: no other thread opens a file while the starter keeps the GIL.
+    If another thread could run out of descriptors, it is not lowered: False, and the process must get its limit right
+    after its start.
     """
     global _starting
     if _raised is None:
@@ -71,7 +72,7 @@ def limit_of_the_start(*, keeps_gil: bool) -> Iterator[bool]:
 
 
 def give_limit_of_the_start(pid: int) -> None:
-    """For a process that was started without `limit_of_the_start`."""
+    """Set the limit of a process that was started without `limit_of_the_start`."""
     if hasattr(resource, "prlimit"):
         with suppress(OSError):  # it has ended already, or is another user's
             resource.prlimit(pid, resource.RLIMIT_NOFILE, _at_start)

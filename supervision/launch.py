@@ -1,4 +1,4 @@
-"""What exactly is run for an agent: argv, environment and folder, from its profile and its spec. Pure.
+"""Decides what runs for an agent: argv, environment and folder, from its profile and its spec. Pure.
 
 Text of a request becomes one argument, or part of one, or a variable's value; it never names what runs.
 """
@@ -32,7 +32,7 @@ _PLACEHOLDER = re.compile(r"\{(agent_id|agent_type|issue_id|project_id|project_r
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
-    """One process to be. env: all of it, but for what the account of `user` says. user: None for the sidecar's own."""
+    """One process to start. env: without the account's own variables. user: None for the sidecar's user."""
 
     argv: tuple[str, ...]
     env: dict[str, str]
@@ -41,8 +41,11 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def inherited(environ: Mapping[str, str]) -> dict[str, str]:
-    """What agents get of the sidecar's own environment: not its secrets or settings, nor an outer agent's identity, nor
-    which repository git worked on where the sidecar was started, in a hook perhaps."""
+    """The part of the sidecar's own environment that agents get.
+
+    Left out: its secrets and settings, the identity of an outer agent, and the repository of a git hook that started
+    the sidecar.
+    """
     return {name: value for name, value in environ.items() if _is_inherited(name)}
 
 

@@ -10,7 +10,7 @@ from ..state.models import AgentState
 
 
 class Occurrence(Enum):
-    """What can happen to an agent. The verdicts of the restart policy are among them."""
+    """The occurrences in an agent's life. The verdicts of the restart policy are among them."""
 
     TURN_CAME = "a slot is free and it is first in the queue"
     STARTED = "its process runs"
@@ -23,8 +23,8 @@ class Occurrence(Enum):
     STOPPED = "it ended because that was asked for, and nothing of it is left"
     ADOPTED = "a sidecar that starts has found its process"
     START_ASKED = "someone wants it to run again"
-    DEPENDENCY_LOST = "one that it depends on has failed or was stopped"
-    DEPENDENCY_BACK = "one that it depends on may come again"
+    DEPENDENCY_LOST = "a dependency has failed or was stopped"
+    DEPENDENCY_BACK = "a dependency may be met again"
 
 
 _QUEUED, _BLOCKED, _STARTING, _RUNNING = (

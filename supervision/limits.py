@@ -1,4 +1,4 @@
-"""What an agent's process tree may be: which of its processes should not be there, and which limit it breaks. Pure."""
+"""Judges an agent's process tree: processes that should not be there, and the limit that it breaks. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose SIGKILL was the kernel's, for want of memory: it counts its kills for the whole machine, and names nobody."""
+"""Attributes SIGKILLs to the OOM killer, which only exposes a machine-wide counter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What psutil knows of processes: for machines without /proc. Not imported on any other, for it takes a while."""
+"""Looks at processes with psutil, on machines without /proc. Only imported there, because that takes a while."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ _STAT_START_TICKS, _STAT_EXIT_CODE = 22 - 3, 52 - 3  # fields of /proc/PID/stat,
 
 _MAX_INTERPRETER_LINE = 256  # BINPRM_BUF_SIZE of Linux
 
-# Agents are to go before the sidecar when memory runs out. Raising one's own child's value needs no privilege.
+# Agents should be killed before the sidecar when memory runs out. Raising one's own child's value needs no privilege.
 _OOM_SCORE_ADJ = b"500"
 
 
@@ -121,7 +121,7 @@ class LogFiles:
 
 
 class Prepared:
-    """A process that is to be started, with the files it writes to open: all that could be done before is done."""
+    """A process that is ready to start: its log files are open, and everything possible is prepared."""
 
     def __init__(self, launch: Launch, logs: LogFiles) -> None:
         self._launch = launch
@@ -334,7 +334,7 @@ def _nothing() -> int:
 
 
 def _account_of(launch: Launch) -> dict[str, Any]:
-    """Whose process it is to be, and its environment. Raises KeyError when there is no such user."""
+    """The account that the process runs as, and its environment. Raises KeyError when there is no such user."""
     if launch.user is None:
         return {"env": launch.env}
     import pwd
@@ -365,8 +365,8 @@ def _why_not_started(launch: Launch, error: Exception) -> str:
 
 
 def _missing_interpreter(launch: Launch) -> str | None:
-    """What a program that is there lacks, so that the kernel calls it missing; None where it is not there."""
-    import shutil  # for those that cannot be run; all others start sooner
+    """The missing loader or interpreter of a program that exists; None if the program itself is missing."""
+    import shutil  # only for programs that cannot be run; without it all others start sooner
 
     found = shutil.which(launch.argv[0], path=launch.env.get("PATH")) if "/" not in launch.argv[0] else launch.argv[0]
     try:
@@ -375,9 +375,9 @@ def _missing_interpreter(launch: Launch) -> str | None:
     except OSError:
         return None
     if not first_line.startswith(b"#!"):
-        return "the loader that it names is not there"
+        return "the loader that it names is missing"
     interpreter = first_line[2:].strip(b" \t\n").partition(b" ")[0].decode("utf-8", "replace")
-    return f"its first line names the interpreter {interpreter!r}, which is not there"
+    return f"its first line names the interpreter {interpreter!r}, which is missing"
 
 
 def _shown(path: str) -> str:

@@ -35,11 +35,11 @@ log = logging.getLogger(__name__)
 _STRANGER_WITHIN_S = 5.0
 _LOOK_EVERY_S = 0.05
 
-# A thread that times out while it waits for the GIL of a busy process begins to wait anew, behind all others; one of
+# A thread that times out while it waits for the GIL of a busy process begins to wait again, behind all others; one of
 # several gets it sooner. Each costs a restart some 0.05 ms where nothing is busy, for all of them wake.
 _THREADS = 3
 
-# Deaths come together, a few milliseconds apart. Nobody is told of a restart before no more have come for so long.
+# Delay notifications until no further exit has been seen for this long, so that restarts come first.
 _MORE_WITHIN_S = 0.003
 _TOLD_WITHIN_S = 0.1
 
@@ -201,7 +201,7 @@ class ExitWatcher:
         return self._epoll.poll(timeout_s) + [(key, 0) for key in list(self._dead_strangers)]
 
     def _ended(self, ready: list[tuple[int, int]]) -> list[tuple[_Watched, Exited]]:
-        """Those that have ended. Under the lock, so that `let_stop` falls before or after the whole of it."""
+        """The processes that have ended. Under the lock, so that `let_stop` falls before or after the whole of it."""
         ended = []
         for key, event in ready:
             watched = self._watched.get(key)
@@ -258,7 +258,7 @@ class ExitWatcher:
         try:
             return watched.succeed.succeed(status, now)
         except Exception:
-            # The actor decides anew from `Exited`; nothing may end the thread that sees exits.
+            # The actor decides again from `Exited`; nothing may end the thread that sees exits.
             log.exception("could not restart at once agent_id=%s", watched.agent_id)
             return None
 

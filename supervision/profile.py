@@ -1,4 +1,4 @@
-"""What runs for an agent type and how it is kept running: `[profiles.NAME]` of the configuration, over built-in ones.
+"""Profiles: what runs for an agent type, and how it is kept running. `[profiles.NAME]` goes over built-in ones.
 
 The built-in profiles know who follows whom and which topics concern whom; none of them has a command.
 """

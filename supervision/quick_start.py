@@ -49,7 +49,7 @@ class QuickStart:
 
 
 class _FileActions:
-    """What a child does before it runs its program. The C library's memory for it goes with this object."""
+    """The actions of a child before it runs its program. The C library's memory for them goes with this object."""
 
     def __init__(self, cwd: bytes, standard: tuple[int, int, int]) -> None:
         """Raises OSError when there is no memory for it."""
@@ -103,7 +103,7 @@ def _strings(texts: Sequence[str]) -> ctypes.Array[ctypes.c_char_p]:
 
 
 def _made_attributes() -> ctypes.Array[ctypes.c_uint64]:
-    """A session of its own, no signal blocked, and none ignored: whatever the sidecar or its parent does with them."""
+    """Attributes for a session of its own, with no signal blocked or ignored, whatever the sidecar has set."""
     attributes, signals = _Opaque(), _Opaque()
     library.sigfillset(signals)
     for number in (signal.SIGKILL, signal.SIGSTOP):  # nobody can ignore these

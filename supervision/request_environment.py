@@ -1,4 +1,4 @@
-"""What a spawn request may hand to a process: texts, and the environment variables that the profile allows. Pure.
+"""Checks the texts and environment variables that a spawn request hands to a process. Pure.
 
 The profile's list is what protects: a request sets nothing that nobody expected. The list of names that stay refused is
 for profiles that allow everything.
@@ -155,8 +155,9 @@ _CHARACTERS = _FIRST_CHARACTERS | frozenset(string.digits + ".-")
 
 
 def check_environment(environment: Mapping[str, str], allowed: Sequence[str], *, agent_type: str) -> None:
-    """Refuse what a spawn request may not set. Raises InvalidRequest naming the variable and, where a setting would
-    allow it, that setting.
+    """Refuse variables that a spawn request may not set.
+
+    Raises InvalidRequest naming the variable and, if a setting would allow it, that setting.
 
     allowed: `request_env` of the type's profile.
     """
@@ -191,7 +192,7 @@ def check_environment(environment: Mapping[str, str], allowed: Sequence[str], *,
 
 
 def check_text(value: str, field: str) -> None:
-    """Refuse what cannot be handed to a process as one string. Raises InvalidRequest naming `field`."""
+    """Refuse a text that a process cannot get as one string. Raises InvalidRequest naming `field`."""
     if "\0" in value:
         raise InvalidRequest(f"{field} holds a NUL", field=field, expected="text without NUL characters")
     if len(value.encode("utf-8", "surrogatepass")) > MAX_TEXT_BYTES:

@@ -51,7 +51,7 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class History(msgspec.Struct, frozen=True):
-    """What a policy remembers of an agent. deaths: monotonic seconds, inside the window. in_a_row: without a healthy
+    """The history of an agent. deaths: monotonic seconds, inside the window. in_a_row: without a healthy
     spell between them. is_open: it had too many, and is only probed."""
 
     deaths: tuple[float, ...] = ()
@@ -67,7 +67,7 @@ class Death(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """What follows a death. delay_s: before a restart, else 0. reason: why it was given up, else empty."""
+    """The decision after a death. delay_s: before a restart, else 0. reason: why it was given up, else empty."""
 
     verdict: Verdict
     history: History

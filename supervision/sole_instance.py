@@ -1,4 +1,4 @@
-"""Sole instance: of all sidecars on this machine one alone goes by an instance's name.
+"""Sole instance: only one sidecar on a machine may use an instance's name.
 
 A storage that was copied names the same agents as the original. Two sidecars that serve both would each take the
 other's processes for its own, and end those that it does not know of.
@@ -23,14 +23,14 @@ _TRY_AGAIN_S = 0.005
 
 
 class SoleInstance:
-    """name: the one that this process goes by, from `take` to `release`. Where there is no Linux nothing is held."""
+    """Holds an instance's name. name: the one held, from `take` to `release`. Except on Linux nothing is held."""
 
     def __init__(self) -> None:
         self.name: str | None = None
         self._socket: socket.socket | None = None
 
     def take(self, instance_id: str) -> None:
-        """Nothing happens where it is ours already. Raises StorageInUse, naming the process that goes by the name."""
+        """Take the name, if it is not ours already. Raises StorageInUse, naming the process that has it."""
         if self.name == instance_id:
             return
         self.release()

@@ -1,4 +1,4 @@
-"""Who else is restarted when one of a group dies, and in which order. Pure; words from OTP.
+"""Decides which members of a group are restarted when one dies, and in which order. Pure; words from OTP.
 
 A group of the configuration names agent types. Its members live together: those of the same project and issue.
 """
@@ -15,8 +15,8 @@ from .restart import RestartIntensity
 
 Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
 
-# Those that a restart of the group concerns. Who completed stays completed (OTP would start it again: here that
-# would do finished work twice), and so does who was stopped or given up.
+# The states that a restart of the group concerns. Completed agents stay completed (OTP would start them again, which
+# would do finished work twice), and so do stopped and failed ones.
 _CONCERNED = frozenset({AgentState.STARTING, AgentState.RUNNING, AgentState.STOPPING, AgentState.BACKING_OFF})
 
 
@@ -46,7 +46,7 @@ class Member(msgspec.Struct, frozen=True):
 
 
 def affected(group: Group, dead: Member, others: Iterable[Member]) -> tuple[AgentId, ...]:
-    """Whom the death of `dead` concerns beside itself, in the order in which they start."""
+    """The other members that the death of `dead` concerns, in the order in which they start."""
     if group.strategy == "one_for_one":
         return ()
     concerned = [

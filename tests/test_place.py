@@ -42,7 +42,7 @@ def read(folder: Path, home: dict[str, str], **flags: Any) -> Config:
 def test_a_projects_file_opens_no_sidecar_to_a_network(tmp_path: Path, home: dict[str, str], host: str) -> None:
     folder = project(tmp_path, f"[server]\nhost = '{host}'\n")
     for named in (None, folder / "sidecar.toml"):
-        with pytest.raises(ConfigError, match="is no loopback address"):
+        with pytest.raises(ConfigError, match="is not a loopback address"):
             read(folder, home, config=named)
     assert read(folder, home, host="0.0.0.0").host == "0.0.0.0"
     assert read(folder, home | {"SIDECAR_HOST": "::1"}).host == "::1"

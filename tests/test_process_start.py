@@ -134,7 +134,7 @@ def test_a_process_gets_the_limit_of_descriptors_that_the_sidecar_was_started_wi
 @pytest.mark.parametrize(
     ("first_line", "named"),
     [
-        (b"#!/bin/sh\r\n", r"names the interpreter '/bin/sh\\r', which is not there"),
+        (b"#!/bin/sh\r\n", r"names the interpreter '/bin/sh\\r', which is missing"),
         (b"#! /no/such/interpreter -x\n", "names the interpreter '/no/such/interpreter'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Who the context is for: which files belong to an agent of that type, and how much each kind of file matters to it.
+"""The audience of a context: the files that belong to an agent type, and how much each kind of file matters to it.
 
 A prior, not a filter: what the task points at comes in whatever its kind. Source: the guide, "Context by Agent Type".
 """
@@ -87,7 +87,7 @@ class Audience(NamedTuple):
                 return role is Role.MANIFEST or language in self.languages
 
     def prior(self, path: str) -> float:
-        """What the file's score is multiplied with; above 0."""
+        """The factor of a file's score; above 0."""
         role, language = role_of(path), language_of(path)
         if role in self.wanted:
             return 2.0

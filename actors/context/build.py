@@ -101,7 +101,7 @@ def _worth_cutting(chosen: list[Chosen], sizes: dict[str, int], room: int) -> li
 
 
 class _Build:
-    """What the stages of one build share."""
+    """The state that the stages of one build share."""
 
     def __init__(self, order: Order, project: Project, snapshot: Snapshot, reader: Reader, index: Index) -> None:
         self._order = order

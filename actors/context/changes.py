@@ -1,4 +1,4 @@
-"""What git knows beyond the list of files: commits with the files they touched, and what is not committed yet. Pure."""
+"""Parses git's output about commits, with the files they touched, and about uncommitted changes. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What earlier agents of the issue said, cut to what the next one needs, with secrets taken out. Pure."""
+"""Cuts the results of earlier agents of the issue to what the next one needs, with secrets taken out. Pure."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ _NOT_SAID = ("id", "type", "status", "phase", "severity", "timestamp")
 
 
 def said_of_issue(events: Iterable[Event], issue_id: str) -> str:
-    """What events say of an issue in words: the sentences in their data, newest first; names and states are none."""
+    """The sentences in the data of an issue's events, newest first; names and states are none."""
     sentences: dict[str, None] = {}
     for event in events:
         data = _decoded(event.data)

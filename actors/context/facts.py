@@ -1,4 +1,4 @@
-"""What a file's bytes are: text in some encoding with its secrets taken out, or a reason not to send them. Pure."""
+"""Turns a file's bytes into text without secrets, or into a reason not to send them. Pure."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def run_git(
     stdin: BinaryIO | None = None,
     names: Mapping[str, str] | None = None,
 ) -> bytes:
-    """What a git command prints. Raises GitUnavailable with git's own words.
+    """Run a git command and return its output. Raises GitUnavailable with git's own words.
 
     at: the folder it runs in. environment: added to the little that every command gets; nothing is inherited.
     names: paths that git's words may hold -> what the error says instead.
@@ -100,7 +100,7 @@ def find_program(name: str) -> str | None:
 
 
 def _in_public(said: str, names: Mapping[str, str]) -> str:
-    """What git said, on one line, without paths of this machine."""
+    """Git's words on one line, without paths of the machine."""
     for path, name in sorted(names.items(), key=lambda pair: -len(pair[0])):
         said = said.replace(path, name)
     words = []

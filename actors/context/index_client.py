@@ -39,7 +39,7 @@ A = TypeVar("A", Ranking, Blocks)
 
 
 class Index(Protocol):
-    """What a build needs of an index."""
+    """The part of an index that a build needs."""
 
     @property
     def is_starting(self) -> bool: ...

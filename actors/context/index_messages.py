@@ -1,4 +1,4 @@
-"""What the sidecar and its indexing process say to each other, one message a frame."""
+"""Messages between the sidecar and its indexing process, one message a frame."""
 
 from __future__ import annotations
 

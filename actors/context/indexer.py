@@ -186,7 +186,7 @@ class Indexer:
         self._projects: OrderedDict[str, IndexedProject] = OrderedDict()
 
     def answer(self, question: ToIndexer) -> Ranking | Blocks | None:
-        """What to say to a question; None to what only has to be known."""
+        """The reply to a question; None for a notice."""
         try:
             return self._answer(question)
         except OSError:  # the project's folder is gone: nothing of it can be told

@@ -52,7 +52,7 @@ class Listing(NamedTuple):
 
 
 class Tracked(NamedTuple):
-    """What git's index holds below the root; fields as in `Listing`. version: the same for the same index."""
+    """The content of git's index below the root; fields as in `Listing`. version: the same for the same index."""
 
     blobs: dict[str, str]
     unread: dict[str, str]
@@ -68,7 +68,7 @@ class Tracked(NamedTuple):
 
 
 def read_index(tracked: bytes, prefix: str) -> Tracked:
-    """What `git ls-files -s -z` says. prefix: the root below the toplevel."""
+    """Parse the output of `git ls-files -s -z`. prefix: the root below the toplevel."""
     unread: dict[str, str] = {}
     blobs: dict[str, str] = {}
     undecodable = 0

@@ -1,4 +1,4 @@
-"""What kinds of files there are: the languages, told from a path alone, and the roles, which roles.py tells."""
+"""The kinds of files: languages, recognised by the path alone, and roles, which roles.py recognises."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ _KIN = {
 
 
 class Role(StrEnum):
-    """What a file is there for. A file has one role, the first that fits in the order below."""
+    """The purpose of a file. A file has one role, the first that fits in the order below."""
 
     LOCK = "lock"
     COVERAGE = "coverage"

@@ -165,7 +165,7 @@ class Lexicon:
         return log(1 + (len(self._number) - spread + 0.5) / (spread + 0.5)) if spread else 0.0
 
     def _norms_now(self) -> list[float]:
-        """What the length of each document takes off, kept until a document comes or goes."""
+        """The penalty for the length of each document, kept until a document comes or goes."""
         if self._norms is None:
             mean = self._total / len(self._number) or 1.0
             k1, b = self._k1, self._b

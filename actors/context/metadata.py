@@ -1,4 +1,4 @@
-"""What kind of project this is and what it depends on, read from its manifests; nothing of the project is run. Pure."""
+"""Reads a project's types and dependencies from its manifests; nothing of the project is run. Pure."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def main_languages(paths: Iterable[str]) -> tuple[str, ...]:
 
 
 def project_types(paths: tuple[str, ...], languages: tuple[str, ...]) -> tuple[str, ...]:
-    """What the project is, the largest part first: a Rust crate that has a package.json is rust, then javascript.
+    """The project's types, the largest part first: a Rust crate that has a package.json is rust, then javascript.
 
     languages: see `main_languages`.
     """

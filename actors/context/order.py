@@ -1,4 +1,4 @@
-"""What a context is built from besides the project: the request and what the rest of the sidecar knows of the issue."""
+"""The order for a context: the request and what the rest of the sidecar knows of the issue."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ class Outside:
 
 
 def _query(request: BuildContext, spec: AgentSpec | None, earlier: Earlier, events: Iterable[Event]) -> tuple[str, str]:
-    """What the work is about, and who said so."""
+    """The text that says what the work is about, and its source."""
     if request.query:
         return request.query[:MAX_QUERY_CHARS], "q"
     if spec is not None and spec.task:

@@ -1,4 +1,4 @@
-"""What fits: how a budget is shared between the sections, and which files go in. Counted in bytes as they are sent.
+"""Fits a context into its budget: shares of the sections, and the files that go in. Counted in bytes as sent.
 
 The ladder: whole files; where the budget is small, the parts of files that fit the task best, cut where definitions
 begin; the start of one file where nothing else fits; the path alone, in `omitted`.
@@ -110,7 +110,7 @@ class Packed:
 
     @property
     def omitted(self) -> list[Omission]:
-        """What is not there before what was cut: a file that was cut says so itself, others have only this place."""
+        """Missing files first, cut files after them: a file that was cut says so itself."""
         return self._missing + self._cut
 
     @property

@@ -70,7 +70,7 @@ class Snapshot(NamedTuple):
     memo: dict[object, Any]
 
     def once(self, key: object, make: Callable[[], T]) -> T:
-        """What `make` gives, made once for this snapshot: most builds differ only in their task."""
+        """The result of `make`, made once for this snapshot: most builds differ only in their task."""
         if key not in self.memo:
             self.memo[key] = make()
         found: T = self.memo[key]
@@ -121,7 +121,7 @@ class Project:
         self.watcher: Watcher | None = None
 
     def snapshot(self, *, anew: bool = False) -> Snapshot:
-        """The project as it is now. anew: trust nothing that was known. Raises OSError when it cannot be read."""
+        """The project as it is now. anew: trust nothing that is known. Raises OSError when it cannot be read."""
         if self._watches and self.watcher is None:
             self.watcher = Watcher(self.root)
         changed = self.watcher.take() if self.watcher is not None else None
@@ -270,7 +270,7 @@ class Project:
         return told
 
     def _forget(self, changed: frozenset[str] | None) -> None:
-        """What was learned of these files does not hold any more; None: of any file."""
+        """Forget what was learned of these files; None: of any file."""
         if changed is None:
             self._looked.clear()
         else:

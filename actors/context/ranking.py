@@ -34,7 +34,7 @@ _TEST_MARK = re.compile(r"^(?:tests?_)|(?:[._-]?(?:tests?|spec))$", re.IGNORECAS
 
 
 class Task(NamedTuple):
-    """What the work is about. terms: with their weights; names: those that can only be code."""
+    """The task as terms with weights. names: terms that can only be code."""
 
     terms: dict[str, float]
     names: frozenset[str]
@@ -57,7 +57,7 @@ class Ranked(NamedTuple):
 
 
 class Corpus:
-    """What is indexed of one project: texts, paths, definitions, commits. Updated file by file."""
+    """The index of one project: texts, paths, definitions, commits. Updated file by file."""
 
     def __init__(self) -> None:
         self.texts = Lexicon(k1=2.0, terms_of=terms_of_run)
@@ -182,7 +182,7 @@ class Corpus:
         return {path: _SIMILAR * wide.get(path, 0.0) + _SIMILAR_NARROW * narrow[path] for path in narrow}
 
     def _paired(self, totals: Mapping[str, float]) -> dict[str, tuple[float, str]]:
-        """What a file gets from the test of the same name, or the test from it; of those that score at all well."""
+        """The score that a file gets from its well-placed test, or a test from its file."""
         least = max(totals.values(), default=0.0) * _WORTH_PAIRING
         best: dict[tuple[str, bool], tuple[float, str]] = {}
         for path, score in totals.items():
@@ -200,7 +200,7 @@ class Corpus:
 
 
 class _Name(NamedTuple):
-    """What a file is called: the terms of its name, and the name that its test or source shares."""
+    """The name of a file: its terms, and the name that its test or source shares."""
 
     terms: tuple[str, ...]
     bare: str

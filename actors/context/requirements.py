@@ -1,4 +1,4 @@
-"""What an agent asks for by name: sections of the context, and files by path or pattern. Pure."""
+"""Reads what an agent asks for by name: sections of the context, and files by path or pattern. Pure."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def checked_requirements(names: Iterable[str]) -> frozenset[str]:
 
 
 def known_requirements(names: Iterable[str]) -> tuple[frozenset[str], tuple[str, ...]]:
-    """Those of the names that we know, and a warning for each other: a spawn request is not refused afterwards."""
+    """The known names, and a warning for each unknown one: a spawn request is not refused afterwards."""
     unknown = sorted(set(names) - set(REQUIREMENTS))
     warnings = tuple(f"context_requirements: {name[:100]!r} is not known" for name in unknown)
     return frozenset(names) & frozenset(REQUIREMENTS), warnings
@@ -70,7 +70,7 @@ class FilePatterns:
         self._set = PathSet([_as_pattern(pattern) for pattern in self.patterns])
 
     def matched(self, paths: Iterable[str]) -> tuple[str, ...]:
-        """Those of `paths` that are named or matched, in their order."""
+        """The `paths` that are named or matched, in their order."""
         if not self.patterns:
             return ()
         named = frozenset(self.patterns)

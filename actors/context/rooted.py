@@ -24,7 +24,7 @@ _NO_PATH = "not a path inside the project"
 
 
 class Stamp(NamedTuple):
-    """What tells one state of a file from another without reading it."""
+    """A stamp that tells one state of a file from another without reading it."""
 
     inode: int
     size: int
@@ -58,7 +58,7 @@ class Root:
         os.close(self._fd)
 
     def forget_directories(self) -> None:
-        """Open directories anew from here on; they may have been moved since."""
+        """Open directories again from here on; they may have been moved since."""
         for fd in self._open.values():
             os.close(fd)
         self._open.clear()

@@ -25,7 +25,7 @@ from .requirements import FilePatterns, checked_requirements
 
 
 class Wish(NamedTuple):
-    """What a request asks for, checked."""
+    """A checked context request."""
 
     requirements: frozenset[str]
     patterns: FilePatterns

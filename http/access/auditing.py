@@ -1,4 +1,4 @@
-"""Auditor: takes what is to go on record from any thread, and writes it in one of its own.
+"""Auditor: takes records from any thread, and writes them in a thread of its own.
 
 Nobody waits for the disk because of it: a record is on the disk some twenty milliseconds after the answer, and all of
 them are before the server ends.
@@ -86,7 +86,7 @@ class Auditor:
         )
 
     def lifecycle(self, event_type: str, project_id: str, about: Mapping[str, Any]) -> None:
-        """What became of an agent."""
+        """Record a lifecycle event of an agent."""
         self.record(
             event_type,
             by=SIDECAR,
@@ -137,7 +137,7 @@ class Auditor:
                 return
 
     def _next(self) -> list[Act | threading.Event | None]:
-        """Whatever there is to write, once there is something; nothing now and then, to look at the folded ones."""
+        """Wait up to LOOK_AGAIN_S for acts; return them plus folded repeats that are due."""
         acts: list[Act | threading.Event | None] = []
         try:
             acts.append(self._queue.get(timeout=LOOK_AGAIN_S))
@@ -175,7 +175,7 @@ def auditing(storage: Path) -> Iterator[Auditor]:
 
 
 class LifecycleWitness:
-    """The bus as the Spawner knows it: whoever listens is told what it announces of agents, once the bus has it."""
+    """Wraps the event bus and calls the listeners with each lifecycle event that the bus has accepted."""
 
     def __init__(self, bus: Recipient, *listeners: Callable[[str, str, Mapping[str, Any]], None]) -> None:
         self._bus = bus

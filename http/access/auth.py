@@ -18,12 +18,12 @@ from ...state.topics import OF_THE_SIDECAR
 from ...supervision.profile import Profiles
 
 REMEMBERED_TOKENS = 4096  # agents alive at once, with room; a token takes about 1 KiB
-MAX_REMEMBERED_CHARS = 2048  # a client can write its token in many longer ways, and each would be one more to remember
+MAX_REMEMBERED_CHARS = 2048  # a client can write the same token in many longer ways, and each would take memory
 MAX_TOKEN_CHARS = 8192
 
 
 class Authenticator:
-    """Who is asking. Used by every request thread."""
+    """Authenticates callers. Used by every request thread."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Authenticator:
         return self._still(caller, grace_s=0, now=self._now())
 
     def good_until(self, caller: Caller) -> datetime:
-        """When the caller's token is good no longer, as far as is known by now."""
+        """The time from which the caller's token is refused, as far as is known now."""
         return self._revocations.good_until(caller)
 
     def _still(self, caller: Caller, *, grace_s: int, now: datetime) -> Caller:
@@ -105,7 +105,7 @@ def require(caller: Caller, permission: Permission) -> None:
 
 
 def admit(caller: Caller, needs: Permission | None, parts: Mapping[str, str]) -> None:
-    """What holds for every route: the permission it needs, and parts of its path that are identifiers.
+    """Check a route's permission, and the identifiers in its path.
 
     Raises PermissionDenied, InvalidRequest.
     """
@@ -142,7 +142,7 @@ def require_own_event(event_type: str) -> None:
     """Raises PermissionDenied for an event that only the sidecar may publish."""
     if event_type in OF_THE_SIDECAR:
         raise PermissionDenied(
-            f"{event_type} is published by the sidecar alone",
+            f"event type {event_type} is published by the sidecar alone",
             field="event_type",
             expected="another event type, such as agent_completed",
         )

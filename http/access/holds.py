@@ -1,8 +1,8 @@
-"""Holds: requests that wait or stream, by the token and the browser session that allow them, so that they end together.
+"""Holds: ends requests that wait or stream together with the token or browser session that allows them.
 
 A request is allowed when it begins. One that then waits for minutes, or streams for hours, must not outlive its token.
-It is found here by the token's id when that is revoked, by its session when somebody logs out, and by the clock when
-either expires. Nothing here goes through all that wait.
+It is found by the token's id at a revocation, by the session at a log-out, and by the clock when either expires.
+Nothing here looks through all waiting requests.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from .auth import Authenticator
 from .limits import Owner, owner_of
 from .sessions import Session, Sessions
 
-MAX_STREAMS = 128  # of one agent: each browser tab and each follower of the log is one
-LOOK_AGAIN = timedelta(minutes=1)  # at a token that is still good although its time is up
+MAX_STREAMS = 128  # of one agent; each browser tab and each follower of the log is one
+LOOK_AGAIN = timedelta(minutes=1)  # between looks at an expired token that is kept good
 
 Right = str | bytes  # a token's id or a session's key
 
@@ -36,7 +36,7 @@ class Hold:
         self.session = session
 
     def end(self, error: SidecarError) -> None:
-        """End it, in any thread, for the reason that `error` says."""
+        """End it, in any thread. error: the reason."""
         raise NotImplementedError
 
 
@@ -61,7 +61,7 @@ class Holds:
             return len({hold for holds in self._by_right.values() for hold in holds})
 
     def add(self, hold: Hold) -> None:
-        """Keep it until `remove`; ends it now if its caller may no longer ask."""
+        """Keep a request until `remove`; end it now if its caller may no longer ask."""
         caller, session = hold.caller, hold.session
         with self._lock:
             self._add(caller.token_id, hold, self._authenticator.good_until(caller))
@@ -79,7 +79,7 @@ class Holds:
         heapq.heappush(self._due, (at, next(self._number), right))
 
     def remove(self, hold: Hold) -> None:
-        """It is over; nothing happens if that is known."""
+        """Forget a request that has ended; it may be forgotten already."""
         with self._lock:
             self._remove(hold.caller.token_id, hold)
             if hold.session is not None:
@@ -99,7 +99,7 @@ class Holds:
             count = self._streams.get(owner, 0)
             if count >= MAX_STREAMS:
                 raise RateLimited(
-                    f"agent {caller.agent_id} has {count} streams open, and may have no more",
+                    f"agent {caller.agent_id} has {count} streams open, the most that it may have: close one",
                     limit=MAX_STREAMS,
                     retry_after_s=1,
                 )
@@ -114,21 +114,21 @@ class Holds:
             else:
                 del self._streams[owner]
 
-    # What ends a right
+    # The ends of a right
 
     def revoked(self, token_id: str, from_: datetime) -> None:
-        """A token is good only until `from_`."""
+        """End the holds of a token that is refused from `from_` on."""
         with self._lock:
             if token_id in self._by_right:
                 self._schedule(from_, token_id)
         self.look()
 
     def logged_out(self, key: bytes) -> None:
-        """A session is over."""
+        """End the holds of a session."""
         self._look_at(key)
 
     def look(self) -> None:
-        """End what may not go on by now."""
+        """End the holds whose token or session has expired by now."""
         now = self._now()
         while True:
             with self._lock:
@@ -160,7 +160,7 @@ class Holds:
             hold.end(error)
 
     def _fault(self, hold: Hold) -> SidecarError | None:
-        """Why its caller may not go on."""
+        """The reason why its caller may not go on, if there is one."""
         try:
             self._authenticator.still(hold.caller)
         except SidecarError as error:

@@ -139,7 +139,7 @@ REFRESHES = ClassLimit(per_minute=6, burst=4)
 
 
 class Limiter:
-    """What callers of limited classes may still ask, and all callers still refresh."""
+    """The limits of requests, for callers of limited classes, and of refreshes, for all callers."""
 
     def __init__(self, options: LimitOptions) -> None:
         self._options = options
@@ -156,7 +156,7 @@ class Limiter:
         taken = self._refreshes.take(owner_of(caller), REFRESHES, now=now)
         if not taken.allowed:
             raise RateLimited(
-                f"agent {caller.agent_id} has refreshed its token more often than an agent can need",
+                f"agent {caller.agent_id} refreshes its token too often: use the newest one until it expires",
                 limit=taken.limit,
                 retry_after_s=taken.retry_after_s,
             )

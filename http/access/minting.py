@@ -1,4 +1,4 @@
-"""Tokens minted on the machine itself: whoever can read the storage directory is trusted. No server is needed."""
+"""Mints tokens on the machine itself: anyone who can read the storage directory is trusted. No server is needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this server proves to clients that hold the storage's secret: that it does so too, and where it listens."""
+"""Proves to clients that hold the storage's secret that this server does, too, and where it listens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ...state.proof import NONCE_CHARS, address_of, is_nonce
 
 
 class AddressProofs:
-    """Proofs for the addresses that are surely this server's: the one it listens on; of all of them, the loopback's."""
+    """Proofs for this server's addresses: the one it listens on, or loopback's if it listens on all."""
 
     def __init__(self, key: TokenKey, host: str, port: int) -> None:
         self._key = key
@@ -18,12 +18,14 @@ class AddressProofs:
         self._addresses = frozenset(address_of(each, port) for each in hosts)
 
     def of(self, address: str, nonce: str) -> str:
-        """Raises InvalidRequest for what is no nonce, or an address that may be another's."""
+        """The proof. Raises InvalidRequest for an invalid nonce, or an address that is not surely this server's."""
         if not is_nonce(nonce):
             expected = f"{NONCE_CHARS} digits of 0-9 a-f"
-            raise InvalidRequest("the nonce cannot be used", field="nonce", expected=expected)
+            raise InvalidRequest("invalid nonce", field="nonce", expected=expected)
         if address not in self._addresses:
             raise InvalidRequest(
-                "this sidecar does not listen there", field="address", expected="the address that it listens on"
+                "this sidecar does not listen on the address",
+                field="address",
+                expected="the address that it listens on",
             )
         return self._key.prove(address=address, nonce=nonce)

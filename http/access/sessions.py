@@ -30,7 +30,10 @@ Header = Callable[[str], str | None]
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
-    """key: finds it here. csrf_token: proof that a write comes from our own page, which alone can read it."""
+    """One browser session.
+
+    key: finds it in Sessions. csrf_token: proves that a write comes from our own page, which alone can read it.
+    """
 
     key: bytes
     caller: Caller
@@ -39,7 +42,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sessions:
-    """Who is logged in. Used by every request thread."""
+    """The open browser sessions. Used by every request thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -64,12 +67,12 @@ class Sessions:
         return cookie, session
 
     def is_open(self, session: Session, *, now: datetime) -> bool:
-        """Whether nobody logged out and its time is not up; to ask is not to use it."""
+        """Whether the session is open and has not expired. Asking does not extend it."""
         with self._lock:
             return session.key in self._sessions and not self._is_over(session.key, now)
 
     def good_until(self, session: Session) -> datetime:
-        """When it will be over, if nobody uses it before that."""
+        """The time at which the session expires if it is not used before."""
         with self._lock:
             used_at = self._used_at.get(session.key)
         if used_at is None:
@@ -101,7 +104,7 @@ class Sessions:
         return code, until
 
     def redeem(self, code: str, *, now: datetime) -> Caller:
-        """Whom a code was issued to; from now on it is worth nothing. Raises Unauthorized."""
+        """Redeem a code: return its caller, once. Raises Unauthorized."""
         with self._lock:
             caller, until = self._codes.pop(_digest(code), (None, now))
         if caller is None or now >= until:
@@ -127,7 +130,7 @@ def _digest(text: str) -> bytes:
 
 
 def cookie_name(header: Header) -> str:
-    """Of the session's cookie. Browsers do not keep cookies of different ports apart, sidecars on one machine must."""
+    """The name of the session's cookie. It has the port in it: browsers share cookies between ports."""
     port = (header("Host") or "").rpartition(":")[2]
     return f"sidecar_session_{port}" if port.isascii() and port.isdigit() else "sidecar_session"
 

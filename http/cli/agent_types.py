@@ -1,4 +1,4 @@
-"""Which class an agent type has here; said where nobody has named the type, since it may be misspelt."""
+"""Finds the class of an agent type, and prints a note if the type is unknown, since it may be misspelt."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .stderr import tell
 
 
 def class_here(agent_type: str, *, what: str) -> str:
-    """The class of the type in the configuration here, else the built-in one. what: gets that class, for the note."""
+    """The class of the type in the configuration here, else the built-in one. what: the thing with that class."""
     from ..config import Flags, load
 
     try:
         profiles = load(Flags(), os.environ, working_dir=project_root_above(working_dir())).profiles
         known = {profile.agent_type: profile.agent_class for profile in profiles.configured()}
-    except ConfigError:  # told of by the commands that need it
+    except ConfigError:  # reported by the commands that need it
         known = {}
     if agent_type in known:
         return str(known[agent_type])

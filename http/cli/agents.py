@@ -186,10 +186,10 @@ def restart(client: Client, agent_id: str, format_: Format) -> None:
 @click.option("--stream", type=click.Choice(["stdout", "stderr"]), default="stdout", show_default=True)
 @click.option("--tail", type=click.IntRange(min=0), default=200, show_default=True, help="Lines to begin with.")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the agent has ended, through its restarts.")
-@click.option("--raw", is_flag=True, help="As it was written; what it holds may steer your terminal.")
+@click.option("--raw", is_flag=True, help="Print the log as it was written, control sequences included.")
 @with_client
 def logs(client: Client, agent_id: str, stream: Any, tail: int, follow: bool, raw: bool) -> None:
-    """What an agent printed.
+    """Print the output of an agent.
 
     With --follow it also goes on when the sidecar was restarted. Colours are left out; what else would steer a terminal
     is shown as escapes such as \\x1b, without --raw.
@@ -225,9 +225,9 @@ def logs(client: Client, agent_id: str, stream: Any, tail: int, follow: bool, ra
 @format_option
 @with_client
 def contexts(client: Client, agent_id: str, format_: Format) -> None:
-    """Which contexts an agent was given lately, newest first.
+    """List the contexts that an agent was given lately, newest first.
 
-    The sidecar keeps that in memory: it begins anew when the sidecar does.
+    The sidecar keeps that in memory: it is empty after a restart.
     """
     answer = client.call("GET", f"/api/agents/{segment(agent_id)}/contexts")
     show_rows(answer, answer["contexts"], CONTEXT_COLUMNS, format_, nothing="no contexts")
@@ -269,7 +269,7 @@ def _until_ended(client: Client, agent_id: str) -> dict[str, Any]:
 
 
 def _waits_for(status: dict[str, Any]) -> str | None:
-    """What a queued or blocked agent waits for, in words."""
+    """The reason why a queued or blocked agent waits, in words."""
     waiting_for = status.get("waiting_for")
     return waiting_for["text"] if waiting_for else None
 

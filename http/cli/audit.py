@@ -86,7 +86,7 @@ def verify(storage: Path | None, noted: Head | None) -> None:
     """Verify the whole trail on the disk.
 
     No server is needed, and one may run. Prints the head, SEQ:DIGEST. Kept where nobody can change it, it later shows
-    with --noted that nothing before it was cut off or written anew. Exit code 1 when the trail was tampered with, and
+    with --noted that nothing before it was cut off or written again. Exit code 1 when the trail was tampered with, and
     where.
 
     \b

@@ -1,4 +1,4 @@
-"""What the console script `sidecar` calls."""
+"""The entry point of the console script `sidecar`."""
 
 from __future__ import annotations
 

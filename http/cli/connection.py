@@ -79,14 +79,14 @@ class Commands(click.Group):
 
 
 def _write_escapes_for_what_cannot_be_written() -> None:
-    """So that no character ends a command where the output is Latin-1, and no file name that is not UTF-8 does."""
+    """Escape characters that the output cannot hold, such as in Latin-1, and file names that are not UTF-8."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _hint(error: SidecarError) -> str:
-    """What the message alone does not say: what the server expected, or how there comes to be one."""
+    """Advice in addition to the message: the expected value, or how to start a server."""
     if error.code == "no_server" and "`sidecar serve`" not in error.message and "--url" not in error.message:
         return "; start it with `sidecar serve`, or name another with --url"
     if error.code == "token_expired":
@@ -194,7 +194,7 @@ def _client_of(storage: Path, url: str | None, token: str | None) -> Client:
     if url is None:
         return LocalClient(_announced(storage), token or operator_token(storage), check, storage)
     if url.startswith("https:"):
-        raise click.UsageError("what lies behind https cannot prove who it is: name the token, too (--token)")
+        raise click.UsageError("a server behind https cannot prove that it is the sidecar: name the token (--token)")
     return Client(url, operator_token(storage), retries=ONE_ATTEMPT, check=check)
 
 
@@ -209,7 +209,7 @@ def _announced(storage: Path) -> str:
 
 
 def _require_token_of(key: TokenKey, token: str, storage: Path) -> None:
-    """Nothing is sent to a sidecar that the token cannot be of. One that has expired is the server's to refuse."""
+    """Refuse a token of another sidecar before it is sent. The server refuses an expired one."""
     try:
         key.verify(token, now=utc_now())
     except TokenExpired:
@@ -237,7 +237,7 @@ def storage_of(named: Path | None) -> Path:
 
 
 def _key_of(storage: Path) -> TokenKey:
-    """The key of the storage's tokens. Raises NoServer where none was ever made."""
+    """The key of the storage's tokens. Raises NoServer if there is none."""
     from ..client.errors import NoServer
     from ..storage import SECRET_FILE, SECRET_VARIABLE, token_key
 

@@ -95,7 +95,7 @@ def get(
 @format_option
 @with_client
 def refresh(client: Client, issue_id: str, agent_type: str, project: str | None, format_: Format) -> None:
-    """Build the context anew, whatever the cache holds.
+    """Build the context again, whatever the cache holds.
 
     \b
     Example: sidecar context refresh issue-7 python-specialist

@@ -1,4 +1,4 @@
-"""What may keep a sidecar from working here: configuration, storage, port, projects, git, commands, the machine.
+"""Finds problems of a sidecar here: configuration, storage, port, projects, git, commands, the machine.
 
 Each check looks and says what it found and what to do; none changes anything.
 """
@@ -86,7 +86,7 @@ def _machine() -> Iterator[Finding]:
         yield Finding(
             check="kernel",
             verdict="warning",
-            found="it has no pidfd: the end of an agent is looked for, not told",
+            found="it has no pidfd: the end of an agent is noticed with a delay",
             advice="Linux 5.3 or newer notices it at once",
         )
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -114,7 +114,7 @@ def _storage(config: Config, progress: Progress) -> Iterator[Finding]:
         yield Finding(
             check="storage",
             verdict="warning",
-            found=f"{storage} lies in the project {around}: no context has anything of it, but whoever may read the "
+            found=f"{storage} lies in the project {around}: it is left out of contexts, but anyone who can read the "
             "project's files can mint tokens",
             advice="name another with --storage, or leave it out: the default lies outside",
         )
@@ -144,13 +144,13 @@ def _storage(config: Config, progress: Progress) -> Iterator[Finding]:
 
 
 def _missing(storage: Path) -> Iterator[Finding]:
-    """Journals of which nothing is left but what the manifest says. One that has kept its folder reports itself."""
+    """Missing journals that only the manifest still names. A journal that has kept its folder reports itself."""
     if is_damaged(storage):
         yield Finding(
             check="manifest",
             verdict="warning",
-            found=f"{storage / MANIFEST} is damaged: that a journal or the secret was removed cannot be seen",
-            advice="nothing: the next start writes it again, from what is there",
+            found=f"{storage / MANIFEST} is damaged: a removed journal or secret would not be noticed",
+            advice="nothing: the next start writes it again",
         )
         return
     known = set(journals_in(storage))
@@ -171,7 +171,7 @@ def _modes(storage: Path) -> Iterator[Finding]:
     yield Finding(
         check="storage",
         verdict="wrong",
-        found=f"{storage} is open to other users, and whoever can read it can mint tokens",
+        found=f"{storage} is open to other users, and anyone who can read it can mint tokens",
         advice=f"chmod -R go= {storage}",
     )
 
@@ -241,7 +241,7 @@ def _running(config: Config, holder: int) -> Finding:
             check="server",
             verdict="warning",
             found=f"process {holder} serves the storage, and has not said where it listens",
-            advice="it may be starting, or of an earlier version: name where it listens with --url or SIDECAR_URL",
+            advice="it may be starting, or be of an earlier version: name its address with --url or SIDECAR_URL",
         )
     check = SidecarCheck(token_key(config.storage, config.environ), config.storage)
     try:
@@ -302,13 +302,13 @@ def _project(name: str, root: Path) -> Finding:
         git.refresh()
         return _asked(git, check, root)
     except GitUnavailable as error:
-        return Finding(check=check, verdict="warning", found=f"{root}: {error}", advice="git status there says more")
+        return Finding(check=check, verdict="warning", found=f"{root}: {error}", advice="run git status there")
     finally:
         shadows.close()
 
 
 def _asked(git: Repository, check: str, root: Path) -> Finding:
-    """What git itself says of a project, each of the things that a context asks for. Raises GitUnavailable."""
+    """Git's problems with a project, for each command that a context needs. Raises GitUnavailable."""
     if not git.has_working_tree:
         return Finding(
             check=check,
@@ -361,7 +361,7 @@ def _commands(config: Config) -> Iterator[Finding]:
 
 
 def _command(profile: Profile, config: Config) -> Finding:
-    """Whether what the profile runs is there: its folder, and its program by the PATH that the agent will have."""
+    """Check the profile's folder, and its program by the PATH that the agent will have."""
     check = f"profile {profile.agent_type}"
     root = str(config.projects.default)
     program, cwd, path = (
@@ -376,7 +376,7 @@ def _command(profile: Profile, config: Config) -> Finding:
         return Finding(
             check=check,
             verdict="wrong",
-            found=f"its folder {cwd} is not there, or cannot be entered",
+            found=f"its folder {cwd} does not exist, or cannot be entered",
             advice=f"make it, or correct profiles.{profile.agent_type}.cwd",
         )
     # A name with a slash is looked for in the agent's own folder.
@@ -386,6 +386,6 @@ def _command(profile: Profile, config: Config) -> Finding:
     return Finding(
         check=check,
         verdict="wrong",
-        found=f"its program {program} is not there, or cannot be run",
+        found=f"its program {program} does not exist, or cannot be run",
         advice=f"install it, or correct profiles.{profile.agent_type}.command",
     )

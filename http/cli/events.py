@@ -124,8 +124,8 @@ def publish(
 ) -> None:
     """Publish an event.
 
-    When this returns it survives the death of the sidecar. To operators it says who was waiting for it, who will
-    read it at its next wait, and what it spawned.
+    When this returns it survives the death of the sidecar. For operators it shows which agents were waiting for it,
+    which will read it at their next wait, and which it spawned.
 
     \b
     Example: sidecar events publish release_approved --data '{"issue_id": "issue-7", "by": "ada"}'
@@ -246,7 +246,7 @@ def list_(
     project: str | None,
     format_: Format,
 ) -> None:
-    """Events, newest first; nobody's place in the log moves.
+    """List events, newest first, without moving any mailbox.
 
     \b
     Example: sidecar events list --type agent_failed --format json
@@ -276,7 +276,7 @@ def list_(
 @format_option
 @with_client
 def mailboxes(client: Client, project: str | None, format_: Format) -> None:
-    """Who reads what, and how far behind everybody is.
+    """List the mailboxes, and how far behind each is.
 
     Each mailbox's place in the log of events, and how many events there are after it that are for it.
 
@@ -295,7 +295,7 @@ def mailboxes(client: Client, project: str | None, format_: Format) -> None:
 @format_option
 @with_client
 def dead_letters(client: Client, replay: str | None, project: str | None, format_: Format) -> None:
-    """Events given up on: everyone who took them died.
+    """List the dead letters: events of which every reader died.
 
     \b
     Example: sidecar events dead-letters --replay evt-0000000000000042

@@ -1,7 +1,7 @@
-"""Which project the working directory is in, and which storage that has: for every command except `serve`.
+"""Finds the project of the working directory and its storage, for every command except `serve`.
 
-These commands go on where `serve` would refuse: a slip in `sidecar.toml` must not take `stop` away. What is wrong there
-is said, and the project's default storage is used.
+These commands go on where `serve` would refuse: a mistake in `sidecar.toml` must not disable `stop`. They report the
+mistake and use the project's default storage.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .stderr import tell
 
 
 def storage_here() -> Path:
-    """The storage of the project that the working directory is in. Raises ConfigError where none can be told."""
+    """The storage of the project that the working directory is in. Raises ConfigError if there is none."""
     environ = os.environ
     asked = _asked()
     here = working_dir()
@@ -60,7 +60,7 @@ def _asked() -> Asked:
 
 
 def _say_what_serve_would_refuse(source: Path | None) -> None:
-    """Of the settings that are quick to look at: `doctor` looks at all."""
+    """Report mistakes in settings that are quick to check; `doctor` checks all."""
     if source is None:
         return
     try:

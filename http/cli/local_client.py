@@ -1,4 +1,4 @@
-"""A client of the sidecar of one storage, wherever that listens after it was restarted."""
+"""A client of one storage's sidecar, which follows it to another address after a restart."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from ..storage import announced_url
 
 
 class LocalClient(Client):
-    """A Client that found its sidecar by the storage; each server that it is sent to must prove to be that one."""
+    """A Client that finds its sidecar by the storage; each server must first prove to be that sidecar."""
 
     def __init__(self, url: str, token: str, check: SidecarCheck, storage: Path) -> None:
         super().__init__(url, token, retries=ONE_ATTEMPT, check=check)
         self._storage = storage
 
     def find_again(self) -> None:
-        """Go on where the sidecar of the storage listens now, which with `--port 0` is elsewhere each time."""
+        """Go on at the sidecar's present address, which with `--port 0` changes at each start."""
         url = announced_url(self._storage)
         if url is not None and url != self.url:
             self.move_to(url)
 
 
 def find_again(client: Calls) -> None:
-    """Look where the client's sidecar listens now; one that was named by its URL stays there."""
+    """Move a client to the sidecar's present address; a client with a URL of its own stays there."""
     if isinstance(client, LocalClient):
         client.find_again()

@@ -42,7 +42,7 @@ class _OnDemand(UserDict[str, str]):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="sidecar")
 def main() -> None:
-    """One server beside a fleet of coding agents: it spawns and supervises them, builds their context, keeps their
+    """One server next to a fleet of coding agents: it spawns and supervises them, builds their context, keeps their
     results and carries their events.
 
     \b

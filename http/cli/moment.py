@@ -1,4 +1,4 @@
-"""What `--since` and `--until` take: callbacks of options."""
+"""Reads the values of `--since` and `--until`: callbacks of options."""
 
 from __future__ import annotations
 

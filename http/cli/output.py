@@ -76,7 +76,7 @@ def plural(count: int, one: str, many: str = "") -> str:
 
 
 def printable(value: Any) -> str:
-    """Text that an agent chose, in one line and with what would steer a terminal escaped; anything else as JSON."""
+    """A value as one line: text with control characters escaped, anything else as JSON."""
     return one_line(value if isinstance(value, str) else "" if value is None else msgspec.json.encode(value).decode())
 
 
@@ -88,7 +88,7 @@ def text(value: Any) -> str:
 
 
 def told(event: Row) -> Row:
-    """An event as a table shows it: with whom it is about as its publisher, and a sentence as its data."""
+    """An event as a table shows it: the agent that it is about as publisher, and a sentence as data."""
     sentence = sentence_of(event)
     return {**event, "publisher": sentence.who, "data": sentence}
 
@@ -221,13 +221,13 @@ def show_json(answer: Any) -> None:
 
 
 def safe_json(encoded: bytes) -> str:
-    """JSON that means the same, with the escapes of JSON for what steers a terminal or cannot be written there."""
+    """The same JSON, with escapes for characters that steer the terminal or cannot be written there."""
     takes_everything = sys.stdout is None or (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     return json_text(encoded.decode(), only_ascii=not takes_everything)
 
 
 def csv_line(values: Iterable[Any]) -> str:
-    """One line of CSV (RFC 4180), of which a spreadsheet takes no text for a formula; objects and lists as JSON."""
+    """One line of CSV (RFC 4180) without formulas for spreadsheets; objects and lists as JSON."""
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow(map(_cell, values))  # it quotes what holds the end of a line
     return line.getvalue().removesuffix("\n")

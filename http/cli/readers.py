@@ -1,4 +1,4 @@
-"""What becomes of an event that was just published: who was waiting for it, who will read it, what it spawned."""
+"""Finds the readers of an event that was just published: waiting agents, later readers, and spawned agents."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Mailbox = dict[str, Any]
 
 
 def mailboxes(client: Client, project: str | None) -> list[_Mailbox] | None:
-    """Asked before the event is published, while whoever waits still waits; None if the token is no operator's."""
+    """The mailboxes before the event is published, when its readers still wait; None without an operator's token."""
     with suppress(PermissionDenied):
         found: list[_Mailbox] = client.call("GET", "/api/mailboxes", query={"project_id": project})["mailboxes"]
         return found
@@ -28,7 +28,7 @@ def mailboxes(client: Client, project: str | None) -> list[_Mailbox] | None:
 def fate(client: Client, published: Any, event_type: str, before: list[_Mailbox], project: str | None) -> list[str]:
     """Three texts: who was waiting, who will read it at the next wait, what was spawned. "" for nobody."""
     query = {"project_id": project}
-    # The Spawner was told of the event before the publisher was answered, and answers in order: it has acted by now.
+    # The Spawner got the event before the publisher got its answer, and handles messages in order: it has acted by now.
     agents = client.call("GET", "/api/agents", query=query)["agents"]
     ended = {agent["agent_id"] for agent in agents if AgentState(agent["state"]).has_ended}
     listed = client.call("GET", "/api/events", query={**query, "type": event_type, "limit": 1000})["events"]

@@ -1,4 +1,4 @@
-"""What an event says, in a sentence: for lists, followers, `top` and the demo. Pure.
+"""Writes an event as a sentence, for lists, followers, `top` and the demo. Pure.
 
 `http/dashboard/sentences.js` says the same; a test compares the two.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-# Of an event's data these stand in other columns, or say nothing to people.
+# Fields of an event's data that stand in other columns, or mean nothing to people.
 _TOLD_ELSEWHERE = ("agent_id", "agent_type", "project_id")
 
 _CAUSES = {
@@ -23,7 +23,7 @@ _CAUSES = {
 
 
 class Sentence(msgspec.Struct, frozen=True):
-    """who: the agent that it happened to, else who published it. is_bad: something went wrong."""
+    """An event in words. who: the agent that it is about, else the publisher. is_bad: something went wrong."""
 
     who: str
     what: str
@@ -50,7 +50,7 @@ def went_wrong(event_type: str, data: Mapping[str, Any]) -> bool:
 
 
 def is_crash(data: Mapping[str, Any]) -> bool:
-    """Whether an incarnation ended otherwise than well, or than it was told to."""
+    """Whether an incarnation ended neither well nor on request."""
     return data.get("cause") not in (None, "killed", "exit") or bool(data.get("exit_code"))
 
 
@@ -67,7 +67,7 @@ def how(data: Mapping[str, Any]) -> str:
 
 
 def brief(data: Mapping[str, Any]) -> str:
-    """The data in one line, without what stands in other columns."""
+    """The data in one line, without the fields that stand in other columns."""
     pairs = [(key, value) for key, value in data.items() if key not in _TOLD_ELSEWHERE]
     return "  ".join(f"{key}={value if isinstance(value, str) else _json(value)}" for key, value in pairs)
 

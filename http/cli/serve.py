@@ -13,7 +13,7 @@ from .connection import storage_option, working_dir
 
 @click.command()
 @click.option("--host", help="Address to listen on.  [env: SIDECAR_HOST; default: 127.0.0.1]")
-@click.option("--port", type=click.IntRange(0, 65535), help="0: a free one.  [env: SIDECAR_PORT; default: 3001]")
+@click.option("--port", type=click.IntRange(0, 65535), help="0 picks a free port.  [env: SIDECAR_PORT; default: 3001]")
 @storage_option
 @click.option(
     "--project-root",
@@ -23,12 +23,12 @@ from .connection import storage_option, working_dir
 @click.option(
     "--config",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Its settings.  [env: SIDECAR_CONFIG; default: sidecar.toml of the project, if there is one]",
+    help="Configuration file.  [env: SIDECAR_CONFIG; default: sidecar.toml of the project, if there is one]",
 )
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
-    help="How much it says.  [env: SIDECAR_LOG_LEVEL; default: info]",
+    help="Log level.  [env: SIDECAR_LOG_LEVEL; default: info]",
 )
 def serve(
     host: str | None,

@@ -46,7 +46,7 @@ ACTOR_COLUMNS = (
     type=click.FloatRange(min=0),
     default=STOPPED_WITHIN_S,
     show_default=True,
-    help="Seconds to wait for its end.",
+    help="Seconds to wait for it to exit.",
 )
 def stop(storage: Path | None, timeout: float) -> None:
     """Stop the sidecar of the project here, and its agents.
@@ -90,7 +90,7 @@ def holder_of_lock(storage: Path) -> int | None:
 @format_option
 @with_client
 def status(client: Client, format_: Format) -> None:
-    """How the sidecar is: its checks and its numbers. Exit code 1 when a check is not healthy.
+    """Show the checks and the numbers of the sidecar. Exit code 1 when a check is not healthy.
 
     \b
     Example: sidecar status --format json | jq .status.performance
@@ -148,7 +148,7 @@ def _status_fields(url: str, health: dict[str, Any], numbers: dict[str, Any]) ->
 
 @click.command()
 @storage_option
-@click.option("--operator", is_flag=True, help="May do everything, in every project.")
+@click.option("--operator", is_flag=True, help="A token that may do everything, in every project.")
 @click.option("--agent-type", help="Such as python-specialist; decides what the token may do.")
 @click.option("--agent-id", help="[default: the agent type; operator]")
 @click.option("--class", "agent_class", help="Instead of the class of the agent type, such as coding.")
@@ -165,7 +165,7 @@ def token(
     issue: str | None,
     ttl: int,
 ) -> None:
-    """Print a token and nothing else. No server is needed: whoever can read the storage directory may mint.
+    """Print a token and nothing else. No server is needed: anyone who can read the storage directory can mint tokens.
 
     \b
     Example: export JWT_TOKEN=$(sidecar token --operator --ttl 86400)

@@ -1,4 +1,4 @@
-"""What commands say to people on standard error."""
+"""Prints lines for people on standard error."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from ..visible import one_line
 
 
 def tell(line: str) -> None:
-    """One line on standard error; agents' text in it steers no terminal."""
+    """Print one line on standard error, with control characters escaped."""
     click.echo(one_line(line), err=True)

@@ -36,10 +36,10 @@ FINDING_COLUMNS = (
 
 @click.command()
 @storage_option
-@click.option("--repair", is_flag=True, help="Cut what is damaged out of the storage; a copy of it is kept.")
+@click.option("--repair", is_flag=True, help="Cut damaged records out of the storage; a copy of it is kept.")
 @format_option_for("all that was found")
 def doctor(storage: Path | None, repair: bool, format_: Format) -> None:
-    """Look for what may keep the sidecar here from working.
+    """Find problems that may keep the sidecar here from working.
 
     Reads every record of the storage, the configuration, the port, the projects, git and the agents' commands, and
     says what to do. Nothing is changed, but with --repair. Exit code 1 when something is wrong.
@@ -76,7 +76,7 @@ def _repair(config: Config) -> None:
         lost = ", ".join(f"{first} to {last}" for first, last in repaired.lost) or "none with a number"
         tell(f"{report.directory}: {plural(repaired.kept, 'record')} kept; lost: {lost}; as it was: {repaired.copy}")
     for name in go_on_without(config.storage):
-        tell(f"{config.storage / name}: nothing of it is left; the next start begins it again, empty")
+        tell(f"{config.storage / name}: the journal is lost; the next start begins an empty one")
 
 
 @click.command()
@@ -112,7 +112,7 @@ def backup(file: Path, storage: Path | None) -> None:
 
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--copy", is_flag=True, help="Make it one of its own, to be served beside the original.")
+@click.option("--copy", is_flag=True, help="Give it a name of its own, so that it can be served next to the original.")
 @storage_option
 def restore(file: Path, copy: bool, storage: Path | None) -> None:
     """Put the backup FILE into a storage that is empty or new.

@@ -73,7 +73,7 @@ class Calls:
         self._connections.close()
 
     def move_to(self, url: str) -> None:
-        """Send further requests to this URL."""
+        """Send further requests to another URL."""
         before, self._connections = self._connections, Connections(url, check=self._check)
         self.url = url
         before.close()

@@ -111,7 +111,7 @@ class Client(Calls):
         refresh: bool = False,
         project_id: str | None = None,
     ) -> Context:
-        """What the sidecar gathers for that type of agent. files: paths or globs to add in full."""
+        """The context of that type of agent. files: paths or globs to add in full."""
         return self.read(
             Context,
             "GET",

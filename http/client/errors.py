@@ -12,7 +12,7 @@ from .transport import Answer
 
 
 class NoServer(SidecarError):
-    """Nothing answers at the URL, or the connection broke before the answer came."""
+    """No server answers at the URL, or the connection broke before the answer came."""
 
     code = "no_server"
 

@@ -1,4 +1,4 @@
-"""What a client gets: the answers of the API as typed records. Unknown fields are let through, as the protocol says."""
+"""The answers of the API as typed records. Unknown fields are ignored, as the protocol says."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
-    """Events that are gone before this mailbox was given them.
+    """Events that were gone before this mailbox got them.
 
     reason: "count", "bytes", "age" or "ttl": retention dropped them; "restart": the sidecar's log lost its newest
     events, in a power loss or because an older backup was restored.
@@ -42,7 +42,7 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
-    """What a wait got: events oldest first, none when its time was up.
+    """The answer to a wait: events oldest first, none when its time was up.
 
     superseded: a newer wait on the same mailbox took over, this one got nothing.
     """
@@ -131,7 +131,7 @@ class Structure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PreviousOutput(msgspec.Struct, frozen=True, kw_only=True):
-    """What another agent's result said."""
+    """The result of another agent."""
 
     agent: str
     agent_type: str = ""
@@ -153,7 +153,7 @@ class Sections(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """What the sidecar gathered for an agent. `context.context` is the wire's shape; the properties are shorter."""
+    """The context of an agent. `context.context` is the wire's shape; the properties are shorter."""
 
     issue_id: str
     agent_type: str

@@ -11,7 +11,7 @@ from ...state.errors import ContextFailed, SpawnFailed
 
 
 class Failure(Enum):
-    """What went wrong with one attempt, by what the server may have done about the request."""
+    """The failure of one attempt, by what the server may have done with the request."""
 
     NOT_CONNECTED = "not_connected"  # nothing reached it
     ANSWER_LOST = "answer_lost"  # it may have acted

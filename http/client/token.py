@@ -1,4 +1,4 @@
-"""What a token says of itself. Nothing is verified here: that is the server's part, and only it has the key."""
+"""Reads a token's own claims. Nothing is verified here: only the server has the key."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...state.typed import decode
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose token it is and how long it is good."""
+    """The claims of a token: its holder and its times."""
 
     agent_id: str
     agent_type: str

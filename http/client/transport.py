@@ -24,7 +24,7 @@ _KEPT_CONNECTIONS = 8
 
 
 class Answer(NamedTuple):
-    """What came back. headers: names in lower case."""
+    """An answer. headers: names in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -38,7 +38,7 @@ class NotConnected(Exception):
 class AnswerLost(Exception):
     """The connection ended, or the time was up, after the request was sent: the server may have acted on it.
 
-    was_held: the connection broke, so that until then there was a server; else the time was up.
+    was_held: the connection broke, so a server held it until then; False: the time was up.
     """
 
     def __init__(self, message: str, *, was_held: bool) -> None:

@@ -1,4 +1,4 @@
-"""What an agent has to do beside its work: heartbeats, and a fresh token before the old one expires."""
+"""Keeps an agent alive next to its work: sends heartbeats, and renews its token before it expires."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Asks a server that has just been connected to for a proof that it is the sidecar of a storage, before any token.
 
-The proof is asked for on the very connection that the request will take, for each connection anew: also when a sidecar
+The proof is asked for on the very connection that the request will take, on each connection again: also when a sidecar
 was restarted meanwhile, or something else listens where it did. See `state/proof.py`.
 """
 
@@ -26,7 +26,7 @@ _MAX_ANSWER_BYTES = 16 * 1024
 
 
 class NotTheSidecar(NoServer):
-    """What listens has not proven that it is the sidecar that was meant; nothing but a nonce was sent to it."""
+    """The server has not proven that it is the intended sidecar; it was sent only a nonce."""
 
 
 class Stream(Protocol):
@@ -47,14 +47,14 @@ class _Proof(msgspec.Struct):
 
 
 class SidecarCheck:
-    """Called with each new connection. key: of the storage whose sidecar is meant. storage: its name, for errors."""
+    """Asks each new connection for the proof. key: of the intended sidecar's storage. storage: its name, for errors."""
 
     def __init__(self, key: TokenKey, storage: object) -> None:
         self._key = key
         self._storage = storage
 
     def __call__(self, stream: Stream) -> None:
-        """Raises NotTheSidecar, and closes the connection then."""
+        """Ask for the proof. Raises NotTheSidecar, and closes the connection then."""
         try:
             self._check(stream)
         except BaseException:
@@ -74,9 +74,9 @@ class SidecarCheck:
             if hmac.compare_digest(given.encode(), self._key.prove(address=address, nonce=nonce).encode()):
                 return
         if status == 401:  # a path that an earlier version does not know needs a token there
-            raise NotTheSidecar(f"what listens on {address} cannot prove that it is {meant}: {_OLDER}")
+            raise NotTheSidecar(f"the server on {address} cannot prove that it is {meant}: {_OLDER}")
         raise NotTheSidecar(
-            f"what listens on {address} is not {meant}, so it was sent no token: another program, or another sidecar; "
+            f"the server on {address} is not {meant}, so it was sent no token: another program, or another sidecar; "
             "`sidecar serve` starts one, or name another with --url and --token"
         )
 
@@ -85,7 +85,7 @@ _OLDER = "it may be a sidecar of an earlier version; restart it, or name it with
 
 
 def _get(stream: Stream, host: str, target: str) -> tuple[int, bytes]:
-    """One GET over the connection, which stays usable. Raises NotTheSidecar for what is no short HTTP answer."""
+    """One GET over the connection, which stays usable. Raises NotTheSidecar for anything except a short HTTP answer."""
     import h11
 
     connection = h11.Connection(h11.CLIENT)
@@ -100,22 +100,24 @@ def _get(stream: Stream, host: str, target: str) -> tuple[int, bytes]:
             if event is h11.NEED_DATA:
                 left_s = deadline - time.monotonic()
                 if left_s <= 0:
-                    raise NotTheSidecar(f"what listens on {host} does not prove within {ANSWER_WITHIN_S:g} s who it is")
+                    raise NotTheSidecar(
+                        f"the server on {host} has not proven within {ANSWER_WITHIN_S:g} s that it is a sidecar"
+                    )
                 data = stream.read(_MAX_ANSWER_BYTES, left_s)
                 received += len(data)
                 if received > _MAX_ANSWER_BYTES:
-                    raise NotTheSidecar(f"what listens on {host} is no sidecar: its answer is too long")
+                    raise NotTheSidecar(f"the server on {host} is not a sidecar: its answer is too long")
                 connection.receive_data(data)
                 continue
         except h11.RemoteProtocolError as error:
-            raise NotTheSidecar(f"what listens on {host} is no sidecar: {error}") from error
+            raise NotTheSidecar(f"the server on {host} is not a sidecar: {error}") from error
         if isinstance(event, h11.Response):
             status = event.status_code
         elif isinstance(event, h11.Data):
             body += bytes(event.data)
         elif isinstance(event, h11.EndOfMessage):
             if status == 200 and connection.their_state is not h11.DONE:
-                raise NotTheSidecar(f"what listens on {host} closes the connection after its proof")
+                raise NotTheSidecar(f"the server on {host} closes the connection after its proof")
             return status, body
         elif isinstance(event, h11.ConnectionClosed) or event is h11.PAUSED:
-            raise NotTheSidecar(f"what listens on {host} is no sidecar: it closed the connection")
+            raise NotTheSidecar(f"the server on {host} is not a sidecar: it closed the connection")

@@ -1,7 +1,7 @@
-"""Backlog: bytes that connections make the server keep, of each account and in all; who keeps too many is cut off.
+"""Backlog: counts the bytes that the server holds for connections, by account and in all, and says which to close.
 
-One ledger is kept of answers that clients have not read, another of request bodies that have not come to their end. The
-memory of the server must not depend on how fast its clients are, or how many of them never read.
+There is one ledger of unread answers and one of unfinished request bodies. The memory of the server must not depend on
+how fast its clients are, or how many of them never read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SLOWEST_BYTES_PER_S = 16 << 10
 
 
 class Backlog:
-    """For the I/O thread. Bounds are in bytes; max_bytes_of_one: of an account; those without one share the other."""
+    """One ledger, for the I/O thread. Bounds are in bytes. max_bytes_of_one: of one account that is named."""
 
     def __init__(self, *, max_bytes: int, max_bytes_of_one: int) -> None:
         self._max_bytes = max_bytes
@@ -35,7 +35,7 @@ class Backlog:
         self.bytes = 0
 
     def note(self, connection: Connection, count: int, account: Hashable) -> list[Connection]:
-        """The connection keeps so many bytes now; returns the connections that have to be closed for it."""
+        """Set the bytes of a connection; return the connections that have to be closed for it."""
         if connection in self._accounts and self._accounts[connection] != account:
             self.forget(connection)
         of_account = self._kept.setdefault(account, {})
@@ -47,7 +47,7 @@ class Backlog:
         return self._to_close(account)
 
     def forget(self, connection: Connection) -> None:
-        """It keeps nothing any more."""
+        """Forget a connection."""
         if connection not in self._accounts:
             return
         account = self._accounts.pop(connection)
@@ -59,7 +59,7 @@ class Backlog:
             del self._kept[account], self._of_account[account]
 
     def _to_close(self, account: Hashable) -> list[Connection]:
-        """Of the account that is over its bound, else of the one that keeps most: whoever has kept for longest."""
+        """The oldest connection of the account that is over its bound, else of the account with the most bytes."""
         closing: list[Connection] = []
         while (
             account is not None and self._of_account[account] > self._max_bytes_of_one and len(self._kept[account]) > 1

@@ -68,9 +68,9 @@ class Connection(WatchedChannel):
     interest = 0  # what the poller reports
     was_refused = False
     has_hung_up = False
-    account: Hashable = None  # whose requests these are, as far as the application said
-    unread_bytes = 0  # of answers, as the server's ledger has it
-    incoming_bytes = 0  # of requests that are not served yet, as the server's ledger has it
+    account: Hashable = None  # the account of its requests, as far as the application has named it
+    unread_bytes = 0  # of answers, as in the server's ledger
+    incoming_bytes = 0  # of unserved requests, as in the server's ledger
     _unread_since = 0.0
     _most_unread = 0
     _incomplete: Any = None  # the request that is half received, and since when
@@ -78,7 +78,7 @@ class Connection(WatchedChannel):
 
     @property
     def parser_class(self) -> type[RequestParser]:
-        """What reads the requests; Waitress makes one for each."""
+        """The parser of the next request; Waitress makes one for each."""
         return self.server.parser_class
 
     # --- Life with the poller -------------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ class Connection(WatchedChannel):
             self.server.post(connection.handle_close)
 
     def _has_read_too_little(self, silent_for_s: float) -> bool:
-        """Whether the client stopped reading an answer, or reads it so slowly that it hardly means to."""
+        """Whether the client has stopped reading an answer, or reads it too slowly."""
         if not self.unread_bytes:
             return False
         may_take_s = WHOLE_ANSWER_S + self._most_unread / SLOWEST_BYTES_PER_S
@@ -341,7 +341,7 @@ class Connection(WatchedChannel):
         stream.opened(self)
 
     def finish_stream(self) -> None:
-        """Nothing follows what was written; close when it has been sent."""
+        """Close the connection when the written bytes have been sent."""
         self._end_stream()
         self.stage = IDLE
         self.close_when_flushed = True

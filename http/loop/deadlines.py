@@ -64,7 +64,7 @@ class Deadlines:
         return self._heap[0][0] if self._heap else None
 
     def pop_due(self, now: float) -> list[Callable[[], None]]:
-        """What is due at `now`, earliest first; each is handed out once."""
+        """The entries that are due at `now`, earliest first; each is returned once."""
         due: list[Callable[[], None]] = []
         while self._heap and self._heap[0][0] <= now:
             _, _, deadline = heapq.heappop(self._heap)

@@ -1,4 +1,4 @@
-"""What became of an answer: taken by the client, lost, or not known yet. The evidence is what the socket says.
+"""Judges the fate of an answer: taken by the client, lost, or not known yet, by the evidence of the socket.
 
 Two traps make this more than "all bytes were sent and then the client hung up": a client that gave up *before* the
 answer was written hangs up in just the same way, and a send error leaves no trace in Waitress's counters.
@@ -20,7 +20,7 @@ _INT_BYTES = 4
 
 
 class Evidence(Enum):
-    """What was observed on the connection."""
+    """The observations on a connection."""
 
     NEXT_REQUEST = "the client sent more after the answer"
     END = "the client closed its side"

@@ -1,7 +1,7 @@
-"""InputRead: tells when everything that clients had sent by a certain moment has been read.
+"""InputRead: calls back when everything that clients had sent by a certain moment has been read.
 
-Whoever ends an agent because it was silent asks here first: after a pause of the whole process, the signs of life of
-that time still lie in the kernel, in open connections and in those that nobody has accepted yet.
+The Spawner asks here before it ends a silent agent: after a pause of the whole process, heartbeats of that time still
+lie in the kernel, in open connections and in those that are not accepted yet.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 # The first whole turn reads the open connections and accepts the waiting ones; the second reads those.
 TURNS = 2
-WITHIN_S = 2.0  # a server that never catches up with its clients must not keep everybody from being judged
+WITHIN_S = 2.0  # at the latest then: a server that never catches up must not keep every silent agent alive
 
 
 class InputRead:
-    """Call it, in any thread, with what to do then. `watch` names the server, which is made after those who ask.
+    """Call it, in any thread, with a callback. `watch` names the server, which is made after its callers.
 
     `act` is called in the I/O thread when all requests that had arrived by now have been read, and those of quick
     routes handed to their actors; at the latest after WITHIN_S. Called at once where no server runs. Of a request
@@ -41,7 +41,7 @@ class InputRead:
 
 
 class ReadTurns:
-    """Counts the turns of the I/O loop for those who ask. For the I/O thread."""
+    """Counts the turns of the I/O loop for each caller. For the I/O thread."""
 
     def __init__(self) -> None:
         self._asked: list[tuple[int, float, Callable[[], None]]] = []  # turns to go, the latest time, what to do
@@ -53,13 +53,13 @@ class ReadTurns:
         self._asked.append((TURNS, monotonic_s() + WITHIN_S, act))
 
     def turned(self, *, is_whole: bool) -> list[Callable[[], None]]:
-        """What to do now. is_whole: everything that was ready in this turn was looked at."""
+        """The callbacks that are due. is_whole: everything that was ready in this turn was read."""
         now = monotonic_s()
         counted = [(turns - is_whole, until, act) for turns, until, act in self._asked]
         self._asked = [asked for asked in counted if asked[0] > 0 and now < asked[1]]
         return [act for turns, until, act in counted if turns <= 0 or now >= until]
 
     def rest(self) -> list[Callable[[], None]]:
-        """All that is left to do: the loop has ended."""
+        """All remaining callbacks: the loop has ended."""
         asked, self._asked = self._asked, []
         return [act for _, _, act in asked]

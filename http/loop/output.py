@@ -1,6 +1,6 @@
-"""Output: what a connection still has to send. It keeps what it is given without a copy, and lets go of what was sent.
+"""Output: the bytes that a connection still has to send, kept without a copy and freed once they are sent.
 
-It stands in for Waitress's buffers, which keep all that a connection was ever sent until it is closed: a client that
+It replaces Waitress's buffers, which keep everything that a connection was sent until it is closed: a client that
 fetches a page of a megabyte a hundred times over one connection would hold a hundred megabytes.
 """
 
@@ -12,7 +12,7 @@ FEW_BYTES = 4096  # up to here it is cheaper to join pieces than to send each by
 
 
 class Output:
-    """held_bytes: of all the pieces of which anything is still to be sent."""
+    """A queue of pieces. held_bytes: size of all pieces that are not sent completely."""
 
     __slots__ = ("_length", "_pieces", "_sent", "held_bytes")
 
@@ -44,7 +44,7 @@ class Output:
         return (first[self._sent :] + self._pieces[1][:FEW_BYTES])[:most]
 
     def skip(self, count: int, allow_prune: bool = False) -> None:  # noqa: ARG002  # as Waitress calls it
-        """So many bytes were sent."""
+        """Drop `count` bytes that were sent."""
         self._length -= count
         self._sent += count
         while self._pieces and self._sent >= len(self._pieces[0]):

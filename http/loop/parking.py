@@ -78,7 +78,7 @@ class Parked:
         self.detach()
 
     def detach(self) -> None:
-        """Nothing more will be done with it; the future, which keeps a reference to `woken`, is let go."""
+        """Finish it, and release the future, which keeps a reference to `woken`."""
         self.connection = None
         del self.later, self.render
 
@@ -105,7 +105,7 @@ class Park(BaseException):
 
 
 class Slip:
-    """What a handler wants done with its request after it has returned.
+    """A handler's wish to park its request after it has returned.
 
     An object of its own: methods of the task in the environ would make every request a reference cycle.
     """

@@ -1,6 +1,6 @@
 """Which sockets are ready: epoll on Linux, `selectors` elsewhere, both with epoll's words.
 
-wasyncore builds its list of sockets anew for every turn, which costs 172 µs with 500 idle connections; epoll keeps it.
+wasyncore builds its list of sockets again for every turn, which costs 172 µs with 500 idle connections; epoll keeps it.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ _TLS_HANDSHAKE = b"\x16"  # how a TLS client begins (RFC 8446, section 5.1), and
 
 
 class Head:
-    """What a parser knows when it has read a head.
+    """A parsed head.
 
     fields: of the parser. environ: the part of a request's environ that is the head's, once it was asked for.
     """
@@ -88,7 +88,7 @@ class Heads:
             self._remember(head, parser.head)
 
     def _remember(self, head: bytes, known: Head) -> None:
-        """Keep it, and forget the oldest where there is no room."""
+        """Keep it, and forget the oldest if there is no room."""
         self._known_bytes += len(head)
         while len(self._known) >= REMEMBERED_HEADS or self._known_bytes > REMEMBERED_BYTES:
             oldest = next(iter(self._known))
@@ -205,7 +205,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
         return super().get_body_stream() if self.whole_body is None else BytesIO(self.whole_body)
 
     def environ(self, channel: Any) -> dict[str, Any]:
-        """What Waitress's task would hand to the application, for a request on `channel`."""
+        """The environ that Waitress's task would hand to the application, for a request on `channel`."""
         head = self.head
         if head is None:
             environ: dict[str, Any] = WSGITask(channel, self).get_environment()

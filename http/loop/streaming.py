@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Stream:
-    """What a handler sends through. on_close: called once, in any thread, when the stream has ended for any reason."""
+    """The sending side of a stream. on_close: called once, in any thread, when the stream has ended for any reason."""
 
     def __init__(
         self,

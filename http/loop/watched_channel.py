@@ -83,7 +83,7 @@ class WatchedChannel(HTTPChannel):  # type: ignore[misc]  # waitress has no type
         return data
 
     def discount_input(self) -> None:
-        """What has arrived until now was sent before the answers could be read to their end: it proves nothing."""
+        """Ignore input that arrived before the answers could be read to their end: it proves nothing."""
         if self.deliveries:
             read_until = self.bytes_in + unread_bytes(self.socket)
             for delivery in self.deliveries:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Workers(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has no types
-    """count: how many threads there are to be."""
+    """A pool of worker threads. count: their number."""
 
     def __init__(self, count: int) -> None:
         super().__init__()

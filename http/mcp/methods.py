@@ -91,7 +91,7 @@ def _unknown(id_: Id, method: str, *, self_contained: bool) -> Answer:
 
 
 def _instructions(caller: Caller) -> str:
-    """What a model is told of where it is. Its parts are identifiers, so nothing else can get in."""
+    """The instructions for a model. They contain only identifiers, so no other text can get in."""
     issue = f", on issue {caller.issue_id}" if caller.issue_id is not None else ""
     return (
         f"You are agent {caller.agent_id} of type {caller.agent_type} in project {caller.project_id}{issue}, one of "
@@ -149,7 +149,7 @@ class _PendingTool(Pending[Any]):
 
 
 def _content(tool: Tool, answer: Answer) -> dict[str, Any]:
-    """The answer as text for clients that show text, and as the object that `outputSchema` describes, if any."""
+    """The answer as text, and as the object that `outputSchema` describes, if there is one."""
     body = tool.body(answer.body)
     text = {"content": [{"type": "text", "text": body.decode("utf-8")}], "isError": False}
     return text if tool.is_text else {**text, "structuredContent": msgspec.Raw(body)}

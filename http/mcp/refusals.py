@@ -1,4 +1,4 @@
-"""What a client is told where its request was refused before the protocol's own methods saw it."""
+"""Answers requests that were refused before a method of the protocol saw them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OF_REQUEST = (Unauthorized, TokenExpired, PermissionDenied, WrongProject, NotJs
 
 
 class _Addressed(msgspec.Struct, frozen=True):
-    """What is needed of a message to refuse it, whatever is wrong with its parameters."""
+    """The fields of a message that a refusal needs, even if its parameters are wrong."""
 
     jsonrpc: Literal["2.0"]
     method: str
@@ -33,17 +33,17 @@ class _Addressed(msgspec.Struct, frozen=True):
 
 
 def refused(header: Callable[[str], str | None], raw: bytes, error: BaseException) -> Answer | Refused | BaseException:
-    """What is answered where a request was refused before its message was looked at, with the body as far as it came.
+    """The answer to a request that was refused before its message was read. body: as far as it arrived.
 
-    An error that concerns the HTTP request (token, Host, Origin, media type) stays one. What concerns one message, such
-    as the rate, is told to whoever sent it with HTTP 200 where the protocol has sessions: any other status ends them.
+    An error about the HTTP request (token, Host, Origin, media type) keeps its status. An error about one message, such
+    as the rate, comes with HTTP 200 where the protocol has sessions: any other status ends them.
     """
     if isinstance(error, _OF_REQUEST) or is_self_contained(header("MCP-Protocol-Version")):
         return error
     try:
         message = msgspec.json.decode(raw, type=_Addressed)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return error  # it is no message
+        return error  # the body is not a message
     id_ = message.id
     if id_ is UNSET:
         return Answer(202, b"")  # a notification gets no answer, whatever becomes of it

@@ -1,4 +1,4 @@
-"""What the Model Context Protocol says on the wire: JSON-RPC 2.0 messages, its versions, and how a request names one.
+"""The Model Context Protocol on the wire: JSON-RPC 2.0 messages, its versions, and how a request names one.
 
 Two ways of speaking are current. Up to 2025-11-25 a client shakes hands with `initialize`; from 2026-07-28 on every
 request carries its version in `_meta` and repeats method and tool in headers, for gateways that read no bodies.
@@ -32,8 +32,8 @@ REFUSED = -32000
 HEADER_MISMATCH = -32020
 UNSUPPORTED_VERSION = -32022
 
-# Source: MCP 2026-07-28, Streamable HTTP. Clients of earlier versions give up their session at any such status, the
-# Python SDK 1.x among them: what is wrong with one message is told with 200 there.
+# Source: MCP 2026-07-28, Streamable HTTP. Clients of earlier versions, such as the Python SDK 1.x, give up
+# their session at any such status: there, an error about one message comes with 200.
 _STATUS = {
     INVALID_REQUEST: 400,
     INVALID_PARAMS: 400,
@@ -82,7 +82,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """What one message is answered: `result`, or `error` where it was refused."""
+    """The answer to one message: `result`, or `error` if it was refused."""
 
     jsonrpc: str = "2.0"
     id: Id
@@ -91,7 +91,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def failed(id_: Id, code: int, message: str, data: Any = None, *, self_contained: bool) -> Answer:
-    """An answer that says what is wrong with the message itself, as the protocol's own kind of error."""
+    """An answer with the protocol's own kind of error, about the message itself."""
     return Answer(
         _STATUS[code] if self_contained else 200, Failure(id=id_, error=Fault(code=code, message=message, data=data))
     )
@@ -109,7 +109,7 @@ def refusal(body: ErrorBody) -> dict[str, Any]:
 
 
 def is_self_contained(version: str | None) -> bool:
-    """Whether a request with this MCP-Protocol-Version must carry all that is to be known of it."""
+    """Whether a request of this MCP-Protocol-Version stands for itself, without a handshake."""
     return version is not None and version not in WITH_HANDSHAKE
 
 

@@ -28,7 +28,9 @@ _REF = "#/$defs/"
 _KEY = "idempotency_key"
 _TEXT = decoder(str)
 _PLACE = "arguments"
-_KEEP_WHOLE = {"anthropic/maxResultSizeChars": 500_000}  # else Claude Code shows the model 2 KB of what is over 50,000
+_KEEP_WHOLE = {
+    "anthropic/maxResultSizeChars": 500_000
+}  # otherwise Claude Code shows the model 2 KB of a result over 50,000
 CONTEXT_BYTES = 60_000  # 15,000 to 20,000 tokens; clients keep 25,000 of a tool's answer, or less
 
 Schema = dict[str, Any]
@@ -149,7 +151,7 @@ _CUT = decoder(_Cut)
 
 
 def _with_advice(context: bytes) -> bytes:
-    """A context that says first how to ask for what was left out of it."""
+    """The context with a first field that says how to ask for the files left out."""
     cut = _CUT.decode(context)
     if not cut.truncated:
         return context
@@ -174,10 +176,10 @@ def _kinds_of(name: str) -> Mapping[str, frozenset[str]]:
 
 
 def _as_meant(name: str, value: msgspec.Raw, kinds: frozenset[str]) -> msgspec.Raw:
-    """The argument in the type that is wanted, where a client gave the same thing in another.
+    """Convert an argument to the expected type, if a client gave the same value in another.
 
     Some clients send an object or a list as JSON text, and models write a list where a comma list is wanted, or the
-    other way round. What is meant is plain. Anything else stays as it is, to be refused by its field.
+    other way round. The meaning is plain. Anything else stays as it is, and is refused by its field.
     """
     begins = bytes(value).lstrip()[:1]
     if begins == b'"' and "string" not in kinds and kinds & {"object", "array"}:
@@ -256,7 +258,7 @@ TOOLS: Mapping[str, Tool] = {
                 "test_coverage_reports, git_history, dependencies, documentation, code_reviews.",
                 "max_bytes": f"The most bytes you want; left out: {CONTEXT_BYTES}. Many clients cut a tool's answer "
                 "at about 25,000 tokens, which is 60,000 to 100,000 bytes.",
-                "refresh": "Build it anew instead of taking it from the cache.",
+                "refresh": "Build it again instead of taking it from the cache.",
             },
             own=frozenset({"issue_id", "agent_type"}),
             reads_only=True,

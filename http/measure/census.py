@@ -1,4 +1,4 @@
-"""What the four actors count, asked of all at once; for /health, /status and /metrics."""
+"""Asks all four actors for their numbers at once, for /health, /status and /metrics."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class CensusTaking:
             later.add_done_callback(look)
 
     def census(self) -> Census:
-        """As far as it is known now; whoever has not answered is not waited for any more."""
+        """The numbers that have arrived by now; the rest is not waited for."""
         return Census(
             agents=_counted(self._agents, self._actors.spawner),
             events=_counted(self._events, self._actors.bus),

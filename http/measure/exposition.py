@@ -1,4 +1,4 @@
-"""What `/metrics` answers: everything that is measured, put into the words of the Prometheus client.
+"""Answers `/metrics`: passes every measurement to the Prometheus client.
 
 This is its one door, and only the route of `/metrics` imports it, when it is first asked: agents wait for a start, and
 the client brings servers of its own along. Nothing is kept between scrapes.

@@ -34,7 +34,7 @@ class Instruments:
         self._redeliveries = Counters(
             "sidecar_event_redeliveries", "Events handed out once more, their first answer being lost."
         )
-        self._gaps = Counters("sidecar_event_gaps", "Answers that told of events dropped before they were read.")
+        self._gaps = Counters("sidecar_event_gaps", "Answers with a gap: events were dropped before they were read.")
         self._tools = Counters("sidecar_mcp_tool_calls", "Calls of MCP tools, by how they ended.", "tool", "outcome")
         self.measured: Measured = (
             self._spawn_s,
@@ -75,7 +75,7 @@ class Instruments:
             self._gaps.of().add()
 
     def lifecycle(self, event_type: str, _project_id: str, about: Mapping[str, Any]) -> None:
-        """What the Spawner announced of an agent."""
+        """Count a lifecycle event of an agent."""
         if event_type == "agent_exited":
             self._exits.of(str(about.get("cause"))).add()
 

@@ -24,7 +24,7 @@ class _Sample(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Kind(msgspec.Struct, frozen=True):
-    """What counts requests of one method, route and status; to look it up by labels takes longer than to count."""
+    """The counter of one method, route and status, kept: looking it up by labels takes longer than counting."""
 
     requests: Counter
     seconds: Histogram
@@ -77,11 +77,11 @@ class RequestMeter:
         return known
 
     def refused(self, wire_code: str) -> None:
-        """One error that a client was told of, be it inside an answer of another protocol."""
+        """Count one error that a client was sent, also inside an answer of another protocol."""
         self._refusals.of(wire_code).add()
 
     def performance(self, *, project_id: str | None, now: float) -> Performance:
-        """What the last minute was like; project_id None: for everybody."""
+        """The figures of the last minute; project_id None: of all projects."""
         everything = tuple(self._samples)
         recent = [s for s in everything if now - s.at <= WINDOW_S]
         # When the window does not fit into the samples kept, rates are those of the part that does.

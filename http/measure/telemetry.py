@@ -41,7 +41,7 @@ def is_installed() -> bool:
 
 @contextmanager
 def tracing(environ: Mapping[str, str]) -> Iterator[Tracing | None]:
-    """What makes spans, until the end; None where nobody wants them."""
+    """The tracer, until the end; None if tracing is off."""
     if not is_wanted(environ):
         yield None
         return

@@ -1,4 +1,4 @@
-"""What this process uses of the machine, for /health. Asked of the system: psutil is supervision's door."""
+"""Measures what this process uses of the machine, for /health. It asks the system: psutil is supervision's door."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def memory_bytes() -> int:
 
 
 def disk_free_bytes(where: Path) -> int:
-    """What the file system of a directory still has for us."""
+    """The free space of a directory's file system."""
     found = os.statvfs(where)
     return found.f_bavail * found.f_frsize
 

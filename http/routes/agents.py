@@ -142,7 +142,7 @@ def restart_agent(call: Call[Nothing, Nothing], agent_id: str) -> Pending[Any]:
     "POST",
     "/api/agents/<agent_id>/heartbeat",
     answers=AgentOut,
-    is_quick=True,  # so that it is on record before a deadline is judged: see InputRead
+    is_quick=True,  # so that it counts before a deadline is judged: see InputRead
     errors=(*_KNOWN, WrongIdentity),
 )
 def record_heartbeat(call: Call[Nothing, Nothing], agent_id: str) -> Pending[Any]:
@@ -155,7 +155,7 @@ def record_heartbeat(call: Call[Nothing, Nothing], agent_id: str) -> Pending[Any
 
 @routes.add("GET", "/api/agents/<agent_id>/logs", query=LogQuery, answers=LogOut, is_wait=True, errors=_KNOWN)
 def read_logs(call: Call[Nothing, LogQuery], agent_id: str) -> Pending[Any]:
-    """Read the end of an agent's log, or follow it from an offset. Others' logs are for who may spawn agents."""
+    """Read the end of an agent's log, or follow it from an offset. Reading others' logs needs the right to spawn."""
     query = call.query
     if agent_id != call.caller.agent_id:
         require(call.caller, Permission.SPAWN_AGENTS)

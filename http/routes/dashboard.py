@@ -89,5 +89,5 @@ def _file(name: str, call: Call[Nothing, Nothing] | Call[Nothing, LoginQuery]) -
 
 @cache
 def _files() -> dict[str, Path]:
-    """Those there are, by name: what a client asks for is never made into a path."""
+    """The dashboard's files by name: a client's text never becomes a path."""
     return {path.name: path for path in _DIRECTORY.iterdir() if path.suffix in _TYPES}

@@ -103,7 +103,9 @@ def _to_publish(call: Call[NewEvent, Nothing], event_type: str) -> PublishEvent:
     publisher = body.publisher or caller.agent_id
     if publisher == PUBLISHER:
         raise WrongIdentity(
-            f"publisher {PUBLISHER} is the sidecar itself", field="publisher", expected="the id or type of an agent"
+            f"publisher {PUBLISHER} is reserved for the sidecar",
+            field="publisher",
+            expected="the id or type of an agent",
         )
     if body.ttl_seconds is not None and not TTL_MIN_S <= body.ttl_seconds <= TTL_MAX_S:
         raise InvalidEvent(
@@ -214,7 +216,7 @@ def _event(text: str | None, field: str) -> EventId | None:
 
 
 class _Waiting:
-    """What a wait needs until it is over. Ten thousand may wait: not the call, whose headers would wait with it."""
+    """The state that a wait needs until it is over. Ten thousand may wait, so it keeps no headers."""
 
     __slots__ = ("_bus", "_instruments", "_later")
 

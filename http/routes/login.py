@@ -43,7 +43,7 @@ def log_in(call: Call[LogIn, Nothing]) -> Answer:
 
 @routes.add("GET", "/api/auth/session", access="open", answers=SessionShown)
 def show_session(call: Call[Nothing, Nothing]) -> Answer:
-    """Who is logged in with this browser, and until when; no error where nobody is."""
+    """The browser's session and its end; no error without one."""
     try:
         session = session_of(call.server.sessions, call.header, method="GET", now=call.now)
         if session is not None:

@@ -282,6 +282,6 @@ def _in_query(field: Schema) -> Schema:
 
 
 def _fields_doc(type_: type[msgspec.Struct]) -> str:
-    """What a query's struct and those it extends say of their fields."""
+    """The field notes of a query's struct and of those it extends."""
     own = (each for each in type_.__mro__ if issubclass(each, Nothing) and each is not Nothing)
     return " ".join(" ".join((each.__dict__.get("__doc__") or "").split()) for each in own).strip()

@@ -83,13 +83,13 @@ def _health(server: Server, census: Census) -> Answer:
 def _disk_free_mb(server: Server) -> float:
     try:
         return disk_free_bytes(server.storage) / MB
-    except OSError:  # the storage is gone, which the check of it says
+    except OSError:  # the storage is gone, which its own check reports
         return 0.0
 
 
 def _storage_health(server: Server, results: ResultNumbers | SidecarError, disk_mb: float) -> str:
     if missing := missing_below(server.storage):
-        # By their place in the storage's folder: where that lies is for operators.
+        # Relative to the storage's folder: only operators may see where that lies.
         return shown("; ".join(missing).replace(f"{server.storage.parent}{os.sep}", ""))
     if isinstance(results, SidecarError):
         return "does not answer"

@@ -23,7 +23,7 @@ Requirement = Annotated[str, Meta(max_length=200)]
 
 
 class NewAgent(Body, frozen=True, kw_only=True):
-    """What to spawn. What runs is the profile's command, never one from here."""
+    """A spawn request. The profile's command runs, never text from the request."""
 
     agent_type: Identifier
     issue_id: Identifier

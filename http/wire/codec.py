@@ -172,7 +172,7 @@ def _expected(what: str) -> str:
 
 
 def _values(type_: Any, path: str) -> list[str]:
-    """What may stand at the path of a type, where that is one of a few values."""
+    """The allowed values at a path of a type, if they are few."""
     found = [msgspec.inspect.type_info(type_)]
     for name in re.findall(r"\.(\w+)", path):
         found = [f.type for each in found for f in getattr(each, "fields", ()) if f.encode_name == name]

@@ -95,7 +95,7 @@ class ChangeOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GitContext(msgspec.Struct, frozen=True, kw_only=True):
-    """branch null: no git repository, or a detached head. problem: what could not be told, and why."""
+    """branch null: no git repository, or a detached head. problem: the parts that are missing, and why."""
 
     branch: str | None
     head: str | None
@@ -107,7 +107,7 @@ class GitContext(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AgentOutput(msgspec.Struct, frozen=True, kw_only=True):
-    """What an earlier agent of the issue handed in."""
+    """The result of an earlier agent of the issue."""
 
     agent: str
     agent_type: str
@@ -145,7 +145,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OmissionOut(msgspec.Struct, frozen=True, kw_only=True):
-    """What was left out, cut or redacted; ask for it with `files`."""
+    """A file that was left out, cut or redacted; ask for it with `files`."""
 
     path: str
     reason: str
@@ -165,7 +165,7 @@ class ContextOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QueryUsed(msgspec.Struct, frozen=True, rename={"from_": "from"}):
-    """What the work was taken to be about, and who said so."""
+    """The text that the files were chosen for, and its source."""
 
     from_: str
     text: str

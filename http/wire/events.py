@@ -138,7 +138,7 @@ class EventOut(Timed, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class GapOut(msgspec.Struct, frozen=True, rename={"from_": "from"}):
-    """Events that are gone before the reader was given them.
+    """Events that were gone before the reader got them.
 
     reason: count, bytes, age or ttl: retention dropped them; restart: the log lost its newest events, in a power loss
     or since a backup was made, or the place that was asked for is not one of this log.
@@ -176,7 +176,7 @@ class EventsAwaited(Timed, frozen=True, kw_only=True):
 
 
 class EventsListed(Timed, frozen=True, kw_only=True):
-    """Newest first. gap: what of the time after `since` is no longer there."""
+    """A page of events, newest first. gap: events after `since` that are gone."""
 
     events: list[EventOut]
     next_cursor: str | None

@@ -17,7 +17,7 @@ MAX_PAGE = 500
 
 
 class NewResult(Body, frozen=True, kw_only=True):
-    """What an agent hands in. `result` takes any further key; all of it comes back as it was sent."""
+    """A result from an agent. `result` takes any further key; all of it comes back as it was sent."""
 
     agent_id: Identifier
     agent_type: Identifier

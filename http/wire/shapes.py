@@ -1,4 +1,4 @@
-"""What texts on the wire look like, for the API's description alone: nothing is checked by these annotations.
+"""The forms of texts on the wire, for the API's description alone: these annotations check nothing.
 
 The checks are where the texts are read, since their errors name the field; a test holds the two to each other.
 """
