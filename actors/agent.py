@@ -44,13 +44,16 @@ class Then(Enum):
 
 
 class Agent(msgspec.Struct):
-    """stop_at: monotonic, when SIGKILL follows SIGTERM; 0 while the sidecar is not ending its process."""
+    """stop_at: monotonic, when SIGKILL follows SIGTERM; 0 while the sidecar is not ending its process.
+    is_killed: SIGKILL has been sent, so that whatever turns up of its tree is killed too.
+    """
 
     record: AgentRecord
     profile: Profile
     process: StartedProcess | None = None
     token: Token | None = None  # of the running incarnation, where this sidecar made it
     stop_at: float = 0.0
+    is_killed: bool = False
     exited: Exited | None = None  # its process has ended while the sidecar was ending it; the tree may live on
     gone_at_ask: int = 0  # the census that shows whether anything is left of it
     told_to_end: set[ProcessIdentity] = msgspec.field(default_factory=set)
@@ -96,7 +99,7 @@ class Agent(msgspec.Struct):
 
     def forget_process(self) -> None:
         """It has ended."""
-        self.process, self.stop_at, self.exited = None, 0.0, None
+        self.process, self.stop_at, self.is_killed, self.exited = None, 0.0, False, None
         self.told_to_end.clear()
         self.tree, self.sampled_at, self.cpu_percent = (), 0.0, 0.0
 

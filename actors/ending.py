@@ -110,6 +110,7 @@ class Ending:
 
     def kill(self, agent: Agent) -> None:
         """SIGKILL for all that is known of the tree; the next looks find the rest."""
+        agent.is_killed = True
         if agent.process is not None:
             self._watcher.signal(agent.process, signal.SIGKILL)
         self._kill(agent.id, agent.tree)
@@ -202,7 +203,7 @@ class Ending:
     def _look_at_ending(self, agent: Agent, tree: tuple[TreeProcess, ...], fact: CensusTaken) -> bool:
         """Whether to look again soon."""
         agent.tree = tree
-        if tree and fact.at >= agent.stop_at:
+        if tree and agent.is_killed:
             self._kill(agent.id, tree)
             return True
         if tree:

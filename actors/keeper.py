@@ -296,7 +296,7 @@ class Keeper:
             agent.last_heard = now
             agent.excused_s += gap_s
         for agent in self.book.in_state(AgentState.STOPPING):
-            if agent.stop_at > now - gap_s:
+            if not agent.is_killed:
                 agent.stop_at += gap_s
                 self.tell_after(agent.stop_at - now, agent, "stop_deadline")
 

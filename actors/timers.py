@@ -24,7 +24,7 @@ _LOOK_AGAIN_S = 1.0
 
 
 class ClockGap(Fact, frozen=True):
-    """The process did not run for `gap_s` seconds. Sent before the timers that became due in that time."""
+    """The process did not run for `gap_s` seconds, or up to a second less. Sent before what became due meanwhile."""
 
     gap_s: float
 
@@ -62,7 +62,7 @@ class Timers:
         self._told_of_gaps[recipient.name] = recipient
 
     def _run(self) -> None:
-        back_by = time.monotonic()  # at the latest, unless the process does not run
+        awake_at = back_by = time.monotonic()  # back by then at the latest, unless the process does not run
         while True:
             with self._changed:
                 if self._stopped:
@@ -71,12 +71,12 @@ class Timers:
                 due = heapq.heappop(self._heap) if self._heap and self._heap[0][0] <= now else None
                 if due is None:
                     wait_s = min(self._heap[0][0] - now, _LOOK_AGAIN_S) if self._heap else None
-                    back_by = now + wait_s if wait_s is not None else math.inf
+                    awake_at, back_by = now, now + wait_s if wait_s is not None else math.inf
                     self._changed.wait(wait_s)
             now = time.monotonic()
             if now - back_by > GAP_S:
-                self._tell_gap(now - back_by)
-            back_by = now
+                self._tell_gap(now - awake_at)  # it may have been stopped as soon as it waited
+            awake_at = back_by = now
             if due is not None:
                 _, _, recipient, fact = due
                 recipient.tell(fact)

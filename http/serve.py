@@ -23,10 +23,10 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..actors.asking import ask
+from ..actors.asking import Later, ask
 from ..actors.guardian import Guardian
 from ..actors.messages import AnswerWaiters, Drain
-from ..actors.timers import Timers
+from ..actors.timers import GAP_S, Timers
 from ..state.clock import utc_now
 from ..state.errors import ConfigError, InvalidRequest, SidecarError, Unavailable
 from ..state.identity import Revocations, TokenKey
@@ -272,15 +272,28 @@ def _drain(sidecar: Sidecar) -> int:
 
     Asked again as often as the Spawner is restarted meanwhile. Raises Unavailable.
     """
-    until = time.monotonic() + DRAIN_S
+    left_s = DRAIN_S
     while True:
-        left_s = max(0.0, until - time.monotonic())
-        leave = sidecar.failure is not None
+        later = sidecar.server.actors.spawner.request(Drain(timeout_s=left_s, leave=sidecar.failure is not None))
+        left_s = _wait_running(later, left_s)
         try:
-            return ask(sidecar.server.actors.spawner, Drain(timeout_s=left_s, leave=leave), timeout_s=left_s + 1)
+            return later.result(timeout=ASK_S)
+        except TimeoutError:
+            later.cancel()
+            raise Unavailable(f"the agents did not end within {DRAIN_S + ASK_S:g} s") from None
         except Unavailable:
             if left_s == 0 or sidecar.failure is not None:  # it may be the Spawner that was given up
                 raise
+
+
+def _wait_running(later: Later[int], left_s: float) -> float:
+    """Wait for an answer. Returns the time left, of which a pause of the sidecar takes nothing: see Timers."""
+    is_done = False
+    while left_s > 0 and not is_done:
+        began_at, step_s = time.monotonic(), min(GAP_S / 2, left_s)
+        is_done = later.wait(step_s)
+        left_s -= min(time.monotonic() - began_at, step_s)
+    return max(0.0, left_s)
 
 
 def _answer_waiters(server: Server) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.fleet import wait_until
 from tests.served import Served, start_served
 
 WITHIN_S = 10.0
@@ -186,9 +187,16 @@ def test_an_agent_that_is_told_to_stop_can_still_hand_in_its_result(serve: Serve
 
 def with_a_deaf_agent(serve: Serve, tmp_path: Path) -> tuple[Served, int]:
     """A server whose agent, of the process id returned, runs and ignores SIGTERM."""
+    deaf = "import signal\nsignal.signal(15, signal.SIG_IGN)\nprint('deaf', flush=True)\nsignal.pause()\n"
+    return with_agent(serve, tmp_path, deaf)
+
+
+def with_agent(serve: Serve, tmp_path: Path, code: str, *, before: str = "") -> tuple[Served, int]:
+    """A server whose agent, of the process id returned, has written its first line."""
     script = tmp_path / "agent.py"
-    script.write_text("import signal\nsignal.signal(15, signal.SIG_IGN)\nprint('deaf', flush=True)\nsignal.pause()\n")
-    served = serve(f'[profiles.python-specialist]\ncommand = ["{sys.executable}", "{script}"]\n')
+    script.write_text(code)
+    settings = f'[profiles.python-specialist]\ncommand = ["{sys.executable}", "{script}"]\n'
+    served = serve(settings, before=before)
     body = {"agent_type": "python-specialist", "issue_id": "issue-1"}
     agent_id = served.client.post("/api/agents/spawn", json=body).json()["agent_id"]
     served.client.get(f"/api/agents/{agent_id}/logs", params={"offset": 0, "timeout": 10})
@@ -221,6 +229,36 @@ def until_draining(served: Served) -> dict[str, Any]:
             health: dict[str, Any] = answer.json()
             return health
         assert time.monotonic() < deadline
+
+
+TIDIES = """
+import pathlib, signal, time
+def tidy(*_):
+    pathlib.Path("told").touch()
+    while not pathlib.Path("go").exists():
+        time.sleep(0.01)
+    pathlib.Path("tidied").touch()
+    raise SystemExit(0)
+signal.signal(signal.SIGTERM, tidy)
+print("ready", flush=True)
+signal.pause()
+signal.pause()
+"""
+
+
+def test_a_pause_while_it_ends_takes_no_time_from_its_agents(serve: Serve, tmp_path: Path, project: Path) -> None:
+    served, _ = with_agent(serve, tmp_path, TIDIES, before="from sidecar.http import serve\nserve.DRAIN_S = 2.0\n")
+    with ThreadPoolExecutor(1) as pool:
+        ending = pool.submit(served.end)
+        wait_until((project / "told").exists)
+        served.process.send_signal(signal.SIGSTOP)
+        paused_at = time.monotonic()
+        wait_until(lambda: time.monotonic() > paused_at + 3.5)  # longer than all of the time to end
+        served.process.send_signal(signal.SIGCONT)
+        (project / "go").touch()
+        code, _ = ending.result(30)
+    assert code == 0
+    assert (project / "tidied").exists()
 
 
 def test_a_second_signal_ends_it_and_its_agents_at_once(serve: Serve, tmp_path: Path) -> None:
