@@ -469,7 +469,8 @@ class TestMailboxesAndDeadLetters:
         first = publish(sidecar, "done", {})
         sidecar.agent().get("/api/events/wait/done", params={"timeout": 0, "filter": "!status:failed"})
         sidecar.agent().get("/api/events/wait/done", params={"timeout": 0, "filter": "!status:failed"})
-        publish(sidecar, "other", {})
+        publish(sidecar, "other", {})  # not one that the mailbox is for
+        publish(sidecar, "done", {})
         inside.go("mailboxes")
         row = inside.row("agent-1")
         inside.until(lambda: first in row.text)

@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from sidecar.state import typed
-from sidecar.state.table_index import TableIndex
+from sidecar.state.table_index import Fields, TableIndex
 
 TYPES = 150
 
@@ -63,8 +63,9 @@ def test_threads_that_meet_a_type_together_all_get_their_value(read: str) -> Non
 
 
 def test_tables_that_are_made_anew_leave_no_decoder_behind_each() -> None:
-    TableIndex(("name",), ("colour",))
+    fields = Fields(indexed=("name",), columns=("colour",))
+    TableIndex(fields)
     before = typed._decoder.cache_info().currsize
     for _ in range(5):
-        TableIndex(("name",), ("colour",))
+        TableIndex(fields)
     assert typed._decoder.cache_info().currsize == before
