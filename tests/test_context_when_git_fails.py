@@ -176,3 +176,22 @@ def test_a_commit_of_any_date_is_told(root: Path, tmp_path: Path, date: str, exp
     commits = [(one["message"], one["timestamp"]) for one in told["recent_commits"]]
     assert commits[0] == ("Old times", expected)
     assert [message for message, _ in commits] == ["Old times", "Go on", "Begin"]
+
+
+def test_a_command_that_prints_without_end_is_ended(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages compress a thousandfold, so a small repository can have git print gigabytes."""
+    monkeypatch.setattr(git_door, "MAX_OUTPUT", 1 << 20)
+    (root / "message").write_text("large " * 500_000)
+    git(root, "commit", "-q", "--allow-empty", "-F", "message")
+    (root / "message").unlink()
+    context, told, warnings = _asked(root)
+    assert "git log: it printed more than 1 MiB" in warnings
+    assert told["recent_commits"][0]["message"].startswith("large large")
+    assert context["project_structure"]["files"] == [".gitignore", "a.py", "b.py"]
+
+
+def test_many_words_about_failures_stop_no_command(root: Path) -> None:
+    output = git_door.run_git(
+        *("-c", "alias.talk=!head -c 300000 /dev/zero >&2; echo done", "talk"), at=root, environment={}
+    )
+    assert output == b"done\n"

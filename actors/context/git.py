@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
+import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 # Without this, importing GitPython fails where there is no git; we want to say so in the answer instead.
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
@@ -21,6 +21,9 @@ from git.exc import GitCommandNotFound
 
 TIMEOUT_S = 20.0  # `status` of 50,000 files on a cold disk takes about 5 s
 MAX_WORDS = 300  # characters of what git said about a failure
+MAX_OUTPUT = 64 << 20  # bytes of one command: the list of 200,000 files takes 24 MB
+_MAX_SAID = 64 << 10
+_TOO_LONG = "time"
 PATH = "/usr/local/bin:/usr/bin:/bin"
 NO_REPOSITORY = {"GIT_DIR": os.devnull}  # otherwise git would look for one above the folder it runs in
 
@@ -70,27 +73,66 @@ def run_git(
     if program is None or env is None:
         raise GitUnavailable(f"{'git' if program is None else 'env'} was not found on the sidecar's PATH: install it")
     variables = [f"{name}={value}" for name, value in {**_ENVIRONMENT, **environment}.items()]
-    started = time.monotonic()
+    command = [env, "-i", *variables, program, "--no-pager", *words]
     try:
         # GitPython can only add to the environment of the sidecar, where GIT_DIR and its like may be set.
-        status, output, said = Git(str(at)).execute(
-            [env, "-i", *variables, program, "--no-pager", *words],
-            istream=stdin,
-            with_extended_output=True,
-            with_exceptions=False,
-            stdout_as_string=False,
-            strip_newline_in_stdout=False,
-            kill_after_timeout=TIMEOUT_S,
-        )
+        process = Git(str(at)).execute(command, istream=stdin, as_process=True)
     except GitCommandNotFound as error:
         raise GitUnavailable("git cannot be run") from error
     except (OSError, ValueError) as error:
         raise GitUnavailable(f"git could not be run: {type(error).__name__}") from error
-    if status == 0:
-        return output
-    if time.monotonic() - started >= TIMEOUT_S:
-        raise GitStalled(f"git {words[0]} took longer than {TIMEOUT_S:g} s", output)
-    raise GitUnavailable(f"git {words[0]}: {_in_public(said, names or {}) or f'exit code {status}'}", output)
+    ended = _until_it_ends(process)
+    if ended.status == 0:
+        return ended.output
+    if ended.why == _TOO_LONG:
+        raise GitStalled(f"git {words[0]} took longer than {TIMEOUT_S:g} s", ended.output)
+    why = ended.why or _in_public(ended.said, names or {}) or f"exit code {ended.status}"
+    raise GitUnavailable(f"git {words[0]}: {why}", ended.output)
+
+
+class _Ended(NamedTuple):
+    """A command that has ended. said: the start of its standard error. why: why it was ended, if it was."""
+
+    status: int
+    output: bytes
+    said: str
+    why: str
+
+
+def _until_it_ends(process: Any) -> _Ended:
+    """Read what a command prints until it ends, for TIMEOUT_S and MAX_OUTPUT at most; beyond, it is killed.
+
+    A repository of some kilobytes can have git print gigabytes: objects are compressed, and trees may name one another.
+    """
+    why: list[str] = []
+    said: list[bytes] = []
+
+    def end(reason: str) -> None:
+        why.append(reason)
+        process.proc.kill()
+
+    alarm = threading.Timer(TIMEOUT_S, end, (_TOO_LONG,))
+    listener = threading.Thread(target=_drain, args=(process.stderr, said), name="context-git-said", daemon=True)
+    alarm.start()
+    listener.start()
+    try:
+        output = process.stdout.read(MAX_OUTPUT)
+        if process.stdout.read(1):
+            end(f"it printed more than {MAX_OUTPUT >> 20} MiB")
+        status = process.proc.wait()
+        listener.join()
+    finally:
+        alarm.cancel()
+        process.stdout.close()
+        process.stderr.close()
+    return _Ended(status, output, b"".join(said).decode("utf-8", "replace"), why[0] if why and status else "")
+
+
+def _drain(source: BinaryIO, said: list[bytes]) -> None:
+    """Keep the start of what comes, and read the rest: a full pipe would stop who writes."""
+    said.append(source.read(_MAX_SAID))
+    while source.read(_MAX_SAID):
+        continue
 
 
 def find_program(name: str) -> str | None:
