@@ -80,7 +80,7 @@ class Agent(msgspec.Struct):
 
     @property
     def request_bytes(self) -> int:
-        """The memory that its spawn request takes: many short texts take more than their characters."""
+        """The memory that its spawn request takes. Many short texts take more than their characters."""
         spec = self.record.spec
         texts = (spec.task, *spec.context_requirements, *spec.environment, *spec.environment.values())
         return getsizeof(spec.context_requirements) + getsizeof(spec.environment) + sum(map(_bytes_of, texts))
@@ -136,7 +136,7 @@ class Agent(msgspec.Struct):
 
 
 def _bytes_of(text: str) -> int:
-    """What a text takes in memory once it has been encoded: where it is not ASCII, Python keeps both."""
+    """The memory of a text that has been encoded once: of one that is not ASCII, Python keeps both forms."""
     if text.isascii():
         return getsizeof(text)
     return getsizeof(f"{text}\0") + len(text.encode("utf-8", "surrogatepass"))

@@ -97,7 +97,7 @@ class AgentBook:
             del self._by_role[agent.role]
 
     def of_role(self, role: Role) -> Iterator[Agent]:
-        """The agents of a type in an issue, eldest first."""
+        """The agents of a type in an issue, oldest first."""
         return iter(self._by_role.get(role, {}).values())
 
     def in_state(self, *states: AgentState) -> Iterator[Agent]:

@@ -192,7 +192,7 @@ class AgentQueue:
             self._timers.tell_after(left_s, self._me, QueueDue(by_settling=True))
 
     def _lost(self, agent: Agent, why: str) -> None:
-        """agent: its dependencies can no longer be met, and it does not run without them."""
+        """Block or give up an agent whose dependencies can no longer be met, and that does not run without them."""
         if agent.profile.on_dependency_failure == "fail":
             self._book.remember(agent, last_error=f"its dependencies have failed or were stopped: {why}")
             self._book.given_up(agent, Occurrence.GIVEN_UP, f"its dependencies have failed or were stopped: {why}")

@@ -1,4 +1,4 @@
-"""DependencyLook: how the dependencies of agents that wait stand in one moment, each judged once for all of an issue.
+"""DependencyLook: judges the dependencies of waiting agents at one moment, each once for all agents of an issue.
 
 Used in the Spawner's thread, and made anew for each look: a queue may hold a thousand agents, and is looked at with
 each spawn, start and end.
@@ -23,7 +23,7 @@ from .agent import Agent, Role
 
 
 class DependencyLook:
-    """of_role: the agents of a type in an issue, eldest first."""
+    """of_role: the agents of a type in an issue, oldest first."""
 
     def __init__(self, of_role: Callable[[Role], Iterable[Agent]]) -> None:
         self._of_role = of_role
@@ -40,15 +40,15 @@ class DependencyLook:
         return all(self._standing(agent, each) in enough for each in dependencies(agent.profile.depends_on))
 
     def lost(self, agent: Agent) -> tuple[DependencyState, ...]:
-        """Those that can no longer be met, unless someone acts."""
+        """The dependencies that can no longer be met, unless someone acts."""
         return self._states(agent, {Standing.LOST})
 
     def missing(self, agent: Agent) -> tuple[DependencyState, ...]:
-        """Those that are not met."""
+        """The dependencies that are not met."""
         return self._states(agent, {Standing.OPEN, Standing.LOST})
 
     def settles_in_s(self, agents: Iterable[Agent]) -> float | None:
-        """How long until the next dependency of these agents is met by one that runs; None where none runs."""
+        """Seconds until a running agent meets the next dependency of these agents; None if none runs."""
         needed = {(_role_of(agent, each), each) for agent in agents for each in dependencies(agent.profile.depends_on)}
         left_s = (settles_in_s(each, self._of(role)) for role, each in needed)
         return min((left for left in left_s if left is not None and left > 0), default=None)

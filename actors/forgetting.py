@@ -1,4 +1,4 @@
-"""Forgetting: ended agents leave the list, those first that ended longest ago: a list of bounded length and size.
+"""Forgetting: drops the agents that ended longest ago from the list, to bound its length and size.
 
 Used in the Spawner's thread. Their logs leave the disk with them; the totals keep counting them.
 """
@@ -67,7 +67,7 @@ class Forgetting:
         self._registry.put(with_one_more(tally, record))
         self._registry.put(Forgotten(agent_id=agent.id))
         if record.spawn_key is not None and record.created_at > utc_now() - KEYS_KEPT_FOR:
-            # A repeat of its spawn is answered with who it was, not with what it was given.
+            # A repeat of its spawn is answered with its identity, without its task.
             spec = msgspec.structs.replace(record.spec, task="", context_requirements=(), environment={})
             self._registry.put(Departed(record=msgspec.structs.replace(record, spec=spec)))
         self._logs.remove(record.serial)

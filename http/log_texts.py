@@ -1,4 +1,4 @@
-"""LogTexts: logs as text without secrets, made in one thread of its own.
+"""LogTexts: makes text without secrets of logs, in one thread of its own.
 
 A log that is all words like `password=` takes a second a megabyte: in the I/O thread it would hold up every
 connection, and in the workers, eight at a time, every other request. So it is done piece by piece, and readers take
@@ -37,13 +37,13 @@ class LogTexts:
         self._is_running = False
 
     def of(self, reader: Owner, read: Read) -> Later[LogText]:
-        """The text of what `read` gives; it is called when the reader's turn has come, so no piece waits in memory."""
+        """The text of what `read` returns. It is called at the reader's turn, so no piece waits in memory."""
         later: Later[LogText] = Later()
         self._put(reader, read, later)
         return later
 
     def of_later(self, reader: Owner, chunk: Later[LogChunk]) -> Later[LogText]:
-        """The text of a chunk that is not there yet. Who gives up the one gives up the other."""
+        """The text of a chunk that has not come yet. Cancelling the one cancels the other."""
         later: Later[LogText] = Later()
         later.add_done_callback(lambda _: chunk.cancel())
         chunk.add_done_callback(lambda done: self._put(reader, done.result, later))
@@ -67,7 +67,7 @@ class LogTexts:
             try:
                 chunk = read()
                 later.answer(LogText(chunk, _without_secrets(chunk)))
-            except Exception as error:  # noqa: BLE001  # it is whoever asked that is told
+            except Exception as error:  # noqa: BLE001  # the requester gets it
                 later.refuse(error)
 
     def _next(self) -> tuple[Read, Later[LogText]] | None:
@@ -83,7 +83,7 @@ class LogTexts:
 
 
 def _without_secrets(chunk: LogChunk) -> str:
-    """The log's text with its secrets replaced, also one that began before this chunk."""
+    """The log's text with its secrets replaced, also a secret that began before this chunk."""
     from ..actors.context.secrets import redact  # its rules take longer to make than a start should
 
     before, text = (data.decode("utf-8", errors="replace") for data in (chunk.line_before, chunk.data))

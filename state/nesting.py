@@ -1,4 +1,4 @@
-"""What a JSON text is made of, counted without decoding it: how deeply it is nested, and of how many parts.
+"""Counts the parts and the depth of a JSON text without decoding it.
 
 Decoders recurse, and how far they come depends on who calls: what is kept must be shallow enough for all of them. And
 ten megabytes of empty lists are gigabytes of objects, which the interpreter makes without letting other threads run.

@@ -1,4 +1,4 @@
-"""What was found out about texts that others write, kept for the next time, up to a bound in bytes.
+"""Remembers results about texts that others write, up to a bound in bytes.
 
 `functools.lru_cache` bounds the number of texts; a few thousand long ones would take gigabytes.
 """
@@ -40,7 +40,7 @@ class Remembered(Generic[T]):
 
     @property
     def kept_bytes(self) -> int:
-        """What is kept now."""
+        """The entries that are kept now."""
         return self._newer_bytes + self._older_bytes
 
     def _look_for(self, text: str) -> T:
@@ -67,7 +67,7 @@ def remembered(max_bytes: int) -> Callable[[Callable[[str], T]], Remembered[T]]:
 
 
 def _size(found: object) -> int:
-    """What a value takes. One that is no collection of texts is one of a few that are there anyhow."""
+    """The memory of a value. A value that is no collection of texts is one of a few that exist anyhow."""
     if isinstance(found, tuple | frozenset):
         items: Iterable[object] = found
         return getsizeof(found) + sum(map(getsizeof, items))

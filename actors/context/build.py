@@ -28,7 +28,7 @@ RANK_S = 2.0
 MAX_GIT_WORDS = 320
 TREE_NEAR = 20  # a tree that is cut shows the neighbours of this many of the best files
 _SHOWN_OF_QUERY = 300  # characters
-_MAX_WARNINGS, _WARNINGS_PART = 20, 8  # so many of them, in that part of the budget
+_MAX_WARNINGS, _WARNINGS_PART = 20, 8  # at most this many warnings, in this part of the budget
 CUT_FILES, CUT_LEAST, CUT_ROOMS = 80, 12, 4  # excerpts come from the best files: so many, so many times the budget
 
 

@@ -21,7 +21,7 @@ _NAMES = (
 )
 _FOLDERS = ("", "coverage/", "reports/", "build/", "target/", "htmlcov/", "test-results/", "coverage/lcov-report/")
 
-_MAX_PATH_CHARS = 200  # of a report: where it lies is told, in the little room for metadata
+_MAX_PATH_CHARS = 200  # of a report's path, which is sent in the little room for metadata
 CANDIDATES = tuple(folder + name for name in _NAMES for folder in _FOLDERS)
 
 

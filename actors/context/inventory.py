@@ -158,14 +158,14 @@ class _Walk:
             with os.scandir(self._root / folder) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
         except OSError:
-            return  # not ours to read: it is as if the folder were empty
+            return  # it cannot be read, so it counts as empty
         # Of the root, the caller decides.
         if folder and may_be_private({entry.name for entry in entries}) and is_private(self._root / folder):
             return
         if any(entry.name == ".gitignore" and entry.is_file(follow_symlinks=False) for entry in entries):
             own = _rules_in(self._root / folder / ".gitignore")
             self._patterns_left -= len(own)
-            if own.is_cut or self._patterns_left < 0:  # some of it may be ignored, and nobody can say what
+            if own.is_cut or self._patterns_left < 0:  # some files of it may be ignored, and it is unknown which
                 self.cut = True
                 return
             rules = (*rules, (folder, own))

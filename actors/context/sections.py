@@ -147,7 +147,7 @@ def git_context(facts: GitFacts, *, max_commits: int, max_bytes: int) -> Section
 
 
 def _about(facts: GitFacts, max_bytes: int) -> dict[str, Any]:
-    """Return what comes before commits and changes. Whoever writes in the repository chooses these names."""
+    """Return the fields before commits and changes. Anyone who writes in the repository chooses these names."""
     url = without_credentials(facts.remote_url) if facts.remote_url else None
     about: dict[str, Any] = {
         "branch": _name(facts.branch, max_bytes // 5),

@@ -217,7 +217,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
 
 
 def _refuse_odd_lines(head: bytes) -> None:
-    """Raises ParsingError for a head that readers see differently, or that takes long to read.
+    """Refuse a head that readers see differently, or that takes long to read. Raises ParsingError.
 
     Source: RFC 9112, section 5.2, for a field that goes on in the next line.
     """

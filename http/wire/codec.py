@@ -69,7 +69,7 @@ def read_body(raw: bytes, decoder: Decoder[T], *, place: str = "body") -> T:
 
 
 def refuse_many_parts(json: bytes, place: str) -> None:
-    """Raises InvalidRequest for more of JSON than can be decoded while others wait."""
+    """Refuse JSON that takes too long to decode while others wait. Raises InvalidRequest."""
     if has_more_parts(json):
         raise InvalidRequest(
             f"the {place} has more than {MAX_PARTS:,} strings, commas and brackets",
@@ -79,7 +79,7 @@ def refuse_many_parts(json: bytes, place: str) -> None:
 
 
 def quoted(text: str) -> str:
-    """What a client wrote, short enough for an error."""
+    """A client's text, short enough for an error."""
     return text if len(text) <= MAX_QUOTED_CHARS else f"{text[:MAX_QUOTED_CHARS]}…"
 
 
@@ -158,7 +158,7 @@ def _refuse(error: msgspec.ValidationError, type_: Any, place: str, *, under: st
 
 
 def _split(error: str) -> tuple[str, str]:
-    """What msgspec says is wrong, and the path below the value that was read. It may quote megabytes of a client."""
+    """The fault in msgspec's message, and the path to it. The message may quote megabytes of a client's text."""
     what, _, path = error.rpartition(" - at `$")
     return (what, path[:-1]) if path.endswith("`") and what else (error, "")
 
