@@ -47,7 +47,8 @@ ROWS: Mapping[str, Row] = {
         400,
         "REQ_001",
         "invalid_request",
-        "Malformed JSON, a wrong, missing or misspelt field, a bad identifier, an unreadable request.",
+        "Malformed JSON, a wrong, missing or misspelt field, a bad identifier, an unreadable request, a body of more "
+        "than 200,000 strings, commas and brackets.",
         "Correct what `details.field` names.",
     ),
     "invalid_event": Row(
