@@ -20,6 +20,7 @@ from ..state.clock import utc_now
 from ..state.errors import StorageUnavailable
 from ..state.event_gap import BEGINNING
 from ..state.event_log import Retention
+from ..state.event_search import step_ends
 from ..state.event_store import EventStore
 from ..state.journal import Durability
 from ..state.journal_sync import SETTLE_AFTER_S, BackgroundSync
@@ -29,7 +30,7 @@ from ..state.models import AgentId, Event, EventId
 from .agent_facts import AgentEnded, AgentSubscribed, EventPublished, LogEndsAt, TellTriggered
 from .asking import Fact, Later, Recipient, together
 from .event_counter import EventCounter
-from .event_reading import list_events
+from .event_reading import Listing
 from .mailbox_lag import Lags
 from .messages import (
     AnswerSettled,
@@ -46,7 +47,8 @@ from .messages import (
 )
 from .owner import Owner
 from .publishing import answer_all, digest_of, published_before, record_of
-from .replies import AnswerId, EventBatch, EventNumbers, MailboxStatus, Published
+from .replies import AnswerId, EventBatch, EventNumbers, EventPage, MailboxStatus, Published
+from .searches import Searches
 from .timers import Timers
 from .waiters import Waiter
 from .waiting_room import WaitingRoom
@@ -78,6 +80,10 @@ class _TimeIsUp(Fact, frozen=True):
     """The earliest deadline of a waiter has come."""
 
 
+class _SearchOn(Fact, frozen=True):
+    """Time to go on with searches; what has come meanwhile is dealt with."""
+
+
 class _KeepHouse(Fact, frozen=True):
     """Time to drop what retention no longer keeps."""
 
@@ -97,7 +103,7 @@ class _Unanswered(msgspec.Struct, frozen=True):
     received: float
 
 
-_Message = EventBusRequest | _WaiterGone | _TimeIsUp | _KeepHouse | _SettleDue | _Synced
+_Message = EventBusRequest | _WaiterGone | _TimeIsUp | _SearchOn | _KeepHouse | _SettleDue | _Synced
 
 
 class EventBus(Owner):
@@ -132,7 +138,11 @@ class EventBus(Owner):
         except BaseException:
             self._store.close()
             raise
-        self._room = WaitingRoom(self._mailboxes, self._store.log, max_wait_s=options.max_wait_ms / 1000)
+        self._searches = Searches()
+        self._searches_on = False  # whether _SearchOn was told and has not come
+        self._room = WaitingRoom(
+            self._mailboxes, self._store.log, self._searches, max_wait_s=options.max_wait_ms / 1000
+        )
         self._unanswered: list[_Unanswered] = []
         self._acknowledged: list[tuple[Later[Published], Published]] = []  # what publishers are about to be told
         self._held = 0  # messages since the last time that answers left
@@ -172,6 +182,9 @@ class EventBus(Owner):
                 self._give_answers()
                 self._held = 0
                 self._settle_later()
+            if self._searches and not self._searches_on:
+                self._searches_on = True
+                self.me.tell(_SearchOn())
 
     def _dispatch(self, message: _Message) -> Any:
         if isinstance(message, PublishEvent):
@@ -191,8 +204,8 @@ class EventBus(Owner):
                 return self._await(message)
             case AnswerSettled():
                 return self._settle(message)
-            case ListEvents(project_id=project_id):
-                return list_events(self._store.logs(project_id), message, now=utc_now())
+            case ListEvents():
+                return self._list(message)
             case ListMailboxes(project_id=project_id):
                 return self._statuses(project_id)
             case ListDeadLetters(project_id=project_id):
@@ -214,6 +227,9 @@ class EventBus(Owner):
                 return self._room.leave(number)
             case _TimeIsUp():
                 return self._time_is_up()
+            case _SearchOn():
+                self._searches_on = False
+                return self._searches.go_on()
             case _KeepHouse():
                 return self._keep_house()
             case _SettleDue():
@@ -271,18 +287,20 @@ class EventBus(Owner):
                 publisher.later.refuse(error)
             return
         woken: dict[int, tuple[Waiter, float]] = {}
+        until = step_ends()
         for event, publisher in zip(events, unanswered, strict=True):
             self._counter.published(event.project_id)
             self._tell_spawner(event)
-            matching = self._room.matching(event)
+            matching = self._room.matching(event, until=until)
             for waiter in matching:
                 woken.setdefault(waiter.number, (waiter, publisher.received))
             published = self._answer_to(event, (waiter.request.agent_id for waiter in matching))
             self._acknowledged.append((publisher.later, published))
         if len(woken) > A_FEW:
             self._acknowledge()
+        until = step_ends()
         for waiter, received in woken.values():
-            if self._room.wake(waiter):
+            if self._room.wake(waiter, until=until):
                 self._counter.woken(waiter.request.project_id, after_s=time.perf_counter() - received)
 
     def _acknowledge(self) -> None:
@@ -386,6 +404,15 @@ class EventBus(Owner):
             self._spawner.tell(EventPublished(event=event))
 
     # Operators
+
+    def _list(self, request: ListEvents) -> Later[EventPage] | EventPage:
+        listing = Listing(self._store.logs(request.project_id), request, now=utc_now())
+        page = listing.step(until=step_ends())
+        if page is not None:
+            return page
+        later = self.later()
+        self._searches.add(partial(listing.answer, later))
+        return later
 
     def _statuses(self, project_id: str | None) -> tuple[MailboxStatus, ...]:
         self._lags.begin()

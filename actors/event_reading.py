@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from functools import reduce
+from functools import partial, reduce
 from operator import attrgetter
 
 import msgspec
 
-from ..state.errors import EventsGone, InvalidRequest
+from ..state.errors import EventsGone, InvalidRequest, SidecarError
 from ..state.event_filter import compile_filter
 from ..state.event_gap import Gap
 from ..state.event_log import EventLog, size_of
-from ..state.mailbox import MAX_ANSWER_BYTES, Delivery
+from ..state.event_search import MAX_ANSWER_BYTES, Search
+from ..state.mailbox import Delivery
 from ..state.models import Event, EventId, event_seq
 from ..state.typed import convert
+from .asking import Later
 from .messages import ListEvents
 from .replies import EventBatch, EventPage
+
+log = logging.getLogger(__name__)
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,31 +33,27 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     place: int
     gap: Gap | None = None
 
-    def batch(
-        self,
-        event_log: EventLog,
-        event_types: Collection[str],
-        matches: Callable[[Event], bool],
-        *,
-        limit: int,
-        now: datetime,
-    ) -> EventBatch | None:
-        """The first `limit` matching events after the place, oldest first; None if there are none."""
-        found: list[tuple[int, Event]] = []
-        reached, more, size = event_log.last_place, False, 0
-        for place, event in event_log.after(self.place, event_types):
-            if matches(event) and not event_log.is_past_ttl(place, now=now):
-                size += size_of(event)
-                if len(found) == limit or (found and size > MAX_ANSWER_BYTES):
-                    reached, more = found[-1][0], True
-                    break
-                found.append((place, event))
-        if not found:
-            return None
+    def search(self, event_log: EventLog, *, limit: int) -> Search:
+        """A search for the first events after the place. What was dropped before it begins was told before."""
+        place = max(self.place, event_log.dropped)
+        return Search(place=place, place_id=event_log.id_at(place), limit=limit)
+
+    def missing(self, gap: Gap | None) -> Reading:
+        """The same with one gap more."""
+        if gap is None:
+            return self
+        return Reading(place=self.place, gap=gap if self.gap is None else self.gap.joined(gap))
+
+    def behind(self, search: Search) -> Reading:
+        """The place that a search has come to which has found nothing."""
+        return Reading(place=max(self.place, search.place), gap=self.gap)
+
+    def batch(self, event_log: EventLog, search: Search) -> EventBatch:
+        """What a search has found, oldest first."""
         return EventBatch(
-            deliveries=tuple(Delivery(event=event) for _, event in found),
-            more_available=more,
-            next_cursor=event_log.cursor_at(reached),
+            deliveries=tuple(Delivery(event=event) for _, event in search.found),
+            more_available=search.more,
+            next_cursor=event_log.cursor_at(search.reached),
             timed_out=False,
             gap=self.gap,
         )
@@ -105,23 +108,78 @@ def _point(since: str) -> str | datetime:
     return time
 
 
-def list_events(logs: Sequence[EventLog], request: ListEvents, *, now: datetime) -> EventPage:
-    """A page of the logs, newest first. Raises InvalidFilter, InvalidRequest, EventsGone."""
-    event_filter = compile_filter(request.filter)
-    readings = [_reading(event_log, request) for event_log in logs]
-    matching = [
-        event
-        for event_log, reading in zip(logs, readings, strict=True)
-        for place, event in event_log.after(reading.place, () if request.event_type is None else (request.event_type,))
-        if request.topic in (None, event.topic)
-        and not event_log.is_past_ttl(place, now=now)
-        and event_filter.matches(event)
-    ]
-    matching.sort(key=attrgetter("event_id"), reverse=True)
-    page = [event for event in matching if request.before is None or event.event_id < request.before]
-    shown = tuple(_first(page, request.limit))
-    cursor = shown[-1].event_id if len(page) > len(shown) > 0 else None
-    return EventPage(shown, cursor, len(matching), _joined(reading.gap for reading in readings))
+class Listing:
+    """A page of the logs, newest first, looked for in steps. Raises InvalidFilter, InvalidRequest, EventsGone."""
+
+    def __init__(self, logs: Sequence[EventLog], request: ListEvents, *, now: datetime) -> None:
+        self._request = request
+        self._now = now
+        self._filter = compile_filter(request.filter)
+        self._types = () if request.event_type is None else (request.event_type,)
+        readings = [_reading(event_log, request) for event_log in logs]
+        self._gaps = [reading.gap for reading in readings]
+        self._left = deque(
+            (event_log, reading.search(event_log, limit=0)) for event_log, reading in zip(logs, readings, strict=True)
+        )
+        self._total = 0
+        self._older = 0  # of these, those that the page may begin with
+        self._newest: list[Event] = []  # of these again, of the logs that were looked through
+
+    def step(self, *, until: float) -> EventPage | None:
+        """Look on, at most until then (perf_counter seconds); the page once everything was looked at."""
+        while self._left:
+            event_log, search = self._left[0]
+            if (gap := search.missed(event_log)) is not None:
+                self._missed(event_log, gap)
+            of_log: deque[Event] = deque(maxlen=self._request.limit)
+            is_over = search.step(event_log, self._types, partial(self._take, event_log, of_log), until=until)
+            self._newest = sorted([*self._newest, *of_log], key=attrgetter("event_id"))[-self._request.limit :]
+            if is_over:
+                self._left.popleft()
+            if self._left and time.perf_counter() >= until:
+                return None
+        return self._page()
+
+    def answer(self, later: Later[EventPage], until: float) -> bool:
+        """Go on as `step` does, and answer; whether that is done, also because nobody waits for it any more."""
+        if later.cancelled():
+            return True
+        try:
+            page = self.step(until=until)
+        except Exception as error:
+            if not isinstance(error, SidecarError):
+                log.exception("list of events failed")
+            later.refuse(error)
+            return True
+        if page is not None:
+            later.answer(page)
+        return page is not None
+
+    def _missed(self, event_log: EventLog, gap: Gap) -> None:
+        if self._request.since is None:
+            return  # whoever asks for what is retained misses nothing
+        if self._request.strict:
+            raise _gone(self._request.since, event_log, gap)
+        self._gaps.append(gap)
+
+    def _take(self, event_log: EventLog, of_log: deque[Event], place: int, event: Event) -> bool:
+        """Count an event that matches; the search itself need not keep it."""
+        request = self._request
+        if (
+            request.topic in (None, event.topic)
+            and not event_log.is_past_ttl(place, now=self._now)
+            and self._filter.matches(event)
+        ):
+            self._total += 1
+            if request.before is None or event.event_id < request.before:
+                self._older += 1
+                of_log.append(event)
+        return False
+
+    def _page(self) -> EventPage:
+        shown = tuple(_first(self._newest[::-1], self._request.limit))
+        cursor = shown[-1].event_id if self._older > len(shown) > 0 else None
+        return EventPage(shown, cursor, self._total, _joined(self._gaps))
 
 
 def _reading(event_log: EventLog, request: ListEvents) -> Reading:

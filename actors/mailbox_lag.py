@@ -12,6 +12,8 @@ from .waiters import concerns
 
 # Events looked at for one request, over all mailboxes: publishers wait meanwhile.
 MAX_LOOKED_AT_BYTES = 2 << 20
+# What an event counts for whose data nobody looks at: thousands of mailboxes may ask for types and topics alone.
+_UNREAD_BYTES = 128
 
 
 class _Counted(msgspec.Struct):
@@ -51,10 +53,9 @@ class Lags:
         key = mailbox.key
         event_filter = _filter(key)
         for place, event in log.after(counted.to, key.event_types):
-            if event_filter.terms:
-                self._budget -= size_of(event)
-                if self._budget < 0:
-                    return
+            self._budget -= size_of(event) if event_filter.terms else _UNREAD_BYTES
+            if self._budget < 0:
+                return
             counted.to = place
             if concerns((), key.topics, event) and place not in mailbox.skipped and event_filter.matches(event):
                 counted.count += 1

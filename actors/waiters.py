@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 from ..state.event_filter import EventFilter
+from ..state.event_search import Search
 from ..state.mailbox import Mailbox, MailboxKey
 from ..state.models import Event
 from .asking import Later
@@ -20,7 +21,7 @@ _EVERY_TYPE = ""  # no event type is empty
 class Waiter:
     """One request that waits. mailbox None: it reads from `reading` on and leaves no trace.
 
-    gone: called with its number when its client has gone away.
+    search: what has not ended yet of a look at the log. gone: called with its number when its client has gone away.
     """
 
     __slots__ = (
@@ -33,6 +34,7 @@ class Waiter:
         "number",
         "reading",
         "request",
+        "search",
     )
 
     def __init__(
@@ -54,9 +56,14 @@ class Waiter:
         self.later = later
         self.is_superseded = False
         self.gone: Callable[[int], None] | None = None
+        self.search: Search | None = None
 
     def __str__(self) -> str:
         return f"project_id={self.request.project_id} agent_id={self.request.agent_id}"
+
+    def is_searching(self) -> bool:
+        """Whether the log was not looked at to its end yet."""
+        return self.search is not None
 
     def ended(self, later: Later[EventBatch]) -> None:
         if self.gone is not None and later.cancelled():
@@ -111,6 +118,7 @@ class Waiters:
         waiter = self._all.pop(number, None)
         if waiter is None:
             return None
+        waiter.search = None
         for event_type in waiter.request.event_types or (_EVERY_TYPE,):
             same_type = self._by_type[(waiter.request.project_id, event_type)]
             del same_type[number]
@@ -138,6 +146,10 @@ class Waiters:
         while self._deadlines and self._deadlines[0][1] not in self._all:
             heapq.heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else None
+
+    def prolong(self, waiter: Waiter, *, until: float) -> None:
+        """Have one that was overdue named again then."""
+        heapq.heappush(self._deadlines, (until, waiter.number))
 
     def overdue(self, *, now: float) -> list[Waiter]:
         """Waiters whose time is up; they are still to be removed, but are not named a second time."""

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ from ..state.clock import utc_now
 from ..state.errors import RateLimited
 from ..state.event_filter import EventFilter, compile_filter
 from ..state.event_log import EventLog
+from ..state.event_search import Search, step_ends
 from ..state.mailbox import Mailbox, MailboxKey, new_mailbox
 from ..state.mailboxes import Mailboxes
 from ..state.models import Event, EventId
@@ -25,11 +27,15 @@ from .asking import Later
 from .event_reading import Reading, read_since
 from .messages import AwaitEvents
 from .replies import AnswerId, EventBatch
+from .searches import Searches
 from .waiters import Waiter, Waiters, concerns
 
 log = logging.getLogger(__name__)
 
 MAX_MAILBOXES_PER_AGENT = 256
+# A wait whose time is up before everything was looked at ends with what was found by then. More than a quarter of a
+# gigabyte takes when many search; less than the server gives the bus to answer.
+LOOK_ON_S = 4.0
 _BY_MAILBOX = Reading(place=0)  # a waiter with a mailbox reads from the mailbox's place
 
 
@@ -55,11 +61,14 @@ class _Verdicts:
 
 
 class WaitingRoom:
-    """max_wait_s: no wait is longer. log_of: the log of a project."""
+    """max_wait_s: no wait is longer. log_of: the log of a project. searches: where long looks at it go on."""
 
-    def __init__(self, mailboxes: Mailboxes, log_of: Callable[[str], EventLog], *, max_wait_s: float) -> None:
+    def __init__(
+        self, mailboxes: Mailboxes, log_of: Callable[[str], EventLog], searches: Searches, *, max_wait_s: float
+    ) -> None:
         self._mailboxes = mailboxes
         self._log_of = log_of
+        self._searches = searches
         self._max_wait_s = max_wait_s
         self._waiters = Waiters()
         self._answered: list[tuple[Waiter, EventBatch]] = []
@@ -101,25 +110,41 @@ class WaitingRoom:
         timeout_s = min(request.timeout_s, self._max_wait_s) if may_wait else 0.0
         waiter = self._waiters.add(request, later, event_filter, mailbox, reading, time.monotonic() + timeout_s)
         try:
-            batch = self._look(waiter)
-            if batch is None and timeout_s <= 0:
-                batch = self._timed_out(waiter)
+            batch = self._look(waiter, until=step_ends())
+            if batch is None and (not may_wait or (timeout_s <= 0 and not waiter.is_searching())):
+                batch = self._found_in_time(waiter)
         except Exception:
             self._waiters.remove(waiter.number)
             raise
         if batch is not None:
             self._answer(waiter, batch)
-        else:
-            waiter.gone = gone
-            later.add_done_callback(waiter.ended)
+            return
+        waiter.gone = gone
+        later.add_done_callback(waiter.ended)
+        if waiter.is_searching():
+            self._searches.add(partial(self._look_on, waiter))
 
     def leave(self, number: int) -> None:
         """The client has gone; nothing will be handed to it."""
         self._waiters.remove(number)
 
-    def matching(self, event: Event) -> list[Waiter]:
-        """Waiters whose question the event answers."""
-        return [waiter for waiter in self._waiters.concerned(event) if self._matches(waiter, event)]
+    def matching(self, event: Event, *, until: float) -> list[Waiter]:
+        """Waiters whose question the event answers, as far as filters tell by then (perf_counter seconds).
+
+        The others look for themselves.
+        """
+        found = []
+        for waiter in self._waiters.concerned(event):
+            if waiter.event_filter.terms and time.perf_counter() >= until:
+                self._search_later(waiter)
+            elif self._matches(waiter, event):
+                found.append(waiter)
+        return found
+
+    def _search_later(self, waiter: Waiter) -> None:
+        if not waiter.is_searching() and not waiter.is_superseded:
+            waiter.search = self._new_search(waiter)
+            self._searches.add(partial(self._look_on, waiter))
 
     def _matches(self, waiter: Waiter, event: Event) -> bool:
         if waiter.is_superseded or waiter.later.cancelled():
@@ -131,22 +156,47 @@ class WaitingRoom:
             self._fail(waiter, error)
             return False
 
-    def wake(self, waiter: Waiter) -> bool:
-        """Look again for a waiter; whether it was answered."""
+    def wake(self, waiter: Waiter, *, until: float) -> bool:
+        """Look again for a waiter, at most until then (perf_counter seconds); whether it was answered."""
+        if waiter.is_searching():
+            return False  # it comes to the event by itself
         try:
-            batch = self._look(waiter)
+            batch = self._look(waiter, until=until)
         except Exception as error:
             log.exception("wait failed %s", waiter)
             self._fail(waiter, error)
             return False
         if batch is not None:
             self._answer(waiter, batch)
+        elif waiter.is_searching():
+            self._searches.add(partial(self._look_on, waiter))
         return batch is not None
+
+    def _look_on(self, waiter: Waiter, until: float) -> bool:
+        """Go on with a waiter's search; whether it has ended, by a later wait of the mailbox for example."""
+        if not waiter.is_searching() or waiter.is_superseded:
+            waiter.search = None
+            return True
+        try:
+            batch = self._look(waiter, until=until)
+            if batch is None and not waiter.is_searching() and time.monotonic() >= waiter.deadline:
+                batch = self._timed_out(waiter)
+        except Exception as error:
+            log.exception("wait failed %s", waiter)
+            self._fail(waiter, error)
+            return True
+        if batch is not None:
+            self._answer(waiter, batch)
+        return not waiter.is_searching()
 
     def end_overdue(self, *, now: float) -> None:
         """Answer those whose time is up. now: monotonic seconds."""
         for waiter in self._waiters.overdue(now=now):
-            self._end(waiter)
+            look_until = waiter.deadline + LOOK_ON_S
+            if waiter.is_searching() and not waiter.is_superseded and now < look_until:
+                self._waiters.prolong(waiter, until=look_until)
+            else:
+                self._end(waiter)
 
     def end_all(self) -> int:
         """Answer everyone as if their time were up; returns how many that were."""
@@ -165,7 +215,7 @@ class WaitingRoom:
     def _end(self, waiter: Waiter) -> None:
         """Answer a waiter as if its time were up."""
         try:
-            self._answer(waiter, self._timed_out(waiter))
+            self._answer(waiter, self._found_in_time(waiter))
         except Exception as error:
             log.exception("wait failed %s", waiter)
             self._fail(waiter, error)
@@ -213,39 +263,71 @@ class WaitingRoom:
         agent = self._mailboxes.agent(request.agent_id)
         return new_mailbox(key, event_log, agent_since=agent.since if agent else request.agent_since, now=now)
 
-    def _look(self, waiter: Waiter) -> EventBatch | None:
-        """The answer that the log has for a waiter now; None if it has none."""
-        request = waiter.request
+    def _new_search(self, waiter: Waiter) -> Search:
+        if waiter.mailbox is not None:
+            return waiter.mailbox.search(limit=waiter.request.limit)
+        return waiter.reading.search(self._log_of(waiter.request.project_id), limit=waiter.request.limit)
+
+    def _look(self, waiter: Waiter, *, until: float) -> EventBatch | None:
+        """The answer that the log has for a waiter now. None if it has none, or none yet: then its search goes on."""
+        request, mailbox = waiter.request, waiter.mailbox
         event_log = self._log_of(request.project_id)
+        if mailbox is not None and mailbox.place == event_log.last_place and not mailbox.replays and not waiter.search:
+            return None  # as for nearly every wait that begins
+        search = waiter.search or self._new_search(waiter)
 
         def matches(event: Event) -> bool:
             return concerns(request.event_types, request.topics, event) and self._verdicts.passes(
                 event, waiter.event_filter
             )
 
-        if waiter.mailbox is not None:
-            return self._hand_out(waiter.mailbox, event_log, matches, request.limit)
-        batch = waiter.reading.batch(event_log, request.event_types, matches, limit=request.limit, now=utc_now())
-        if batch is None:
-            waiter.reading = Reading(place=max(waiter.reading.place, event_log.last_place), gap=waiter.reading.gap)
-        return batch
+        if mailbox is not None:
+            is_over = mailbox.look(event_log, search, matches, now=utc_now(), until=until)
+        else:
+            is_over = self._read(waiter, event_log, search, matches, until)
+        waiter.search = None if is_over else search
+        return self._batch(waiter, search) if is_over else None
 
-    def _hand_out(
-        self, mailbox: Mailbox, event_log: EventLog, matches: Callable[[Event], bool], limit: int
-    ) -> EventBatch | None:
-        incarnation = self._mailboxes.incarnation(mailbox.key.agent_id)
-        deliveries, more = mailbox.hand_out(event_log, matches, limit=limit, incarnation=incarnation, now=utc_now())
+    def _read(
+        self, waiter: Waiter, event_log: EventLog, search: Search, matches: Callable[[Event], bool], until: float
+    ) -> bool:
+        """Go on with a search without a mailbox; whether it has ended."""
+        waiter.reading = waiter.reading.missing(search.missed(event_log))
+        now = utc_now()
+
+        def wants(place: int, event: Event) -> bool:
+            return matches(event) and not event_log.is_past_ttl(place, now=now)
+
+        is_over = search.step(event_log, waiter.request.event_types, wants, until=until)
+        if not search.found:
+            waiter.reading = waiter.reading.behind(search)
+        return is_over
+
+    def _batch(self, waiter: Waiter, search: Search) -> EventBatch | None:
+        """What a search has found; None if nothing."""
+        event_log, mailbox = self._log_of(waiter.request.project_id), waiter.mailbox
+        if mailbox is None:
+            return waiter.reading.batch(event_log, search) if search.found else None
+        deliveries = mailbox.hand_out(search, incarnation=self._mailboxes.incarnation(mailbox.key.agent_id))
         self._mailboxes.changed(mailbox)
         if mailbox.handed is None:
             return None
         return EventBatch(
             deliveries=deliveries,
-            more_available=more,
+            more_available=search.more,
             next_cursor=event_log.cursor_at(mailbox.handed.reached),
             timed_out=False,
             gap=mailbox.gap,
             answer=AnswerId(mailbox.key, mailbox.handed.number),
         )
+
+    def _found_in_time(self, waiter: Waiter) -> EventBatch:
+        """What there is for a waiter whose time is up, although its search may not have ended: the next goes on."""
+        search, waiter.search = waiter.search, None
+        if search is None or waiter.is_superseded:
+            return self._timed_out(waiter)
+        search.more = bool(search.found)
+        return self._batch(waiter, search) or self._timed_out(waiter)
 
     def _timed_out(self, waiter: Waiter) -> EventBatch:
         event_log, mailbox = self._log_of(waiter.request.project_id), waiter.mailbox

@@ -13,10 +13,10 @@ from datetime import datetime
 import msgspec
 
 from .event_gap import BEGINNING, Gap
-from .event_log import EventLog, size_of
+from .event_log import EventLog
+from .event_search import Search
 from .models import AgentId, Event, EventId
 
-MAX_ANSWER_BYTES = 4 << 20  # of events in one answer; one event is given however large it is
 MAX_DELIVERIES = 5  # to incarnations that died of it, perhaps; then the event is a dead letter
 
 
@@ -149,30 +149,43 @@ class Mailbox(msgspec.Struct, kw_only=True):
                 dead.append(place)
         return tuple(dead)
 
-    def hand_out(
-        self, log: EventLog, matches: Callable[[Event], bool], *, limit: int, incarnation: int, now: datetime
-    ) -> tuple[tuple[Delivery, ...], bool]:
-        """The next events for this mailbox, oldest first, and whether there are more after them.
+    def search(self, *, limit: int) -> Search:
+        """A search for the next events for this mailbox; `look` goes on with it."""
+        return Search(place=self.place, place_id=self.place_id, limit=limit)
 
-        Nothing there: the place moves behind what was scanned, and there is nothing to settle.
+    def look(
+        self, log: EventLog, search: Search, matches: Callable[[Event], bool], *, now: datetime, until: float
+    ) -> bool:
+        """Go on with a search, at most until then (perf_counter seconds); whether it has ended.
+
+        As long as nothing is found, the mailbox's place moves behind what was looked at.
         """
-        self._notice_gap(log)
-        found: list[tuple[int, Event]] = []
-        reached, more, size = log.last_place, False, 0
-        for place, event in log.after(self.place, self.key.event_types):
-            if place not in self.skipped and matches(event):
-                if log.is_past_ttl(place, now=now):
-                    self._count_expired(place, event)
-                    continue
-                size += size_of(event)
-                if len(found) == limit or (found and size > MAX_ANSWER_BYTES):
-                    reached, more = found[-1][0], True
-                    break
-                found.append((place, event))
+        gap = search.missed(log)
+        if gap is not None:
+            self.add_gap(gap)
+            if not search.found:
+                self._move_to(search.place, search.place_id)
+        skipped = self.skipped
+
+        def wants(place: int, event: Event) -> bool:
+            if place in skipped or not matches(event):
+                return False
+            if log.is_past_ttl(place, now=now):
+                self._count_expired(place, event)
+                return False
+            return True
+
+        is_over = search.step(log, self.key.event_types, wants, until=until)
+        if not search.found:
+            self._move_to(search.place, search.place_id)
+        return is_over
+
+    def hand_out(self, search: Search, *, incarnation: int) -> tuple[Delivery, ...]:
+        """The events that were found, oldest first. None, and no dead letters either: there is nothing to settle."""
+        found = search.found
         replays, self.replays = self.replays, []
         if not found and not replays:
-            self._move_to(reached, log.id_at(reached))
-            return (), False
+            return ()
         deliveries = [Delivery(event=event, redelivered=True) for event in replays]
         deliveries += [
             Delivery(
@@ -189,13 +202,13 @@ class Mailbox(msgspec.Struct, kw_only=True):
             number=self.answers,
             places=tuple(place for place, _ in found),
             ids=tuple(event.event_id for _, event in found),
-            reached=reached,
-            reached_id=log.id_at(reached),
+            reached=search.reached,
+            reached_id=search.reached_id,
             incarnation=incarnation,
             replays=replays,
         )
         self.gap_was_told = self.gap is not None
-        return tuple(deliveries), more
+        return tuple(deliveries)
 
     def time_out(self, *, incarnation: int) -> int:
         """An answer without events: there is something to settle only if it tells of a gap. Returns its number."""
@@ -251,12 +264,6 @@ class Mailbox(msgspec.Struct, kw_only=True):
             self.struck = {p: n for p, n in self.struck.items() if p > self.place}
             self.skipped = frozenset(p for p in self.skipped if p > self.place)
             self.expired = frozenset(p for p in self.expired if p > self.place)
-
-    def _notice_gap(self, log: EventLog) -> None:
-        gap = log.gap_after(self.place, self.place_id)
-        if gap is not None:
-            self.add_gap(gap)
-            self._move_to(log.dropped, gap.to)
 
     def _count_expired(self, place: int, event: Event) -> None:
         if place not in self.expired:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sidecar.actors.messages import ListEvents
 from sidecar.state.event_log import EventLog, Retention, size_of
-from sidecar.state.mailbox import MAX_ANSWER_BYTES
+from sidecar.state.event_search import MAX_ANSWER_BYTES
 from sidecar.state.models import Event, event_id
 from tests.buses import Bus, ids
 

@@ -85,3 +85,11 @@ def test_a_look_is_bounded_and_what_was_not_looked_at_counts(bus: Bus, monkeypat
         bus.publish("done", data={"n": 2})
     monkeypatch.setattr(mailbox_lag, "MAX_LOOKED_AT_BYTES", 2500)
     assert [lag(bus) for _ in range(4)] == [4, 2, 0, 0]
+
+
+def test_the_bound_holds_for_mailboxes_without_a_filter_too(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    bus.take("done", topics=frozenset({"testing"}))
+    for _ in range(6):
+        bus.publish("done", topic="security")
+    monkeypatch.setattr(mailbox_lag, "MAX_LOOKED_AT_BYTES", 256)
+    assert [lag(bus) for _ in range(4)] == [4, 2, 0, 0]

@@ -107,9 +107,10 @@ class MailboxLosesNothing(RuleBasedStateMachine):
     def receive(self, limit: int) -> None:
         """What is handed out is exactly what the model owes: the oldest that are still there, flags and gap right."""
         self.drop_from_model()
-        deliveries, more = self.mailbox.hand_out(
-            self.log, wanted, limit=limit, incarnation=self.incarnation, now=self.now
-        )
+        search = self.mailbox.search(limit=limit)
+        while not self.mailbox.look(self.log, search, wanted, now=self.now, until=0.0):
+            pass
+        deliveries, more = self.mailbox.hand_out(search, incarnation=self.incarnation), search.more
         expected = self.owed[:limit]
         assert [d.event.event_id for d in deliveries] == [e.event_id for e in expected]
         assert more == (len(self.owed) > limit)

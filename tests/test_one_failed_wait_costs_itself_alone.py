@@ -13,6 +13,7 @@ from sidecar.actors.asking import Later
 from sidecar.actors.messages import AwaitEvents
 from sidecar.actors.publishing import record_of
 from sidecar.actors.replies import EventBatch
+from sidecar.actors.searches import Searches
 from sidecar.actors.waiting_room import WaitingRoom
 from sidecar.state.event_log import Retention
 from sidecar.state.event_store import EventStore
@@ -27,7 +28,7 @@ class Room:
     def __init__(self, folder: Path) -> None:
         self.store = EventStore(folder / "log", Retention(), Durability.OS)
         self.mailboxes = Mailboxes(folder / "mailboxes")
-        self.room = WaitingRoom(self.mailboxes, self.store.log, max_wait_s=60)
+        self.room = WaitingRoom(self.mailboxes, self.store.log, Searches(), max_wait_s=60)
         self.laters = [self.enter(awaiting("done", agent=agent)) for agent in ("first", "broken", "last")]
         self.broken = next(mailbox for mailbox in self.mailboxes if mailbox.key.agent_id == "broken")
 
@@ -64,8 +65,8 @@ def publish(room: Room) -> None:
     room.broken.given_up_to = None  # type: ignore[assignment]
     room.store.append(record_of(publishing("done"), None, retention_s=60))
     (event,) = room.store.commit()
-    for waiter in room.room.matching(event):
-        room.room.wake(waiter)
+    for waiter in room.room.matching(event, until=math.inf):
+        room.room.wake(waiter, until=math.inf)
 
 
 @pytest.mark.parametrize("end", [time_out, shut_down, publish])
