@@ -85,7 +85,7 @@ def know_again(keeper: Keeper, trees: Trees, *, registry: AgentRegistry, profile
 def adopt(keeper: Keeper, trees: Trees, ends: Iterable[Exited]) -> None:
     """Take over every agent that had a process or was to have one. Before anything is started.
 
-    trees: what runs now. ends: those that a Spawner of this sidecar was told of and did not come to look at before it
+    trees: what runs now. ends: ends that a Spawner of this sidecar had received and not handled before it
     ended.
     """
     started = time.monotonic()

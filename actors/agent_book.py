@@ -300,7 +300,7 @@ class AgentBook:
         self._owed.settle(error, wait_for=registry.must_be_synced, synced=registry.journal.synced_seq)
 
     def _end_for_good(self, agent: Agent) -> None:
-        """In a state that has ended: its tokens are good no longer, and who waited for its end is answered."""
+        """Close an agent that has ended: revoke its tokens, and answer the requests that waited for its end."""
         now = utc_now()
         self._tokens.revoke_all(agent.record, now=now)
         self.remember(agent, ended_at=now, tokens=(), deaths=(), in_a_row=0, is_open=False, resume_at=0.0)

@@ -52,7 +52,7 @@ class Announcer:
         self._failures = 0
 
     def announce(self, event_type: str, record: AgentRecord, *, topic: str = "system", **data: Any) -> None:
-        """Keep an event for the bus. data: beside what every lifecycle event says of its agent."""
+        """Keep an event for the bus. data: fields in addition to those of every lifecycle event."""
         spec = record.spec
         about = {
             "agent_id": spec.agent_id,

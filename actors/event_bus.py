@@ -107,7 +107,7 @@ _Message = EventBusRequest | _WaiterGone | _TimeIsUp | _SearchOn | _KeepHouse | 
 
 
 class EventBus(Owner):
-    """See the module. spawner: is told of events whose type is in `trigger_types`; None where nobody cares."""
+    """See the module. spawner: gets events whose type is in `trigger_types`; None if there is none."""
 
     def __init__(
         self,

@@ -62,7 +62,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 def read_since(event_log: EventLog, since: str, *, strict: bool) -> Reading:
     """Where `since` points to: an event id (exclusive), "earliest", "latest" or an RFC 3339 time (inclusive).
 
-    strict: raise EventsGone where the gap would otherwise be told of. Raises InvalidRequest for anything else.
+    strict: raise EventsGone where the answer would otherwise have a gap. Raises InvalidRequest for anything else.
     """
     point = _point(since)
     if point == "earliest":

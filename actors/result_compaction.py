@@ -1,4 +1,4 @@
-"""The result store's journal is rewritten beside its writers, in a thread that only reads what was frozen for it."""
+"""Rewrites the result store's journal while its writers go on, in a thread that only reads frozen data."""
 
 from __future__ import annotations
 

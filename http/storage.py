@@ -128,7 +128,7 @@ def note_whole(storage: Path, *, instance: str) -> None:
 def token_key(storage: Path, environ: Mapping[str, str], *, minted: Callable[[Minted], None] | None = None) -> TokenKey:
     """The key that signs tokens: from SIDECAR_JWT_SECRET where it is set, else the storage's, made on first use.
 
-    minted: told of every token made with it. Raises ConfigError for a secret that is too short or cannot be read.
+    minted: called with every token made with it. Raises ConfigError for a secret that is too short or cannot be read.
     """
     given = environ.get(SECRET_VARIABLE)
     if given is not None:

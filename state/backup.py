@@ -37,7 +37,7 @@ VERSION = 1
 _MANIFEST = "sidecar-backup.json"
 _READ_BYTES = 1 << 20
 _NAME = re.compile(r"(?:[a-z]+/){1,2}(?:seg|snap)-[0-9]{16}\.jsonl")
-_ATTEMPTS = 5  # a compaction beside us may take away files that we were about to copy
+_ATTEMPTS = 5  # a compaction may meanwhile delete files that we were about to copy
 
 # Places in the log before the log, so that none points past its end; agents and results before or after their events,
 # whichever still has the event in an outbox if it is missing from the copy of the log.

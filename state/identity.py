@@ -160,7 +160,7 @@ class Minted(msgspec.Struct, frozen=True, kw_only=True):
 class TokenKey:
     """Signs and verifies tokens with one secret.
 
-    secret: at least 32 bytes (RFC 7518, section 3.2, for HS256). minted: told of every token, in any thread.
+    secret: at least 32 bytes (RFC 7518, section 3.2, for HS256). minted: called with every token, in any thread.
     """
 
     def __init__(self, secret: bytes, *, minted: Callable[[Minted], None] | None = None) -> None:

@@ -1,6 +1,6 @@
 """The files of a journal: their names, their headers, and snapshots, which stand for all records up to one.
 
-A snapshot is written beside the journal, synced, and renamed into place: it is there as a whole or not at all.
+A snapshot is written next to the journal, synced, and renamed into place: it is there as a whole or not at all.
 """
 
 from __future__ import annotations

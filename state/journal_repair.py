@@ -1,6 +1,6 @@
 """Cuts what is damaged out of a journal, when an operator says so: `sidecar doctor --repair`.
 
-What is whole is kept, before the damage and after it, as one snapshot; what the journal was stays beside it, byte for
+What is whole is kept, before the damage and after it, as one snapshot; the old journal stays next to it, byte for
 byte. Only the snapshot's rename changes what the journal holds, so a crash at any moment leaves the old or the new.
 """
 

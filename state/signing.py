@@ -1,7 +1,7 @@
 """Signs and verifies JSON Web Tokens with HS256. The PyJWT door.
 
 PyJWT's package imports a client for keys on the web, with urllib, http.client, email and ssl, and `cryptography` where
-that is installed: 10 ms without it, 60 ms with it, beside the 120 ms in which a sidecar starts. HS256 needs none of
+that is installed: 10 ms without it, 60 ms with it, next to the 120 ms in which a sidecar starts. HS256 needs none of
 them. So this has a copy of PyJWT's own modules without; whoever else in the process imports `jwt` gets all of it.
 """
 

@@ -117,7 +117,7 @@ class ExitWatcher:
         os.close(self._wake_w)
 
     def watch(self, agent_id: str, incarnation: int, process: StartedProcess) -> None:
-        """From now on; one that has ended already is told of at once."""
+        """Watch a process from now on; one that has ended already is reported at once."""
         with self._lock:
             self._watched[self._key(process)] = _Watched(agent_id, incarnation, process)
         # Not under the lock, as nothing that lets go of the GIL: the watcher must not wait for who waits for that.
@@ -183,7 +183,7 @@ class ExitWatcher:
         untold.clear()
 
     def _untold_until(self, untold: list[tuple[_Watched, Exited]]) -> float:
-        """All that die together are restarted before the first of them is told of: who hears of it wants the GIL,
+        """Restart all processes that die together before the first death is reported: its listeners want the GIL,
         too, to write down and to look for what is left."""
         if not any(exited.succession is not None for _, exited in untold):
             return 0.0

@@ -96,7 +96,7 @@ def _files_affected(body: dict[str, Any]) -> tuple[str, ...]:
 
 
 def last_build_status(events: Iterable[Event], outputs: Iterable[dict[str, Any]]) -> str | None:
-    """`success` or `failed` of the newest build or test anyone told of, else None: nothing else knows.
+    """`success` or `failed` of the newest build or test that was reported, else None: there is no other source.
 
     events: newest first. outputs: as in `Earlier`.
     """

@@ -88,7 +88,7 @@ class NearIndex:
 
 
 class IndexClient:
-    """Asked from any thread. Nothing is started before the first project is told of."""
+    """Asked from any thread. Nothing is started before the first project is named."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -102,11 +102,11 @@ class IndexClient:
         self._outbox: SimpleQueue[bytes | None] = SimpleQueue()
 
     def knows(self, root: str) -> bool:
-        """Whether the process that runs now, if any, has been told of a project."""
+        """Whether the process that runs now, if any, knows a project."""
         return root in self._told
 
     def needs(self, root: str, version: str) -> bool:
-        """Whether the process that runs now, if any, has not been told of that version of a project."""
+        """Whether the process that runs now, if any, does not know that version of a project."""
         return self._told.get(root) != version
 
     def know(self, told: Know, version: str) -> None:

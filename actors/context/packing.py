@@ -25,8 +25,8 @@ _EXCERPT_ENTRY_BYTES = 275  # the same where excerpts go, without path and reaso
 _SPAN_BYTES = 68  # the line above an excerpt and its numbers in `excerpts`
 _OVER, _RANKED = "over budget", "most_relevant_first"  # reason and rung of what is left out for size
 EXCERPT_BELOW = 512 * 1024  # with more room than that whole files show as much of what matters, and read better
-# A block is worth its file's score to this power, times what the file alone is worth and its own fit (half beside all
-# blocks, half beside those of its file), a little less for its length. Found on the commits of docs/context.md.
+# A block is worth its file's score to this power, times what the file alone is worth and its own fit (half compared
+# with all blocks, half with those of its file), a little less for its length. Found on the commits of docs/context.md.
 _FILE_POWER, _FILE_ALONE, _SIZE_POWER = 1.5, 0.4, 0.2
 _FILE_START = 0.2  # more for a file's first block: imports and what the file is about change with the rest
 _NEARLY_WHOLE = 0.8  # a file of which that much would go is sent whole

@@ -187,7 +187,7 @@ def _secret(config: Config) -> Iterator[Finding]:
             check="secret",
             verdict="wrong",
             found=error.message,
-            advice="remove it: the next start makes a new one, and tokens of before are good no longer",
+            advice="remove it: the next start makes a new one, and older tokens are refused",
         )
     else:
         where = SECRET_VARIABLE if SECRET_VARIABLE in config.environ else "the storage's"

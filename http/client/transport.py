@@ -124,7 +124,7 @@ class Connections:
         with self._lock:
             if keeps not in self._clients:
                 limits = httpx.Limits(max_connections=None, max_keepalive_connections=_KEPT_CONNECTIONS if keeps else 0)
-                # The sidecar is beside its agents: a proxy in the environment is for other places. Reading the
+                # The sidecar is next to its agents: a proxy in the environment is for other places. Reading the
                 # system's certificates costs 30 ms of CPU, and without TLS there is nothing to verify.
                 has_tls = self._url.startswith("https:")
                 self._clients[keeps] = httpx.Client(limits=limits, trust_env=False, verify=has_tls)

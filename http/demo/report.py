@@ -34,7 +34,7 @@ _EVENTS = (
 
 
 def show_report(story: Story, client: Client, project: Path) -> None:
-    """Print it all; what the API says now stands beside what the events said then."""
+    """Print it all: the present answers of the API next to the past events."""
     agents = client.call("GET", "/api/agents", query={"project_id": PROJECT_ID})["agents"]
     for row in agents:
         row["ended_with"] = _ended_with(row)

@@ -1,4 +1,4 @@
-"""A sidecar as a process of its own, as `sidecar serve` starts it; its output goes to a file beside its storage."""
+"""A sidecar as a process of its own, as `sidecar serve` starts it; its output goes to a file next to its storage."""
 
 from __future__ import annotations
 

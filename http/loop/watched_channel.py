@@ -1,7 +1,7 @@
 """Waitress's channel, with an eye on what becomes of the answers somebody wants a receipt for.
 
 It counts every byte in both directions itself: Waitress swallows send errors and then sets its own counters to zero.
-Reading, writing and judging happen in the I/O thread, but for what a worker sends of the answer it makes.
+Reading, writing and judging happen in the I/O thread, except that a worker sends the answer it makes.
 """
 
 from __future__ import annotations

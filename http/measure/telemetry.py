@@ -22,7 +22,7 @@ def is_wanted(environ: Mapping[str, str]) -> bool:
     """Whether an endpoint or the `otlp` exporter is named, and nothing switches it off.
 
     Source: OpenTelemetry, "Environment Variable Specification". Its default exporter, `otlp` to port 4318 of this
-    machine, is not taken for granted: most sidecars have no collector beside them.
+    machine, is not taken for granted: most sidecars have no collector next to them.
     """
     exporter = environ.get(_EXPORTER, "")
     if environ.get(_DISABLED, "").lower() == "true" or exporter not in ("", "otlp"):

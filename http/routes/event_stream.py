@@ -43,7 +43,7 @@ class EventStream:
             self._reading.cancel()
 
     def _go_on(self, batch: EventBatch) -> None:
-        """Send what was read and read on. In the bus's thread, but for the first time."""
+        """Send the events that were read and read on. In the bus's thread, except the first time."""
         sink = self._sink
         if sink is None:
             return

@@ -59,7 +59,7 @@ class Excerpt(msgspec.Struct, frozen=True):
 class RelevantFile(msgspec.Struct, frozen=True, kw_only=True):
     """A file of the project. checksum: of the whole file. excerpts: the lines in `content`, where it is not the start.
 
-    score: how much it matters beside the first; why: what made it matter most. redacted: how many secrets were taken
+    score: its weight relative to the first; why: what made it matter most. redacted: how many secrets were taken
     out.
     """
 
