@@ -132,10 +132,10 @@ class Mailbox(msgspec.Struct, kw_only=True):
         self.handed.taken = taken
         return True
 
-    def process_died(self, *, incarnation: int) -> tuple[int, ...]:
+    def process_died(self, *, incarnation: int, may_give_up: Callable[[int], bool]) -> tuple[int, ...]:
         """Incarnation `incarnation` runs now: what its predecessor was handed without an ack is given again.
 
-        Returns the places that thereby became dead letters.
+        Returns the places that thereby became dead letters. may_give_up: whether the event at a place may become one.
         """
         if self.handed is None or self.handed.incarnation >= incarnation:
             return ()
@@ -144,7 +144,7 @@ class Mailbox(msgspec.Struct, kw_only=True):
         dead = []
         for place in handed.places:
             self.struck[place] = self.struck.get(place, 0) + 1
-            if self.struck[place] >= MAX_DELIVERIES:
+            if self.struck[place] >= MAX_DELIVERIES and may_give_up(place):
                 self.skipped |= {place}
                 dead.append(place)
         return tuple(dead)

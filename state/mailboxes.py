@@ -9,6 +9,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -16,13 +17,18 @@ import msgspec
 from .errors import NotFound, StorageUnavailable
 from .event_gap import BEGINNING
 from .event_ids import Loss
-from .event_log import EventLog
+from .event_log import EventLog, size_of
 from .journal import Durability, Journal
 from .mailbox import MAX_DELIVERIES, Mailbox, MailboxKey
 from .models import AgentId, Event, EventId
 from .typed import LateDecoder
 
 log = logging.getLogger(__name__)
+
+# Dead letters are kept in memory and in the journal, each for itself. An event for which there is no room is given
+# again, to later incarnations too.
+MAX_DEAD_BYTES = 64 << 20
+MAX_DEAD_BYTES_OF_AGENT = 4 << 20  # they are written together, while publishers wait
 
 # Below this a rewrite is not worth its fdatasync.
 _COMPACT_AFTER = 4096
@@ -54,6 +60,23 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, tag="dead_letter"):
     mailbox: MailboxKey
     given_up_at: datetime
     replayed_at: datetime | None = None
+
+
+class _Room:
+    """How much more may become dead letters, in bytes."""
+
+    def __init__(self, left: int) -> None:
+        self._left = left
+        self.is_full = False
+
+    def takes(self, event_log: EventLog, place: int) -> bool:
+        """Whether there is room for the event at a place; one that was dropped needs none."""
+        size = size_of(event_log.at(place)) if place > event_log.dropped else 0
+        if size > self._left:
+            self.is_full = True
+            return False
+        self._left -= size
+        return True
 
 
 _Record = MailboxRecord | MailboxForgotten | SubscribedAgent | DeadLetter | Loss
@@ -187,9 +210,12 @@ class Mailboxes:
     def agent_runs(self, agent: SubscribedAgent, log_of: Callable[[str], EventLog], *, now: datetime) -> None:
         """A new incarnation runs: what the one before took without an ack is given again, or becomes a dead letter."""
         self._write(agent)
+        room = self._room_for_dead_letters(agent.agent_id)
         for mailbox in self._of_agent.get(agent.agent_id, {}).values():
             event_log = log_of(mailbox.key.project_id)
-            for place in mailbox.process_died(incarnation=agent.incarnation):
+            for place in mailbox.process_died(
+                incarnation=agent.incarnation, may_give_up=partial(room.takes, event_log)
+            ):
                 if place > event_log.dropped:
                     self._write(DeadLetter(event=event_log.at(place), mailbox=mailbox.key, given_up_at=now))
                     log.warning(
@@ -199,6 +225,17 @@ class Mailboxes:
                         MAX_DELIVERIES,
                     )
             self.changed(mailbox)
+        if room.is_full:
+            log.warning(
+                "agent has too many dead letters, the rest is given again agent_id=%s max_bytes=%d",
+                agent.agent_id,
+                MAX_DEAD_BYTES_OF_AGENT,
+            )
+
+    def _room_for_dead_letters(self, agent_id: AgentId) -> _Room:
+        everybodys = sum(size_of(letter.event) for letter in self._dead.values())
+        own = sum(size_of(letter.event) for letter in self._dead.values() if letter.mailbox.agent_id == agent_id)
+        return _Room(min(MAX_DEAD_BYTES - everybodys, MAX_DEAD_BYTES_OF_AGENT - own))
 
     def agent_ended(self, agent_id: AgentId, *, now: datetime) -> None:
         agent = self._agents.get(agent_id)
