@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import Enum
-from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -44,7 +43,6 @@ class Standing(Enum):
 _STANDS_STILL = frozenset({AgentState.FAILED, AgentState.STOPPED, AgentState.BLOCKED})
 
 
-@lru_cache(maxsize=1024)  # a queue asks for those of its agents again and again
 def dependencies(depends_on: DependsOn) -> tuple[Dependency, ...]:
     return tuple(each if isinstance(each, Dependency) else Dependency(each, on="start") for each in depends_on)
 
