@@ -210,4 +210,32 @@ PLACES: dict[str, tuple[str, str]] = {
     "vendor": (f"adafruit_io = '{(key := some(32, _LOWER))}'", key),
     "nuget": (f'<add key="ClearTextPassword" value="{_PASSWORD}" />', _PASSWORD),
 }
+_KEY = some(32)
+# The same values as other languages and formats write them.
+for _name, _written, _value in (
+    ("escaped", 'password = \\"%s\\"', _PASSWORD),
+    ("escaped key", '{\\"api_key\\": \\"%s\\"}', _KEY),
+    ("escaped by number", "api_key\\u0022: \\u0022%s\\u0022", _KEY),
+    ("in a line in JSON", '"a\\nDB_PASSWORD=%s\\nX=1"', _PASSWORD),
+    ("of markup", "api_key=&quot;%s&quot;", _KEY),
+    ("of a query", "?access_token%%3D%s", _KEY),
+    ("of an element", "<password>%s</password>", _PASSWORD),
+    ("of an element key", "<apiKey>%s</apiKey>", _KEY),
+    ("of an option", "run --db-password %s", _PASSWORD),
+    ("of an option token", "run --token %s", _KEY),
+    ("of a variable", "- name: DB_PASSWORD\n  value: %s", _PASSWORD),
+    ("of a variable in JSON", '{"name": "API_TOKEN", "value": "%s"}', _KEY),
+    ("of bytes", "SECRET_KEY = b'%s'", _KEY),
+    ("in brackets", 'SECRET_KEY = ("%s")', _KEY),
+    ("of a type", 'api_key: str = "%s"', _KEY),
+    ("of a reference", 'const API_KEY: &str = "%s";', _KEY),
+    ("verbatim", 'Password = @"%s"', _PASSWORD),
+    ("in three quotes", "password='''%s'''", _PASSWORD),
+    ("after many spaces", "password      =      %s", _PASSWORD),
+    ("after tabs", "password\t=\t\t\t\t\t%s", _PASSWORD),
+    ("before a semicolon", "Password=%s;", _PASSWORD),
+    ("of a URL in JSON", '"postgres:\\/\\/ada:%s@db\\/shop"', _PASSWORD),
+    ("of a URL in a URL", "next=postgres%%3A%%2F%%2Fada:%s@db", _PASSWORD),
+):
+    PLACES[f"value {_name}"] = (_written % _value, _value)
 PLACES["npm-auth-token"] = (PLACES["npm-auth-token"][0], PLACES["npm-auth-token"][0].strip().partition("=")[2])

@@ -20,6 +20,13 @@ _AROUND = (
     "é{} ",
     "`{}`,",
     "\\{}",
+    "x\\n{}\\ny",  # in JSON
+    "x\\u003d{}",
+    "\\t{}",
+    "a%20{}",
+    "\x1b[1;32m{}\x1b[0m",  # in a coloured log
+    "\\u001b[32m{}",
+    '\\"{}\\"',
 )
 _PEM = ("pem-rsa", "pem-openssh", "pem-encrypted", "pgp", "putty")
 
@@ -122,3 +129,26 @@ def test_json_is_cut_to_what_is_looked_through() -> None:
     assert clean["decisions"][0] == "a b " * 1000
     assert len(clean["decisions"]) == 2
     assert token[:10] not in clean["decisions"][1]
+
+
+@pytest.mark.parametrize("before", ["> ", "# ", "// ", "+", "    "])
+@pytest.mark.parametrize("lines", [10, 11])
+def test_a_key_without_an_end_is_taken_out_of_comments_and_quotations(before: str, lines: int) -> None:
+    body = [some(64) for _ in range(lines)]
+    text = "".join(f"{before}{line}\n" for line in ("-----BEGIN RSA PRIVATE " + "KEY-----", *body))
+    clean, count = redact(text + "def f() -> None: ...\n")
+    assert count == 1
+    assert not any(line in clean for line in body)
+    assert "None: ..." in clean
+
+
+def test_a_value_in_json_is_known_by_its_name() -> None:
+    password = "Tr0ub" + "4dor&3x"
+    said = {"decisions": [{"db": {"password": password}, "text": "use it"}], "api_key": some(32), "status": "success"}
+    redaction = JsonRedaction(1000)
+    assert redaction.clean(said) == {
+        "decisions": [{"db": {"password": "[REDACTED:password]"}, "text": "use it"}],
+        "api_key": "[REDACTED:secret]",
+        "status": "success",
+    }
+    assert redaction.count == 2

@@ -11,8 +11,14 @@ from typing import NamedTuple
 
 from .secret_values import is_basic, is_of_header, is_password, is_random, is_secret_of_user, is_token_of_user
 
-_APART = r"(?:^|[^A-Za-z0-9])"  # what stands before a token that has no prefix of its own
-_TO = r"[\"'`\]]{0,2}\s{0,4}(?:=>|:=|==?|:{1,2}|,)\s{0,4}"  # between a name and its value
+# What stands before a token that has no prefix of its own: nothing, a mark, or what writes a mark or a colour in letters
+# and digits (`\n` in JSON, `%3D` in a URL, `ESC[32m` in a log).
+_COLOUR = r"(?:\x1b|\\x1[bB]|\\033|\\e|\\u001[bB])\[[0-9;]{0,12}m"
+_APART = rf"(?:^|[^A-Za-z0-9]|\\[nrtbfv0]|\\x[0-9A-Fa-f]{{2}}|\\u[0-9A-Fa-f]{{4}}|%[0-9A-Fa-f]{{2}}|{_COLOUR})"
+_QUOTE = r"(?:\\{0,3}[\"'`]|\\{1,3}u002[27]|&(?:quot|apos|#34|#39|#x27);|%2[27])"  # as code and data write it
+_TO = rf"(?:{_QUOTE}|\]){{0,2}}\s{{0,8}}(?:=>|:=|==?|:{{1,2}}|,|%3[AaDd])\s{{0,8}}"  # between a name and its value
+_BEGIN = rf"(?:[bfru@(]{{0,2}}{_QUOTE})"  # of a text, in many languages
+_TYPED = r"\s?:\s?[&A-Za-z][A-Za-z\[\]<>' |]{0,23}\s?=\s{0,4}"  # between a name with a type and its value
 _W = r"[A-Za-z0-9_\-]"
 
 
@@ -27,7 +33,7 @@ class Rule(NamedTuple):
     marks: tuple[str, ...]
     expression: str
     is_one: Callable[[str], bool] | None = None
-    before: int = 2
+    before: int = 20
     after: int = 2048
     next_byte: bytes = b""
 
@@ -53,7 +59,7 @@ def _after_mark(words: str) -> tuple[str, ...]:
     return tuple(mark + word for word in words.split() for mark in ('"', "'", "=", ": ", "= ", "/"))
 
 
-_GIVEN = ("=", " =", ":", " :", '"', "'", "]", "_", ",")
+_GIVEN = ("=", " =", ":", " :", "\t", "  ", '"', "'", "]", "_", ",", "\\", "&", "%", ">")
 _DIGITS = "0123456789"
 _VENDORS = (
     "adafruit adobe airtable algolia alibaba asana atlassian beamer bitbucket bittrex cisco meraki cloudflare codecov cohere"
@@ -160,7 +166,7 @@ _TOKENS = (
     _token("sendgrid-key", "SG.", r"[A-Za-z0-9_\-=]{16,}\.[A-Za-z0-9_\-=.]{16,}"),
     _token("mailgun-key", "key-", r"[a-f0-9]{32}"),
     Rule("mailgun-key", _cased(("mailgun",)), _APART + r"([a-f0-9]{32}-[a-f0-9]{8}-[a-f0-9]{8})"),
-    Rule("mailchimp-key", tuple("-us" + digit for digit in _DIGITS), _APART + r"([a-f0-9]{32}-us[0-9]{1,2})", before=34),
+    Rule("mailchimp-key", tuple("-us" + digit for digit in _DIGITS), _APART + r"([a-f0-9]{32}-us[0-9]{1,2})", before=52),
     _token("brevo-key", "xkeysib- xsmtpsib-", r"[a-f0-9]{40,}-[A-Za-z0-9]{16}"),
     _token("resend-key", "re_", r"[A-Za-z0-9]{8}_[A-Za-z0-9]{24}")._replace(marks=_after_mark("re_")),
     Rule("teams-webhook", ("webhook.office.com",), r"(webhook\.office\.com/webhookb2/[A-Za-z0-9@\-]{36,}/IncomingWebhook/[A-Za-z0-9/\-]{32,})"),
@@ -207,7 +213,7 @@ _TOKENS = (
     _token("typeform-token", "tfp_", r"[A-Za-z0-9_\-.=]{40,}"),
     _token("readme-key", "rdme_", r"[a-z0-9]{70}"),
     _token("frameio-token", "fio-u-", r"[A-Za-z0-9_\-=]{64}"),
-    Rule("maxmind-key", ("_mmk",), _APART + r"([A-Za-z0-9]{6}_[A-Za-z0-9]{29}_mmk)", before=38),
+    Rule("maxmind-key", ("_mmk",), _APART + r"([A-Za-z0-9]{6}_[A-Za-z0-9]{29}_mmk)", before=56),
     _token("authress-key", "sc_ ext_ scauth_ authress_", r"[A-Za-z0-9]{5,30}\.[A-Za-z0-9]{4,6}\.acc[_-][A-Za-z0-9\-]{10,32}\.[A-Za-z0-9+/_=\-]{30,}")._replace(marks=(".acc_", ".acc-"), before=60),
     _token("dnkey", "dnkey-", r"[A-Za-z0-9=_\-]{26}-[A-Za-z0-9=_\-]{52}"),
     _token("yandex-key", "AQVN YCAJE t1.", r"[A-Za-z0-9_\-.=]{35,}")._replace(is_one=is_random),
@@ -241,16 +247,25 @@ _IN_TEXT = (
          r"(?i)(?:host|hostaddr|user|dbname|port)=[^\s\"'`;=]+\s(?:[a-z_]+=[^\s\"'`;=]*\s)*?password=([^\s\"'`;]+)", is_secret_of_user, before=400, after=300),
     Rule("password", (" -u ", "--user ", "--user=", "--proxy-user"), r"\s(?:-u|--user|--proxy-user)[ =]\s{0,2}[\"']?[^\s\"':]{1,64}:([^\s\"'`]{4,})", is_secret_of_user, after=300),
     Rule("password", ('"Password"', 'TextPassword"'), r"(?i)key=\"(?:cleartext)?password\"\s{1,4}value=\"([^\"\n]{6,})\"", is_secret_of_user, before=16, after=300),
-    Rule("password", _named("password passwd passphrase passwort pwd", _GIVEN), rf"(?i)(?:passwo?r?d|passphrase|passwort|pwd)[a-z0-9_.\-]{{0,20}}{_TO}[\"'`]([^\"'`\s]{{6,}})[\"'`]", is_password, after=600),
-    Rule("password", _named("password passwd passphrase passwort pwd", ("=", " =", ":", " :", "_")), r"(?im)(?:^|[\s;,{_\-])[a-z0-9_.\-]{0,40}(?:passwo?r?d|passphrase|pwd)[a-z0-9_]{0,20}\s{0,4}[:=]\s{0,4}([^\s\"'`,;#(){}\[\]<>$]{8,})(?:\s|$)", is_password, before=48, after=600),
+    Rule("password", _named("password passwd passphrase passwort pwd", _GIVEN), rf"(?i)(?:passwo?r?d|passphrase|passwort|pwd)[a-z0-9_.\-]{{0,20}}(?:{_TO}|{_TYPED}){_BEGIN}{{1,3}}([^\"'`\s&]{{1}}[^\"'`\s]{{5,}}){_QUOTE}", is_password, after=600),
+    Rule("password", _named("password passwd passphrase passwort pwd", ("=", " =", ":", " :", "_", "\t", "  ")), r"(?im)(?:^|[\s;,{_\-\\\"'?&])[a-z0-9_.\-]{0,40}(?:passwo?r?d|passphrase|pwd)[a-z0-9_]{0,20}\s{0,8}[:=]\s{0,8}([^\s\"'`,;#(){}\[\]<>$]{8,})(?:[\s;]|\\?\"|\\[nrt]|$)", is_password, before=48, after=600),
     Rule("secret", (*_named("password passwd passphrase pwd secret token creds credential credentials", _GIVEN), *_cased(_KEY_NAMES.split()), *_CAMEL_KEYS),
-         rf"(?i)(?:{_ANY_KEY})[a-z0-9_.\-]{{0,20}}{_TO}[\"'`]?([a-z0-9+/_=.~\-]{{14,}})(?:[^a-z0-9+/_=.~\-(]|$)", is_random, after=600),
+         rf"(?i)(?:{_ANY_KEY})[a-z0-9_.\-]{{0,20}}(?:(?:{_TO}|{_TYPED}){_BEGIN}?|>)([a-z0-9+/_=.~\-]{{14,}})(?:[^a-z0-9+/_=.~\-(]|$)", is_random, after=600),
+    Rule("password", _named("password passwd passphrase pwd", (">",)), r"(?i)<[a-z0-9_.:\-]{0,40}(?:password|passwd|passphrase|pwd)>([^<\s]{6,200})</", is_password, before=42),
+    Rule("password", ("password ", "passwd ", "password=", "passwd="), r"(?:^|[\s\"'])--[a-z0-9\-]{0,20}(?:password|passwd)[ =][\"']?([^\s\"'`]{6,})", is_password, before=26),
+    Rule("secret", ("token ", "secret ", "-key "), r"(?:^|[\s\"'])--[a-z0-9\-]{0,20}(?:token|secret|key) [\"']?([A-Za-z0-9+/_=.~\-]{14,})(?:[^A-Za-z0-9+/_=.~\-(]|$)", is_random, before=30),
+    # A variable of an environment, as Kubernetes and Compose write it.
+    Rule("password", _named("password passwd passphrase pwd", ("\n", '"', "'", ",")),
+         r"(?i)name[\"']?:\s{0,2}[\"']?[a-z0-9_.\-]{0,40}(?:password|passwd|passphrase|pwd)[\"']?,?\s{0,40}[\"']?value[\"']?:\s{0,2}[\"']?([^\s\"'`]{6,})", is_password, before=60, after=300),
+    Rule("secret", _named("secret token key", ("\n", '"', "'", ",")),
+         r"(?i)name[\"']?:\s{0,2}[\"']?[a-z0-9_.\-]{0,40}(?:secret|token|key)[\"']?,?\s{0,40}[\"']?value[\"']?:\s{0,2}[\"']?([a-z0-9+/_=.~\-]{14,})", is_random, before=60, after=300),
     Rule("secret", _cased(_VENDORS.split()),
          rf"(?i)(?:{'|'.join(_VENDORS.split())})[a-z0-9_. \t\-]{{0,20}}[\s\"'`]{{0,3}}(?:=>|>|:{{1,3}}=|\|\||:|=|\?=|,)[\s\"'`=]{{0,5}}([a-f0-9]{{8}}:[a-f0-9]{{8}}|[a-z0-9_=.\-]{{14,}})(?:[^a-z0-9_=.\-(]|$)", is_random, after=600),
 )  # fmt: skip
 
 # Of URLs, which are everywhere: see `secrets._urls`.
-URL_PASSWORD = Rule("password", ("://",), r"://[^/\s:@'\"<>`]*:([^/\s'\"<>`]+)@", is_secret_of_user)
-URL_TOKEN = Rule("password", ("://",), r"://([^/\s:@'\"<>`]{10,})@", is_token_of_user)
+_SCHEME_END = r"(?:://|:\\/\\/|%3A%2F%2F)"
+URL_PASSWORD = Rule("password", ("://",), _SCHEME_END + r"[^/\s:@'\"<>`]*:([^/\s'\"<>`]+)@", is_secret_of_user)
+URL_TOKEN = Rule("password", ("://",), _SCHEME_END + r"([^/\s:@'\"<>`]{10,})@", is_token_of_user)
 
 RULES = (*_TOKENS, *_IN_TEXT)

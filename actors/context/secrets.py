@@ -27,11 +27,14 @@ _END_ALONE = Linear(
     rb"(?:[A-Za-z0-9+/=]{20,}\s+)+(?:[A-Za-z0-9+/=]+\s+)?-{4,5} ?END [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,12}-{4,5}"
 )
 _KEY_BODY = Linear(rb"[A-Za-z0-9+/=\s\\:,.\"'`\-]*")
+# The same in a comment, a quotation or a diff.
+_KEY_LINES = Linear(rb"[^\n]{0,8}(?:\n[^\nA-Za-z0-9+/=]{0,8}[A-Za-z0-9+/=]{16,}[^\nA-Za-z0-9+/=]{0,8})+")
 _MOST_OF_A_KEY = 16 * 1024  # bytes; of RSA with 16,384 bits it is 12.5 KB
-_SCHEME_END = b"://"
+_SCHEME_ENDS = (b"://", rb":\/\/", b"%3A%2F%2F")  # also as JSON and URLs may write it
 _URLS, _PRIVATE_KEYS = -2, -1  # in the place of a rule's number
 _PIECE = 64 * 1024  # bytes looked at in one go
 _MOST_OF_A_USER = 1024  # bytes of a URL before its host
+_MOST_OF_A_NAME = 100  # characters of a name in JSON
 _COST_OF_A_STRING = 32  # characters that are looked through in the time that one more string takes
 _REST = Linear(rb"[^\s\"'`<>;,]*")
 
@@ -46,7 +49,7 @@ class _Marks:
     """All marks of all rules, looked for in one pass."""
 
     def __init__(self) -> None:
-        rules_of: dict[bytes, list[int]] = {_SCHEME_END: [_URLS], b"PRIVATE KEY": [_PRIVATE_KEYS]}
+        rules_of: dict[bytes, list[int]] = {b"PRIVATE KEY": [_PRIVATE_KEYS]} | {end: [_URLS] for end in _SCHEME_ENDS}
         for place, rule in enumerate(RULES):
             for mark in rule.marks:
                 rules_of.setdefault(mark.encode(), []).append(place)
@@ -195,7 +198,7 @@ def _private_keys(data: bytes) -> list[tuple[int, int]]:
         if place < len(ends) and ends[place] - start <= _MOST_OF_A_KEY:
             done = ends[place]
         else:
-            done = _KEY_BODY.end_from(data, after)
+            done = max(_KEY_BODY.end_from(data, after), _KEY_LINES.end_from(data, after))
         found.append((start, done))
     return found
 
@@ -224,9 +227,22 @@ class JsonRedaction:
         if isinstance(value, list):
             return [self.clean(item) for item in value if self._room > 0]
         if isinstance(value, dict):
-            return {self._text(key): self.clean(item) for key, item in value.items() if self._room > 0}
+            return {self._text(key): self._valued(key, item) for key, item in value.items() if self._room > 0}
         self._room -= 1
         return value
+
+    def _valued(self, key: str, value: Any) -> Any:
+        """Redact a value behind its name: many a password is one only because of the name in front of it."""
+        if not isinstance(value, str):
+            return self.clean(value)
+        name = f'"{key[-_MOST_OF_A_NAME:]}": "'
+        length = len(name) + min(len(value), max(0, self._room))
+        clean, found = redact_start(f'{name}{value}"', length)
+        if not found or not clean.startswith(name):
+            return self._text(value)
+        self.count += found
+        self._room -= len(value) + _COST_OF_A_STRING
+        return clean[len(name) :]
 
     def _text(self, text: str) -> str:
         clean, found = redact_start(text, min(len(text), max(0, self._room)))
