@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..state.agent_registry import instance_of
 from ..state.errors import ConfigError, StorageUnavailable
-from ..state.fs import PidLock, RealFs
+from ..state.fs import PidLock, RealFs, open_plain
 from ..state.identity import MIN_SECRET_BYTES, Minted, TokenKey, new_secret
 from ..state.storage_manifest import (
     MANIFEST,
@@ -30,6 +31,7 @@ SECRET_FILE = "secret"
 LOCK_FILE = "LOCK"
 URL_FILE = "URL"
 _MAX_URL_CHARS = 300
+_MAX_SECRET_CHARS = 64 << 10
 
 
 def prepare(storage: Path) -> None:
@@ -97,9 +99,7 @@ def announced(storage: Path, url: str) -> Iterator[None]:
 def announced_url(storage: Path) -> str | None:
     """The URL in the storage's file; None if there is none."""
     try:
-        if not (storage / URL_FILE).is_file():
-            return None  # opening a pipe would wait for its writer
-        with (storage / URL_FILE).open(encoding="ascii") as file:
+        with os.fdopen(open_plain(storage / URL_FILE), encoding="ascii") as file:
             return file.read(_MAX_URL_CHARS).strip() or None
     except (OSError, UnicodeDecodeError):
         return None
@@ -162,13 +162,23 @@ def _key(secret: bytes, source: str, minted: Callable[[Minted], None] | None) ->
 
 
 def _secret_text(path: Path) -> str:
-    if not path.exists():
+    """What the file holds. In a cloned folder it may be a pipe, a device, or a link to any file of the user's.
+
+    Raises ConfigError for anything but a file, OSError, UnicodeDecodeError.
+    """
+    if not os.path.lexists(path):
         forget(path.parent, secret=True)  # before there is a new one, which a kill would leave without its checksum
         _make_secret(path)
-    if path.stat().st_mode & 0o077:
-        path.chmod(0o600)
-        log.warning("signing secret was open to other users, closed path=%s", path)
-    return path.read_text(encoding="ascii").strip()
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise ConfigError(
+            f"{path} is no file; a secret that lies elsewhere is given in {SECRET_VARIABLE}", field="storage"
+        )
+    descriptor = open_plain(path)
+    with os.fdopen(descriptor, encoding="ascii") as file:
+        if os.fstat(descriptor).st_mode & 0o077:
+            os.fchmod(descriptor, 0o600)
+            log.warning("signing secret was open to other users, closed path=%s", path)
+        return file.read(_MAX_SECRET_CHARS).strip()
 
 
 def _make_secret(path: Path) -> None:

@@ -154,7 +154,7 @@ class PidLock:
             # First, and only for reading: a process that is refused must not have changed anything.
             if (folder := _lock_folder(path)) is not None:
                 self._descriptors.append(folder)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE_FILE)
             self._descriptors.append(descriptor)
             _flock(descriptor, path)
         except BaseException:
@@ -197,6 +197,18 @@ def _flock(descriptor: int, path: Path) -> None:
         raise StorageInUse(f"{path.parent} is in use by {by}", pid=holder) from None
 
 
+def open_plain(path: Path) -> int:
+    """Open a file for reading that somebody else may have put there. Raises OSError for anything but a file.
+
+    No link is followed, and no pipe is waited for.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no file", str(path))
+    return descriptor
+
+
 def lock_holder(path: Path) -> str | None:
     """The pid of the process that holds the PidLock of this path, "" if it cannot be told; None if nobody does.
 
@@ -204,7 +216,7 @@ def lock_holder(path: Path) -> str | None:
     """
     for place in (path.parent, path):
         try:
-            descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # it may be a pipe
         except (FileNotFoundError, NotADirectoryError):
             continue
         try:
@@ -221,8 +233,8 @@ def lock_holder(path: Path) -> str | None:
 
 def _pid_in(path: Path) -> str:
     """The pid that the holder wrote into its file, if that still exists."""
-    with suppress(OSError, ValueError):
-        return str(int(path.read_bytes()[:32]))
+    with suppress(OSError, ValueError), os.fdopen(open_plain(path), "rb") as file:
+        return str(int(file.read(32)))
     return ""
 
 

@@ -17,15 +17,16 @@ from pathlib import Path
 import msgspec
 
 from .errors import StorageDamaged
-from .fs import PRIVATE_FILE, RealFs
+from .fs import PRIVATE_FILE, RealFs, open_plain
 from .inspection import journals_in
 from .journal_files import LOCK, segments, snapshots
-from .journal_lines import OWN, encode, parse
+from .journal_lines import OWN, Line, encode, parse
 from .typed import decode
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "MANIFEST"
+_MAX_BYTES = 16 << 20
 _REGISTRY = "registry"
 ADVICE = "restore a backup, or run `sidecar doctor --repair` to go on without it"
 
@@ -45,7 +46,7 @@ def read_manifest(storage: Path) -> StorageManifest | None:
     """Read the manifest; None if there is none, or it is damaged, which is logged. Raises OSError."""
     path = storage / MANIFEST
     try:
-        line = parse(path.read_bytes())
+        line = _line_in(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     if line is None:
@@ -54,9 +55,17 @@ def read_manifest(storage: Path) -> StorageManifest | None:
     return decode(line.record, StorageManifest)
 
 
+def _line_in(path: Path) -> Line | None:
+    with os.fdopen(open_plain(path), "rb") as file:
+        return parse(file.read(_MAX_BYTES))
+
+
 def is_damaged(storage: Path) -> bool:
     path = storage / MANIFEST
-    return path.exists() and parse(path.read_bytes()) is None
+    try:
+        return os.path.lexists(path) and _line_in(path) is None
+    except OSError:  # a pipe, a link
+        return True
 
 
 def write_manifest(storage: Path, manifest: StorageManifest) -> None:

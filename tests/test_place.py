@@ -199,3 +199,45 @@ def test_a_user_without_a_home_folder_and_an_entry_in_passwd_is_told_what_to_nam
     assert "--storage" in said
     assert "Traceback" not in said
     assert done.returncode in (1, 2)
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        ("token --operator", ("secret",)),
+        ("status", ("URL", "LOCK", "MANIFEST")),
+        ("doctor", ("secret", "URL", "LOCK", "MANIFEST")),
+    ],
+)
+def test_no_command_follows_what_was_planted_in_a_storage(
+    tmp_path: Path, home: dict[str, str], kind: str, command: str, names: tuple[str, ...]
+) -> None:
+    folder = project(tmp_path, '[server]\nstorage = "kept"\n')
+    storage = folder / "kept"
+    storage.mkdir(mode=0o700)
+    (storage / "secret").write_text("ab" * 32)
+    (storage / "secret").chmod(0o600)
+    users_own = tmp_path / "the-users-own"
+    users_own.write_text("cd" * 32)
+    users_own.chmod(0o644)
+    for name in names:
+        (storage / name).unlink(missing_ok=True)
+        if kind == "pipe":
+            os.mkfifo(storage / name)
+        else:
+            (storage / name).symlink_to(users_own)
+    done = subprocess.run(
+        [sys.executable, "-c", "from sidecar.http.cli.command import run; run()", *command.split()],
+        cwd=folder,
+        env={**os.environ, **home},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert (users_own.read_text(), users_own.stat().st_mode & 0o777) == ("cd" * 32, 0o644)
+    if command.startswith("token"):
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "SIDECAR_JWT_SECRET" in done.stderr
