@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, settings
 
 from sidecar.http.access.minting import mint_agent_token, mint_operator_token
 from sidecar.http.config import Flags, load
@@ -26,6 +27,10 @@ from sidecar.http.serve import Sidecar, running
 from sidecar.state.identity import AgentClass
 from tests.documented import must_be_documented
 from tests.served import end_what_is_left
+
+# How fast examples are made says how busy the machine is, nothing about the product.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 PYTHON = sys.executable
 
