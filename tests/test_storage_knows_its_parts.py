@@ -62,7 +62,7 @@ def test_a_start_without_a_journal_names_it_and_a_repair_goes_on_without_it(stor
         found = doctor(storage)
         assert found.exit_code == 1
         assert f"journal {removed}" in found.stdout
-        assert "nothing of it is left" in doctor(storage, "--repair").stderr
+        assert "the journal is lost" in doctor(storage, "--repair").stderr
         with serve():
             assert (storage / removed).is_dir()
 
