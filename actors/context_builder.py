@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BUILD_THREADS = 4  # builds of one project take turns; more threads would only share one interpreter
+BUILD_THREADS = 4  # of as many projects; builds of one take turns
 MIN_BYTES = 8 * 1024  # below that the sections alone do not fit
 MAX_QUERY_NOTED = 500  # characters, of what a request for a context is remembered by
 WARM_UP_AFTER_S = 10.0  # by then a fleet that is started with the sidecar runs
@@ -60,6 +61,12 @@ class _Ready(Fact, frozen=True):
     was_kept: bool
     body: bytes | None = None
     error: BaseException | None = None
+
+
+class _Skipped(Fact, frozen=True):
+    """A build was not begun: nobody waits for it any more."""
+
+    project_id: str
 
 
 class _WarmUp(Fact, frozen=True):
@@ -93,19 +100,25 @@ class ContextBuilder(Owner):
         self._fragments_bytes = half
         self._workshop: Workshop | None = None
         self._seen = RequestsSeen(since=utc_now())
+        self._waiting: dict[str, deque[Callable[[], None]]] = {}
+        self._building: set[str] = set()  # projects of which a thread builds a context
         self._pool = ThreadPoolExecutor(max_workers=BUILD_THREADS, thread_name_prefix="context")
 
     def on_start(self) -> None:
         self._timers.tell_after(WARM_UP_AFTER_S, self.me, _WarmUp())
 
     def handle(
-        self, message: ContextBuilderRequest | _Ready | _WarmUp
+        self, message: ContextBuilderRequest | _Ready | _Skipped | _WarmUp
     ) -> Later[ContextBundle] | ContextCleared | ContextNumbers | ContextRequests | None:
         match message:
             case BuildContext():
                 return self._build(message)
             case _Ready():
+                self._end(message.asked.request.project_id)
                 self._ready(message)
+                return None
+            case _Skipped(project_id=project_id):
+                self._end(project_id)
                 return None
             case _WarmUp():
                 self._pool.submit(_import_workshop)
@@ -158,6 +171,7 @@ class ContextBuilder(Owner):
 
         def work() -> None:
             if later.cancelled():
+                me.tell(_Skipped(request.project_id))
                 return
             try:
                 built, was_kept = workshop.build(request, wish, project, kept)
@@ -173,8 +187,26 @@ class ContextBuilder(Owner):
                 fact = _Ready(key, asked, later, None, False, error=error)
             me.tell(fact)
 
-        self._pool.submit(work)
+        self._waiting.setdefault(request.project_id, deque()).append(work)
+        self._begin(request.project_id)
         return later
+
+    def _begin(self, project_id: str) -> None:
+        """Give the next build of a project a thread, unless one of them has one.
+
+        They take turns anyway, and a project whose builds take long should not hold every thread.
+        """
+        waiting = self._waiting[project_id]
+        if waiting and project_id not in self._building:
+            self._building.add(project_id)
+            self._pool.submit(waiting.popleft())
+        elif not waiting:
+            del self._waiting[project_id]
+
+    def _end(self, project_id: str) -> None:
+        self._building.discard(project_id)
+        if project_id in self._waiting:
+            self._begin(project_id)
 
     def _budget(self, asked: int | None) -> int:
         if asked is None:

@@ -291,3 +291,30 @@ def test_the_indexing_process_ends_with_the_sidecar(large: Path) -> None:
     indexer = psutil.Process(int(parent.stdout.readline()))
     parent.communicate(timeout=10)
     assert eventually(lambda: not indexer.is_running() or indexer.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_a_project_whose_contexts_take_long_holds_up_no_other(root: Path, tmp_path: Path) -> None:
+    """Its builds take turns, and those that wait for theirs once held every thread."""
+    other = repository(tmp_path / "other", {"b.py": "b = 1\n"})
+    with contexts(Projects(root, {"slow": root, "other": other})) as builder:
+        builder.get(project_id="slow")
+        pipe = root / ".gitignore"
+        os.mkfifo(pipe)  # git waits for who writes into it
+        (root / "new.py").write_text("n = 1\n")
+        asked = [
+            threading.Thread(target=builder.get, kwargs={"project_id": "slow", "issue_id": f"issue-{n}"}, daemon=True)
+            for n in range(6)
+        ]
+        for one in asked:
+            one.start()
+        began = time.monotonic()
+        answer = builder.answer(project_id="other", issue_id="issue-9")
+        took = time.monotonic() - began
+        is_held_up = any(one.is_alive() for one in asked)
+        os.close(os.open(pipe, os.O_RDWR))  # git reads on
+        pipe.unlink()
+        assert [file["path"] for file in answer["context"]["relevant_files"]] == ["b.py"]
+        assert took < 15
+        assert is_held_up
+        for one in asked:
+            one.join(30)
