@@ -83,6 +83,7 @@ class EventStore:
 
     def __init__(self, directory: Path, retention: Retention, durability: Durability) -> None:
         self._retention = retention
+        self._is_new = next(directory.glob("seg-*"), None) is None
         self.journal = Journal.open(directory, durability=durability)
         self._ids = EventIds()
         self._logs: dict[str, EventLog] = {}
@@ -140,26 +141,33 @@ class EventStore:
             above += UNSYNCED_AT_MOST
         self._ids.begin(max(above + 1, int(now.timestamp() * 1e6)), self.journal.last_seq + 1)
         if loss is not None:
-            loss = msgspec.structs.replace(loss, to=event_id(self._ids.newest))
-            self._ids.losses += (loss,)
+            # What was lost before and lies after the same events is lost with it.
+            before = [each for each in self._ids.losses if each.after >= loss.after]
+            count = loss.lost_at_most + sum(each.lost_at_most for each in before)
+            loss = msgspec.structs.replace(loss, to=event_id(self._ids.newest), lost_at_most=count)
+            self.knew((*self._ids.losses, loss))
         return loss
 
     def _loss(self, known: int, now: datetime) -> Loss | None:
-        last, end = self._ids.newest, self._end.known
-        told_to = max((event_seq(loss.to) or 0 for loss in self._ids.losses), default=0)
-        missing = end.seq - self.journal.last_seq if end is not None and end.number > told_to else 0
-        if missing > 0 or known > max(last, told_to):
-            count = missing if missing > 0 else known - last
-        elif self._may_have_lost(end):
+        last, end, losses = self._ids.newest, self._end.known, self._ids.losses
+        told_to = max((event_seq(loss.to) or 0 for loss in losses), default=0)
+        # After a loss that was noticed, the end is that of the new life, unless the log has lost more since.
+        is_news = end is not None and (end.number > told_to or any(event_id(last) < loss.after for loss in losses))
+        missing = end.seq - self.journal.last_seq if end is not None and is_news else 0
+        if self._may_have_lost(end):
             count = UNSYNCED_AT_MOST
+        elif missing > 0:
+            count = missing
+        elif known > max(last, told_to):
+            count = known - last
         else:
             return None
-        return Loss(after=event_id(last), to=event_id(last), lost_at_most=max(count, 1), noticed_at=now)
+        return Loss(after=event_id(last), to=event_id(last), lost_at_most=count, noticed_at=now)
 
     def _may_have_lost(self, end: KnownEnd | None) -> bool:
         """Whether the log may have lost an unknown number of events: in a power loss, or since a backup was made."""
         if end is None:
-            return self.journal.last_seq > 0 and not self._is_of_0_1
+            return not self._is_new and not self._is_of_0_1
         is_power_loss = not end.is_closed and end.boot_id != this_boot()
         return is_power_loss and self.journal.durability is Durability.OS
 
@@ -168,8 +176,14 @@ class EventStore:
         self._end.note(self._ids.newest, self.journal.last_seq)
 
     def knew(self, losses: Iterable[Loss]) -> None:
-        """The losses that may still concern a reader; known before `begin_life`, too."""
-        self._ids.losses = tuple(losses)
+        """The losses that may still concern a reader, oldest first; known before `begin_life`, too.
+
+        One that lies within a later one is part of that.
+        """
+        kept: list[Loss] = []
+        for loss in losses:
+            kept = [*(each for each in kept if each.after < loss.after), loss]
+        self._ids.losses = tuple(kept)
 
     def place_after_loss(self, id_: EventId) -> EventId:
         """`id_`, or where this life of the log began if the log has never come as far as that."""
