@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 BUILD_THREADS = 4  # of as many projects; builds of one take turns
 MIN_BYTES = 8 * 1024  # below that the sections alone do not fit
 MAX_QUERY_NOTED = 500  # characters, of what a request for a context is remembered by
+MAX_FILES_NOTED, MAX_PATTERN_NOTED = 20, 200  # patterns, and characters of each
+_TEXT_BYTES, _STAMP_BYTES = 60, 300  # of memory: for a text besides its characters, for a path with its stamp
 WARM_UP_AFTER_S = 10.0  # by then a fleet that is started with the sidecar runs
 
 _Key = tuple[object, ...]
@@ -239,7 +241,7 @@ class ContextBuilder(Owner):
             issue_id=request.issue_id,
             agent_type=request.agent_type,
             query=_without_secrets(request.query),
-            files=request.files,
+            files=tuple(pattern[:MAX_PATTERN_NOTED] for pattern in request.files[:MAX_FILES_NOTED]),
             requirements=request.requirements,
             outcome=outcome,
             took_ms=round((time.monotonic() - fact.asked.began) * 1000, 1),
@@ -274,7 +276,7 @@ def _names(if_none_match: str, etag: str) -> bool:
 
 
 class _Contexts:
-    """Contexts ready to send, the least recently used dropped beyond `max_bytes`."""
+    """Contexts ready to send, the least recently used dropped beyond `max_bytes`, which questions count towards too."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -292,7 +294,7 @@ class _Contexts:
     def put(self, key: _Key, built: Built) -> None:
         self._drop(key)
         self._kept[key] = built
-        self._bytes += len(built.core)
+        self._bytes += _size_of(key, built)
         while self._bytes > self._max_bytes and self._kept:
             self._drop(next(iter(self._kept)))
 
@@ -316,9 +318,16 @@ class _Contexts:
 
     def _drop(self, key: _Key) -> int:
         gone = self._kept.pop(key, None)
-        size = len(gone.core) if gone is not None else 0
-        self._bytes -= size
-        return size
+        if gone is None:
+            return 0
+        self._bytes -= _size_of(key, gone)
+        return len(gone.core)
+
+
+def _size_of(key: _Key, built: Built) -> int:
+    """About how many bytes a context takes in memory: the answer, the question, and the state of each file sent."""
+    texts = [text for part in key for text in (part if isinstance(part, tuple) else (part,)) if isinstance(text, str)]
+    return len(built.core) + sum(_TEXT_BYTES + len(text) for text in texts) + _STAMP_BYTES * len(built.stamps)
 
 
 def _is_of(key: _Key, project_id: str | None, issue_id: str | None) -> bool:
