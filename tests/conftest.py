@@ -36,6 +36,8 @@ PYTHON = sys.executable
 
 # A shell that runs the tests in the background has SIGINT ignored, and so would have every program they interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# So has one that `nohup` started SIGHUP, which a server then leaves ignored.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
