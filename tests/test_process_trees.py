@@ -369,6 +369,7 @@ def test_an_end_that_is_told_again_is_not_told_on(fleet: Fleet) -> None:
     fleet.wait_for_state(agent, AgentState.COMPLETED)
     fleet.spawner.tell(ProcessExited(Exited(agent, 1, ExitStatus(exit_code=3), time.monotonic(), None)))
     assert fleet.status(agent).state is AgentState.COMPLETED
+    fleet.wait_for_event(agent, "agent_exited")
     assert fleet.story(agent).count("agent_exited") == 1
 
 

@@ -21,7 +21,7 @@ from sidecar.state.models import AgentId, AgentSpec, AgentState
 from sidecar.supervision.profile import Profile
 from tests.fleet import SLEEPS, Fleet, does, wait_until
 
-SHORT = {f"TASK_{number}": "ab" for number in range(500)}  # 8 KB as JSON, 60 KB in memory
+SHORT = {f"TASK_{number}": "ab" for number in range(250)}  # 4 KB as JSON, 30 KB in memory
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ SHORT = {f"TASK_{number}": "ab" for number in range(500)}  # 8 KB as JSON, 60 KB
 def test_the_queue_counts_what_requests_take_in_memory_also_after_a_restart(
     tmp_path: Path, request_: dict[str, Any]
 ) -> None:
-    options = {"max_concurrent": 1, "max_queued_mb": 0.12}
+    options = {"max_concurrent": 1, "max_queued_mb": 0.06 if "environment" in request_ else 0.12}
     with Fleet(tmp_path, options=options, sleeps=does(*SLEEPS)) as fleet:
         fleet.spawn("sleeps")
         fleet.spawn("sleeps", **request_)
