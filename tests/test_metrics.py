@@ -202,12 +202,12 @@ class TestWhatMoves:
         sidecar.operator.post("/api/actors/context_builder/restart")
         until(lambda: moved("sidecar_actor_restarts_total", actor="context_builder") == 1)
         publish(sidecar.agent())
-        assert moved("sidecar_actor_messages_total", actor="event_bus") > 0
+        first = moved("sidecar_actor_messages_total", actor="event_bus")
+        assert first > 0
         assert moved("sidecar_actor_busy_seconds_total", actor="event_bus") > 0
-        handled = "sidecar_actor_handling_duration_seconds_count"
-        assert moved(handled, actor="event_bus") == pytest.approx(
-            moved("sidecar_actor_messages_total", actor="event_bus"), abs=3
-        )
+        handled = moved("sidecar_actor_handling_duration_seconds_count", actor="event_bus")
+        # The bus goes on between the looks; a message may be counted before it is timed.
+        assert first - 3 <= handled <= moved("sidecar_actor_messages_total", actor="event_bus") + 3
 
     def test_acts_on_record(self, sidecar: Any) -> None:
         sidecar.sidecar.server.auditor.written(timeout_s=5)  # that it was started
