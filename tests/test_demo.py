@@ -91,6 +91,7 @@ def test_every_agent_completes_one_of_them_after_a_crash_and_nothing_is_left(dem
     assert "The project's last commit:" in output
     assert "sidecar serve" in output
     assert list(tmp_path.iterdir()) == []
+    psutil.wait_procs(shown.processes(), timeout=10)
     assert shown.processes() == []
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -63,7 +61,6 @@ def stop(storage: Path | None, timeout: float) -> None:
     if pid is None:
         tell(f"Error: no sidecar runs with storage {path}")
         raise SystemExit(NO_SERVER)
-    process = _opened(pid)
     try:
         os.kill(pid, signal.SIGTERM)
     except PermissionError:
@@ -77,20 +74,7 @@ def stop(storage: Path | None, timeout: float) -> None:
             tell(f"Error: process {pid} has not ended within {timeout:g} s")
             raise SystemExit(REFUSED)
         time.sleep(0.05)
-    if process is not None:  # it lets go of the storage a moment before it ends
-        select.select([process], [], [], max(0.0, deadline - time.monotonic()))
-        os.close(process)
     click.echo(f"stopped process {pid}")
-
-
-def _opened(pid: int) -> int | None:
-    """A descriptor that is readable once the process has ended; None if it has, or the system has no such thing."""
-    if sys.platform != "linux":
-        return None
-    try:
-        return os.pidfd_open(pid)
-    except OSError:
-        return None
 
 
 def holder_of_lock(storage: Path) -> int | None:
