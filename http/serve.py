@@ -358,7 +358,8 @@ def serve(config: Config) -> int:
         _on_signals(sidecar)
         gc.freeze()  # what was made so far stays; collections need not look at it again
         gc.enable()
-        print(f"sidecar listens on {sidecar.url}", flush=True)
+        # In one piece: the log of another thread would come between the line and its end on a terminal.
+        print(f"sidecar listens on {sidecar.url}\n", end="", flush=True)
         sidecar.wait()
     if sidecar.failure is not None:
         log.critical("sidecar ended: %s", sidecar.failure)
