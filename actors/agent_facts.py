@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from ..state.models import AgentId, Event, EventId
-from .asking import Fact
+from .runtime.asking import Fact
 
 
 class AgentSubscribed(Fact, frozen=True, kw_only=True):

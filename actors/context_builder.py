@@ -21,13 +21,13 @@ from ..state.clock import utc_now
 from ..state.errors import ContextFailed, InvalidContextRequest, SidecarError
 from ..state.projects import Projects
 from ..supervision.profile import Profiles
-from .asking import Fact, Later, Recipient
 from .context.options import ContextOptions
-from .context_requests import RequestsSeen
+from .context.requests import RequestsSeen
 from .messages import BuildContext, ClearContext, ContextBuilderRequest, CountContexts, ListContextRequests
-from .owner import Owner
 from .replies import ContextBundle, ContextCleared, ContextNumbers, ContextRequested, ContextRequests
-from .timers import Timers
+from .runtime.asking import Fact, Later, Recipient
+from .runtime.owner import Owner
+from .runtime.timers import Timers
 
 if TYPE_CHECKING:
     from .context.build import Built
@@ -264,7 +264,7 @@ def _tellable(error: BaseException | None) -> SidecarError:
 
 
 def _without_secrets(query: str) -> str:
-    from .context.secrets import redact_start  # a start needs no expressions
+    from .context.secrets.redaction import redact_start  # a start needs no expressions
 
     return redact_start(query, MAX_QUERY_NOTED)[0][:MAX_QUERY_NOTED]
 

@@ -18,20 +18,23 @@ import msgspec
 
 from ..state.clock import utc_now
 from ..state.errors import StorageUnavailable
-from ..state.event_gap import BEGINNING
-from ..state.event_log import Retention
-from ..state.event_search import step_ends
-from ..state.event_store import EventStore
-from ..state.journal import Durability
-from ..state.journal_sync import SETTLE_AFTER_S, BackgroundSync
-from ..state.mailbox import Mailbox, MailboxKey
-from ..state.mailboxes import Mailboxes, SubscribedAgent
+from ..state.events.gap import BEGINNING
+from ..state.events.log import Retention
+from ..state.events.mailbox import Mailbox, MailboxKey
+from ..state.events.mailboxes import Mailboxes, SubscribedAgent
+from ..state.events.search import step_ends
+from ..state.events.store import EventStore
+from ..state.journal.journal import Durability
+from ..state.journal.sync import SETTLE_AFTER_S, BackgroundSync
 from ..state.models import AgentId, Event, EventId
 from .agent_facts import AgentEnded, AgentSubscribed, EventPublished, LogEndsAt, TellTriggered
-from .asking import Fact, Later, Recipient, together
-from .event_counter import EventCounter
-from .event_reading import Listing
-from .mailbox_lag import Lags
+from .events.counter import EventCounter
+from .events.mailbox_lag import Lags
+from .events.publishing import answer_all, digest_of, published_before, record_of
+from .events.reading import Listing
+from .events.searches import Searches
+from .events.waiters import Waiter
+from .events.waiting_room import WaitingRoom
 from .messages import (
     AnswerSettled,
     AnswerWaiters,
@@ -45,13 +48,10 @@ from .messages import (
     PublishTogether,
     ReplayDeadLetter,
 )
-from .owner import Owner
-from .publishing import answer_all, digest_of, published_before, record_of
 from .replies import AnswerId, EventBatch, EventNumbers, EventPage, MailboxStatus, Published
-from .searches import Searches
-from .timers import Timers
-from .waiters import Waiter
-from .waiting_room import WaitingRoom
+from .runtime.asking import Fact, Later, Recipient, together
+from .runtime.owner import Owner
+from .runtime.timers import Timers
 
 log = logging.getLogger(__name__)
 

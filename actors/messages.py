@@ -12,9 +12,9 @@ from typing import Literal
 
 import msgspec
 
-from ..state.event_store import SIDECAR
+from ..state.events.mailboxes import DeadLetter
+from ..state.events.store import SIDECAR
 from ..state.identity import Caller, Token
-from ..state.mailboxes import DeadLetter
 from ..state.models import (
     AgentId,
     AgentSpec,
@@ -27,7 +27,6 @@ from ..state.models import (
     StoredResult,
 )
 from .agent_facts import AgentEnded, AgentSubscribed, TellTriggered
-from .asking import Fact, Request
 from .replies import (
     AgentNumbers,
     AnswerId,
@@ -46,6 +45,7 @@ from .replies import (
     SpawnedAgent,
     Stored,
 )
+from .runtime.asking import Fact, Request
 
 # --- Spawner ---------------------------------------------------------------------------------------------------
 

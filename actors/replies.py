@@ -8,9 +8,9 @@ from typing import Literal
 
 import msgspec
 
-from ..state.event_gap import Gap
+from ..state.events.gap import Gap
+from ..state.events.mailbox import Delivery, MailboxKey
 from ..state.identity import Token
-from ..state.mailbox import Delivery, MailboxKey
 from ..state.models import (
     AgentId,
     AgentStatus,

@@ -21,16 +21,14 @@ from msgspec import Meta
 from ..state.allocator import LARGE_BYTES, give_back_large_blocks
 from ..state.clock import utc_now
 from ..state.errors import IdempotencyConflict, NotFound, StorageUnavailable, StorageUnreadable
-from ..state.fs import Fs
+from ..state.journal.fs import Fs
 from ..state.models import ResultId, StoredResult
-from ..state.stored_results import Answer, ResultHead, StoredResults, digest_of
+from ..state.results.stored_results import Answer, ResultHead, StoredResults, digest_of
 from ..supervision.profile import Profiles
-from .asking import Later, Recipient
 from .messages import CountResults, FindResults, GetResult, ResultStoreRequest, StoreResult
-from .owner import Owner
 from .replies import ResultNumbers, ResultPage, Stored
-from .result_compaction import ResultCompaction
-from .result_facts import (
+from .results.compaction import ResultCompaction
+from .results.facts import (
     ResultAnnounced,
     ResultFact,
     ResultsCompacted,
@@ -38,8 +36,10 @@ from .result_facts import (
     TimeToForget,
     TimeToSettle,
 )
-from .result_outbox import ResultOutbox, next_agents, stored
-from .timers import Timers
+from .results.outbox import ResultOutbox, next_agents, stored
+from .runtime.asking import Later, Recipient
+from .runtime.owner import Owner
+from .runtime.timers import Timers
 
 log = logging.getLogger(__name__)
 

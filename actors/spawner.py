@@ -19,7 +19,7 @@ from ..state.errors import (
     WrongState,
 )
 from ..state.identity import Revocations, Token, TokenKey
-from ..state.journal_sync import SETTLE_AFTER_S, BackgroundSync
+from ..state.journal.sync import SETTLE_AFTER_S, BackgroundSync
 from ..state.models import AgentId, AgentState, AgentStatus
 from ..state.projects import Projects
 from ..supervision.agent_logs import AgentLogs
@@ -29,8 +29,9 @@ from ..supervision.log_watch import LogWatch
 from ..supervision.profile import Profiles
 from ..supervision.sole_instance import SoleInstance
 from . import messages as m
-from .adoption import adopt, know_again
-from .agent import (
+from .agent_facts import EventPublished, LogEndsAt, TellTriggered
+from .agents.adoption import adopt, know_again
+from .agents.agent import (
     ENDED,
     HOLDS_SLOT,
     RUNS,
@@ -45,22 +46,21 @@ from .agent import (
     SaveDue,
     Then,
 )
-from .agent_book import AgentBook
-from .agent_facts import EventPublished, LogEndsAt, TellTriggered
-from .agent_numbers import count
-from .agent_tokens import AgentTokens
-from .announcer import AnnouncementAnswered, AnnouncementDue, Announcer
-from .asking import Fact, Later, Recipient
-from .chains import Chains
-from .forgetting import Forgetting
-from .keeper import Keeper
-from .log_bounds import LogBounds
-from .log_following import LogFollowing
-from .owner import Owner
-from .spawning import Spawning
-from .starting import Starting
-from .timers import ClockGap, Timers
-from .triggers import Triggers
+from .agents.announcer import AnnouncementAnswered, AnnouncementDue, Announcer
+from .agents.chains import Chains
+from .agents.forgetting import Forgetting
+from .agents.launching import Starting
+from .agents.log_bounds import LogBounds
+from .agents.log_following import LogFollowing
+from .agents.numbers import count
+from .agents.records import AgentBook
+from .agents.spawn_requests import Spawning
+from .agents.supervisor import Keeper
+from .agents.tokens import AgentTokens
+from .agents.triggers import Triggers
+from .runtime.asking import Fact, Later, Recipient
+from .runtime.owner import Owner
+from .runtime.timers import ClockGap, Timers
 
 log = logging.getLogger(__name__)
 

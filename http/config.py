@@ -15,7 +15,7 @@ from ..actors.context.options import ContextOptions
 from ..actors.event_bus import EventOptions
 from ..actors.result_store import ResultOptions
 from ..state.errors import ConfigError, InvalidFilter
-from ..state.event_filter import compile_filter
+from ..state.events.filter import compile_filter
 from ..state.identity import AgentClass
 from ..state.models import IDENTIFIER
 from ..state.projects import Projects

@@ -14,8 +14,8 @@ from os.path import commonprefix
 
 import msgspec
 
-from ..actors.asking import Later
 from ..actors.replies import LogChunk
+from ..actors.runtime.asking import Later
 from .access.limits import Owner
 
 Read = Callable[[], LogChunk]
@@ -84,7 +84,7 @@ class LogTexts:
 
 def _without_secrets(chunk: LogChunk) -> str:
     """The log's text with its secrets replaced, also a secret that began before this chunk."""
-    from ..actors.context.secrets import redact  # its rules take longer to make than a start should
+    from ..actors.context.secrets.redaction import redact  # its rules take longer to make than a start should
 
     before, text = (data.decode("utf-8", errors="replace") for data in (chunk.line_before, chunk.data))
     if not before:

@@ -15,9 +15,9 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, Type
 
 import msgspec
 
-from ..actors.asking import Later, Recipient
-from ..actors.guardian import ActorStatus
-from ..actors.turns import TurnByTurn
+from ..actors.runtime.asking import Later, Recipient
+from ..actors.runtime.guardian import ActorStatus
+from ..actors.runtime.turns import TurnByTurn
 from ..state.durations import Durations
 from ..state.errors import BodyTooLarge, InvalidRequest, SidecarError, Unavailable
 from ..state.identity import Caller, Permission

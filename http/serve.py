@@ -23,10 +23,10 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..actors.asking import Later, ask
-from ..actors.guardian import Guardian
 from ..actors.messages import AnswerWaiters, Drain
-from ..actors.timers import GAP_S, Timers
+from ..actors.runtime.asking import Later, ask
+from ..actors.runtime.guardian import Guardian
+from ..actors.runtime.timers import GAP_S, Timers
 from ..state.clock import utc_now
 from ..state.errors import ConfigError, InvalidRequest, SidecarError, Unavailable
 from ..state.identity import Revocations, TokenKey

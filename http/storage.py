@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ..state.agent_registry import instance_of
 from ..state.errors import ConfigError, StorageUnavailable
-from ..state.fs import PidLock, RealFs, open_plain
 from ..state.identity import MIN_SECRET_BYTES, Minted, TokenKey, new_secret
+from ..state.journal.fs import PidLock, RealFs, open_plain
 from ..state.storage_manifest import (
     MANIFEST,
     StorageManifest,

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from ..actors.asking import Recipient
 from ..actors.context_builder import ContextBuilder
 from ..actors.event_bus import EventBus
-from ..actors.guardian import Guardian
 from ..actors.result_store import ResultStore
+from ..actors.runtime.asking import Recipient
+from ..actors.runtime.guardian import Guardian
+from ..actors.runtime.timers import Timers
+from ..actors.runtime.turns import TurnByTurn
 from ..actors.spawner import Spawner
-from ..actors.timers import Timers
-from ..actors.turns import TurnByTurn
 from ..state.errors import BusUnavailable
 from ..state.identity import Revocations, TokenKey
 from ..supervision.sole_instance import SoleInstance

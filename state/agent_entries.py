@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from .event_gap import BEGINNING
+from .events.gap import BEGINNING
 from .models import AgentId, AgentSpec, AgentState, EventId, ExitCause, ProcessIdentity, event_seq
 
 TRIGGERS = AgentId("sidecar")  # who asks for the agents that events spawn

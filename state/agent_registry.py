@@ -31,10 +31,10 @@ from .agent_entries import (
     TriggerPlace,
 )
 from .errors import StorageUnavailable
-from .fs import RealFs
 from .ids import unique_hex
-from .journal import Durability, Journal
-from .journal_recovery import find
+from .journal.fs import RealFs
+from .journal.journal import Durability, Journal
+from .journal.recovery import find
 from .models import AgentId, AgentState, EventId, ExitCause
 from .typed import LateDecoder
 

@@ -12,9 +12,9 @@ import msgspec
 
 from .audit import Act, AuditRecord, Head, Verdict, digest_of, link, verify
 from .errors import NotFound, StorageDamaged
-from .fs import Fs, RealFs
-from .journal import Journal
-from .journal_recovery import find
+from .journal.fs import Fs, RealFs
+from .journal.journal import Journal
+from .journal.recovery import find
 from .typed import decode
 
 log = logging.getLogger(__name__)

@@ -25,10 +25,10 @@ import msgspec
 
 from .agent_registry import AgentRegistry
 from .errors import InvalidRequest, StorageDamaged, StorageTooNew, StorageUnavailable
-from .fs import PRIVATE_DIRECTORY, PRIVATE_FILE, RealFs
-from .inspection import journals_in, size_of
-from .journal_files import LOCK, segment_path, segments, snapshot_path, snapshots
-from .journal_recovery import find
+from .journal.files import LOCK, segment_path, segments, snapshot_path, snapshots
+from .journal.fs import PRIVATE_DIRECTORY, PRIVATE_FILE, RealFs
+from .journal.inspection import journals_in, size_of
+from .journal.recovery import find
 from .progress import Progress, untold
 from .storage_manifest import forget
 from .typed import decode

@@ -17,10 +17,10 @@ from pathlib import Path
 import msgspec
 
 from .errors import StorageDamaged
-from .fs import PRIVATE_FILE, RealFs, open_plain
-from .inspection import journals_in
-from .journal_files import LOCK, segments, snapshots
-from .journal_lines import OWN, Line, encode, parse
+from .journal.files import LOCK, segments, snapshots
+from .journal.fs import PRIVATE_FILE, RealFs, open_plain
+from .journal.inspection import journals_in
+from .journal.lines import OWN, Line, encode, parse
 from .typed import decode
 
 log = logging.getLogger(__name__)

@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 
 from sidecar.actors.agent_facts import AgentSubscribed
-from sidecar.actors.asking import Later, R, Request, ask
 from sidecar.actors.event_bus import EventBus, EventOptions
-from sidecar.actors.guardian import Guardian, Handle
 from sidecar.actors.messages import AwaitEvents, PublishEvent
 from sidecar.actors.replies import EventBatch, Published
-from sidecar.actors.timers import Timers
+from sidecar.actors.runtime.asking import Later, R, Request, ask
+from sidecar.actors.runtime.guardian import Guardian, Handle
+from sidecar.actors.runtime.timers import Timers
 from sidecar.state.models import AgentId
 
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)

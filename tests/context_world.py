@@ -10,22 +10,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sidecar.actors.asking import Fact, Later, R, Request, ask
 from sidecar.actors.context.build import Built, build
 from sidecar.actors.context.earlier import Earlier, earlier_outputs
 from sidecar.actors.context.emit import finished
 from sidecar.actors.context.fragments import FragmentCache
-from sidecar.actors.context.index_client import IndexClient
+from sidecar.actors.context.git.repository import Shadows
+from sidecar.actors.context.index.client import IndexClient
 from sidecar.actors.context.options import ContextOptions
 from sidecar.actors.context.order import Order
 from sidecar.actors.context.project import Project
-from sidecar.actors.context.repository import Shadows
 from sidecar.actors.context.requirements import FilePatterns
 from sidecar.actors.context_builder import ContextBuilder
-from sidecar.actors.guardian import Guardian, Handle
 from sidecar.actors.messages import BuildContext, FindResults, FindSpec, ListEvents
 from sidecar.actors.replies import ContextBundle, EventPage, ResultPage
-from sidecar.actors.timers import Timers
+from sidecar.actors.runtime.asking import Fact, Later, R, Request, ask
+from sidecar.actors.runtime.guardian import Guardian, Handle
+from sidecar.actors.runtime.timers import Timers
 from sidecar.state.clock import utc_now
 from sidecar.state.errors import Unavailable
 from sidecar.state.identity import class_of

@@ -6,7 +6,7 @@ import errno
 import os
 from pathlib import Path
 
-from sidecar.state.fs import AppendFile, Place, RealFs
+from sidecar.state.journal.fs import AppendFile, Place, RealFs
 
 
 class FaultyFile:

@@ -18,11 +18,11 @@ import msgspec
 import psutil
 
 from sidecar.actors import messages as m
-from sidecar.actors.asking import R, Request, ask
 from sidecar.actors.event_bus import EventBus, EventOptions
-from sidecar.actors.guardian import Guardian, Handle
+from sidecar.actors.runtime.asking import R, Request, ask
+from sidecar.actors.runtime.guardian import Guardian, Handle
+from sidecar.actors.runtime.timers import Timers
 from sidecar.actors.spawner import Spawner, at_once
-from sidecar.actors.timers import Timers
 from sidecar.state.clock import utc_now
 from sidecar.state.identity import Caller, Revocations, TokenKey
 from sidecar.state.models import AgentId, AgentState, AgentStatus, Event

@@ -24,11 +24,11 @@ USED_AS: dict[tuple[str, str], tuple[str, ...]] = {
     ("actors/context/roles.py", "*"): ("search",),  # in a loop over roles
     ("http/loop/quick_routes.py", "as_pattern(route.path)"): ("fullmatch",),
     ("http/loop/request_parser.py", "as_pattern(route.path)"): ("fullmatch",),
-    ("actors/context/secrets.py", "rule.expression.encode()"): (),  # by the rules' own test, through `redact`
+    ("actors/context/secrets/redaction.py", "rule.expression.encode()"): (),  # by the rules' own test, through `redact`
     ("actors/context/globs.py", "expression"): (),  # only asked whether it is one; LinearSet matches it, see below
     ("actors/context/globs.py", "[found for _, found in expressions]"): (),  # by the patterns' own test
     ("actors/context/definitions.py", "*"): ("all_in",),  # by `_pattern_of`
-    ("state/event_filter.py", "_NEEDS_QUOTES"): ("search",),
+    ("state/events/filter.py", "_NEEDS_QUOTES"): ("search",),
 }
 COMPILED_FROM: dict[str, tuple[str, ...]] = {"as_pattern(route.path)": (r"/api/(?P<one>[^/]+)/x/(?P<two>[^/]+)",)}
 

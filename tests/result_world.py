@@ -9,15 +9,15 @@ from typing import Any
 
 import msgspec
 
-from sidecar.actors.asking import ask
-from sidecar.actors.guardian import Guardian, Handle
 from sidecar.actors.messages import FindResults, GetResult, PublishEvent, StoreResult
-from sidecar.actors.owner import Owner
 from sidecar.actors.replies import Published, Stored
 from sidecar.actors.result_store import ResultOptions, ResultStore
-from sidecar.actors.timers import Timers
+from sidecar.actors.runtime.asking import ask
+from sidecar.actors.runtime.guardian import Guardian, Handle
+from sidecar.actors.runtime.owner import Owner
+from sidecar.actors.runtime.timers import Timers
 from sidecar.state.errors import BusUnavailable
-from sidecar.state.fs import Fs
+from sidecar.state.journal.fs import Fs
 from sidecar.state.models import AgentId, ResultId, event_id
 from sidecar.supervision.profile import Profiles
 

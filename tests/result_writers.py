@@ -12,16 +12,17 @@ from pathlib import Path
 
 import msgspec
 
-from sidecar.actors import result_compaction, result_outbox
-from sidecar.actors.asking import ask
 from sidecar.actors.event_bus import EventBus, EventOptions
-from sidecar.actors.guardian import Guardian, Handle
 from sidecar.actors.messages import StoreResult
 from sidecar.actors.replies import Stored
 from sidecar.actors.result_store import ResultOptions, ResultStore
-from sidecar.actors.timers import Timers
-from sidecar.state.document_store import DocumentStore
+from sidecar.actors.results import compaction as result_compaction
+from sidecar.actors.results import outbox as result_outbox
+from sidecar.actors.runtime.asking import ask
+from sidecar.actors.runtime.guardian import Guardian, Handle
+from sidecar.actors.runtime.timers import Timers
 from sidecar.state.models import AgentId
+from sidecar.state.results.document_store import DocumentStore
 from sidecar.supervision.profile import Profiles
 
 WRITERS = 16

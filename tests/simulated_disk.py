@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from sidecar.state.fs import AppendFile, Place
+from sidecar.state.journal.fs import AppendFile, Place
 
 SECTOR = 512
 HOME = Path("/disk/results")

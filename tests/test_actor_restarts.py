@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from sidecar.actors.asking import Fact, Later, Request, ask
-from sidecar.actors.guardian import Guardian, Handle
-from sidecar.actors.owner import Envelope, LoopEnded, Owner
-from sidecar.actors.timers import Timers
-from sidecar.actors.turns import TurnByTurn
+from sidecar.actors.runtime.asking import Fact, Later, Request, ask
+from sidecar.actors.runtime.guardian import Guardian, Handle
+from sidecar.actors.runtime.owner import Envelope, LoopEnded, Owner
+from sidecar.actors.runtime.timers import Timers
+from sidecar.actors.runtime.turns import TurnByTurn
 from sidecar.state.errors import NotFound, Unavailable
 from sidecar.supervision.restart import RestartIntensity
 from tests.fleet import wait_until

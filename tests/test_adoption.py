@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from sidecar.actors import adoption
 from sidecar.actors import messages as m
+from sidecar.actors.agents import adoption
+from sidecar.actors.agents.launching import Starting
 from sidecar.actors.spawner import Spawner
-from sidecar.actors.starting import Starting
 from sidecar.state.agent_registry import AgentRegistry
 from sidecar.state.clock import utc_now
 from sidecar.state.identity import TokenKey
@@ -177,11 +177,11 @@ def test_an_adopted_agent_that_is_killed_is_restarted(tmp_path: Path) -> None:
 
 
 DIES_BEFORE_NOTING_A_START = """
-from sidecar.actors.agent_book import AgentBook
+from sidecar.actors.agents.records import AgentBook
 AgentBook.started = lambda self, agent, begun: os.kill(os.getpid(), signal.SIGKILL)
 """
 DIES_AFTER_RESTARTING_AT_ONCE = """
-from sidecar.actors.keeper import Keeper
+from sidecar.actors.agents.supervisor import Keeper
 Keeper.exited = lambda self, exited: os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -195,7 +195,7 @@ def test_a_process_that_was_started_but_not_noted_is_found(tmp_path: Path) -> No
 
 
 DIES_BEFORE_A_START = """
-from sidecar.actors.starting import Starting
+from sidecar.actors.agents.launching import Starting
 Starting.start = lambda *about: os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -314,7 +314,7 @@ def test_what_a_lost_agent_left_is_killed_before_it_is_started_again(
 
 
 WRITES_NO_START_OF_THE_SECOND = """
-from sidecar.actors.agent_book import AgentBook
+from sidecar.actors.agents.records import AgentBook
 from sidecar.state.agent_registry import AgentRegistry
 from sidecar.state.errors import StorageUnavailable
 real, starts = AgentRegistry.commit, AgentBook.starts
@@ -350,7 +350,7 @@ def psutil_age_s(pid: int) -> float:
 
 
 DIES_WHEN_THE_BUS_HAS_AN_EVENT = """
-from sidecar.actors.announcer import Announcer
+from sidecar.actors.agents.announcer import Announcer
 Announcer.handle = lambda self, fact: os.kill(os.getpid(), signal.SIGKILL)
 """
 

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.actors import messages as m
-from sidecar.actors.quoting import quoted
+from sidecar.actors.agents.quoting import quoted
 from sidecar.state.models import AgentState
 from sidecar.supervision.agent_logs import MAX_READ_BYTES, AgentLogs, Chunk, Stream
 from sidecar.supervision.process_exits import ExitWatcher

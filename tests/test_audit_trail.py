@@ -19,7 +19,7 @@ from sidecar.http.cli.main import main
 from sidecar.state.audit import FOLD_S, MAX_FOLDED, Act, Folding, Head, digest_of, link, verify
 from sidecar.state.audit_log import DIRECTORY, AuditLog, verify_files
 from sidecar.state.clock import utc_at
-from sidecar.state.journal_lines import encode, parse
+from sidecar.state.journal.lines import encode, parse
 
 NOON = utc_at(1_767_268_800)
 

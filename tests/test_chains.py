@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from sidecar.actors import messages as m
-from sidecar.actors.asking import ask
+from sidecar.actors.runtime.asking import ask
 from sidecar.state.errors import ChainTooLong, ConfigError, QueueFull, TooManySpawns
 from sidecar.state.models import AgentId, AgentState, AgentStatus
 from sidecar.supervision.fleet import Trigger

@@ -14,8 +14,8 @@ import msgspec
 import psutil
 import pytest
 
-from sidecar.actors.asking import ask
 from sidecar.actors.messages import BuildContext, ClearContext, CountContexts
+from sidecar.actors.runtime.asking import ask
 from sidecar.state.clock import utc_now
 from sidecar.state.errors import InvalidContextRequest, NotFound
 from sidecar.state.models import AgentId, AgentSpec, Event, EventId
@@ -276,8 +276,8 @@ def test_a_large_project_is_indexed_in_a_process_of_its_own_that_may_die(large: 
 
 def test_the_indexing_process_ends_with_the_sidecar(large: Path) -> None:
     code = (
-        "import sys; from sidecar.actors.context.index_client import IndexClient\n"
-        "from sidecar.actors.context.index_messages import Know\n"
+        "import sys; from sidecar.actors.context.index.client import IndexClient\n"
+        "from sidecar.actors.context.index.messages import Know\n"
         f"index = IndexClient(); index.know(Know({str(large)!r}, [], None, 1000), '1')\n"
         "print(index.process_id(), flush=True); sys.stdin.read(); import os; os._exit(1)\n"
     )

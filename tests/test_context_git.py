@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sidecar.actors.context import git as git_door
 from sidecar.actors.context.emit import rfc3339
+from sidecar.actors.context.git import git as git_door
 from sidecar.state.clock import dated
 from tests.context_world import Builds, commit, context_of, git, omitted_of, repository, sent_of, write
 

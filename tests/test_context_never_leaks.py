@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from sidecar.actors.context.rooted import NotReadable, Root
-from sidecar.actors.context.secret_names import is_secret_path
-from sidecar.actors.context.secrets import redact, without_credentials
+from sidecar.actors.context.secrets.names import is_secret_path
+from sidecar.actors.context.secrets.redaction import redact, without_credentials
 from sidecar.state.models import AgentId, ResultId, StoredResult
 from tests.context_world import Builds, commit, context_of, earlier, git, omitted_of, repository, sent_of, write
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sidecar.actors.context_requests import KEPT_AGENTS, KEPT_OF_AN_AGENT, RequestsSeen
+from sidecar.actors.context.requests import KEPT_AGENTS, KEPT_OF_AN_AGENT, RequestsSeen
 from sidecar.actors.replies import ContextRequested
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

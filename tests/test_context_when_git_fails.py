@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.actors.context import git as git_door
+from sidecar.actors.context.git import git as git_door
 from tests.context_world import Builds, commit, git, repository, write
 
 

@@ -15,8 +15,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
 from sidecar.actors.agent_facts import AgentSubscribed
-from sidecar.actors.asking import ask
 from sidecar.actors.messages import PublishEvent
+from sidecar.actors.runtime.asking import ask
 from sidecar.state.clock import utc_now
 from sidecar.state.models import AgentId
 from tests.browser import PACE, Dashboard, chromium, shown

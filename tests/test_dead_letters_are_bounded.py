@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from sidecar.actors.messages import ListDeadLetters
-from sidecar.state import mailboxes
-from sidecar.state.event_log import EVENT_OVERHEAD_BYTES
+from sidecar.state.events import mailboxes
+from sidecar.state.events.log import EVENT_OVERHEAD_BYTES
 from tests.buses import Bus, ids
 
 ROOM = 3 * (EVENT_OVERHEAD_BYTES + 100)  # for three small events

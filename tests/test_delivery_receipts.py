@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.actors.asking import Later
+from sidecar.actors.runtime.asking import Later
 from sidecar.http.loop.delivery import Delivery, Evidence
 from sidecar.http.loop.io_loop import Server, make_server
 

@@ -24,7 +24,7 @@ from sidecar.http.serve import Sidecar, running
 from sidecar.state.backup import back_up, restore
 from sidecar.state.clock import utc_now
 from sidecar.state.errors import StorageInUse
-from sidecar.state.inspection import inspect
+from sidecar.state.journal.inspection import inspect
 
 SIDECAR = [sys.executable, "-m", "sidecar.http.cli.main"]
 

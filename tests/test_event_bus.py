@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from freezegun import freeze_time
 
-from sidecar.actors.asking import Later
 from sidecar.actors.messages import (
     AnswerSettled,
     AnswerWaiters,
@@ -20,8 +19,9 @@ from sidecar.actors.messages import (
     ListMailboxes,
     ReplayDeadLetter,
 )
-from sidecar.actors.owner import Envelope
 from sidecar.actors.replies import EventBatch, Published
+from sidecar.actors.runtime.asking import Later
+from sidecar.actors.runtime.owner import Envelope
 from sidecar.state.errors import EventsGone, IdempotencyConflict, InvalidRequest, RateLimited
 from tests.buses import WITHIN_S, Bus, awaiting, got, ids, publishing
 

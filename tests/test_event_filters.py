@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.state.errors import InvalidFilter
-from sidecar.state.event_filter import compile_filter
+from sidecar.state.events.filter import compile_filter
 from sidecar.state.models import Event, event_id
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.state.errors import InvalidFilter
-from sidecar.state.event_filter import MAX_ALTERNATIVES, MAX_FIELD_CHARS, MAX_ITEMS, compile_filter
+from sidecar.state.events.filter import MAX_ALTERNATIVES, MAX_FIELD_CHARS, MAX_ITEMS, compile_filter
 from sidecar.state.models import Event, event_id
 
 MAX_EVENT_BYTES = 256 << 10

@@ -21,10 +21,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from sidecar.actors.messages import AnswerSettled, ListEvents, ListMailboxes
 from sidecar.actors.replies import EventBatch
 from sidecar.state.errors import EventsGone
-from sidecar.state.event_gap import Gap
-from sidecar.state.journal import Journal
-from sidecar.state.journal_lines import OWN, parse
-from sidecar.state.log_end import KnownEnd, LogEnd
+from sidecar.state.events.gap import Gap
+from sidecar.state.events.log_end import KnownEnd, LogEnd
+from sidecar.state.journal.journal import Journal
+from sidecar.state.journal.lines import OWN, parse
 from tests.buses import Bus, ids
 
 # kill: the file that says how far the log had come is exact. power: it is from another run of the machine. backup: it

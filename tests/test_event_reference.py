@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sidecar.http.wire.events import EventOut
-from sidecar.state import topics
+from sidecar.state.events import topics
 from sidecar.state.models import ExitCause
 from tests.fleet import SLEEPS, DoomedSidecar, Fleet, does
 

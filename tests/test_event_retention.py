@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.actors.messages import ListEvents
-from sidecar.state.event_log import EventLog, Retention, size_of
-from sidecar.state.event_search import MAX_ANSWER_BYTES
+from sidecar.state.events.log import EventLog, Retention, size_of
+from sidecar.state.events.search import MAX_ANSWER_BYTES
 from sidecar.state.models import Event, event_id
 from tests.buses import Bus, ids
 

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.actors import waiting_room
-from sidecar.actors.asking import R, Request
-from sidecar.actors.event_reading import Listing
+from sidecar.actors.events import waiting_room
+from sidecar.actors.events.reading import Listing
 from sidecar.actors.messages import CountEvents, ListEvents, ListMailboxes
-from sidecar.state import event_search
+from sidecar.actors.runtime.asking import R, Request
 from sidecar.state.errors import EventsGone
-from sidecar.state.event_filter import compile_filter
-from sidecar.state.event_log import EventLog, Retention
-from sidecar.state.mailbox import MailboxKey, new_mailbox
+from sidecar.state.events import search as event_search
+from sidecar.state.events.filter import compile_filter
+from sidecar.state.events.log import EventLog, Retention
+from sidecar.state.events.mailbox import MailboxKey, new_mailbox
 from sidecar.state.models import AgentId, Event, event_id
 from tests.buses import WITHIN_S, Bus, awaiting, got, ids, publishing
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.state.topics import OF_THE_SIDECAR
+from sidecar.state.events.topics import OF_THE_SIDECAR
 from tests.test_event_reference import published_by_the_code
 
 

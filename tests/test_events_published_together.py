@@ -12,7 +12,7 @@ import pytest
 from sidecar.actors.event_bus import EventBus
 from sidecar.actors.messages import PublishEvent, PublishTogether
 from sidecar.state.errors import IdempotencyConflict, StorageUnavailable
-from sidecar.state.fs import _OsFile
+from sidecar.state.journal.fs import _OsFile
 from sidecar.state.models import AgentState
 from tests.buses import Bus, got, ids, publishing
 from tests.fleet import SLEEPS, Fleet, does

@@ -237,7 +237,7 @@ def fill_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("sidecar.state.fs._OsFile.sync", full)
+    monkeypatch.setattr("sidecar.state.journal.fs._OsFile.sync", full)
 
 
 @provokes("STR_001")

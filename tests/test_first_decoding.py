@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from sidecar.state import typed
-from sidecar.state.table_index import Fields, TableIndex
+from sidecar.state.results.table_index import Fields, TableIndex
 
 TYPES = 150
 

@@ -11,8 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from sidecar.actors.agent import Agent, Then
-from sidecar.actors.group_restarts import GroupRestarts
+from sidecar.actors.agents.agent import Agent, Then
+from sidecar.actors.agents.group_restarts import GroupRestarts
 from sidecar.state.agent_entries import AgentRecord
 from sidecar.state.agent_registry import AgentRegistry
 from sidecar.state.clock import utc_now

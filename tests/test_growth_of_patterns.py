@@ -19,11 +19,11 @@ from sidecar.actors.context.facts import read_text
 from sidecar.actors.context.globs import IgnoreRules, PathSet
 from sidecar.actors.context.notebooks import cells_of
 from sidecar.actors.context.roles import role_of
-from sidecar.actors.context.secret_names import is_secret_path
-from sidecar.actors.context.secret_rules import RULES, Rule
-from sidecar.actors.context.secrets import redact, without_credentials
+from sidecar.actors.context.secrets.names import is_secret_path
+from sidecar.actors.context.secrets.redaction import redact, without_credentials
+from sidecar.actors.context.secrets.rules import RULES, Rule
 from sidecar.state.errors import InvalidFilter
-from sidecar.state.event_filter import compile_filter
+from sidecar.state.events.filter import compile_filter
 from sidecar.state.linear import Linear
 from sidecar.state.nesting import is_deeper
 from tests import product_patterns

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sidecar.state.event_issue import issue_of, misnames_issue
+from sidecar.state.events.issue import issue_of, misnames_issue
 
 TRIGGERS = """
 [[triggers]]

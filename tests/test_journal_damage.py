@@ -12,7 +12,7 @@ from collections import Counter
 import pytest
 
 from sidecar.state.errors import StorageDamaged, StorageTooNew
-from sidecar.state.journal import Durability, Journal
+from sidecar.state.journal.journal import Durability, Journal
 from tests.simulated_disk import HOME, SimulatedFs, disk_with
 
 TAIL = 4096

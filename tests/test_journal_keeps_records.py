@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from sidecar.state.errors import StorageDamaged, StorageInUse, StorageTooNew, StorageUnavailable
-from sidecar.state.fs import PidLock
-from sidecar.state.journal import Durability, Journal
-from sidecar.state.journal_lines import encode
+from sidecar.state.journal.fs import PidLock
+from sidecar.state.journal.journal import Durability, Journal
+from sidecar.state.journal.lines import encode
 
 
 def records(journal: Journal) -> list[bytes]:
@@ -181,7 +181,7 @@ def test_a_second_owner_is_refused_and_told_the_pid(tmp_path: Path) -> None:
 OWNER_WITH_A_CHILD = """
 import subprocess, sys
 from pathlib import Path
-from sidecar.state.journal import Journal
+from sidecar.state.journal.journal import Journal
 journal = Journal.open(Path(sys.argv[1]))
 child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=sys.stdin)
 print("open", flush=True)

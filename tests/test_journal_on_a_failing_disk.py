@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.state.errors import StorageUnavailable
-from sidecar.state.journal import Durability, Journal
+from sidecar.state.journal.journal import Durability, Journal
 from tests.faulty_disk import FaultyFs
 
 RECORD = b'"%b"' % (b"x" * 998)

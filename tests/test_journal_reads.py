@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.state.errors import StorageUnreadable
-from sidecar.state.journal import Journal
+from sidecar.state.journal.journal import Journal
 
 Found = list[tuple[str, int, int, bytes]]
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from sidecar.state import journal as journal_module
-from sidecar.state.document_store import Change, DocumentStore
 from sidecar.state.errors import SidecarError
-from sidecar.state.journal import Durability, Journal
-from sidecar.state.journal_lines import encode
-from sidecar.state.journal_reads import Take
-from sidecar.state.journal_sync import Syncing
+from sidecar.state.journal import journal as journal_module
+from sidecar.state.journal.journal import Durability, Journal
+from sidecar.state.journal.lines import encode
+from sidecar.state.journal.reads import Take
+from sidecar.state.journal.sync import Syncing
+from sidecar.state.results.document_store import Change, DocumentStore
 from tests.simulated_disk import HOME, Inode, PowerLoss, SimulatedFs
 
 LIVES = 3

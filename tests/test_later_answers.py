@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.actors.asking import Later, once_together, together
+from sidecar.actors.runtime.asking import Later, once_together, together
 from sidecar.state.errors import NotFound
 
 WITHIN_S = 5.0

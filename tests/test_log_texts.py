@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from sidecar.actors.asking import Later
 from sidecar.actors.replies import LogChunk
+from sidecar.actors.runtime.asking import Later
 from sidecar.http.log_texts import LogTexts
 
 SOON_S = 20.0

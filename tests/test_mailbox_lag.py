@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.actors import mailbox_lag
 from sidecar.actors.agent_facts import AgentEnded
+from sidecar.actors.events import mailbox_lag
 from sidecar.actors.messages import CountEvents, ListMailboxes
 from sidecar.state.models import AgentId
 from tests.buses import Bus

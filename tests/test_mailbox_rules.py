@@ -9,8 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from sidecar.state.event_log import EventLog, Retention
-from sidecar.state.mailbox import MAX_DELIVERIES, Mailbox, MailboxKey, new_mailbox
+from sidecar.state.events.log import EventLog, Retention
+from sidecar.state.events.mailbox import MAX_DELIVERIES, Mailbox, MailboxKey, new_mailbox
 from sidecar.state.models import AgentId, Event, event_id
 
 KEEP = 8

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from sidecar.actors.asking import Later
+from sidecar.actors.events.publishing import record_of
+from sidecar.actors.events.searches import Searches
+from sidecar.actors.events.waiting_room import WaitingRoom
 from sidecar.actors.messages import AwaitEvents
-from sidecar.actors.publishing import record_of
 from sidecar.actors.replies import EventBatch
-from sidecar.actors.searches import Searches
-from sidecar.actors.waiting_room import WaitingRoom
-from sidecar.state.event_log import Retention
-from sidecar.state.event_store import EventStore
-from sidecar.state.journal import Durability
-from sidecar.state.mailboxes import Mailboxes
+from sidecar.actors.runtime.asking import Later
+from sidecar.state.events.log import Retention
+from sidecar.state.events.mailboxes import Mailboxes
+from sidecar.state.events.store import EventStore
+from sidecar.state.journal.journal import Durability
 from tests.buses import awaiting, publishing
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.actors.asking import Later
+from sidecar.actors.runtime.asking import Later
 from sidecar.http.loop.io_loop import Server, make_server
 from sidecar.http.loop.parking import Reply
 from sidecar.http.loop.poller import Poller, SelectorPoller, make_poller

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import pytest
 
 from sidecar.actors.context.requirements import FilePatterns
-from sidecar.actors.context.secret_rules import RULES, Rule
-from sidecar.actors.context.secrets import redact
+from sidecar.actors.context.secrets.redaction import redact
+from sidecar.actors.context.secrets.rules import RULES, Rule
 from sidecar.state.errors import InvalidContextRequest
 from sidecar.state.nesting import is_deeper
 

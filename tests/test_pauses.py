@@ -12,16 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sidecar.actors import messages as m
-from sidecar.actors.agent import CensusTaken
-from sidecar.actors.timers import GAP_S, ClockGap
+from sidecar.actors.agents.agent import CensusTaken
+from sidecar.actors.runtime.timers import GAP_S, ClockGap
 from sidecar.state.models import AgentState
 from tests.fleet import SLEEPS, WITHIN_S, Fleet, does, runs, wait_until
 
 IGNORES_TERM = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready'); signal.pause()"
 
 TELLS_GAPS = """
-from sidecar.actors.timers import ClockGap, Timers
-from sidecar.actors.asking import Fact
+from sidecar.actors.runtime.timers import ClockGap, Timers
+from sidecar.actors.runtime.asking import Fact
 
 class Due(Fact, frozen=True):
     pass

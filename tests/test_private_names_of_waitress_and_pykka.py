@@ -1,6 +1,6 @@
 """What we build on that Waitress and Pykka do not promise. A new version that changes any of it fails here first.
 
-Waitress: http/loop: parking.py, watched_channel.py, connection.py, io_loop.py. Pykka: actors/owner.py.
+Waitress: http/loop: parking.py, watched_channel.py, connection.py, io_loop.py. Pykka: actors/runtime/owner.py.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ PYKKA_HAS = {"_start_actor_loop", "_actor_loop", "_actor_loop_teardown", "_handl
         ("http/loop/connection.py", WAITRESS_HAS),
         ("http/loop/io_loop.py", WAITRESS_HAS),
         ("http/loop/request_parser.py", WAITRESS_HAS),
-        ("actors/guardian.py", PYKKA_HAS),
-        ("actors/owner.py", PYKKA_HAS),
+        ("actors/runtime/guardian.py", PYKKA_HAS),
+        ("actors/runtime/owner.py", PYKKA_HAS),
     ],
 )
 def test_no_other_private_name_is_used(path: str, allowed: set[str]) -> None:

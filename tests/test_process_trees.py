@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from sidecar.actors import messages as m
-from sidecar.actors.adoption import Found, newest
-from sidecar.actors.agent import ProcessExited
+from sidecar.actors.agents.adoption import Found, newest
+from sidecar.actors.agents.agent import ProcessExited
 from sidecar.state.agent_entries import AgentRecord
 from sidecar.state.clock import utc_now
 from sidecar.state.errors import WrongState
@@ -155,7 +155,7 @@ def test_one_that_waits_for_its_restart_is_stopped_when_its_daemon_is_gone(
         spared.extend(process.identity.pid for process in doomed)
         return ()
 
-    monkeypatch.setattr("sidecar.actors.ending.kill_all", kill)
+    monkeypatch.setattr("sidecar.actors.agents.stopping.kill_all", kill)
     leaves = "setsid sh -c '> there; exec sleep 600' & until [ -e there ]; do sleep 0.01; done; exit 3"
     with Fleet(tmp_path, leaves=does("sh", "-c", leaves, backoff_initial_seconds=30)) as fleet:
         agent = fleet.spawn_id("leaves")

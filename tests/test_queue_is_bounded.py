@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from sidecar.actors import forgetting
 from sidecar.actors import messages as m
-from sidecar.actors.agent import Agent, Role
-from sidecar.actors.dependency_look import DependencyLook
+from sidecar.actors.agents import forgetting
+from sidecar.actors.agents.agent import Agent, Role
+from sidecar.actors.agents.dependency_look import DependencyLook
 from sidecar.state.agent_entries import AgentRecord
 from sidecar.state.clock import utc_now
 from sidecar.state.errors import QueueFull

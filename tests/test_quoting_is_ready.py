@@ -15,19 +15,19 @@ BEGIN = """
 import importlib.abc, os, signal, sys, threading
 from pathlib import Path
 import psutil
-from sidecar.actors.quoting import prepare_soon
+from sidecar.actors.agents.quoting import prepare_soon
 from sidecar.supervision.restart import SETTLED_AFTER_S
 from tests.fleet import Fleet, does, wait_until
 
 SPEAKS = does("sh", "-c", "echo incarnation $AGENT_INCARNATION; exec sleep 600", restart="always")
-assert not {"re2", "sidecar.actors.context.secrets"} & set(sys.modules), "a start has imported them"
+assert not {"re2", "sidecar.actors.context.secrets.redaction"} & set(sys.modules), "a start has imported them"
 """
 
 READY_BEFORE_AN_AGENT_ENDS = """
 with Fleet(Path(sys.argv[1]), speaks=SPEAKS) as fleet:
     fleet.spawn("speaks")
     prepare_soon().join(20)
-    from sidecar.actors.context.secrets import _marks
+    from sidecar.actors.context.secrets.redaction import _marks
     assert _marks.cache_info().currsize == 1
     assert "re2" in sys.modules
 """

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from sidecar.actors import messages as m
-from sidecar.actors.asking import ask
-from sidecar.state import fs as fs_module
+from sidecar.actors.runtime.asking import ask
 from sidecar.state.agent_registry import AgentRegistry
 from sidecar.state.errors import StorageDamaged
 from sidecar.state.identity import TokenKey
+from sidecar.state.journal import fs as fs_module
 from sidecar.state.models import AgentState
 from sidecar.supervision.process import is_alive
 from tests.fleet import SLEEPS, WITHIN_S, Fleet, does, wait_until

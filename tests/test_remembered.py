@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.actors.context import kinds, roles, secret_names, words
+from sidecar.actors.context import kinds, roles, words
+from sidecar.actors.context.secrets import names as secret_names
 from sidecar.state.remembered import Remembered
 
 KEPT: dict[str, Callable[[str], object]] = {

@@ -10,11 +10,11 @@ import msgspec
 import pytest
 from freezegun import freeze_time
 
-from sidecar.actors.asking import Later, ask
 from sidecar.actors.messages import CountResults
 from sidecar.actors.replies import Stored
-from sidecar.actors.result_facts import TimeToForget
 from sidecar.actors.result_store import ResultOptions
+from sidecar.actors.results.facts import TimeToForget
+from sidecar.actors.runtime.asking import Later, ask
 from sidecar.state.errors import IdempotencyConflict, InvalidRequest, NotFound
 from sidecar.state.models import AgentId
 from tests.result_world import WAIT_S, ResultWorld, new

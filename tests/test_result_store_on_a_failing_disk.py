@@ -11,9 +11,9 @@ import msgspec
 import pytest
 from freezegun import freeze_time
 
-from sidecar.actors.asking import ask
 from sidecar.actors.messages import CountResults
 from sidecar.actors.result_store import ResultOptions
+from sidecar.actors.runtime.asking import ask
 from sidecar.state.errors import SidecarError, StorageUnavailable
 from tests.faulty_disk import FaultyFs
 from tests.result_world import WAIT_S, ResultWorld, new

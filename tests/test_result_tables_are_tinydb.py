@@ -11,7 +11,7 @@ from tinydb import version as tinydb_version
 from tinydb.queries import QueryInstance
 from tinydb.table import Table
 
-from sidecar.state.result_table import Document, JournalDB, JournalTable, Page, Query, where
+from sidecar.state.results.table import Document, JournalDB, JournalTable, Page, Query, where
 
 
 def test_the_documented_way_of_using_tinydb_works_and_uses_an_index(tmp_path: Path) -> None:

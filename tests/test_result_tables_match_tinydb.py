@@ -21,8 +21,8 @@ from tinydb.operations import delete, increment
 from tinydb.queries import QueryInstance
 from tinydb.storages import Storage
 
-from sidecar.state.journal import Durability, Journal
-from sidecar.state.result_table import Document, JournalDB, JournalTable
+from sidecar.state.journal.journal import Durability, Journal
+from sidecar.state.results.table import Document, JournalDB, JournalTable
 
 FIELDS = ("kind", "owner", "n", "tags", "deep")
 scalars = (

@@ -14,15 +14,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sidecar.actors import result_compaction
-from sidecar.actors.asking import ask
 from sidecar.actors.messages import CountResults
 from sidecar.actors.result_store import ResultOptions
+from sidecar.actors.results import compaction as result_compaction
+from sidecar.actors.runtime.asking import ask
 from sidecar.http.access.minting import mint_agent_token
-from sidecar.state.document_store import DocumentStore
 from sidecar.state.errors import StorageUnreadable
 from sidecar.state.models import AgentId, ResultId, StoredResult
-from sidecar.state.stored_results import PAGE_BYTES, StoredResults
+from sidecar.state.results.document_store import DocumentStore
+from sidecar.state.results.stored_results import PAGE_BYTES, StoredResults
 from tests.fleet import wait_until
 from tests.result_world import WAIT_S, ResultWorld
 from tests.served import Served, start_served
@@ -126,7 +126,7 @@ def test_reads_go_on_while_a_compaction_moves_what_they_read(tmp_path: Path, mon
     monkeypatch.setattr(DocumentStore, "is_worth_compacting", lambda self: self.numbers().last_seq > 0)
     monkeypatch.setattr(result_compaction, "AGAIN_AFTER_S", 0.0)
     monkeypatch.setattr(result_compaction, "PAUSE_S", 0.0)
-    monkeypatch.setattr("sidecar.state.document_store._AT_ONCE", 7)
+    monkeypatch.setattr("sidecar.state.results.document_store._AT_ONCE", 7)
     world = ResultWorld(tmp_path / "results", NOTHING_KEPT)
     try:
         ids: list[str] = []

@@ -16,9 +16,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sidecar.actors.asking import ask
 from sidecar.actors.messages import FindResults, ListEvents
-from sidecar.actors.timers import Timers
+from sidecar.actors.runtime.asking import ask
+from sidecar.actors.runtime.timers import Timers
 from sidecar.state.models import StoredResult
 from tests import result_writers
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.actors.context.secret_rules import RULES
-from sidecar.actors.context.secrets import MARGIN_CHARS, JsonRedaction, redact, redact_start
+from sidecar.actors.context.secrets.redaction import MARGIN_CHARS, JsonRedaction, redact, redact_start
+from sidecar.actors.context.secrets.rules import RULES
 from tests.secret_samples import PLACES, TOKENS, some
 
 _AROUND = (

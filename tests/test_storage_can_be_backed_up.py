@@ -14,18 +14,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from sidecar.actors import result_compaction
-from sidecar.actors.asking import ask
-from sidecar.actors.guardian import Handle
 from sidecar.actors.messages import FindResults, ListEvents
-from sidecar.actors.timers import Timers
+from sidecar.actors.results import compaction as result_compaction
+from sidecar.actors.runtime.asking import ask
+from sidecar.actors.runtime.guardian import Handle
+from sidecar.actors.runtime.timers import Timers
 from sidecar.state.backup import back_up, restore
-from sidecar.state.document_store import DocumentStore
 from sidecar.state.errors import InvalidRequest, StorageDamaged, StorageInUse, StorageTooNew
-from sidecar.state.fs import RealFs
-from sidecar.state.inspection import inspect
-from sidecar.state.journal import Journal
+from sidecar.state.journal.fs import RealFs
+from sidecar.state.journal.inspection import inspect
+from sidecar.state.journal.journal import Journal
 from sidecar.state.models import AgentState
+from sidecar.state.results.document_store import DocumentStore
 from sidecar.supervision.sole_instance import SoleInstance
 from tests import result_writers
 from tests.fleet import SLEEPS, Fleet, does

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from sidecar.state.errors import StorageDamaged, StorageInUse
-from sidecar.state.inspection import inspect, inspect_journal, journals_in
-from sidecar.state.journal import Journal
-from sidecar.state.journal_repair import repair_journal
+from sidecar.state.journal.inspection import inspect, inspect_journal, journals_in
+from sidecar.state.journal.journal import Journal
+from sidecar.state.journal.repair import repair_journal
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -11,7 +11,7 @@ import pytest
 
 from sidecar.http.serve import Sidecar
 from sidecar.state.errors import StorageUnavailable
-from sidecar.state.journal import Durability, Journal
+from sidecar.state.journal.journal import Durability, Journal
 
 RESULT = {
     "agent_id": "operator",

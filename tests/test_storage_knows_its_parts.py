@@ -18,8 +18,8 @@ from sidecar.http.storage import token_key
 from sidecar.state.audit_log import verify_files
 from sidecar.state.clock import utc_now
 from sidecar.state.errors import ConfigError, StorageDamaged, StorageInUse
-from sidecar.state.journal import Journal
-from sidecar.state.journal_repair import repair_journal
+from sidecar.state.journal.journal import Journal
+from sidecar.state.journal.repair import repair_journal
 from sidecar.state.storage_manifest import MANIFEST, read_manifest
 
 JOURNALS = ("audit", "events/log", "events/mailboxes", "registry", "results")

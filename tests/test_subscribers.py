@@ -11,8 +11,8 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.state.event_log import EventLog, Retention
-from sidecar.state.mailboxes import Mailboxes, SubscribedAgent
+from sidecar.state.events.log import EventLog, Retention
+from sidecar.state.events.mailboxes import Mailboxes, SubscribedAgent
 from sidecar.state.models import AgentId, Event, event_id
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sidecar.actors import messages as m
 from sidecar.state.agent_registry import AgentRegistry
 from sidecar.state.errors import StorageUnavailable, Unavailable
-from sidecar.state.journal import Journal
+from sidecar.state.journal.journal import Journal
 from sidecar.state.models import AgentState, ExitCause
 from sidecar.supervision.oom import OomKills
 from sidecar.supervision.process import oom_kills
@@ -191,7 +191,7 @@ def test_a_kill_for_want_of_memory_is_told_from_any_other(fleet: Fleet, monkeypa
     assert fleet.wait_for_event(agent.agent_id, "agent_exited")["cause"] == ExitCause.SIGNAL
     running = wait_until(lambda: status if (status := fleet.status(agent.agent_id)).incarnation == 2 else None)
     kills = oom_kills()
-    monkeypatch.setattr("sidecar.actors.keeper.oom_kills", lambda: kills + 1)
+    monkeypatch.setattr("sidecar.actors.agents.supervisor.oom_kills", lambda: kills + 1)
     os.kill(running.process_id or 0, signal.SIGKILL)
     assert fleet.wait_for_event(agent.agent_id, "agent_exited", count=2)["cause"] == ExitCause.OOM
     running = wait_until(lambda: status if (status := fleet.status(agent.agent_id)).incarnation == 3 else None)

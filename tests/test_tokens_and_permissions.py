@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from freezegun import freeze_time
 
-from sidecar.actors.agent_tokens import AgentTokens
+from sidecar.actors.agents.tokens import AgentTokens
 from sidecar.http.access.auth import Authenticator
 from sidecar.http.storage import SECRET_FILE
 from sidecar.state.agent_entries import AgentRecord, TokenRef

@@ -11,15 +11,15 @@ from . import coverage, metadata
 from .audience import audience_of
 from .emit import TAIL_BYTES, encode, etag_of, joined, members
 from .facts import Unsent
-from .index_client import Index
-from .index_messages import Know
+from .index.client import Index
+from .index.messages import Know
 from .order import Order
 from .packing import EXCERPT_BELOW, Chosen, Packed, Share, pack, pack_excerpts, shares_of
 from .project import HISTORY_COMMITS, SHOWN_COMMITS, Project, Snapshot
 from .reader import Reader
 from .requirements import roles_of
 from .rooted import Stamp
-from .secrets import redact_names, redact_start
+from .secrets.redaction import redact_names, redact_start
 from .sections import Omission, Section, fitting, git_context, omitted, project_structure, tree_of
 from .selection import Selection, anything, choose
 

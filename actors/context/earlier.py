@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ...state.models import Event, StoredResult
-from .secrets import JsonRedaction
+from .secrets.redaction import JsonRedaction
 
 _PATHS = ("files_created", "files_modified", "files_deleted")
 _LISTS = ("decisions", "next_steps", "errors", "warnings")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from .encodings import decoded, length_of_start
 from .notebooks import cells_of
-from .secrets import MARGIN_CHARS, redact_start
+from .secrets.redaction import MARGIN_CHARS, redact_start
 
 _LONG_LINE = 5000  # longer lines are written by programs, for programs
 _SHOWN_OF_LONG_LINE = 120

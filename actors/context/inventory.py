@@ -16,7 +16,7 @@ from typing import NamedTuple
 from .globs import MAX_PATTERNS, IgnoreRules
 from .private_folders import Private, is_private, may_be_private, private_in
 from .rooted import READ_NO_LINK
-from .secrets import redact_names
+from .secrets.redaction import redact_names
 
 _MAX_FILES = 200_000
 _MAX_PATH_BYTES = 4096  # what the kernel opens; an index can hold longer ones

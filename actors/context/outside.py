@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from ...state.errors import SidecarError
 from ...state.models import AgentSpec, Event, StoredResult
 from ...supervision.profile import Profiles
-from ..asking import Recipient, ask
 from ..messages import BuildContext, FindResults, FindSpec, ListEvents
+from ..runtime.asking import Recipient, ask
 from .earlier import Earlier, earlier_outputs, last_build_status, said_of_issue
 from .order import Order
 from .requirements import FilePatterns, known_requirements

@@ -15,7 +15,7 @@ from .audience import Audience
 from .emit import OVER_SIZE, Fragment, encode
 from .excerpts import Block, joined_spans
 from .facts import Unsent
-from .index_messages import FileBlocks
+from .index.messages import FileBlocks
 from .rooted import Stamp
 from .sections import Omission
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from .git_place import is_git_dir
+from .git.place import is_git_dir
 
 # Files that lie in the top folder of a git directory, or of a storage.
 _TELLING = ("HEAD", "config", "packed-refs", "description", "commondir", "secret", "LOCK")

@@ -27,17 +27,17 @@ from .changes import (
     undated,
 )
 from .fragments import FragmentCache
-from .git import GitUnavailable
-from .git_place import find_git
+from .git.git import GitUnavailable
+from .git.place import find_git
+from .git.repository import Repository, Shadows
 from .globs import IgnoreRules
-from .index_client import NearIndex
+from .index.client import NearIndex
 from .inventory import Listing, Tracked, from_git, from_walk, has_files, read_index, without_secret_names
 from .metadata import main_languages
 from .private_folders import private_in
 from .reader import Reader
-from .repository import Repository, Shadows
 from .rooted import NotReadable, Root
-from .secret_names import is_secret_path
+from .secrets.names import is_secret_path
 from .sections import GitFacts
 from .watch import Watcher
 

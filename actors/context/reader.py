@@ -10,7 +10,7 @@ from .facts import WITHOUT_OUTPUTS, Text, Unsent, bytes_to_read, read_text
 from .fragments import FragmentCache
 from .kinds import language_of
 from .rooted import NotReadable, Root, Stamp
-from .secret_names import is_secret_path
+from .secrets.names import is_secret_path
 
 _RACY_NS = 50_000_000  # a file changed this short before it was read may have changed again unseen (git's rule)
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from .changes import Change, Commit
 from .emit import encode, joined, members, rfc3339, shortened
-from .secrets import redact, redact_names, redact_start, without_credentials
+from .secrets.redaction import redact, redact_names, redact_start, without_credentials
 
 _MAX_OMITTED = 500
 _MAX_FOLDERS_CHARS = 16 << 20  # of folders' paths: one file in thousands of folders names each of them

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .audience import Audience
-from .index_client import Index
+from .index.client import Index
 from .order import Order
 from .packing import Chosen
 from .project import Snapshot

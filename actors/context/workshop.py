@@ -16,11 +16,11 @@ from ..messages import BuildContext
 from .build import Built, build
 from .emit import finished
 from .fragments import FragmentCache
-from .index_client import IndexClient
+from .git.repository import Shadows
+from .index.client import IndexClient
 from .options import ContextOptions
 from .outside import Outside
 from .project import Project
-from .repository import Shadows
 from .requirements import FilePatterns, checked_requirements
 
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import msgspec
 
-from ...actors.asking import Fact, Later, R, Recipient, Request
 from ...actors.messages import PublishEvent, PublishTogether
+from ...actors.runtime.asking import Fact, Later, R, Recipient, Request
 from ...state.audit import Act, AuditRecord, Detail, Folding, Head
 from ...state.audit_log import AuditLog
 from ...state.clock import utc_now

@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 
 from ...state.clock import utc_now
 from ...state.errors import PermissionDenied, TokenExpired, Unauthorized, WrongIdentity, WrongProject
+from ...state.events.topics import OF_THE_SIDECAR
 from ...state.identity import REFRESH_GRACE_S, TOPICS, AgentClass, Caller, Permission, Revocations, TokenKey
 from ...state.models import identifier
-from ...state.topics import OF_THE_SIDECAR
 from ...supervision.profile import Profiles
 
 REMEMBERED_TOKENS = 4096  # agents alive at once, with room; a token takes about 1 KiB

@@ -16,13 +16,13 @@ from typing import Literal
 
 import msgspec
 
-from ...actors.context.git import GitUnavailable, find_program
-from ...actors.context.git_place import find_git
+from ...actors.context.git.git import GitUnavailable, find_program
+from ...actors.context.git.place import find_git
+from ...actors.context.git.repository import Repository, Shadows
 from ...actors.context.project import SHOWN_COMMITS
-from ...actors.context.repository import Repository, Shadows
 from ...state.errors import ConfigError, SidecarError
-from ...state.fs import is_private
-from ...state.inspection import JournalReport, inspect, journals_in
+from ...state.journal.fs import is_private
+from ...state.journal.inspection import JournalReport, inspect, journals_in
 from ...state.progress import Progress, untold
 from ...state.storage_manifest import (
     ADVICE,

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from ...state.errors import InvalidFilter, NotFound, PermissionDenied
-from ...state.event_filter import compile_filter
+from ...state.events.filter import compile_filter
 from ...state.models import AgentState, Event
 from ...state.typed import convert
 from ..client.client import Client

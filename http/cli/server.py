@@ -79,7 +79,7 @@ def stop(storage: Path | None, timeout: float) -> None:
 
 def holder_of_lock(storage: Path) -> int | None:
     """The process that serves a storage directory, or None."""
-    from ...state.fs import lock_holder
+    from ...state.journal.fs import lock_holder
     from ..storage import LOCK_FILE
 
     holder = lock_holder(storage / LOCK_FILE)

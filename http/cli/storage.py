@@ -67,7 +67,7 @@ def doctor(storage: Path | None, repair: bool, format_: Format) -> None:
 
 
 def _repair(config: Config) -> None:
-    from ...state.journal_repair import repair_journal
+    from ...state.journal.repair import repair_journal
     from ...state.storage_manifest import go_on_without
     from .doctor import damaged
 

@@ -22,7 +22,7 @@ from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.server import TcpWSGIServer
 
-from ...actors.asking import once_together
+from ...actors.runtime.asking import once_together
 from .backlog import MAX_INCOMING_BYTES, MAX_UNREAD_BYTES, MAX_UNREAD_BYTES_OF_ONE, Backlog
 from .connection import STREAMING, WAITING, Connection
 from .deadlines import Deadlines, monotonic_s

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from waitress.task import ErrorTask, Task, WSGITask
 
-from ...actors.asking import Later
+from ...actors.runtime.asking import Later
 from .deadlines import Deadline, monotonic_s
 from .delivery import tell_receipt
 from .streaming import Stream

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from ...actors.asking import Later
+from ...actors.runtime.asking import Later
 from ...state.identity import Caller
 from ..access.auditing import code_of
 from ..routing import Answer, Call, Outcome, Pending, Refused

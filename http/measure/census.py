@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
-from ...actors.asking import Later, Recipient
 from ...actors.messages import CountAgents, CountContexts, CountEvents, CountResults
 from ...actors.replies import AgentNumbers, ContextNumbers, EventNumbers, ResultNumbers
+from ...actors.runtime.asking import Later, Recipient
 from ...state.errors import SidecarError, Unavailable
 from ..routing import Actors
 

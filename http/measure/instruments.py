@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ...actors.asking import Later
 from ...actors.replies import ContextBundle, EventBatch, SpawnedAgent
+from ...actors.runtime.asking import Later
 from .series import Counters, Histograms, Measured
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)

@@ -23,13 +23,13 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from ... import __version__
-from ...actors.asking import Fact, Later, R, Recipient, Request
-from ...actors.guardian import Handle
 from ...actors.messages import BuildContext, PublishEvent, PublishTogether, SpawnAgent, StoreResult
 from ...actors.replies import ContextBundle, Published, SpawnedAgent, Stored
-from ...actors.turns import TurnByTurn
+from ...actors.runtime.asking import Fact, Later, R, Recipient, Request
+from ...actors.runtime.guardian import Handle
+from ...actors.runtime.turns import TurnByTurn
 from ...state.errors import SidecarError
-from ...state.topics import standard_topic
+from ...state.events.topics import standard_topic
 
 CLOSE_S = 2.0  # what has not been exported by then is lost: a collector that is down must not hold up the end
 SERVICE = "orchestration-sidecar"

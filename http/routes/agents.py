@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from ...actors.asking import ask
 from ...actors.messages import GetAgent, ListAgents, ReadLogs, RecordHeartbeat, RestartAgent, SpawnAgent, StopAgent
 from ...actors.replies import LogChunk
+from ...actors.runtime.asking import ask
 from ...state.clock import utc_now
 from ...state.errors import (
     ChainTooLong,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...actors.asking import Later
 from ...actors.replies import SpawnedAgent
+from ...actors.runtime.asking import Later
 from ...state.errors import SidecarError
 from ...state.identity import Permission
 from ..access.auditing import code_of

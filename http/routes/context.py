@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...actors.asking import ask
 from ...actors.messages import BuildContext, ClearContext, GetAgent, ListContextRequests
 from ...actors.replies import ContextBundle
+from ...actors.runtime.asking import ask
 from ...state.errors import ContextFailed, InvalidContextRequest, NotFound, Unavailable, WrongIdentity
 from ...state.identity import Permission
 from ...state.models import AgentId

@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from ...actors.asking import Later, Recipient
 from ...actors.messages import AwaitEvents
 from ...actors.replies import EventBatch
+from ...actors.runtime.asking import Later, Recipient
 from ...state.errors import SidecarError
 from ..routing import Sink
 from ..wire.codec import encode

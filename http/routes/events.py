@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from ...actors.announcer import PUBLISHER
-from ...actors.asking import Later, Recipient, ask
+from ...actors.agents.announcer import PUBLISHER
 from ...actors.messages import (
     AnswerSettled,
     AwaitEvents,
@@ -17,6 +16,7 @@ from ...actors.messages import (
     ReplayDeadLetter,
 )
 from ...actors.replies import EventBatch
+from ...actors.runtime.asking import Later, Recipient, ask
 from ...state.clock import utc_now
 from ...state.errors import (
     BusUnavailable,
@@ -30,10 +30,10 @@ from ...state.errors import (
     Unavailable,
     WrongIdentity,
 )
-from ...state.event_issue import misnames_issue
+from ...state.events.issue import misnames_issue
+from ...state.events.topics import standard_topic
 from ...state.identity import Permission
 from ...state.models import EventId, event_seq, identifier
-from ...state.topics import standard_topic
 from ..access.auth import require_own_event, require_topic
 from ..measure.instruments import Instruments
 from ..routing import ASK_S, KIB, Answer, Call, Pending, Routes, Streaming

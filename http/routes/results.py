@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...actors.asking import ask
 from ...actors.messages import FindResults, GetResult, StoreResult
+from ...actors.runtime.asking import ask
 from ...state.errors import (
     IdempotencyConflict,
     NotFound,

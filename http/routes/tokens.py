@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from ...actors.asking import ask
 from ...actors.messages import RefreshToken
+from ...actors.runtime.asking import ask
 from ...state.errors import RateLimited, StorageUnavailable, Unavailable
 from ..routing import ASK_S, Answer, Call, Routes
 from ..wire.agents import TokenRefreshed

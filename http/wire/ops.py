@@ -8,8 +8,8 @@ from datetime import datetime
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from ...actors.guardian import ActorStatus
 from ...actors.replies import AgentNumbers, ContextNumbers, EventNumbers, ResultNumbers
+from ...actors.runtime.guardian import ActorStatus
 from ..measure.meter import Performance
 from .codec import Timed
 

@@ -26,7 +26,7 @@ from rich.table import Table
 
 from sidecar.actors.context.build import build
 from sidecar.actors.context.fragments import FragmentCache
-from sidecar.actors.context.index_client import IndexClient
+from sidecar.actors.context.index.client import IndexClient
 from sidecar.actors.context.project import Project
 from sidecar.http.access.minting import mint_agent_token
 from sidecar.http.storage import prepare

@@ -22,9 +22,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sidecar.actors.asking import ask
-from sidecar.actors.guardian import Handle
-from sidecar.actors.result_compaction import PAUSE_S
+from sidecar.actors.results.compaction import PAUSE_S
+from sidecar.actors.runtime.asking import ask
+from sidecar.actors.runtime.guardian import Handle
 from sidecar.state.models import event_id
 from tests.benchmarks.result_peers import BACKENDS, BODY, Put, Sidecar, StockTinyDB, load, peers, result
 
@@ -130,7 +130,7 @@ def bench_reads(directory: Path, documents: int, *, rounds: int) -> Table:
 OPEN_AND_WEIGH = """
 import sys, time, psutil
 from pathlib import Path
-from sidecar.state.stored_results import StoredResults
+from sidecar.state.results.stored_results import StoredResults
 me = psutil.Process()
 before = me.memory_info().rss
 started = time.perf_counter()

@@ -19,8 +19,8 @@ from sidecar.actors.context.audience import audience_of
 from sidecar.actors.context.build import build
 from sidecar.actors.context.earlier import Earlier
 from sidecar.actors.context.fragments import FragmentCache
-from sidecar.actors.context.index_client import NearIndex
-from sidecar.actors.context.index_messages import Know
+from sidecar.actors.context.index.client import NearIndex
+from sidecar.actors.context.index.messages import Know
 from sidecar.actors.context.kinds import language_of, read_along_with
 from sidecar.actors.context.lexicon import Lexicon
 from sidecar.actors.context.order import Order

@@ -16,11 +16,11 @@ from typing import Any, Protocol
 import msgspec
 from tinydb import TinyDB
 
-from sidecar.actors.asking import Later, Request
-from sidecar.actors.guardian import Guardian, Handle
-from sidecar.actors.owner import Owner
+from sidecar.actors.runtime.asking import Later, Request
+from sidecar.actors.runtime.guardian import Guardian, Handle
+from sidecar.actors.runtime.owner import Owner
 from sidecar.state.models import AgentId, ResultId, StoredResult
-from sidecar.state.stored_results import StoredResults
+from sidecar.state.results.stored_results import StoredResults
 
 GROUP = 256
 COLUMNS = ("project_id", "issue_id", "agent_id", "agent_type", "status")

@@ -1,0 +1,136 @@
+"""Announcer: gives the bus the lifecycle events of agents, each exactly once and in order, however often either dies.
+
+An outbox: an event is kept with the change it tells of, and leaves when the bus has it; its number is the
+idempotency key, so one that is sent twice counts once.
+"""
+
+from __future__ import annotations
+
+import logging
+from heapq import nsmallest
+from typing import Any
+
+import msgspec
+
+from ...state.agent_entries import AgentRecord, Announced, Announcement
+from ...state.agent_registry import AgentRegistry
+from ...state.errors import SidecarError
+from ...state.models import AgentSpec
+from ..messages import PublishEvent, PublishTogether
+from ..replies import Published
+from ..runtime.asking import Fact, Later, Recipient
+from ..runtime.timers import Timers
+
+log = logging.getLogger(__name__)
+
+PUBLISHER = "sidecar"
+_AT_ONCE = 128
+_RETRY_S = (0.1, 0.5, 2.0, 5.0)  # the bus restarts within milliseconds; a full disk takes longer
+
+
+class AnnouncementAnswered(Fact, frozen=True):
+    """Of those up to `seq`. error: why the bus did not take them, or None. is_final: another try cannot help."""
+
+    seq: int
+    error: str | None = None
+    is_final: bool = False
+
+
+class AnnouncementDue(Fact, frozen=True):
+    """Time for another try."""
+
+
+class Announcer:
+    """Used in the Spawner's thread. What is announced leaves when it has been committed and `send` is called."""
+
+    def __init__(self, registry: AgentRegistry, bus: Recipient, timers: Timers, me: Recipient) -> None:
+        self._registry = registry
+        self._bus = bus
+        self._timers = timers
+        self._me = me
+        self._is_waiting = False  # for an answer, or for another try
+        self._failures = 0
+
+    def announce(self, event_type: str, record: AgentRecord, *, topic: str = "system", **data: Any) -> None:
+        """Keep an event for the bus. data: fields in addition to those of every lifecycle event."""
+        spec = record.spec
+        about = {
+            "agent_id": spec.agent_id,
+            "agent_type": spec.agent_type,
+            "issue_id": spec.issue_id,
+            "incarnation": record.incarnation,
+            "process_id": record.process.pid if record.process is not None else None,
+            "restarts": record.restarts,
+            **data,
+        }
+        if spec.chain:
+            about["chain"] = spec.chain
+        self.announce_about(spec, event_type, topic=topic, **about)
+
+    def announce_about(self, spec: AgentSpec, event_type: str, *, topic: str, **data: Any) -> None:
+        """Keep an event for the bus, about an agent that exists or that was refused."""
+        self._registry.put(
+            Announcement(
+                seq=self._registry.next_announcement(),
+                project_id=spec.project_id,
+                event_type=event_type,
+                topic=topic,
+                data=msgspec.Raw(msgspec.json.encode(data)),
+                traceparent=spec.traceparent,
+            )
+        )
+
+    def send(self) -> None:
+        """Give the bus the events it does not have, oldest first, if none are on their way."""
+        if self._is_waiting or not self._registry.unsent:
+            return
+        kept = (seq for seq in self._registry.unsent if seq <= self._registry.announcements_kept_to)
+        # After a failure one by one, so that it is known which it is that fails.
+        seqs = nsmallest(1 if self._failures else _AT_ONCE, kept)
+        if not seqs:
+            return
+        self._is_waiting = True
+        events = tuple(self._event_of(self._registry.unsent[seq]) for seq in seqs)
+        later = self._bus.request(PublishTogether(events=events))
+        is_one = len(seqs) == 1
+        later.add_done_callback(lambda answered: self._answered(seqs[-1], is_one, answered))
+
+    def _event_of(self, announcement: Announcement) -> PublishEvent:
+        return PublishEvent(
+            project_id=announcement.project_id,
+            event_type=announcement.event_type,
+            publisher=PUBLISHER,
+            publisher_type=PUBLISHER,
+            data=announcement.data,
+            topic=announcement.topic,
+            idempotency_key=f"{self._registry.announcer_id}-{announcement.seq}",
+            traceparent=announcement.traceparent,
+        )
+
+    def handle(self, fact: AnnouncementAnswered | AnnouncementDue) -> None:
+        match fact:
+            case AnnouncementDue():
+                self._is_waiting = False
+            case AnnouncementAnswered(seq=seq, error=error, is_final=is_final):
+                if error is not None and not is_final:
+                    delay_s = _RETRY_S[min(self._failures, len(_RETRY_S) - 1)]
+                    self._failures += 1
+                    log.warning("lifecycle events not taken to_seq=%d retry_in_s=%g: %s", seq, delay_s, error)
+                    self._timers.tell_after(delay_s, self._me, AnnouncementDue())
+                    return
+                if error is not None:
+                    log.error("lifecycle event refused for good seq=%d: %s", seq, error)
+                self._failures = 0
+                self._is_waiting = False
+                self._registry.put(Announced(seq=seq))
+
+    def _answered(self, seq: int, is_one: bool, later: Later[tuple[Published, ...]]) -> None:
+        """In the bus's thread."""
+        error = None if later.cancelled() else later.exception()
+        if error is None:
+            self._me.tell(AnnouncementAnswered(seq))
+            return
+        is_final = (
+            is_one and isinstance(error, SidecarError) and error.code in ("invalid_event", "idempotency_conflict")
+        )
+        self._me.tell(AnnouncementAnswered(seq, str(error) or repr(error), is_final))

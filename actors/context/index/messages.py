@@ -1,0 +1,85 @@
+"""Messages between the sidecar and its indexing process, one message a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from ....state.typed import msgpack_decode
+from ..excerpts import Block
+from ..rooted import Stamp
+
+MAX_RANKED = 3000  # more than that no context has room for
+
+
+class Know(msgspec.Struct, tag=True, frozen=True):
+    """The project's files now; the index finds out which have changed.
+
+    head: the commit whose history counts, or None. history: the git directory to ask, and the root below its toplevel.
+    """
+
+    root: str
+    files: list[str]
+    head: str | None
+    max_file_bytes: int
+    history: tuple[str, str] | None = None
+
+
+class Look(msgspec.Struct, tag=True, frozen=True):
+    """These files of a known project may have changed."""
+
+    root: str
+    files: list[str]
+
+
+class Rank(msgspec.Struct, tag=True, frozen=True):
+    """Rank a project's files for a task. seeds: paths that earlier results name; dirty: those not committed."""
+
+    number: int
+    root: str
+    query: str
+    seeds: list[str]
+    dirty: list[str]
+
+
+class Cut(msgspec.Struct, tag=True, frozen=True):
+    """Tell the blocks of these files with their fit to a task."""
+
+    number: int
+    root: str
+    query: str
+    files: list[str]
+
+
+class Forget(msgspec.Struct, tag=True, frozen=True):
+    root: str
+
+
+class Ranking(msgspec.Struct, tag=True, frozen=True):
+    """files: path, score, why; best first. ready: every file had been read; else none is ranked."""
+
+    number: int
+    ready: bool
+    files: list[tuple[str, float, str]]
+
+
+class FileBlocks(msgspec.Struct, frozen=True, array_like=True):
+    """stamp: the state the file was cut in."""
+
+    path: str
+    stamp: Stamp
+    blocks: list[Block]
+
+
+class Blocks(msgspec.Struct, tag=True, frozen=True):
+    number: int
+    files: list[FileBlocks]
+
+
+ToIndexer = Know | Look | Rank | Cut | Forget
+FromIndexer = Ranking | Blocks
+
+encode = msgspec.msgpack.Encoder().encode
+decode_question: Callable[[bytes], ToIndexer] = msgpack_decode(ToIndexer)
+decode_answer: Callable[[bytes], FromIndexer] = msgpack_decode(FromIndexer)

@@ -1,0 +1,349 @@
+"""Answers waiting requests with events: from a mailbox, or from a place that the client keeps.
+
+Answers are collected and leave together once the mailboxes' moves are written (`answers`). Owned by the EventBus,
+used in its thread alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from ...state.clock import utc_now
+from ...state.errors import RateLimited
+from ...state.events.filter import EventFilter, compile_filter
+from ...state.events.log import EventLog
+from ...state.events.mailbox import Mailbox, MailboxKey, new_mailbox
+from ...state.events.mailboxes import Mailboxes
+from ...state.events.search import Search, step_ends
+from ...state.models import Event, EventId
+from ..messages import AwaitEvents
+from ..replies import AnswerId, EventBatch
+from ..runtime.asking import Later
+from .reading import Reading, read_since
+from .searches import Searches
+from .waiters import Waiter, Waiters, concerns
+
+log = logging.getLogger(__name__)
+
+MAX_MAILBOXES_PER_AGENT = 256
+# A wait whose time is up before everything was looked at ends with what was found by then. More than a quarter of a
+# gigabyte takes when many search; less than the server gives the bus to answer.
+LOOK_ON_S = 4.0
+_BY_MAILBOX = Reading(place=0)  # a waiter with a mailbox reads from the mailbox's place
+
+
+class _Verdicts:
+    """Which events pass which filters: each distinct filter looks once at an event, and each event is decoded once."""
+
+    def __init__(self) -> None:
+        self._passes: dict[tuple[EventId, str], bool] = {}
+        self._decoded: tuple[EventId | None, Any] = (None, None)
+
+    def forget(self) -> None:
+        self._passes.clear()
+
+    def passes(self, event: Event, event_filter: EventFilter) -> bool:
+        if not event_filter.terms:
+            return True
+        key = (event.event_id, event_filter.canonical)
+        if key not in self._passes:
+            if self._decoded[0] != event.event_id:
+                self._decoded = (event.event_id, msgspec.json.decode(event.data))
+            self._passes[key] = event_filter.matches_data(event, self._decoded[1])
+        return self._passes[key]
+
+
+class WaitingRoom:
+    """max_wait_s: no wait is longer. log_of: the log of a project. searches: where long looks at it go on."""
+
+    def __init__(
+        self, mailboxes: Mailboxes, log_of: Callable[[str], EventLog], searches: Searches, *, max_wait_s: float
+    ) -> None:
+        self._mailboxes = mailboxes
+        self._log_of = log_of
+        self._searches = searches
+        self._max_wait_s = max_wait_s
+        self._waiters = Waiters()
+        self._answered: list[tuple[Waiter, EventBatch]] = []
+        self._owed: set[str] = set()  # agents that these are for
+        self._verdicts = _Verdicts()
+
+    def __len__(self) -> int:
+        return len(self._waiters)
+
+    def count(self, project_id: str | None) -> int:
+        return sum(1 for waiter in self._waiters if project_id in (None, waiter.request.project_id))
+
+    def next_deadline(self) -> float | None:
+        """Monotonic seconds."""
+        return self._waiters.next_deadline()
+
+    def is_waited_on(self, key: MailboxKey) -> bool:
+        return self._waiters.is_waited_on(key)
+
+    def enter(
+        self, request: AwaitEvents, later: Later[EventBatch], *, gone: Callable[[int], None], may_wait: bool
+    ) -> None:
+        """Look at the log for `request`; what is not there now is waited for, if it `may_wait`.
+
+        later: answered when `answers` are given. gone: called with the waiter's number, from any thread, when its
+        client has gone away.
+        """
+        event_filter = compile_filter(request.filter)
+        event_log = self._log_of(request.project_id)
+        now = utc_now()
+        event_log.expire(now=now)
+        mailbox, reading = None, _BY_MAILBOX
+        if request.since is not None:
+            reading = read_since(event_log, request.since, strict=request.strict)
+        else:
+            mailbox = self._mailbox(request, event_filter, event_log, now)
+            mailbox.begin_wait(event_log, ack=request.ack, is_proxied=request.is_proxied, now=now)
+            self._mailboxes.changed(mailbox)
+        timeout_s = min(request.timeout_s, self._max_wait_s) if may_wait else 0.0
+        waiter = self._waiters.add(request, later, event_filter, mailbox, reading, time.monotonic() + timeout_s)
+        try:
+            batch = self._look(waiter, until=step_ends())
+            if batch is None and (not may_wait or (timeout_s <= 0 and not waiter.is_searching())):
+                batch = self._found_in_time(waiter)
+        except Exception:
+            self._waiters.remove(waiter.number)
+            raise
+        if batch is not None:
+            self._answer(waiter, batch)
+            return
+        waiter.gone = gone
+        later.add_done_callback(waiter.ended)
+        if waiter.is_searching():
+            self._searches.add(partial(self._look_on, waiter))
+
+    def leave(self, number: int) -> None:
+        """The client has gone; nothing will be handed to it."""
+        self._waiters.remove(number)
+
+    def matching(self, event: Event, *, until: float) -> list[Waiter]:
+        """Waiters whose question the event answers, as far as filters tell by then (perf_counter seconds).
+
+        The others look for themselves.
+        """
+        found = []
+        for waiter in self._waiters.concerned(event):
+            if waiter.event_filter.terms and time.perf_counter() >= until:
+                self._search_later(waiter)
+            elif self._matches(waiter, event):
+                found.append(waiter)
+        return found
+
+    def _search_later(self, waiter: Waiter) -> None:
+        if not waiter.is_searching() and not waiter.is_superseded:
+            waiter.search = self._new_search(waiter)
+            self._searches.add(partial(self._look_on, waiter))
+
+    def _matches(self, waiter: Waiter, event: Event) -> bool:
+        if waiter.is_superseded or waiter.later.cancelled():
+            return False
+        try:
+            return self._verdicts.passes(event, waiter.event_filter)
+        except Exception as error:
+            log.exception("wait failed %s", waiter)
+            self._fail(waiter, error)
+            return False
+
+    def wake(self, waiter: Waiter, *, until: float) -> bool:
+        """Look again for a waiter, at most until then (perf_counter seconds); whether it was answered."""
+        if waiter.is_searching():
+            return False  # it comes to the event by itself
+        try:
+            batch = self._look(waiter, until=until)
+        except Exception as error:
+            log.exception("wait failed %s", waiter)
+            self._fail(waiter, error)
+            return False
+        if batch is not None:
+            self._answer(waiter, batch)
+        elif waiter.is_searching():
+            self._searches.add(partial(self._look_on, waiter))
+        return batch is not None
+
+    def _look_on(self, waiter: Waiter, until: float) -> bool:
+        """Go on with a waiter's search; whether it has ended, by a later wait of the mailbox for example."""
+        if not waiter.is_searching() or waiter.is_superseded:
+            waiter.search = None
+            return True
+        try:
+            batch = self._look(waiter, until=until)
+            if batch is None and not waiter.is_searching() and time.monotonic() >= waiter.deadline:
+                batch = self._timed_out(waiter)
+        except Exception as error:
+            log.exception("wait failed %s", waiter)
+            self._fail(waiter, error)
+            return True
+        if batch is not None:
+            self._answer(waiter, batch)
+        return not waiter.is_searching()
+
+    def end_overdue(self, *, now: float) -> None:
+        """Answer those whose time is up. now: monotonic seconds."""
+        for waiter in self._waiters.overdue(now=now):
+            look_until = waiter.deadline + LOOK_ON_S
+            if waiter.is_searching() and not waiter.is_superseded and now < look_until:
+                self._waiters.prolong(waiter, until=look_until)
+            else:
+                self._end(waiter)
+
+    def end_all(self) -> int:
+        """Answer everyone as if their time were up; returns how many that were."""
+        waiters = list(self._waiters)
+        for waiter in waiters:
+            self._end(waiter)
+        return len(waiters)
+
+    def end_of_agent(self, agent_id: str) -> None:
+        """The agent's process died: whoever still waits in its name is a ghost and is handed nothing."""
+        for waiter in self._waiters:
+            if waiter.request.agent_id == agent_id and waiter.mailbox is not None:
+                waiter.is_superseded = True
+                self._end(waiter)
+
+    def _end(self, waiter: Waiter) -> None:
+        """Answer a waiter as if its time were up."""
+        try:
+            self._answer(waiter, self._found_in_time(waiter))
+        except Exception as error:
+            log.exception("wait failed %s", waiter)
+            self._fail(waiter, error)
+
+    def _fail(self, waiter: Waiter, error: Exception) -> None:
+        """Fail this wait alone, not those that are answered with it."""
+        self._waiters.remove(waiter.number)
+        waiter.later.refuse(error)
+
+    def owes_answer_to(self, agent_id: str) -> bool:
+        """Whether an answer that has not left yet is the agent's."""
+        return agent_id in self._owed
+
+    def answers(self) -> list[tuple[Waiter, EventBatch]]:
+        """Answers that have not left yet; whoever takes them resolves their futures."""
+        answered, self._answered = self._answered, []
+        self._owed.clear()
+        self._verdicts.forget()
+        return answered
+
+    def _answer(self, waiter: Waiter, batch: EventBatch) -> None:
+        if self._waiters.remove(waiter.number) is not None:
+            self._answered.append((waiter, batch))
+            self._owed.add(waiter.request.agent_id)
+
+    def _mailbox(self, request: AwaitEvents, event_filter: EventFilter, event_log: EventLog, now: datetime) -> Mailbox:
+        key = MailboxKey(
+            project_id=request.project_id,
+            agent_id=request.agent_id,
+            event_types=tuple(sorted(request.event_types)),
+            topics=tuple(sorted(request.topics)),
+            filter=event_filter.canonical,
+            consumer=request.consumer,
+        )
+        mailbox = self._mailboxes.get(key)
+        if mailbox is not None:
+            return mailbox
+        if self._mailboxes.count_of(request.agent_id, request.project_id) >= MAX_MAILBOXES_PER_AGENT:
+            raise RateLimited(
+                f"agent {request.agent_id} has {MAX_MAILBOXES_PER_AGENT} mailboxes already; "
+                "ask the same questions again, or read with since=",
+                limit=MAX_MAILBOXES_PER_AGENT,
+                retry_after_s=60,
+            )
+        agent = self._mailboxes.agent(request.agent_id)
+        return new_mailbox(key, event_log, agent_since=agent.since if agent else request.agent_since, now=now)
+
+    def _new_search(self, waiter: Waiter) -> Search:
+        if waiter.mailbox is not None:
+            return waiter.mailbox.search(limit=waiter.request.limit)
+        return waiter.reading.search(self._log_of(waiter.request.project_id), limit=waiter.request.limit)
+
+    def _look(self, waiter: Waiter, *, until: float) -> EventBatch | None:
+        """The answer that the log has for a waiter now. None if it has none, or none yet: then its search goes on."""
+        request, mailbox = waiter.request, waiter.mailbox
+        event_log = self._log_of(request.project_id)
+        if mailbox is not None and mailbox.place == event_log.last_place and not mailbox.replays and not waiter.search:
+            return None  # as for nearly every wait that begins
+        search = waiter.search or self._new_search(waiter)
+
+        def matches(event: Event) -> bool:
+            return concerns(request.event_types, request.topics, event) and self._verdicts.passes(
+                event, waiter.event_filter
+            )
+
+        if mailbox is not None:
+            is_over = mailbox.look(event_log, search, matches, now=utc_now(), until=until)
+        else:
+            is_over = self._read(waiter, event_log, search, matches, until)
+        waiter.search = None if is_over else search
+        return self._batch(waiter, search) if is_over else None
+
+    def _read(
+        self, waiter: Waiter, event_log: EventLog, search: Search, matches: Callable[[Event], bool], until: float
+    ) -> bool:
+        """Go on with a search without a mailbox; whether it has ended."""
+        waiter.reading = waiter.reading.missing(search.missed(event_log))
+        now = utc_now()
+
+        def wants(place: int, event: Event) -> bool:
+            return matches(event) and not event_log.is_past_ttl(place, now=now)
+
+        is_over = search.step(event_log, waiter.request.event_types, wants, until=until)
+        if not search.found:
+            waiter.reading = waiter.reading.behind(search)
+        return is_over
+
+    def _batch(self, waiter: Waiter, search: Search) -> EventBatch | None:
+        """What a search has found; None if nothing."""
+        event_log, mailbox = self._log_of(waiter.request.project_id), waiter.mailbox
+        if mailbox is None:
+            return waiter.reading.batch(event_log, search) if search.found else None
+        deliveries = mailbox.hand_out(search, incarnation=self._mailboxes.incarnation(mailbox.key.agent_id))
+        self._mailboxes.changed(mailbox)
+        if mailbox.handed is None:
+            return None
+        return EventBatch(
+            deliveries=deliveries,
+            more_available=search.more,
+            next_cursor=event_log.cursor_at(mailbox.handed.reached),
+            timed_out=False,
+            gap=mailbox.gap,
+            answer=AnswerId(mailbox.key, mailbox.handed.number),
+        )
+
+    def _found_in_time(self, waiter: Waiter) -> EventBatch:
+        """What there is for a waiter whose time is up, although its search may not have ended: the next goes on."""
+        search, waiter.search = waiter.search, None
+        if search is None or waiter.is_superseded:
+            return self._timed_out(waiter)
+        search.more = bool(search.found)
+        return self._batch(waiter, search) or self._timed_out(waiter)
+
+    def _timed_out(self, waiter: Waiter) -> EventBatch:
+        event_log, mailbox = self._log_of(waiter.request.project_id), waiter.mailbox
+        gap, answer, place = waiter.reading.gap, None, waiter.reading.place
+        if mailbox is not None:
+            place = mailbox.place
+            if mailbox.gap is not None and not waiter.is_superseded:
+                number = mailbox.time_out(incarnation=self._mailboxes.incarnation(mailbox.key.agent_id))
+                gap, answer = mailbox.gap, AnswerId(mailbox.key, number)
+                self._mailboxes.changed(mailbox)
+        return EventBatch(
+            deliveries=(),
+            more_available=False,
+            next_cursor=event_log.cursor_at(place),
+            timed_out=True,
+            superseded=waiter.is_superseded,
+            gap=gap,
+            answer=answer,
+        )

@@ -1,0 +1,209 @@
+"""How actors are asked: a request goes into a mailbox, the answer comes back in a future, every wait ends.
+
+A request names its reply type, so `ask(bus, PublishEvent(…), timeout_s=2.0)` is typed. An actor answers a request
+at once or, where the answer takes time (a long poll, an fdatasync, a process that has to end), returns a `Later`
+which it resolves when the answer is known; the caller waits on the same future either way.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from enum import Enum, auto
+from typing import Generic, Protocol, TypeVar
+
+import msgspec
+
+from ...state.errors import Unavailable
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R")
+
+
+class Request(msgspec.Struct, Generic[R], frozen=True):
+    """A question to an actor that is answered with an `R` or a SidecarError."""
+
+
+class Fact(msgspec.Struct, frozen=True):
+    """Something that happened, told to an actor; nothing is answered."""
+
+
+class _State(Enum):
+    PENDING = auto()
+    CANCELLED = auto()  # whoever asked has gone
+    ANSWERED = auto()
+    REFUSED = auto()
+
+
+_PENDING, _CANCELLED, _ANSWERED, _REFUSED = _State
+
+
+class Later(Generic[R]):
+    """An answer that an actor gives when it is known, once. Answered in any thread, and read in any.
+
+    What `concurrent.futures.Future` is, without the Condition that each of those makes: nearly every answer is taken
+    by a callback, and a server that makes thousands a second spends a tenth of its time on Conditions. A wait makes
+    what it needs, and has to say how long it lasts.
+
+    unclaimed: called in the actor's thread when the answer was given but whoever asked had gone in that moment.
+    """
+
+    __slots__ = ("_callbacks", "_error", "_lock", "_state", "_value", "unclaimed")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._state = _PENDING
+        self._callbacks: list[Callable[[Later[R]], object]] = []
+        self._value: R
+        self._error: BaseException
+        self.unclaimed: Callable[[], None] | None = None
+
+    # For whoever answers
+
+    def answer(self, value: R) -> bool:
+        """Give the answer. False, and nothing happens, if the asker timed out or was told that the actor died."""
+        with self._lock:
+            is_first = self._state is _PENDING
+            if is_first:
+                self._value = value
+                self._state = _ANSWERED
+        if not is_first:
+            self.was_unclaimed()
+            return False
+        self._call_back()
+        return True
+
+    def was_unclaimed(self) -> None:
+        if self.unclaimed is not None:
+            self.unclaimed()
+
+    def refuse(self, error: BaseException) -> None:
+        """Answer with an error; like `answer`, too late is no fault."""
+        with self._lock:
+            if self._state is not _PENDING:
+                return
+            self._error = error
+            self._state = _REFUSED
+        self._call_back()
+
+    # For whoever asked
+
+    def cancel(self) -> bool:
+        """Give up. False if the answer was there first."""
+        with self._lock:
+            if self._state is not _PENDING:
+                return self._state is _CANCELLED
+            self._state = _CANCELLED
+        self._call_back()
+        return True
+
+    def cancelled(self) -> bool:
+        return self._state is _CANCELLED
+
+    def done(self) -> bool:
+        """Whether there is an answer, an error or nothing to be expected any more."""
+        return self._state is not _PENDING
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until it is done; False if it is not after so many seconds. Never in an actor's own thread."""
+        if not self.done():
+            is_done = threading.Event()
+            self.add_done_callback(lambda _: is_done.set())
+            return is_done.wait(timeout_s)
+        return True
+
+    def result(self, timeout: float = 0.0) -> R:
+        """The answer. Raises the error it was refused with, CancelledError, or TimeoutError."""
+        error = self.exception(timeout)
+        if error is not None:
+            raise error
+        return self._value
+
+    def exception(self, timeout: float = 0.0) -> BaseException | None:
+        """The error it was refused with, or None. Raises CancelledError, TimeoutError."""
+        if not self.wait(timeout):
+            raise TimeoutError
+        if self._state is _CANCELLED:
+            raise CancelledError
+        return self._error if self._state is _REFUSED else None
+
+    def add_done_callback(self, act: Callable[[Later[R]], object]) -> None:
+        """Have `act` called when it is done, in the thread that makes it so; now, if it is."""
+        with self._lock:
+            is_pending = self._state is _PENDING
+            if is_pending:
+                self._callbacks.append(act)
+        if not is_pending:
+            self._call(act)
+
+    def _call_back(self) -> None:
+        callbacks, self._callbacks = self._callbacks, []
+        for act in callbacks:
+            self._call(act)
+
+    def _call(self, act: Callable[[Later[R]], object]) -> None:
+        try:
+            act(self)
+        except Exception:
+            log.exception("callback of an answer failed act=%r", act)
+
+
+class _Together(threading.local):
+    acts: dict[Callable[[], object], None] | None = None
+
+
+_together = _Together()
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Answers that this thread gives within: whatever they make it do `once_together` is done once, at the end.
+
+    Without it, the first answer of many wakes the thread that sends them, and the two take turns from then on, answer
+    by answer.
+    """
+    acts = _together.acts = {}
+    try:
+        yield
+    finally:
+        _together.acts = None
+        for act in acts:
+            act()
+
+
+def once_together(act: Callable[[], object]) -> None:
+    """Do it at the end of what this thread does `together`, and now if that is nothing."""
+    if _together.acts is None:
+        act()
+    else:
+        _together.acts[act] = None
+
+
+class Recipient(Protocol):
+    """Where messages go: the stable name of an actor, however often it is restarted behind it."""
+
+    @property
+    def name(self) -> str: ...
+
+    def tell(self, fact: Fact) -> None: ...
+
+    def request(self, request: Request[R]) -> Later[R]:
+        """Send `request`; the future is resolved by the actor, or with Unavailable if its loop dies first."""
+        ...
+
+
+def ask(recipient: Recipient, request: Request[R], *, timeout_s: float) -> R:
+    """Send and wait. Raises the actor's SidecarError, or Unavailable when no answer came within `timeout_s`.
+
+    Never call this from an actor's own thread: two actors that wait for each other are a deadlock.
+    """
+    later = recipient.request(request)
+    try:
+        return later.result(timeout=timeout_s)
+    except TimeoutError:
+        later.cancel()
+        raise Unavailable(f"{recipient.name} did not answer {type(request).__name__} within {timeout_s:g} s") from None

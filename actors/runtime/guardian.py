@@ -1,0 +1,287 @@
+"""The supervisor of the actors: starts them, starts them again behind the same handle, gives up in the end."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import pykka
+
+from ...state.durations import Durations
+from ...state.errors import Unavailable
+from ...supervision.restart import RestartIntensity, Verdict
+from .asking import Fact, Later, R, Request
+from .owner import EndLoop, Envelope, Owner
+
+log = logging.getLogger(__name__)
+
+STOP_WITHIN_S = 10.0  # an actor's last commit on a slow disk
+
+
+class ActorStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One actor as an operator sees it. busy_ms: time spent handling messages, over all its incarnations."""
+
+    name: str
+    state: str
+    mailbox_depth: int
+    processed: int
+    failures: int
+    restarts: int
+    last_error: str | None
+    busy_ms: float
+
+
+class Handle:
+    """The name of an actor, and whichever incarnation of it runs now. Implements `asking.Recipient`.
+
+    handling: how long its messages took, over all incarnations.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        start: Callable[[], Owner],
+        *,
+        intensity: RestartIntensity,
+        gave_up: Callable[[str, str], None],
+        restarted: Callable[[str, str], None] | None = None,
+        failure: type[Unavailable] = Unavailable,
+    ) -> None:
+        self._name = name
+        self._failure = failure
+        self._start = start
+        self._intensity = intensity
+        self._gave_up = gave_up
+        self._restarted = restarted
+        self._lock = threading.Lock()
+        self._running: Owner | None = None
+        self._waiting: deque[Envelope] = deque()
+        self._in_flight: set[Later[Any]] = set()
+        self._deaths: tuple[float, ...] = ()
+        self._message_failures: tuple[float, ...] = ()
+        self._state = "starting"
+        self._ended = threading.Event()
+        self._failures = 0
+        self._restarts = 0
+        self.handling = Durations()
+        self._last_error: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def tell(self, fact: Fact) -> None:
+        """Send a fact. Kept for the next incarnation if none runs just now; dropped once the actor is stopped."""
+        self.send((Envelope(fact, None),))
+
+    def request(self, request: Request[R]) -> Later[R]:
+        later: Later[R] = Later()
+        self.send((Envelope(request, later),))
+        return later
+
+    def send(self, envelopes: tuple[Envelope, ...]) -> None:
+        """Send messages that are handled one after the other, without any other in between. See tell and request."""
+        with self._lock:
+            is_over = self._state in ("stopped", "failed")
+            asked = tuple(envelope.later for envelope in envelopes if envelope.later is not None)
+            if not is_over:
+                for later in asked:
+                    self._in_flight.add(later)
+                    later.add_done_callback(self._in_flight.discard)
+            self._post(envelopes)
+        if is_over:
+            self._refuse(asked, "is not running")
+
+    def _post(self, envelopes: tuple[Envelope, ...]) -> None:
+        # Under the lock, so that no message slips into the mailbox of an incarnation that has just ended.
+        if self._running is not None:
+            try:
+                self._running.actor_ref.tell(envelopes)
+            except pykka.ActorDeadError:
+                # Its loop has ended and is about to say so: a fact goes on to the next incarnation, and a
+                # request is refused with all the others that were in flight.
+                self._waiting.extend(envelope for envelope in envelopes if envelope.later is None)
+        elif self._state not in ("stopped", "failed"):
+            self._waiting.extend(envelopes)
+
+    def start(self) -> None:
+        """Start the first incarnation. Raises what the actor's constructor raises."""
+        self._state = "starting"
+        self._ended.clear()
+        self._begin()
+
+    def restart(self, reason: str) -> None:
+        """End the running incarnation and start the next, which counts for nothing towards giving the actor up.
+
+        Requests it holds are answered with Unavailable.
+        """
+        self.tell(EndLoop(reason))
+
+    def stop(self) -> None:
+        """Stop after what is in the mailbox now; waits up to STOP_WITHIN_S. Nothing is started again."""
+        with self._lock:
+            running = self._running
+            self._state = "stopped"
+        if running is not None:
+            running.actor_ref.stop(block=False)
+            if not self._ended.wait(STOP_WITHIN_S):
+                log.error("actor did not stop actor=%s within_s=%g", self._name, STOP_WITHIN_S)
+        self._refuse(tuple(self._in_flight), "has stopped before it could answer")
+
+    def status(self) -> ActorStatus:
+        running = self._running
+        depth = running.mailbox_depth() if running is not None else len(self._waiting)
+        return ActorStatus(
+            name=self._name,
+            state=self._state,
+            mailbox_depth=depth,
+            processed=self.handling.count,
+            failures=self._failures,
+            restarts=self._restarts,
+            last_error=self._last_error,
+            busy_ms=round(self.handling.total_s * 1000, 3),
+        )
+
+    # What the running incarnation reports, in its own thread.
+
+    def message_handled(self, took_s: float) -> None:
+        self.handling.add(took_s)
+
+    def message_failed(self, error: BaseException) -> bool:
+        """Count a message that failed unexpectedly; True when there were so many that the state is suspect."""
+        self._failures += 1
+        self._last_error = repr(error)
+        verdict, self._message_failures = self._intensity.decide(self._message_failures, now=time.monotonic())
+        return verdict is Verdict.GIVE_UP
+
+    def loop_ended(self, owner: Owner, death: str | None) -> None:
+        with self._lock:
+            if owner is not self._running:
+                return
+            self._running = None
+            left = owner.left_in_mailbox()
+            # Facts go on to the next incarnation; whoever waits for an answer is told now.
+            self._waiting.extendleft(reversed([e for e in left if e.later is None]))
+            held = tuple(self._in_flight)
+            stopping = self._state == "stopped"
+            if not stopping:
+                self._state = "restarting"
+        if stopping:
+            self._ended.set()
+            return
+        reason = death or "its loop ended"
+        self._last_error = reason
+        self._refuse(held, "was restarted before it could answer")
+        self._restart_or_give_up(reason, is_asked_for=owner.was_told_to_end)
+
+    def _may_restart(self) -> bool:
+        verdict, self._deaths = self._intensity.decide(self._deaths, now=time.monotonic())
+        return verdict is Verdict.RESTART
+
+    def _restart_or_give_up(self, reason: str, *, is_asked_for: bool) -> None:
+        # One that is asked for says nothing of how the actor is.
+        may_restart = is_asked_for or self._may_restart()
+        while may_restart:
+            self._restarts += 1
+            log.error("actor restarting actor=%s restarts=%d reason=%s", self._name, self._restarts, reason)
+            try:
+                self._begin()
+            except Exception as error:
+                log.exception("actor did not start actor=%s", self._name)
+                reason = self._last_error = repr(error)
+                may_restart = self._may_restart()
+            else:
+                if self._restarted is not None:
+                    self._restarted(self._name, reason)
+                return
+        with self._lock:
+            self._state = "failed"
+            self._waiting.clear()
+        self._refuse(tuple(self._in_flight), "has failed before it could answer")
+        log.critical("actor given up actor=%s restarts=%d reason=%s", self._name, self._restarts, reason)
+        self._gave_up(self._name, reason)
+
+    def _begin(self) -> None:
+        owner = self._start()
+        owner._handle = self
+        with self._lock:
+            if self._state == "stopped":  # stopped while the next incarnation was being made
+                self._ended.set()
+                return
+            self._running = owner
+            self._message_failures = ()
+            while self._waiting:
+                owner.actor_ref.tell((self._waiting.popleft(),))
+            self._state = "running"
+        pykka.ActorRegistry.register(owner.actor_ref)
+        owner._start_actor_loop()
+
+    def _refuse(self, held: tuple[Later[Any], ...], what: str) -> None:
+        error = Unavailable if self._state == "stopped" else self._failure
+        for later in held:
+            later.refuse(error(f"{self._name} {what}"))
+
+
+class Guardian:
+    """Starts actors in order and stops them in reverse.
+
+    gave_up: called with an actor's name and the reason when it died more often than `intensity` allows; the server
+    then ends with an error, so that whoever started it can start it again. restarted: called likewise, in the
+    thread of the incarnation that ended, when the next one runs.
+    """
+
+    def __init__(
+        self,
+        *,
+        gave_up: Callable[[str, str], None],
+        restarted: Callable[[str, str], None] | None = None,
+        intensity: RestartIntensity | None = None,
+    ) -> None:
+        self._gave_up = gave_up
+        self._restarted = restarted
+        self._intensity = intensity or RestartIntensity(max_restarts=10, within_s=60.0)
+        self._handles: dict[str, Handle] = {}
+
+    def handle(self, name: str, make: Callable[[], Owner], *, failure: type[Unavailable] = Unavailable) -> Handle:
+        """A handle for an actor that `make` constructs again for each incarnation; it runs after `start`.
+
+        failure: what its askers get when it fails while it holds their requests.
+        """
+        handle = Handle(
+            name,
+            make,
+            intensity=self._intensity,
+            gave_up=self._gave_up,
+            restarted=self._restarted,
+            failure=failure,
+        )
+        self._handles[name] = handle
+        return handle
+
+    def start(self) -> None:
+        for handle in self._handles.values():
+            handle.start()
+
+    def stop(self) -> None:
+        for handle in reversed(self._handles.values()):
+            handle.stop()
+
+    def statuses(self) -> tuple[ActorStatus, ...]:
+        return tuple(handle.status() for handle in self._handles.values())
+
+    def handling(self) -> Mapping[str, Durations]:
+        """How long each actor's messages took."""
+        return {name: handle.handling for name, handle in self._handles.items()}
+
+    def restart(self, name: str, reason: str) -> bool:
+        """Restart one actor; False when there is none of that name."""
+        handle = self._handles.get(name)
+        if handle is None:
+            return False
+        handle.restart(reason)
+        return True

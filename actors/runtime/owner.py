@@ -1,0 +1,188 @@
+"""An actor that owns a piece of state, and what becomes of one message.
+
+Two kinds of failure, as Pykka 4.5 makes them (its loop stops all actors on a SystemExit, and drops queued messages
+of an actor that dies): a message that cannot be handled costs only that message; a loop that ends costs the requests
+it held, which are answered with Unavailable, and the next incarnation takes over the mailbox (see guardian.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pykka
+
+from ...state.errors import SidecarError, Unavailable
+from .asking import Fact, Later, Recipient, Request
+
+if TYPE_CHECKING:
+    from .guardian import Handle
+
+log = logging.getLogger(__name__)
+
+
+class Envelope(msgspec.Struct, frozen=True):
+    """later: where the answer goes; None for a fact."""
+
+    message: Request[Any] | Fact
+    later: Later[Any] | None
+
+
+class EndLoop(Fact, frozen=True):
+    """Ends the loop of the incarnation that reads it."""
+
+    reason: str
+
+
+class LoopEnded(Exception):
+    """Raised in an actor's thread, by `handle` too, to end its loop; the text says why."""
+
+
+class Owner(pykka.ThreadingActor):
+    """An actor that owns a piece of state. Subclasses write `handle`, and `on_start`, `release` where they need them.
+
+    `handle` returns the reply, a Later for a reply that comes later, or None for a fact; it may be called in a test
+    without any thread. State is rebuilt in `__init__` or `on_start` of the next incarnation, from the disk.
+    """
+
+    use_daemon_thread = True  # a stuck actor must not keep the process from ending
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._handle: Handle | None = None
+        self._death: str | None = None
+        self.was_told_to_end = False
+        self._batch: deque[Envelope] = deque()  # messages that came together and were not handled yet
+        self._asked: Later[Any] | None = None
+
+    def handle(self, message: Any) -> Any:
+        raise TypeError(f"{type(self).__name__} does not handle {type(message).__name__}")
+
+    def release(self) -> None:
+        """Let go of files and threads; called in the actor's thread when its loop has ended, whatever ended it."""
+
+    def later(self) -> Later[Any]:
+        """For `handle` to keep, to return and to answer later: the future of the request it is called with.
+
+        It may be cancelled at any time by whoever asked. A new one where `handle` is called without an asker.
+        """
+        return self._asked if self._asked is not None else Later()
+
+    def on_receive(self, message: Sequence[Envelope]) -> None:
+        self._batch.extend(message)
+        while self._batch:
+            envelope = self._batch.popleft()
+            self._receive(envelope.message, envelope.later)
+
+    def _receive(self, request: Request[Any] | Fact, later: Later[Any] | None) -> None:
+        if isinstance(request, EndLoop):
+            self.was_told_to_end = True
+            raise LoopEnded(request.reason)
+        started = time.perf_counter()
+        self._asked = later
+        try:
+            reply = self.handle(request)
+        except LoopEnded:
+            raise
+        except SidecarError as error:
+            if later is None:
+                log.warning("fact refused actor=%s fact=%s: %s", self._name, type(request).__name__, error)
+            else:
+                later.refuse(error)
+        except Exception as error:
+            log.exception("message failed actor=%s message=%s", self._name, type(request).__name__)
+            if later is not None:
+                later.refuse(error)
+            if self._handle is not None and self._handle.message_failed(error):
+                raise LoopEnded(f"too many messages failed, the last with {error!r}") from error
+        except BaseException as error:
+            # SystemExit from a library would make Pykka stop every actor.
+            raise LoopEnded(f"{error!r} while handling {type(request).__name__}") from error
+        else:
+            if later is not None:
+                _settle(later, reply)
+        finally:
+            self._asked = None
+            if self._handle is not None:
+                self._handle.message_handled(time.perf_counter() - started)
+
+    @property
+    def me(self) -> Recipient:
+        """Where this actor gets its messages, for timers and callbacks that must come back to it."""
+        if self._handle is None:
+            raise RuntimeError(f"{type(self).__name__} runs without a handle")
+        return self._handle
+
+    @property
+    def _name(self) -> str:
+        return self._handle.name if self._handle is not None else type(self).__name__
+
+    def _actor_loop(self) -> None:
+        try:
+            super()._actor_loop()
+        finally:
+            try:
+                self.release()
+            except Exception as error:
+                log.exception("actor could not release what it held actor=%s", self._name)
+                self._death = self._death or repr(error)
+            if self._handle is not None:
+                self._handle.loop_ended(self, self._death)
+
+    def _actor_loop_teardown(self) -> None:
+        """Pykka would drop the mailbox here; the handle keeps it for the next incarnation instead."""
+
+    def _handle_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:
+        self._death = str(exception_value) or repr(exception_value)
+        if self.was_told_to_end:  # no failure, whose traceback the log should have
+            pykka.ActorRegistry.unregister(self.actor_ref)
+            self.actor_stopped.set()
+        else:
+            super()._handle_failure(exception_type, exception_value, traceback)
+
+    def mailbox_depth(self) -> int:
+        """How many messages wait, where those that are still to come out of the mailbox together count as one."""
+        waiting = self.actor_inbox.qsize() if isinstance(self.actor_inbox, queue.Queue) else 0
+        return len(self._batch) + waiting
+
+    def told_before(self) -> list[Fact]:
+        """For `on_start`: facts that the incarnation before never looked at. They come to `handle` all the same."""
+        if not isinstance(self.actor_inbox, queue.Queue):
+            return []
+        with self.actor_inbox.mutex:
+            waiting = [envelope.message for together in self.actor_inbox.queue for envelope in together.message]
+        return [message for message in waiting if isinstance(message, Fact)]
+
+    def left_in_mailbox(self) -> list[Envelope]:
+        """Messages that this incarnation never looked at, oldest first."""
+        left = [*self._batch]
+        while not self.actor_inbox.empty():
+            message = self.actor_inbox.get().message
+            if isinstance(message, tuple):
+                left.extend(message)
+        return [envelope for envelope in left if not isinstance(envelope.message, EndLoop)]
+
+
+def _settle(later: Later[Any], reply: Any) -> None:
+    if reply is later:
+        return
+    if not isinstance(reply, Later):
+        later.answer(reply)
+        return
+
+    def pass_on(answered: Later[Any]) -> None:
+        if answered.cancelled():
+            later.refuse(Unavailable("the actor withdrew the request"))
+        elif (error := answered.exception()) is not None:
+            later.refuse(error)
+        elif not later.answer(answered.result()):
+            answered.was_unclaimed()
+
+    reply.add_done_callback(pass_on)
+    # An asker who gave up lets the actor see it, so that it drops the waiter.
+    later.add_done_callback(lambda asked: asked.cancelled() and reply.cancel())

@@ -1,0 +1,80 @@
+"""A look through the log of one project that may be interrupted: filters over all that is retained take seconds.
+
+Pure. Between two steps events may be published, which the search comes to, and dropped before it has come to them,
+which it tells as a gap. So it finds what one look would find that is taken when it ends, and what was found before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+
+import msgspec
+
+from ..models import Event, EventId
+from .gap import Gap
+from .log import EventLog, size_of
+
+MAX_ANSWER_BYTES = 4 << 20  # of events in one answer; one event is given however large it is
+
+# How long one step of a search may keep its actor from everybody else; one event more is looked at in any case.
+STEP_S = 0.004
+
+
+def step_ends() -> float:
+    """When a step that begins now has to end, in perf_counter seconds."""
+    return time.perf_counter() + STEP_S
+
+
+class Search(msgspec.Struct, kw_only=True):
+    """The first `limit` events after a place that are wanted, as far as they are known.
+
+    place, place_id: everything up to there was looked at. found: places and events, ascending. more: there are more
+    than were asked for.
+    """
+
+    place: int
+    place_id: EventId
+    limit: int
+    found: list[tuple[int, Event]] = []
+    size: int = 0
+    more: bool = False
+
+    @property
+    def reached(self) -> int:
+        """The place behind which the next search begins."""
+        return self.found[-1][0] if self.more else self.place
+
+    @property
+    def reached_id(self) -> EventId:
+        return self.found[-1][1].event_id if self.more else self.place_id
+
+    def missed(self, log: EventLog) -> Gap | None:
+        """What retention dropped before it was looked at. The search goes on behind it."""
+        gap = log.gap_after(self.place, self.place_id)
+        if gap is not None:
+            self.place, self.place_id = log.dropped, gap.to
+        return gap
+
+    def step(
+        self, log: EventLog, event_types: Collection[str], wants: Callable[[int, Event], bool], *, until: float
+    ) -> bool:
+        """Look on, at most until then; whether the search has ended. until: perf_counter seconds."""
+        looked_at = 0
+        for place, event in log.after(self.place, event_types):
+            if looked_at and time.perf_counter() >= until:
+                self._come_to(looked_at, log)
+                return False
+            if wants(place, event):
+                size = self.size + size_of(event)
+                if len(self.found) == self.limit or (self.found and size > MAX_ANSWER_BYTES):
+                    self.more = True
+                    return True
+                self.found.append((place, event))
+                self.size = size
+            looked_at = place
+        self._come_to(log.last_place, log)
+        return True
+
+    def _come_to(self, place: int, log: EventLog) -> None:
+        self.place, self.place_id = place, log.id_at(place)
