@@ -18,10 +18,10 @@ from ..state.identity import Caller
 from ..state.ids import unique_hex
 from ..state.models import IDENTIFIER
 from ..state.trace import trace_id, traceparent
-from .access.auditing import Auditor, code_of
 from .access.sessions import Session
 from .errors import Described, ErrorBody, describe
-from .measure.meter import RequestMeter
+from .observe.auditing import Auditor, code_of
+from .observe.meter import RequestMeter
 from .routing import JSON, Answer, ErrorShape, Refused, Route
 from .wire.codec import encode
 

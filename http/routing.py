@@ -24,7 +24,6 @@ from ..state.identity import Caller, Permission
 from ..state.projects import Projects
 from ..state.trace import traceparent
 from ..supervision.profile import Profiles
-from .access.auditing import Auditor
 from .access.auth import Authenticator
 from .access.holds import Holds
 from .access.limits import Limiter
@@ -32,9 +31,10 @@ from .access.proving import AddressProofs
 from .access.sessions import Sessions
 from .errors import ErrorBody
 from .log_texts import LogTexts
-from .measure.connections import Connections
-from .measure.instruments import Instruments
-from .measure.meter import RequestMeter
+from .observe.auditing import Auditor
+from .observe.connections import Connections
+from .observe.instruments import Instruments
+from .observe.meter import RequestMeter
 from .wire.codec import Nothing
 
 B = TypeVar("B", bound=msgspec.Struct)

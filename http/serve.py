@@ -32,7 +32,6 @@ from ..state.errors import ConfigError, InvalidRequest, SidecarError, Unavailabl
 from ..state.identity import Revocations, TokenKey
 from ..supervision.known_state import reset_signals
 from ..supervision.sole_instance import SoleInstance
-from .access.auditing import SIDECAR, auditing
 from .access.auth import Authenticator
 from .access.holds import Holds
 from .access.limits import Limiter
@@ -48,10 +47,11 @@ from .logs import set_up_logging
 from .loop import io_loop
 from .loop.input_read import InputRead
 from .loop.request_parser import body_limits
-from .measure import telemetry
-from .measure.connections import Connections
-from .measure.instruments import Instruments
-from .measure.meter import RequestMeter
+from .observe import telemetry
+from .observe.auditing import SIDECAR, auditing
+from .observe.connections import Connections
+from .observe.instruments import Instruments
+from .observe.meter import RequestMeter
 from .references import check_references
 from .routes.results import MAX_RESULT_BYTES
 from .routing import JSON, Server, too_large
@@ -60,7 +60,7 @@ from .wire.codec import encode
 from .wiring import Wiring
 
 if TYPE_CHECKING:
-    from .measure.spans import Tracing
+    from .observe.spans import Tracing
 
 log = logging.getLogger(__name__)
 

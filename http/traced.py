@@ -9,8 +9,8 @@ from opentelemetry.trace import Status, StatusCode
 from .app import Application
 from .errors import Described
 from .exchange import Environ, Exchange, Rendered
-from .measure.meter import METHODS
-from .measure.spans import Tracing, traceparent_of
+from .observe.meter import METHODS
+from .observe.spans import Tracing, traceparent_of
 from .routing import Answer, Refused, Route
 
 

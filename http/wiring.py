@@ -19,15 +19,15 @@ from ..actors.spawner import Spawner
 from ..state.errors import BusUnavailable
 from ..state.identity import Revocations, TokenKey
 from ..supervision.sole_instance import SoleInstance
-from .access.auditing import Auditor, LifecycleWitness
 from .config import Config
 from .loop.input_read import InputRead
-from .measure.instruments import Instruments
+from .observe.auditing import Auditor, LifecycleWitness
+from .observe.instruments import Instruments
 from .routing import Actors
 from .storage import LockedStorage
 
 if TYPE_CHECKING:
-    from .measure.spans import Tracing
+    from .observe.spans import Tracing
 
 T = TypeVar("T")
 

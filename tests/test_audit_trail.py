@@ -13,9 +13,9 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.http.access.auditing import auditing
 from sidecar.http.app import ROUTES
 from sidecar.http.cli.main import main
+from sidecar.http.observe.auditing import auditing
 from sidecar.state.audit import FOLD_S, MAX_FOLDED, Act, Folding, Head, digest_of, link, verify
 from sidecar.state.audit_log import DIRECTORY, AuditLog, verify_files
 from sidecar.state.clock import utc_at

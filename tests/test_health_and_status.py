@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.http.app import ROUTES
-from sidecar.http.measure.meter import MAX_SAMPLES, RequestMeter, percentile
+from sidecar.http.observe.meter import MAX_SAMPLES, RequestMeter, percentile
 
 RESULT = {"agent_id": "ada", "agent_type": "python-specialist", "issue_id": "i", "project_id": "default"}
 

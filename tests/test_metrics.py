@@ -23,8 +23,8 @@ from prometheus_client.registry import Collector
 
 from sidecar.http.app import ROUTES
 from sidecar.http.errors import ROWS
-from sidecar.http.measure.exposition import family_of
-from sidecar.http.measure.series import Counters, Histograms
+from sidecar.http.observe.series import Counters, Histograms
+from sidecar.http.routes.exposition import family_of
 from sidecar.state.durations import BOUNDS_S, Durations
 from sidecar.state.models import AgentState, ExitCause
 

@@ -33,7 +33,7 @@ main(prog_name="sidecar")
 
 # What each is imported for, if at all.
 BY_REQUEST = {
-    "/metrics": ("prometheus_client", "http.server", "wsgiref", "sidecar.http.measure.exposition"),
+    "/metrics": ("prometheus_client", "http.server", "wsgiref", "sidecar.http.routes.exposition"),
     "/mcp": ("sidecar.http.mcp.methods", "sidecar.http.mcp.tools"),
     "/openapi.json": ("sidecar.http.routes.openapi", "bottle", "sidecar.http.router"),
 }

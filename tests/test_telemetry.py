@@ -16,8 +16,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from sidecar.http.measure.spans import CLOSE_S, Tracing
-from sidecar.http.measure.telemetry import is_wanted
+from sidecar.http.observe.spans import CLOSE_S, Tracing
+from sidecar.http.observe.telemetry import is_wanted
 from tests.conftest import LiveSidecar, StartSidecar
 from tests.fleet import wait_until
 
@@ -39,7 +39,7 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
     """Where the spans of a sidecar go that is started after this."""
     memory = InMemorySpanExporter()
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
-    monkeypatch.setattr("sidecar.http.measure.spans.exporter", lambda: memory)
+    monkeypatch.setattr("sidecar.http.observe.spans.exporter", lambda: memory)
     return memory
 
 
@@ -296,7 +296,7 @@ class TestTheStandardVariables:
     def test_without_the_extra_are_answered_by_a_warning(
         self, start_sidecar: StartSidecar, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr("sidecar.http.measure.telemetry.is_installed", lambda: False)
+        monkeypatch.setattr("sidecar.http.observe.telemetry.is_installed", lambda: False)
         sidecar = start_sidecar(environ={"OTEL_TRACES_EXPORTER": "otlp"})
         assert sidecar.client().get("/health").status_code == 200
         assert "orchestration-sidecar[otel]" in caplog.text

@@ -9,7 +9,7 @@ import msgspec
 
 from ...actors.runtime.asking import Later
 from ...state.identity import Caller
-from ..access.auditing import code_of
+from ..observe.auditing import code_of
 from ..routing import Answer, Call, Outcome, Pending, Refused
 from ..wire.codec import Nothing, quoted
 from .rpc import (

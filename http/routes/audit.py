@@ -9,7 +9,7 @@ from ...actors.replies import SpawnedAgent
 from ...actors.runtime.asking import Later
 from ...state.errors import SidecarError
 from ...state.identity import Permission
-from ..access.auditing import code_of
+from ..observe.auditing import code_of
 from ..routing import Answer, Call, Outcome, Pending, Route, Routes
 from ..wire.audit import AuditListed, AuditQuery
 from ..wire.codec import Nothing

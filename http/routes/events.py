@@ -35,7 +35,7 @@ from ...state.events.topics import standard_topic
 from ...state.identity import Permission
 from ...state.models import EventId, event_seq, identifier
 from ..access.auth import require_own_event, require_topic
-from ..measure.instruments import Instruments
+from ..observe.instruments import Instruments
 from ..routing import ASK_S, KIB, Answer, Call, Pending, Routes, Streaming
 from ..wire import codec as wire
 from ..wire.codec import Nothing

@@ -13,8 +13,7 @@ from ...state.errors import BusUnavailable, NotFound, SidecarError, Unavailable
 from ...state.identity import Permission
 from ...state.journal.journal import missing_below
 from ...state.os_text import shown
-from ..measure.census import Census, CensusTaking, take_census
-from ..measure.vitals import MB, CpuGauge, disk_free_bytes, memory_bytes
+from ..observe.vitals import MB, CpuGauge, disk_free_bytes, memory_bytes
 from ..routing import Answer, Call, Pending, Routes, Server
 from ..wire.codec import Nothing
 from ..wire.ops import (
@@ -32,6 +31,7 @@ from ..wire.ops import (
     StorageStatus,
     health_of,
 )
+from .census import Census, CensusTaking, take_census
 
 R = TypeVar("R")
 
@@ -136,7 +136,7 @@ def _known(counted: R | SidecarError) -> R:
 @routes.add("GET", "/metrics", access="loopback", answers=None, content_type="text/plain; version=0.0.4; charset=utf-8")
 def show_metrics(call: Call[Nothing, Nothing]) -> Answer:
     """Numbers for Prometheus. Open to this machine, to operators from elsewhere."""
-    from ..measure import exposition  # and with it the Prometheus client: too much to import for who never asks
+    from . import exposition  # and with it the Prometheus client: too much to import for who never asks
 
     return Answer(200, exposition.text_of(call.server), content_type="text/plain; version=0.0.4; charset=utf-8")
 

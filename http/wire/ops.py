@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 
 from ...actors.replies import AgentNumbers, ContextNumbers, EventNumbers, ResultNumbers
 from ...actors.runtime.guardian import ActorStatus
-from ..measure.meter import Performance
+from ..observe.meter import Performance
 from .codec import Timed
 
 MB = 1_000_000

@@ -17,10 +17,10 @@ from ...actors.replies import AgentNumbers, ContextNumbers, EventNumbers, Result
 from ...state.durations import SYNCS, Durations
 from ...state.errors import SidecarError
 from ..loop.connection import Stage
+from ..observe.connections import Connections
+from ..observe.series import Counters, Histograms
 from ..routing import Server
 from .census import take_census
-from .connections import Connections
-from .series import Counters, Histograms
 
 SCRAPE_S = 5.0
 
