@@ -205,7 +205,7 @@ class Spawner(Owner):
         if not self._registry.is_new:
             trees = self._keeper.look_now()
             know_again(self._keeper, trees, registry=self._registry, profiles=self._profiles, logs=self._logs)
-            ends = [fact.exited for fact in self.told_before() if isinstance(fact, ProcessExited)]
+            ends = [fact.exited for fact in self.pending_facts() if isinstance(fact, ProcessExited)]
             adopt(self._keeper, trees, ends)
             self._keeper.sweep()  # for what belongs to nobody any more
         self._keeper.queue.run()

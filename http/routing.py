@@ -15,8 +15,8 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, Type
 
 import msgspec
 
+from ..actors.runtime.actor_supervisor import ActorStatus
 from ..actors.runtime.asking import Later, Recipient
-from ..actors.runtime.guardian import ActorStatus
 from ..actors.runtime.turns import TurnByTurn
 from ..state.durations import Durations
 from ..state.errors import BodyTooLarge, InvalidRequest, SidecarError, Unavailable

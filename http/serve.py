@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..actors.messages import AnswerWaiters, Drain
+from ..actors.runtime.actor_supervisor import ActorSupervisor
 from ..actors.runtime.asking import Later, ask
-from ..actors.runtime.guardian import Guardian
 from ..actors.runtime.timers import GAP_S, Timers
 from ..state.clock import utc_now
 from ..state.errors import ConfigError, InvalidRequest, SidecarError, Unavailable
@@ -140,11 +140,11 @@ def running(config: Config) -> Iterator[Sidecar]:
             if sidecar is not None:
                 sidecar.gave_up(actor, reason)
 
-        guardian = Guardian(gave_up=gave_up, restarted=auditor.actor_restarted)
+        supervisor = ActorSupervisor(gave_up=gave_up, restarted=auditor.actor_restarted)
         instruments = Instruments()
         wiring = Wiring(
             config=config,
-            guardian=guardian,
+            supervisor=supervisor,
             timers=timers,
             key=key,
             revocations=revocations,
@@ -160,8 +160,8 @@ def running(config: Config) -> Iterator[Sidecar]:
         server = _server(wiring, Authenticator(key, revocations), AddressProofs(key, host, port))
         revocations.watch(server.holds.revoked)
         sidecar = Sidecar(config, host=host, port=port, key=key, server=server)
-        stack.callback(guardian.stop)
-        guardian.start()
+        stack.callback(supervisor.stop)
+        supervisor.start()
         if sole.name is not None:
             note_whole(config.storage, instance=sole.name)
         application = _application(tracing)(
@@ -189,7 +189,7 @@ def _application(tracing: Tracing | None) -> Callable[..., Application]:
 
 
 def _server(wiring: Wiring, authenticator: Authenticator, proofs: AddressProofs) -> Server:
-    config, guardian = wiring.config, wiring.guardian
+    config, supervisor = wiring.config, wiring.supervisor
     sessions = Sessions()
     return Server(
         actors=wiring.actors(),
@@ -209,9 +209,9 @@ def _server(wiring: Wiring, authenticator: Authenticator, proofs: AddressProofs)
         log_texts=LogTexts(),
         proofs=proofs,
         sessions=sessions,
-        actor_statuses=guardian.statuses,
-        actor_handling=guardian.handling,
-        restart_actor=guardian.restart,
+        actor_statuses=supervisor.statuses,
+        actor_handling=supervisor.handling,
+        restart_actor=supervisor.restart,
         api_description=_describe_api,
     )
 

@@ -11,8 +11,8 @@ import msgspec
 from ..actors.context_builder import ContextBuilder
 from ..actors.event_bus import EventBus
 from ..actors.result_store import ResultStore
+from ..actors.runtime.actor_supervisor import ActorSupervisor
 from ..actors.runtime.asking import Recipient
-from ..actors.runtime.guardian import Guardian
 from ..actors.runtime.timers import Timers
 from ..actors.runtime.turns import TurnByTurn
 from ..actors.spawner import Spawner
@@ -40,7 +40,7 @@ class Wiring(msgspec.Struct, frozen=True):
     """
 
     config: Config
-    guardian: Guardian
+    supervisor: ActorSupervisor
     timers: Timers
     key: TokenKey
     revocations: Revocations
@@ -54,8 +54,8 @@ class Wiring(msgspec.Struct, frozen=True):
     storage: LockedStorage
 
     def actors(self) -> Actors:
-        """Handles of the four, which the guardian starts in this order."""
-        handle = self.guardian.handle
+        """Handles of the four, which the supervisor starts in this order."""
+        handle = self.supervisor.handle
         bus = handle("event_bus", lambda: self._on_storage(lambda: self._event_bus(spawner)), failure=BusUnavailable)
         results = handle("result_store", lambda: self._on_storage(lambda: self._result_store(self._traced(bus))))
         spawner = handle("spawner", lambda: self._on_storage(lambda: self._spawner(self._traced(bus))))

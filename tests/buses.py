@@ -12,8 +12,8 @@ from sidecar.actors.agent_facts import AgentSubscribed
 from sidecar.actors.event_bus import EventBus, EventOptions
 from sidecar.actors.messages import AwaitEvents, PublishEvent
 from sidecar.actors.replies import EventBatch, Published
+from sidecar.actors.runtime.actor_supervisor import ActorHandle, ActorSupervisor
 from sidecar.actors.runtime.asking import Later, R, Request, ask
-from sidecar.actors.runtime.guardian import Guardian, Handle
 from sidecar.actors.runtime.timers import Timers
 from sidecar.state.models import AgentId
 
@@ -32,14 +32,14 @@ class Bus:
     def open(self) -> None:
         self.timers = Timers()
         self.timers.start()
-        self.guardian = Guardian(gave_up=lambda name, reason: None)
-        self.handle: Handle = self.guardian.handle(
+        self.supervisor = ActorSupervisor(gave_up=lambda name, reason: None)
+        self.handle: ActorHandle = self.supervisor.handle(
             "event_bus", lambda: EventBus(journal_dir=self.directory, options=self.options, timers=self.timers)
         )
-        self.guardian.start()
+        self.supervisor.start()
 
     def close(self) -> None:
-        self.guardian.stop()
+        self.supervisor.stop()
         self.timers.stop()
 
     def reopen(self) -> None:

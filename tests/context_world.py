@@ -23,8 +23,8 @@ from sidecar.actors.context.requirements import FilePatterns
 from sidecar.actors.context_builder import ContextBuilder
 from sidecar.actors.messages import BuildContext, FindResults, FindSpec, ListEvents
 from sidecar.actors.replies import ContextBundle, EventPage, ResultPage
+from sidecar.actors.runtime.actor_supervisor import ActorHandle, ActorSupervisor
 from sidecar.actors.runtime.asking import Fact, Later, R, Request, ask
-from sidecar.actors.runtime.guardian import Guardian, Handle
 from sidecar.actors.runtime.timers import Timers
 from sidecar.state.clock import utc_now
 from sidecar.state.errors import Unavailable
@@ -181,9 +181,9 @@ class Neighbours:
 
 
 class Contexts:
-    """A ContextBuilder under its guardian."""
+    """A ContextBuilder under its supervisor."""
 
-    def __init__(self, handle: Handle, neighbours: Neighbours) -> None:
+    def __init__(self, handle: ActorHandle, neighbours: Neighbours) -> None:
         self.handle = handle
         self.neighbours = neighbours
 
@@ -209,8 +209,8 @@ def contexts(projects: Projects, **options: Any) -> Iterator[Contexts]:
     neighbours = Neighbours()
     timers = Timers()
     timers.start()
-    guardian = Guardian(gave_up=lambda name, reason: None)
-    handle = guardian.handle(
+    supervisor = ActorSupervisor(gave_up=lambda name, reason: None)
+    handle = supervisor.handle(
         "context_builder",
         lambda: ContextBuilder(
             projects=projects,
@@ -222,9 +222,9 @@ def contexts(projects: Projects, **options: Any) -> Iterator[Contexts]:
             timers=timers,
         ),
     )
-    guardian.start()
+    supervisor.start()
     try:
         yield Contexts(handle, neighbours)
     finally:
-        guardian.stop()
+        supervisor.stop()
         timers.stop()

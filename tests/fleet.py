@@ -19,8 +19,8 @@ import psutil
 
 from sidecar.actors import messages as m
 from sidecar.actors.event_bus import EventBus, EventOptions
+from sidecar.actors.runtime.actor_supervisor import ActorHandle, ActorSupervisor
 from sidecar.actors.runtime.asking import R, Request, ask
-from sidecar.actors.runtime.guardian import Guardian, Handle
 from sidecar.actors.runtime.timers import Timers
 from sidecar.actors.spawner import Spawner, at_once
 from sidecar.state.clock import utc_now
@@ -95,11 +95,11 @@ class Fleet:
     def open(self) -> None:
         self.timers = Timers()
         self.timers.start()
-        self.guardian = Guardian(gave_up=lambda name, reason: self.given_up.append(f"{name}: {reason}"))
+        self.supervisor = ActorSupervisor(gave_up=lambda name, reason: self.given_up.append(f"{name}: {reason}"))
         self.sole = SoleInstance()
-        self.bus: Handle = self.guardian.handle("event_bus", self._make_bus)
-        self.spawner: Handle = self.guardian.handle("spawner", self._make_spawner)
-        self.guardian.start()
+        self.bus: ActorHandle = self.supervisor.handle("event_bus", self._make_bus)
+        self.spawner: ActorHandle = self.supervisor.handle("spawner", self._make_spawner)
+        self.supervisor.start()
 
     def close(self) -> None:
         """As the server does: every agent is stopped first."""
@@ -109,7 +109,7 @@ class Fleet:
 
     def vanish(self) -> None:
         """Stop the actors and leave the agents alone, as a sidecar that dies."""
-        self.guardian.stop()
+        self.supervisor.stop()
         self.timers.stop()
         self.sole.release()
 

@@ -1,4 +1,4 @@
-"""A ResultStore under its guardian, with a bus to listen to; for the tests of results."""
+"""A ResultStore under its supervisor, with a bus to listen to; for the tests of results."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import msgspec
 from sidecar.actors.messages import FindResults, GetResult, PublishEvent, StoreResult
 from sidecar.actors.replies import Published, Stored
 from sidecar.actors.result_store import ResultOptions, ResultStore
+from sidecar.actors.runtime.actor_supervisor import ActorHandle, ActorSupervisor
 from sidecar.actors.runtime.asking import ask
-from sidecar.actors.runtime.guardian import Guardian, Handle
 from sidecar.actors.runtime.owner import Owner
 from sidecar.actors.runtime.timers import Timers
 from sidecar.state.errors import BusUnavailable
@@ -55,9 +55,9 @@ class ResultWorld:
     def start(self) -> None:
         self.timers = Timers()
         self.timers.start()
-        self.guardian = Guardian(gave_up=lambda name, reason: None)
-        bus = self.guardian.handle("bus", lambda: ListeningBus(self.heard, self.bus_fails))
-        self.store: Handle = self.guardian.handle(
+        self.supervisor = ActorSupervisor(gave_up=lambda name, reason: None)
+        bus = self.supervisor.handle("bus", lambda: ListeningBus(self.heard, self.bus_fails))
+        self.store: ActorHandle = self.supervisor.handle(
             "results",
             lambda: ResultStore(
                 directory=self.directory,
@@ -68,10 +68,10 @@ class ResultWorld:
                 fs=self.fs,
             ),
         )
-        self.guardian.start()
+        self.supervisor.start()
 
     def stop(self) -> None:
-        self.guardian.stop()
+        self.supervisor.stop()
         self.timers.stop()
 
     def put(self, n: int = 0, **fields: Any) -> Stored:

@@ -18,8 +18,8 @@ from sidecar.actors.replies import Stored
 from sidecar.actors.result_store import ResultOptions, ResultStore
 from sidecar.actors.results import compaction as result_compaction
 from sidecar.actors.results import outbox as result_outbox
+from sidecar.actors.runtime.actor_supervisor import ActorHandle, ActorSupervisor
 from sidecar.actors.runtime.asking import ask
-from sidecar.actors.runtime.guardian import Guardian, Handle
 from sidecar.actors.runtime.timers import Timers
 from sidecar.state.models import AgentId
 from sidecar.state.results.document_store import DocumentStore
@@ -34,24 +34,26 @@ def body(n: int) -> bytes:
     return b'{"status":"success","first":%d,"text":"%b","last":%d}' % (n, b"z" * (n * 37 % 1900), n)
 
 
-def world(directory: Path, timers: Timers) -> tuple[Guardian, Handle, Handle]:
+def world(directory: Path, timers: Timers) -> tuple[ActorSupervisor, ActorHandle, ActorHandle]:
     """Bus and store on `directory`, not started yet."""
 
     def gave_up(name: str, reason: str) -> None:
         os.write(2, f"{name} gave up: {reason}\n".encode())
 
-    guardian = Guardian(gave_up=gave_up)
-    bus = guardian.handle("bus", lambda: EventBus(journal_dir=directory / "events", options=EVERY_EVENT, timers=timers))
-    store = guardian.handle(
+    supervisor = ActorSupervisor(gave_up=gave_up)
+    bus = supervisor.handle(
+        "bus", lambda: EventBus(journal_dir=directory / "events", options=EVERY_EVENT, timers=timers)
+    )
+    store = supervisor.handle(
         "results",
         lambda: ResultStore(
             directory=directory / "results", options=ResultOptions(), bus=bus, profiles=Profiles({}), timers=timers
         ),
     )
-    return guardian, bus, store
+    return supervisor, bus, store
 
 
-def store_one(store: Handle, n: int) -> Stored:
+def store_one(store: ActorHandle, n: int) -> Stored:
     """Store the result of number n, and wait for the answer."""
     request = StoreResult(
         project_id="p",
@@ -65,7 +67,7 @@ def store_one(store: Handle, n: int) -> Stored:
     return ask(store, request, timeout_s=30)
 
 
-def write(store: Handle, numbers: count[int]) -> None:
+def write(store: ActorHandle, numbers: count[int]) -> None:
     while True:
         n = next(numbers)
         stored = store_one(store, n)
@@ -79,8 +81,8 @@ def main() -> None:
     result_outbox.LET_GO_AFTER_S = 0.02
     timers = Timers()
     timers.start()
-    guardian, _, store = world(Path(sys.argv[1]), timers)
-    guardian.start()
+    supervisor, _, store = world(Path(sys.argv[1]), timers)
+    supervisor.start()
     numbers = count(int(sys.argv[2]))
     for _ in range(WRITERS):
         threading.Thread(target=write, args=(store, numbers), daemon=True).start()

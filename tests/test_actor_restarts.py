@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from sidecar.actors.runtime.asking import Fact, Later, Request, ask
-from sidecar.actors.runtime.guardian import Guardian, Handle
-from sidecar.actors.runtime.owner import Envelope, LoopEnded, Owner
+from sidecar.actors.runtime.actor_state import ACTOR_LIFECYCLE, ActorOccurrence, ActorState
+from sidecar.actors.runtime.actor_supervisor import ActorHandle, ActorSupervisor
+from sidecar.actors.runtime.asking import Envelope, Fact, Later, Request, ask
+from sidecar.actors.runtime.owner import LoopEnded, Owner
 from sidecar.actors.runtime.timers import Timers
 from sidecar.actors.runtime.turns import TurnByTurn
 from sidecar.state.errors import NotFound, Unavailable
@@ -73,11 +74,11 @@ class Counter(Owner):
 class World:
     def __init__(self, make: Callable[[], Owner] = Counter, max_restarts: int = 3) -> None:
         self.gave_up = threading.Event()
-        self.guardian = Guardian(
+        self.supervisor = ActorSupervisor(
             gave_up=lambda name, reason: self.gave_up.set(),
             intensity=RestartIntensity(max_restarts=max_restarts, within_s=60),
         )
-        self.counter: Handle = self.guardian.handle("counter", make)
+        self.counter: ActorHandle = self.supervisor.handle("counter", make)
 
     def ask(self, request: Request[Any], timeout_s: float = WITHIN_S) -> Any:
         return ask(self.counter, request, timeout_s=timeout_s)
@@ -86,9 +87,9 @@ class World:
 @pytest.fixture
 def world() -> Iterator[World]:
     world = World()
-    world.guardian.start()
+    world.supervisor.start()
     yield world
-    world.guardian.stop()
+    world.supervisor.stop()
 
 
 def fail(error: BaseException) -> Callable[[], Any]:
@@ -120,7 +121,7 @@ def test_an_unexpected_error_costs_that_message_only(world: World) -> None:
 
 
 def test_a_system_exit_restarts_that_actor_alone_and_its_asker_is_told(world: World) -> None:
-    other = world.guardian.handle("other", Counter)
+    other = world.supervisor.handle("other", Counter)
     other.start()
     other.tell(Noted())
     world.counter.tell(Noted())
@@ -171,7 +172,7 @@ def test_under_restarts_every_fact_arrives_once_and_every_request_is_answered_or
             return super().handle(message)
 
     world = World(Collector, max_restarts=1000)
-    world.guardian.start()
+    world.supervisor.start()
     outcomes: list[str] = []
 
     def tell(numbers: range) -> None:
@@ -196,7 +197,7 @@ def test_under_restarts_every_fact_arrives_once_and_every_request_is_answered_or
     for thread in threads:
         thread.join(30)
     world.ask(Count())
-    world.guardian.stop()
+    world.supervisor.stop()
     assert sorted(arrived) == list(range(3000))
     assert len(outcomes) == 600
     assert "answered" in outcomes
@@ -223,14 +224,14 @@ def test_an_actor_that_cannot_start_is_tried_again_and_then_given_up() -> None:
             raise OSError("the disk is gone")
 
     world = World(lambda: Counter(start_once), max_restarts=3)
-    world.guardian.start()
+    world.supervisor.start()
     world.counter.restart("drill")
     assert world.gave_up.wait(WITHIN_S)
     assert len(starts) == 1 + 1 + 3  # the first, the one asked for, and as many as may be
     assert world.counter.status().state == "failed"
     with pytest.raises(Unavailable):
         world.ask(Count())
-    world.guardian.stop()
+    world.supervisor.stop()
 
 
 def test_too_many_failed_messages_restart_the_actor(world: World) -> None:
@@ -270,7 +271,7 @@ def test_a_stopped_actor_finishes_its_mailbox_and_then_refuses(world: World) -> 
     for _ in range(50):
         world.counter.tell(Noted())
     last = world.counter.request(Count())
-    world.guardian.stop()
+    world.supervisor.stop()
     assert last.result(timeout=WITHIN_S) == 50
     with pytest.raises(Unavailable, match="is not running"):
         world.ask(Count())
@@ -356,3 +357,14 @@ class TestMessagesOfATurn:
                 later.result(timeout=WITHIN_S)
         assert world.ask(Count()) == 2
         assert (world.counter.status().restarts, world.counter.status().failures) == (1, 0)
+
+
+def test_a_stopped_actor_stays_stopped_until_its_start_is_asked_for() -> None:
+    stays = {occurrence for occurrence in ActorOccurrence if occurrence is not ActorOccurrence.START_ASKED}
+    assert all(ACTOR_LIFECYCLE[ActorState.STOPPED, occurrence] is ActorState.STOPPED for occurrence in stays)
+    assert all(ACTOR_LIFECYCLE[state, ActorOccurrence.STOP_ASKED] is ActorState.STOPPED for state in ActorState)
+
+
+def test_only_an_actor_that_keeps_dying_fails() -> None:
+    leads_to_failed = {when for when, state in ACTOR_LIFECYCLE.items() if state is ActorState.FAILED}
+    assert leads_to_failed == {(ActorState.RESTARTING, ActorOccurrence.GIVEN_UP)}

@@ -480,7 +480,7 @@ def test_a_sidecar_told_to_detach_leaves_its_agents_for_the_next(tmp_path: Path)
 def test_a_spawner_that_is_restarted_touches_no_agent(tmp_path: Path) -> None:
     with next_sidecar(tmp_path) as fleet:
         agents = [fleet.spawn("sleeps").status for _ in range(5)]
-        fleet.guardian.restart("spawner", "a test says so")
+        fleet.supervisor.restart("spawner", "a test says so")
         wait_until(lambda: fleet.spawner.status().restarts == 1 and fleet.spawner.status().state == "running")
         again = [fleet.status(agent.agent_id) for agent in agents]
         assert [s.process_id for s in again] == [s.process_id for s in agents]
@@ -504,7 +504,7 @@ def test_how_agents_ended_just_before_the_spawner_is_not_forgotten(
 
         monkeypatch.setattr(Spawner, "handle", handle)
         fleet.spawner.request(m.CountAgents(project_id=None))
-        fleet.guardian.restart("spawner", "a test says so")
+        fleet.supervisor.restart("spawner", "a test says so")
         (tmp_path / "telling").write_text("0")
         (tmp_path / "telling").rename(tmp_path / "told")
         # Seen by the Spawner that is to end, and reaped: nobody can see it any more.
@@ -540,7 +540,7 @@ def test_a_spawner_that_is_restarted_leaves_no_second_watcher(tmp_path: Path) ->
         fleet.spawn("sleeps")
         before = watchers()
         assert before
-        fleet.guardian.restart("spawner", "a test says so")
+        fleet.supervisor.restart("spawner", "a test says so")
         wait_until(lambda: fleet.spawner.status().restarts == 1 and fleet.spawner.status().state == "running")
         fleet.ask(m.ListAgents(project_id=None))
         wait_until(lambda: watchers() == before)

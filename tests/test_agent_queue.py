@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from sidecar.actors import messages as m
 from sidecar.actors.agents.agent import QueueDue
-from sidecar.actors.runtime.asking import Fact, Later, Recipient, ask
-from sidecar.actors.runtime.owner import Envelope
+from sidecar.actors.runtime.asking import Envelope, Fact, Later, Recipient, ask
 from sidecar.actors.runtime.timers import Timers
 from sidecar.state.agent_entries import AgentRecord, Departed
 from sidecar.state.agent_registry import AgentRegistry

@@ -162,7 +162,7 @@ class TestStatusesThatRoutesDeclare:
         assert answering(404, asked) == listing(404)
 
     def test_503_when_the_actors_are_gone(self, sidecar: Any) -> None:
-        sidecar.sidecar.server.actor_statuses.__self__.stop()  # the guardian
+        sidecar.sidecar.server.actor_statuses.__self__.stop()  # the supervisor
         assert answering(503, asker(sidecar, sidecar.operator)) == listing(503)
 
     def test_304_for_what_is_known_already(self, sidecar: Any) -> None:

@@ -20,8 +20,7 @@ from sidecar.actors.messages import (
     ReplayDeadLetter,
 )
 from sidecar.actors.replies import EventBatch, Published
-from sidecar.actors.runtime.asking import Later
-from sidecar.actors.runtime.owner import Envelope
+from sidecar.actors.runtime.asking import Envelope, Later
 from sidecar.state.errors import EventsGone, IdempotencyConflict, InvalidRequest, RateLimited
 from tests.buses import WITHIN_S, Bus, awaiting, got, ids, publishing
 

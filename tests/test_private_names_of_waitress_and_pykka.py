@@ -84,7 +84,7 @@ PYKKA_HAS = {"_start_actor_loop", "_actor_loop", "_actor_loop_teardown", "_handl
         ("http/loop/connection.py", WAITRESS_HAS),
         ("http/loop/io_loop.py", WAITRESS_HAS),
         ("http/loop/request_parser.py", WAITRESS_HAS),
-        ("actors/runtime/guardian.py", PYKKA_HAS),
+        ("actors/runtime/actor_supervisor.py", PYKKA_HAS),
         ("actors/runtime/owner.py", PYKKA_HAS),
     ],
 )
@@ -293,7 +293,7 @@ def test_server_takes_a_bound_socket_and_a_dispatcher_and_registers_in_a_map() -
 
 
 def in_actor(actor_class: type[pykka.ThreadingActor], act: Callable[[pykka.ActorRef[Any]], None]) -> Any:
-    """An actor as the guardian makes it: constructed, registered and its loop begun in three steps."""
+    """An actor as the supervisor makes it: constructed, registered and its loop begun in three steps."""
     actor = actor_class()
     pykka.ActorRegistry.register(actor.actor_ref)
     actor._start_actor_loop()

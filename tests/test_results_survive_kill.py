@@ -47,8 +47,8 @@ def found(directory: Path) -> tuple[dict[str, StoredResult], Counter[str], dict[
     """Results by id, how many events tell of each, and the id of that event; when the outbox has been emptied."""
     timers = Timers()
     timers.start()
-    guardian, bus, store = result_writers.world(directory, timers)
-    guardian.start()
+    supervisor, bus, store = result_writers.world(directory, timers)
+    supervisor.start()
     try:
         page = ask(store, FindResults(project_id=None, limit=ALL), timeout_s=WITHIN_S)
         results: dict[str, StoredResult] = {result.id: result for result in page.results}
@@ -65,7 +65,7 @@ def found(directory: Path) -> tuple[dict[str, StoredResult], Counter[str], dict[
         times: Counter[str] = Counter(msgspec.json.decode(event.data)["result_id"] for event in events.events)
         return results, times, told
     finally:
-        guardian.stop()
+        supervisor.stop()
         timers.stop()
 
 

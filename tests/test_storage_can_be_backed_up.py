@@ -16,8 +16,8 @@ import pytest
 
 from sidecar.actors.messages import FindResults, ListEvents
 from sidecar.actors.results import compaction as result_compaction
+from sidecar.actors.runtime.actor_supervisor import ActorHandle
 from sidecar.actors.runtime.asking import ask
-from sidecar.actors.runtime.guardian import Handle
 from sidecar.actors.runtime.timers import Timers
 from sidecar.state.backup import back_up, restore
 from sidecar.state.errors import InvalidRequest, StorageDamaged, StorageInUse, StorageTooNew
@@ -41,8 +41,8 @@ class Running:
     def __init__(self, storage: Path) -> None:
         self._timers = Timers()
         self._timers.start()
-        self._guardian, self.bus, self.store = result_writers.world(storage, self._timers)
-        self._guardian.start()
+        self._supervisor, self.bus, self.store = result_writers.world(storage, self._timers)
+        self._supervisor.start()
 
     def ids(self) -> set[str]:
         page = ask(self.store, FindResults(project_id=None, limit=ALL), timeout_s=WITHIN_S)
@@ -53,7 +53,7 @@ class Running:
         return {msgspec.json.decode(event.data)["result_id"] for event in page.events}
 
     def stop(self) -> None:
-        self._guardian.stop()
+        self._supervisor.stop()
         self._timers.stop()
 
 
@@ -211,7 +211,7 @@ def test_a_backup_beside_writers_and_compaction_holds_all_that_was_acknowledged(
     stop = threading.Event()
     acknowledged: list[str] = []
 
-    def write(store: Handle, numbers: count[int]) -> None:
+    def write(store: ActorHandle, numbers: count[int]) -> None:
         while not stop.is_set():
             acknowledged.append(result_writers.store_one(store, next(numbers)).result_id)
 

@@ -68,7 +68,7 @@ def test_events_are_told_once_and_in_order_however_often_the_bus_dies(fleet: Fle
     agents = []
     for _ in range(5):
         agents.append(fleet.spawn_id("fails"))
-        fleet.guardian.restart("event_bus", "a test says so")
+        fleet.supervisor.restart("event_bus", "a test says so")
     for agent in agents:
         fleet.wait_for_state(agent, AgentState.FAILED)
     wait_until(lambda: fleet.bus.status().state == "running")
@@ -149,7 +149,7 @@ def test_a_spawner_that_dies_while_agents_crash_loses_none(fleet: Fleet) -> None
     agents = [fleet.spawn("sleeps").status for _ in range(5)]
     for agent in agents:
         os.kill(agent.process_id or 0, signal.SIGKILL)
-        fleet.guardian.restart("spawner", "a test says so")
+        fleet.supervisor.restart("spawner", "a test says so")
 
     def all_back() -> bool:
         statuses = fleet.spawner.request(m.ListAgents(project_id=None))
@@ -239,7 +239,7 @@ def test_a_spawner_that_is_restarted_then_starts_nobody_either(tmp_path: Path) -
     with Fleet(tmp_path, options={"max_concurrent": 1}, sleeps=does(*SLEEPS)) as fleet:
         runs_on, queued = (fleet.spawn_id("sleeps") for _ in range(2))
         fleet.draining.set()
-        fleet.guardian.restart("spawner", "a test says so")
+        fleet.supervisor.restart("spawner", "a test says so")
         wait_until(lambda: fleet.spawner.status().restarts == 1 and fleet.spawner.status().state == "running")
         fleet.stop(runs_on)
         assert fleet.ask(m.Drain(timeout_s=1.0)) == 0

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from enum import Enum, auto
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -150,6 +150,13 @@ class Later(Generic[R]):
             act(self)
         except Exception:
             log.exception("callback of an answer failed act=%r", act)
+
+
+class Envelope(msgspec.Struct, frozen=True):
+    """A message on its way to an actor. later: where the answer goes; None for a fact."""
+
+    message: Request[Any] | Fact
+    later: Later[Any] | None
 
 
 class _Together(threading.local):

@@ -2,7 +2,7 @@
 
 Two kinds of failure, as Pykka 4.5 makes them (its loop stops all actors on a SystemExit, and drops queued messages
 of an actor that dies): a message that cannot be handled costs only that message; a loop that ends costs the requests
-it held, which are answered with Unavailable, and the next incarnation takes over the mailbox (see guardian.py).
+it held, which are answered with Unavailable, and the next incarnation takes over the mailbox (see actor_supervisor.py).
 """
 
 from __future__ import annotations
@@ -12,25 +12,14 @@ import queue
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-import msgspec
 import pykka
 
 from ...state.errors import SidecarError, Unavailable
-from .asking import Fact, Later, Recipient, Request
-
-if TYPE_CHECKING:
-    from .guardian import Handle
+from .asking import Envelope, Fact, Later, Recipient, Request
 
 log = logging.getLogger(__name__)
-
-
-class Envelope(msgspec.Struct, frozen=True):
-    """later: where the answer goes; None for a fact."""
-
-    message: Request[Any] | Fact
-    later: Later[Any] | None
 
 
 class EndLoop(Fact, frozen=True):
@@ -41,6 +30,24 @@ class EndLoop(Fact, frozen=True):
 
 class LoopEnded(Exception):
     """Raised in an actor's thread, by `handle` too, to end its loop; the text says why."""
+
+
+class OwnHandle(Recipient, Protocol):
+    """The handle of an actor as its running incarnation sees it: it gets messages there, and reports to it."""
+
+    def message_handled(self, took_s: float) -> None: ...
+
+    def message_failed(self, error: BaseException) -> bool:
+        """Count a message that failed unexpectedly. True when there were so many that the loop must end."""
+        ...
+
+    def loop_ended(self, owner: Owner, death: str | None) -> None:
+        """death: why the loop ended; None when it was stopped."""
+        ...
+
+    def restart(self, reason: str) -> None:
+        """End the running incarnation and start the next."""
+        ...
 
 
 class Owner(pykka.ThreadingActor):
@@ -54,7 +61,7 @@ class Owner(pykka.ThreadingActor):
 
     def __init__(self) -> None:
         super().__init__()
-        self._handle: Handle | None = None
+        self._handle: OwnHandle | None = None
         self._death: str | None = None
         self.was_told_to_end = False
         self._batch: deque[Envelope] = deque()  # messages that came together and were not handled yet
@@ -135,7 +142,7 @@ class Owner(pykka.ThreadingActor):
                 self._handle.loop_ended(self, self._death)
 
     def _actor_loop_teardown(self) -> None:
-        """Pykka would drop the mailbox here; the handle keeps it for the next incarnation instead."""
+        """Keep the mailbox, which Pykka would drop here: the handle gives it to the next incarnation."""
 
     def _handle_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:
         self._death = str(exception_value) or repr(exception_value)
@@ -150,15 +157,15 @@ class Owner(pykka.ThreadingActor):
         waiting = self.actor_inbox.qsize() if isinstance(self.actor_inbox, queue.Queue) else 0
         return len(self._batch) + waiting
 
-    def told_before(self) -> list[Fact]:
-        """For `on_start`: facts that the incarnation before never looked at. They come to `handle` all the same."""
+    def pending_facts(self) -> list[Fact]:
+        """For `on_start`: facts that the last incarnation never looked at. They come to `handle` all the same."""
         if not isinstance(self.actor_inbox, queue.Queue):
             return []
         with self.actor_inbox.mutex:
             waiting = [envelope.message for together in self.actor_inbox.queue for envelope in together.message]
         return [message for message in waiting if isinstance(message, Fact)]
 
-    def left_in_mailbox(self) -> list[Envelope]:
+    def unread(self) -> list[Envelope]:
         """Messages that this incarnation never looked at, oldest first."""
         left = [*self._batch]
         while not self.actor_inbox.empty():

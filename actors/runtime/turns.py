@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import threading
 
-from .asking import Fact, Later, R, Request
-from .guardian import Handle
-from .owner import Envelope
+from .actor_supervisor import ActorHandle
+from .asking import Envelope, Fact, Later, R, Request
 
 
 class TurnByTurn:
@@ -19,7 +18,7 @@ class TurnByTurn:
     What other threads send goes at once.
     """
 
-    def __init__(self, handle: Handle) -> None:
+    def __init__(self, handle: ActorHandle) -> None:
         self.handle = handle
         self._loop: int | None = None
         self._sent: list[Envelope] = []

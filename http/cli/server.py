@@ -223,7 +223,7 @@ def dashboard(client: Client, only_print: bool) -> None:
 
 
 @click.command()
-@click.option("--restart", "restarted", metavar="ACTOR", help="End this actor's loop; its guardian starts the next.")
+@click.option("--restart", "restarted", metavar="ACTOR", help="End this actor's loop; its supervisor starts the next.")
 @format_option
 @with_client
 def actors(client: Client, restarted: str | None, format_: Format) -> None:

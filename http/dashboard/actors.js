@@ -1,4 +1,4 @@
-// The supervision tree inside the sidecar: the guardian and the four owners of state.
+// The supervision tree inside the sidecar: the supervisor and the four owners of state.
 
 import { call, get, segment } from "./api.js";
 import { button, doing, h, heading } from "./dom.js";
@@ -31,8 +31,8 @@ export function actorsView() {
     title: "Actors",
     element: h("div", { class: "view" },
       heading("Actors"),
-      h("p", { class: "quiet", text: "The guardian starts them in this order, and again when one ends; each rebuilds its state from the disk. Restart ends an actor's loop: requests in flight get a 503; notices waiting in its mailbox go to the next incarnation." }),
-      h("p", { class: "root", text: "guardian" }),
+      h("p", { class: "quiet", text: "The supervisor starts them in this order, and again when one ends; each rebuilds its state from the disk. Restart ends an actor's loop: requests in flight get a 503; notices waiting in its mailbox go to the next incarnation." }),
+      h("p", { class: "root", text: "supervisor" }),
       table.element),
     async refresh() {
       const { actors, timestamp } = await get("/api/actors", { project_id: "" });

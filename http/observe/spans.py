@@ -25,8 +25,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from ... import __version__
 from ...actors.messages import BuildContext, PublishEvent, PublishTogether, SpawnAgent, StoreResult
 from ...actors.replies import ContextBundle, Published, SpawnedAgent, Stored
+from ...actors.runtime.actor_supervisor import ActorHandle
 from ...actors.runtime.asking import Fact, Later, R, Recipient, Request
-from ...actors.runtime.guardian import Handle
 from ...actors.runtime.turns import TurnByTurn
 from ...state.errors import SidecarError
 from ...state.events.topics import standard_topic
@@ -112,7 +112,7 @@ class Tracing:
     def around(self, recipient: Recipient) -> TracedRecipient:
         return TracedRecipient(recipient, self)
 
-    def by_turns(self, handle: Handle) -> TracedTurns:
+    def by_turns(self, handle: ActorHandle) -> TracedTurns:
         return TracedTurns(handle, self)
 
     def close(self) -> None:
@@ -149,7 +149,7 @@ class TracedRecipient:
 class TracedTurns(TurnByTurn):
     """The event bus, likewise."""
 
-    def __init__(self, handle: Handle, tracing: Tracing) -> None:
+    def __init__(self, handle: ActorHandle, tracing: Tracing) -> None:
         super().__init__(handle)
         self._tracing = tracing
 

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from ...actors.replies import AgentNumbers, ContextNumbers, EventNumbers, ResultNumbers
-from ...actors.runtime.guardian import ActorStatus
+from ...actors.runtime.actor_supervisor import ActorStatus
 from ..observe.meter import Performance
 from .codec import Timed
 

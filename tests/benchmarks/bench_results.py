@@ -23,15 +23,17 @@ from rich.console import Console
 from rich.table import Table
 
 from sidecar.actors.results.compaction import PAUSE_S
+from sidecar.actors.runtime.actor_supervisor import ActorHandle
 from sidecar.actors.runtime.asking import ask
-from sidecar.actors.runtime.guardian import Handle
 from sidecar.state.models import event_id
 from tests.benchmarks.result_peers import BACKENDS, BODY, Put, Sidecar, StockTinyDB, load, peers, result
 
 ASK_S = 30.0
 
 
-def inserts_per_s(store: Handle, writers: int, seconds: float, numbers: Iterator[int]) -> tuple[float, list[float]]:
+def inserts_per_s(
+    store: ActorHandle, writers: int, seconds: float, numbers: Iterator[int]
+) -> tuple[float, list[float]]:
     """Acknowledged inserts per second of `writers` threads, and how long each took in seconds."""
     took: list[float] = []
     begin = threading.Barrier(writers + 1)

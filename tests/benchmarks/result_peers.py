@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import msgspec
 from tinydb import TinyDB
 
+from sidecar.actors.runtime.actor_supervisor import ActorHandle, ActorSupervisor
 from sidecar.actors.runtime.asking import Later, Request
-from sidecar.actors.runtime.guardian import Guardian, Handle
 from sidecar.actors.runtime.owner import Owner
 from sidecar.state.models import AgentId, ResultId, StoredResult
 from sidecar.state.results.stored_results import StoredResults
@@ -213,23 +213,23 @@ class Grouping(Owner):
 class Peer:
     name: str
     backend: Any
-    store: Handle
+    store: ActorHandle
 
 
 @contextmanager
 def peers(directory: Path, backends: dict[str, Callable[[Path], Any]], preload: int) -> Iterator[list[Peer]]:
     """Each peer with `preload` results in it, behind an actor of its own."""
-    guardian = Guardian(gave_up=lambda name, reason: None)
+    supervisor = ActorSupervisor(gave_up=lambda name, reason: None)
     made: list[Peer] = []
     for name, make in backends.items():
         backend = make(directory)
         load(backend, map(result, range(preload)))
-        made.append(Peer(name, backend, guardian.handle(name, partial(Grouping, backend))))
-    guardian.start()
+        made.append(Peer(name, backend, supervisor.handle(name, partial(Grouping, backend))))
+    supervisor.start()
     try:
         yield made
     finally:
-        guardian.stop()
+        supervisor.stop()
         for peer in made:
             peer.backend.close()
 

@@ -1,4 +1,4 @@
-"""The supervisor of the actors: starts them, starts them again behind the same handle, gives up in the end."""
+"""ActorSupervisor: starts the actors, restarts each behind the same handle, and gives up one that keeps dying."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import pykka
 from ...state.durations import Durations
 from ...state.errors import Unavailable
 from ...supervision.restart import RestartIntensity, Verdict
-from .asking import Fact, Later, R, Request
-from .owner import EndLoop, Envelope, Owner
+from .actor_state import ACTOR_LIFECYCLE, ActorOccurrence, ActorState
+from .asking import Envelope, Fact, Later, R, Request
+from .owner import EndLoop, Owner
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ class ActorStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One actor as an operator sees it. busy_ms: time spent handling messages, over all its incarnations."""
 
     name: str
-    state: str
+    state: ActorState
     mailbox_depth: int
     processed: int
     failures: int
@@ -36,8 +37,8 @@ class ActorStatus(msgspec.Struct, frozen=True, kw_only=True):
     busy_ms: float
 
 
-class Handle:
-    """The name of an actor, and whichever incarnation of it runs now. Implements `asking.Recipient`.
+class ActorHandle:
+    """The name of an actor, and whichever incarnation of it runs now. Implements `asking.Recipient`, `owner.OwnHandle`.
 
     handling: how long its messages took, over all incarnations.
     """
@@ -64,7 +65,7 @@ class Handle:
         self._in_flight: set[Later[Any]] = set()
         self._deaths: tuple[float, ...] = ()
         self._message_failures: tuple[float, ...] = ()
-        self._state = "starting"
+        self._state = ActorState.STARTING
         self._ended = threading.Event()
         self._failures = 0
         self._restarts = 0
@@ -87,7 +88,7 @@ class Handle:
     def send(self, envelopes: tuple[Envelope, ...]) -> None:
         """Send messages that are handled one after the other, without any other in between. See tell and request."""
         with self._lock:
-            is_over = self._state in ("stopped", "failed")
+            is_over = self._state.is_over
             asked = tuple(envelope.later for envelope in envelopes if envelope.later is not None)
             if not is_over:
                 for later in asked:
@@ -106,12 +107,12 @@ class Handle:
                 # Its loop has ended and is about to say so: a fact goes on to the next incarnation, and a
                 # request is refused with all the others that were in flight.
                 self._waiting.extend(envelope for envelope in envelopes if envelope.later is None)
-        elif self._state not in ("stopped", "failed"):
+        elif not self._state.is_over:
             self._waiting.extend(envelopes)
 
     def start(self) -> None:
         """Start the first incarnation. Raises what the actor's constructor raises."""
-        self._state = "starting"
+        self._change(ActorOccurrence.START_ASKED)
         self._ended.clear()
         self._begin()
 
@@ -126,7 +127,7 @@ class Handle:
         """Stop after what is in the mailbox now; waits up to STOP_WITHIN_S. Nothing is started again."""
         with self._lock:
             running = self._running
-            self._state = "stopped"
+            self._change(ActorOccurrence.STOP_ASKED)
         if running is not None:
             running.actor_ref.stop(block=False)
             if not self._ended.wait(STOP_WITHIN_S):
@@ -164,14 +165,13 @@ class Handle:
             if owner is not self._running:
                 return
             self._running = None
-            left = owner.left_in_mailbox()
+            left = owner.unread()
             # Facts go on to the next incarnation; whoever waits for an answer is told now.
             self._waiting.extendleft(reversed([e for e in left if e.later is None]))
             held = tuple(self._in_flight)
-            stopping = self._state == "stopped"
-            if not stopping:
-                self._state = "restarting"
-        if stopping:
+            self._change(ActorOccurrence.LOOP_ENDED)
+            is_stopped = self._state is ActorState.STOPPED
+        if is_stopped:
             self._ended.set()
             return
         reason = death or "its loop ended"
@@ -200,7 +200,7 @@ class Handle:
                     self._restarted(self._name, reason)
                 return
         with self._lock:
-            self._state = "failed"
+            self._change(ActorOccurrence.GIVEN_UP)
             self._waiting.clear()
         self._refuse(tuple(self._in_flight), "has failed before it could answer")
         log.critical("actor given up actor=%s restarts=%d reason=%s", self._name, self._restarts, reason)
@@ -210,24 +210,27 @@ class Handle:
         owner = self._start()
         owner._handle = self
         with self._lock:
-            if self._state == "stopped":  # stopped while the next incarnation was being made
+            if self._state is ActorState.STOPPED:  # stopped while the next incarnation was being made
                 self._ended.set()
                 return
             self._running = owner
             self._message_failures = ()
             while self._waiting:
                 owner.actor_ref.tell((self._waiting.popleft(),))
-            self._state = "running"
+            self._change(ActorOccurrence.LOOP_BEGAN)
         pykka.ActorRegistry.register(owner.actor_ref)
         owner._start_actor_loop()
 
+    def _change(self, occurrence: ActorOccurrence) -> None:
+        self._state = ACTOR_LIFECYCLE[self._state, occurrence]
+
     def _refuse(self, held: tuple[Later[Any], ...], what: str) -> None:
-        error = Unavailable if self._state == "stopped" else self._failure
+        error = Unavailable if self._state is ActorState.STOPPED else self._failure
         for later in held:
             later.refuse(error(f"{self._name} {what}"))
 
 
-class Guardian:
+class ActorSupervisor:
     """Starts actors in order and stops them in reverse.
 
     gave_up: called with an actor's name and the reason when it died more often than `intensity` allows; the server
@@ -245,14 +248,14 @@ class Guardian:
         self._gave_up = gave_up
         self._restarted = restarted
         self._intensity = intensity or RestartIntensity(max_restarts=10, within_s=60.0)
-        self._handles: dict[str, Handle] = {}
+        self._handles: dict[str, ActorHandle] = {}
 
-    def handle(self, name: str, make: Callable[[], Owner], *, failure: type[Unavailable] = Unavailable) -> Handle:
+    def handle(self, name: str, make: Callable[[], Owner], *, failure: type[Unavailable] = Unavailable) -> ActorHandle:
         """A handle for an actor that `make` constructs again for each incarnation; it runs after `start`.
 
         failure: what its askers get when it fails while it holds their requests.
         """
-        handle = Handle(
+        handle = ActorHandle(
             name,
             make,
             intensity=self._intensity,
