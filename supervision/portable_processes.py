@@ -1,4 +1,4 @@
-"""Looks at processes with psutil, on machines without /proc. Only imported there, because that takes a while."""
+"""Looks at processes with psutil, on machines without /proc. Imported only there, because that takes a while."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import psutil
 
-from .process_table import Row
+from .process_row import ProcessRow
 
 
 def boot_id() -> str:
@@ -27,19 +27,20 @@ def age_s(start_ticks: int) -> float:
 
 
 def is_zombie(pid: int) -> bool:
-    """Also True of one that is no more."""
+    """Also True when there is no such process."""
     with suppress(psutil.Error):
         return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     return True
 
 
-def rows() -> list[Row]:
+def rows() -> list[ProcessRow]:
+    """Every process of the machine, zombies among them."""
     found = []
     for process in psutil.process_iter(["pid", "ppid", "create_time", "cpu_times", "memory_info", "status"]):
         with suppress(psutil.Error, OSError, KeyError, AttributeError):  # ended, or not ours to look at
             known = process.info
             found.append(
-                Row(
+                ProcessRow(
                     pid=known["pid"],
                     parent=known["ppid"],
                     group=os.getpgid(known["pid"]),
@@ -53,7 +54,7 @@ def rows() -> list[Row]:
     return found
 
 
-def environ(pid: int) -> list[bytes]:
+def environ(pid: int, *, until: float | None = None) -> list[bytes]:  # noqa: ARG001  # psutil waits for none
     """NAME=value of a process; empty where it is not ours to read."""
     with suppress(psutil.Error, OSError):
         return [os.fsencode(f"{name}={value}") for name, value in psutil.Process(pid).environ().items()]

@@ -1,18 +1,12 @@
-"""The hand that touches the operating system for one process: start it, name it for ever, signal it, see how it ended.
-
-Signals go through a pidfd, so they never reach a process that got the same pid. Nothing here decides.
-"""
+"""Starts one process, prepared as far as possible before. Nothing here decides."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
+import pwd
 import signal
-import struct
-import sys
-import time
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -23,32 +17,15 @@ import msgspec
 from ..state.errors import SpawnFailed
 from ..state.models import ProcessIdentity
 from . import eager_calls as eager
-from . import quick_start
+from . import process_table, quick_start
 from .known_state import give_limit_of_the_start, limit_of_the_start
 from .launch import OF_THE_ACCOUNT, Launch
-from .process_table import HAS_PROC, TICKS_PER_S, fields_of_stat, has_ended
+from .process_identity import HAS_PIDFD, boot_id
 
 log = logging.getLogger(__name__)
 
-
-def _knows_pidfds() -> bool:
-    """Linux before 5.3 has the call in the library only, and a sandbox may refuse it."""
-    try:
-        os.close(os.pidfd_open(os.getpid()))
-    except (AttributeError, OSError):
-        return False
-    return sys.platform == "linux"
-
-
-HAS_PIDFD = _knows_pidfds()
-
 _LOG_MODE = 0o600
 _LOG_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-_SIGNAL_WHOLE_GROUP = 4  # PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9
-_GET_INFO = 0xC040FF0B  # ioctl PIDFD_GET_INFO with a struct of 64 bytes, Linux 6.13
-_INFO_EXIT = 1 << 3  # PIDFD_INFO_EXIT, Linux 6.15
-_EXIT_CODE_AT = 60  # offset of exit_code in struct pidfd_info
-_STAT_START_TICKS, _STAT_EXIT_CODE = 22 - 3, 52 - 3  # fields of /proc/PID/stat, from the third on
 
 _MAX_INTERPRETER_LINE = 256  # BINPRM_BUF_SIZE of Linux
 
@@ -56,32 +33,11 @@ _MAX_INTERPRETER_LINE = 256  # BINPRM_BUF_SIZE of Linux
 _OOM_SCORE_ADJ = b"500"
 
 
-class ExitStatus(msgspec.Struct, frozen=True):
-    """How a process ended: one of both, or neither where nobody could see it."""
-
-    exit_code: int | None = None
-    signal: int | None = None
-
-
 class StartedProcess(msgspec.Struct, frozen=True):
+    """A process that was started or found. pidfd: open; None where the platform has none."""
+
     identity: ProcessIdentity
     pidfd: int | None
-
-
-@cache
-def boot_id() -> str:
-    """Names this boot of the machine; pids and monotonic times of another one mean nothing."""
-    with suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    from . import portable_processes
-
-    return portable_processes.boot_id()
-
-
-def identity_of(pid: int) -> ProcessIdentity | None:
-    """The process that has this pid now; None when there is none, or only a zombie."""
-    ticks = _start_ticks(pid)
-    return ProcessIdentity(boot_id(), pid, ticks) if ticks is not None and not _is_zombie(pid) else None
 
 
 class LogFiles:
@@ -151,7 +107,7 @@ class Prepared:
         # The process may have ended already, or the kernel may have no such file.
         eager.write_small(f"/proc/{pid}/oom_score_adj", _OOM_SCORE_ADJ)
         # It cannot be gone, for only we reap it; a zombie still shows when it started.
-        return StartedProcess(ProcessIdentity(boot_id(), pid, _start_ticks(pid) or 0), pidfd)
+        return StartedProcess(ProcessIdentity(boot_id(), pid, process_table.start_ticks(pid) or 0), pidfd)
 
     def _start_the_long_way(self) -> int:
         """Never preexec_fn: it costs a copy of our page tables."""
@@ -180,153 +136,6 @@ class Prepared:
         return child.pid
 
 
-def open_pidfd(identity: ProcessIdentity) -> int | None:
-    """A pidfd of exactly this process, zombie or not; None when it is gone or the platform has none."""
-    if not HAS_PIDFD or identity.boot_id != boot_id():
-        return None
-    try:
-        pidfd = os.pidfd_open(identity.pid)
-    except OSError:
-        return None
-    # Checked after opening: from here on the descriptor means one process whatever becomes of the pid.
-    if _start_ticks(identity.pid) == identity.start_ticks:
-        return pidfd
-    os.close(pidfd)
-    return None
-
-
-def age_s(identity: ProcessIdentity) -> float:
-    """For how many seconds it has been there."""
-    if not HAS_PROC:
-        from . import portable_processes
-
-        return portable_processes.age_s(identity.start_ticks)
-    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - identity.start_ticks / TICKS_PER_S)
-
-
-def is_alive(identity: ProcessIdentity) -> bool:
-    return identity_of(identity.pid) == identity
-
-
-def send_signal(identity: ProcessIdentity, number: int) -> bool:
-    """Signal exactly this process; False when it is gone. Raises PermissionError when it is another user's."""
-    if not HAS_PIDFD:
-        if not is_alive(identity):
-            return False
-        with suppress(ProcessLookupError):
-            os.kill(identity.pid, number)
-            return True
-        return False
-    pidfd = open_pidfd(identity)
-    if pidfd is None:
-        return False
-    try:
-        signal.pidfd_send_signal(pidfd, number)  # type: ignore[attr-defined,unused-ignore]  # Linux only
-    except ProcessLookupError:
-        return False
-    finally:
-        os.close(pidfd)
-    return True
-
-
-def signal_group(pidfd: int | None, pid: int, number: int) -> None:
-    """Signal the process group that `pid` leads. Only while the leader is not reaped: that pins the number."""
-    try:
-        if pidfd is not None:
-            signal.pidfd_send_signal(pidfd, number, None, _SIGNAL_WHOLE_GROUP)  # type: ignore[attr-defined,unused-ignore]
-            return
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # EINVAL: a kernel before 6.9 knows no such flag
-            return
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)
-
-
-def reap(pid: int) -> ExitStatus | None:
-    """How our own child ended, and let the kernel forget it; None when it still runs. Raises ChildProcessError when
-    it is not our child, or when someone else reaped it."""
-    status = eager.waited(pid)
-    return None if status is None else _status_of(status)
-
-
-def end_of_child(pid: int) -> ExitStatus | None:
-    """As `reap`, but the kernel does not forget it: that takes as long again, and can wait."""
-    end = eager.end_of_child(pid)
-    if end is None:
-        return None
-    code, status = end
-    return ExitStatus(exit_code=status) if code == os.CLD_EXITED else ExitStatus(signal=status)
-
-
-def exit_of_stranger(identity: ProcessIdentity, pidfd: int) -> ExitStatus:
-    """How a process that is not our child ended. Empty where that cannot be seen, or not until its parent reaps it."""
-    return _exit_of_zombie(identity) or _exit_of_reaped(pidfd) or ExitStatus()
-
-
-def _exit_of_zombie(identity: ProcessIdentity) -> ExitStatus | None:
-    """Not reaped yet: an init may take seconds for that."""
-    fields = _stat_of(identity.pid)
-    if len(fields) <= _STAT_EXIT_CODE or fields[0] != b"Z" or int(fields[_STAT_START_TICKS]) != identity.start_ticks:
-        return None
-    try:
-        # The kernel shows the status to those who may look at this link, too, and 0 to all others.
-        Path(f"/proc/{identity.pid}/ns/user").readlink()
-    except OSError:
-        return None
-    return _status_of(int(fields[_STAT_EXIT_CODE]))
-
-
-def _exit_of_reaped(pidfd: int) -> ExitStatus | None:
-    """Linux 6.15."""
-    info = bytearray(64)
-    struct.pack_into("Q", info, 0, _INFO_EXIT)
-    try:
-        fcntl.ioctl(pidfd, _GET_INFO, info)
-    except OSError:
-        return None
-    (mask,) = struct.unpack_from("Q", info, 0)
-    (status,) = struct.unpack_from("i", info, _EXIT_CODE_AT)
-    return _status_of(status) if mask & _INFO_EXIT else None
-
-
-def oom_kills() -> int:
-    """How many processes the kernel has killed for want of memory since boot; 0 where it does not say."""
-    with suppress(OSError):
-        for line in Path("/proc/vmstat").read_bytes().splitlines():
-            if line.startswith(b"oom_kill "):
-                return int(line.split()[1])
-    return 0
-
-
-def _start_ticks(pid: int) -> int | None:
-    if not HAS_PROC:
-        from . import portable_processes
-
-        return portable_processes.start_ticks(pid)
-    fields = _stat_of(pid)
-    return int(fields[_STAT_START_TICKS]) if len(fields) > _STAT_START_TICKS else None
-
-
-def _is_zombie(pid: int) -> bool:
-    if not HAS_PROC:
-        from . import portable_processes
-
-        return portable_processes.is_zombie(pid)
-    fields = _stat_of(pid)
-    return not fields or has_ended(fields)
-
-
-def _stat_of(pid: int) -> list[bytes]:
-    """Fields from the third on; none where there is no such process."""
-    return fields_of_stat(eager.read_small(f"/proc/{pid}/stat") or b")")
-
-
-def _status_of(status: int) -> ExitStatus:
-    if os.WIFSIGNALED(status):
-        return ExitStatus(signal=os.WTERMSIG(status))
-    return ExitStatus(exit_code=os.WEXITSTATUS(status))
-
-
 @cache
 def _nothing() -> int:
     """/dev/null, opened once."""
@@ -337,8 +146,6 @@ def _account_of(launch: Launch) -> dict[str, Any]:
     """The account that the process runs as, and its environment. Raises KeyError when there is no such user."""
     if launch.user is None:
         return {"env": launch.env}
-    import pwd
-
     entry = pwd.getpwnam(launch.user)
     own = dict(zip(OF_THE_ACCOUNT, (entry.pw_dir, launch.user, launch.user, entry.pw_shell), strict=True))
     return {
@@ -366,11 +173,12 @@ def _why_not_started(launch: Launch, error: Exception) -> str:
 
 def _missing_interpreter(launch: Launch) -> str | None:
     """The missing loader or interpreter of a program that exists; None if the program itself is missing."""
-    import shutil  # only for programs that cannot be run; without it all others start sooner
-
-    found = shutil.which(launch.argv[0], path=launch.env.get("PATH")) if "/" not in launch.argv[0] else launch.argv[0]
+    name = launch.argv[0]
+    if "/" not in name:
+        paths = (f"{folder}/{name}" for folder in os.get_exec_path(launch.env))
+        name = next((path for path in paths if os.access(path, os.X_OK)), name)
     try:
-        with (Path(launch.cwd) / (found or launch.argv[0])).open("rb") as program:
+        with (Path(launch.cwd) / name).open("rb") as program:
             first_line = program.readline(_MAX_INTERPRETER_LINE)
     except OSError:
         return None

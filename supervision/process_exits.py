@@ -18,16 +18,9 @@ from typing import Protocol
 import msgspec
 
 from .eager_calls import watch_no_more
-from .process import (
-    HAS_PIDFD,
-    ExitStatus,
-    StartedProcess,
-    end_of_child,
-    exit_of_stranger,
-    is_alive,
-    reap,
-    signal_group,
-)
+from .process import StartedProcess
+from .process_exit import ExitStatus, end_of_child, exit_of_stranger, reap
+from .process_identity import HAS_PIDFD, is_alive, signal_group
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,9 @@ import msgspec
 
 from ..state.models import ProcessIdentity
 from . import process_table
-from .process import boot_id, send_signal
-from .process_table import LOADED_WITHIN_S, Row
+from .proc_fs import LOADED_WITHIN_S
+from .process_identity import boot_id, send_signal
+from .process_row import ProcessRow
 from .request_environment import AGENT_ID, INCARNATION, INSTANCE
 
 # A process this young may still be on its way to exec, with its parent's environment.
@@ -175,7 +176,7 @@ class CensusTaker:
             self._tell(self._census.take(leaders), served)
 
 
-def _tree_process(row: Row, owner: Owned) -> TreeProcess:
+def _tree_process(row: ProcessRow, owner: Owned) -> TreeProcess:
     return TreeProcess(
         identity=ProcessIdentity(boot_id(), row.pid, row.start_ticks),
         incarnation=owner.incarnation,

@@ -21,8 +21,10 @@ from sidecar.state.agent_registry import AgentRegistry
 from sidecar.state.clock import utc_now
 from sidecar.state.identity import TokenKey
 from sidecar.state.models import AgentId, AgentState, ExitCause, ProcessIdentity
-from sidecar.supervision.process import ExitStatus, StartedProcess, identity_of, is_alive, open_pidfd
+from sidecar.supervision.process import StartedProcess
+from sidecar.supervision.process_exit import ExitStatus
 from sidecar.supervision.process_exits import Exited, ExitWatcher
+from sidecar.supervision.process_identity import identity_of, is_alive, open_pidfd
 from sidecar.supervision.process_tree import TreeProcess
 from tests.fleet import SECRET, SLEEPS, DoomedSidecar, Fleet, does, runs, wait_until
 

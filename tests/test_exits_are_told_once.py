@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from sidecar.supervision.launch import Launch
-from sidecar.supervision.process import ExitStatus, LogFiles, Prepared, StartedProcess, is_alive
+from sidecar.supervision.process import LogFiles, Prepared, StartedProcess
+from sidecar.supervision.process_exit import ExitStatus
 from sidecar.supervision.process_exits import Exited, ExitWatcher
+from sidecar.supervision.process_identity import is_alive
 from tests.fleet import WITHIN_S, wait_until
 
 

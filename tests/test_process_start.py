@@ -23,7 +23,8 @@ from sidecar.state.errors import SpawnFailed
 from sidecar.supervision import known_state, quick_start
 from sidecar.supervision.known_state import allow_many_descriptors
 from sidecar.supervision.launch import Launch
-from sidecar.supervision.process import LogFiles, Prepared, StartedProcess, reap
+from sidecar.supervision.process import LogFiles, Prepared, StartedProcess
+from sidecar.supervision.process_exit import reap
 from tests.fleet import wait_until
 
 # Everything a program can see of how it was started.

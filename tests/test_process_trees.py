@@ -22,8 +22,9 @@ from sidecar.state.errors import WrongState
 from sidecar.state.models import AgentId, AgentSpec, AgentState, ExitCause, ProcessIdentity
 from sidecar.supervision import portable_processes, process_table, process_tree
 from sidecar.supervision.limits import is_left_over
-from sidecar.supervision.process import ExitStatus, identity_of, is_alive, send_signal
+from sidecar.supervision.process_exit import ExitStatus
 from sidecar.supervision.process_exits import Exited
+from sidecar.supervision.process_identity import identity_of, is_alive, send_signal
 from sidecar.supervision.process_tree import TreeProcess, kill_all
 from sidecar.supervision.restart import SETTLED_AFTER_S
 from tests.fleet import SLEEPS, Fleet, does, runs, wait_until

@@ -19,7 +19,7 @@ from sidecar.state.errors import StorageDamaged
 from sidecar.state.identity import TokenKey
 from sidecar.state.journal import fs as fs_module
 from sidecar.state.models import AgentState
-from sidecar.supervision.process import is_alive
+from sidecar.supervision.process_identity import is_alive
 from tests.fleet import SLEEPS, WITHIN_S, Fleet, does, wait_until
 
 PROFILES: dict[str, dict[str, Any]] = {

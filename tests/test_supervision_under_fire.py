@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sidecar.supervision.process import send_signal
+from sidecar.supervision.process_identity import send_signal
 from sidecar.supervision.process_tree import TreeProcess
 from tests.fleet import Fleet, wait_until
 from tests.served import Served, start_served

@@ -20,7 +20,7 @@ from sidecar.state.errors import StorageUnavailable, Unavailable
 from sidecar.state.journal.journal import Journal
 from sidecar.state.models import AgentState, ExitCause
 from sidecar.supervision.oom import OomKills
-from sidecar.supervision.process import oom_kills
+from sidecar.supervision.proc_fs import oom_kills
 from sidecar.supervision.restart import SETTLED_AFTER_S
 from tests.fleet import SLEEPS, Fleet, does, wait_until
 
@@ -166,7 +166,8 @@ def test_a_spawner_that_dies_while_agents_crash_loses_none(fleet: Fleet) -> None
 def test_without_pidfds_agents_are_restarted_taken_over_and_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("supervision.process", "supervision.process_exits", "actors.adoption"):
+    starts, identity = "supervision.process", "supervision.process_identity"
+    for module in (starts, identity, "supervision.process_exits", "actors.agents.adoption"):
         monkeypatch.setattr(f"sidecar.{module}.HAS_PIDFD", False)
     with Fleet(tmp_path, sleeps=does(*SLEEPS, backoff_initial_seconds=0.05), ends=does("true")) as fleet:
         assert fleet.wait_for_state(fleet.spawn_id("ends"), AgentState.COMPLETED).exit_code == 0

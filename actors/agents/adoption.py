@@ -17,8 +17,10 @@ from ...state.agent_registry import AgentRegistry
 from ...state.models import AgentId, AgentState, ProcessIdentity
 from ...supervision.agent_logs import AgentLogs
 from ...supervision.lifecycle import Occurrence
-from ...supervision.process import HAS_PIDFD, ExitStatus, StartedProcess, boot_id, is_alive, open_pidfd
+from ...supervision.process import StartedProcess
+from ...supervision.process_exit import ExitStatus
 from ...supervision.process_exits import Exited
+from ...supervision.process_identity import HAS_PIDFD, boot_id, is_alive, open_pidfd
 from ...supervision.process_tree import Trees, kill_all
 from ...supervision.profile import Profiles
 from ...supervision.restart import Decision, Verdict

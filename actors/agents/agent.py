@@ -14,7 +14,8 @@ from ...state.agent_entries import AgentRecord
 from ...state.errors import SidecarError
 from ...state.identity import Token
 from ...state.models import AgentId, AgentState, AgentStatus, ProcessIdentity, WaitingFor
-from ...supervision.process import ExitStatus, StartedProcess
+from ...supervision.process import StartedProcess
+from ...supervision.process_exit import ExitStatus
 from ...supervision.process_exits import Exited
 from ...supervision.process_tree import TreeProcess, Trees
 from ...supervision.profile import Profile

@@ -16,7 +16,7 @@ import msgspec
 from ...state.agent_entries import GroupDeaths, GroupRestart, Together
 from ...state.agent_registry import AgentRegistry
 from ...state.models import AgentId, AgentState
-from ...supervision.process import boot_id
+from ...supervision.process_identity import boot_id
 from ...supervision.restart import Verdict
 from ...supervision.strategy import Group, Member, affected, in_order
 from .agent import HOLDS_SLOT, RUNS, Agent, Then

@@ -20,7 +20,9 @@ from ...state.projects import Projects
 from ...supervision import process_table
 from ...supervision.agent_logs import AgentLogs
 from ...supervision.launch import launch_of
-from ...supervision.process import ExitStatus, LogFiles, Prepared, StartedProcess, age_s
+from ...supervision.process import LogFiles, Prepared, StartedProcess
+from ...supervision.process_exit import ExitStatus
+from ...supervision.process_identity import age_s
 from ...supervision.process_tree import TreeProcess
 from ...supervision.profile import Profile, Profiles
 from ...supervision.request_environment import AGENT_ID, TOKEN

@@ -22,8 +22,8 @@ from ...state.models import AgentId, AgentState, AgentStatus, ExitCause
 from ...supervision.agent_logs import AgentLogs
 from ...supervision.lifecycle import Occurrence, after
 from ...supervision.log_watch import LogWatch
-from ...supervision.process import boot_id
 from ...supervision.process_exits import Exited
+from ...supervision.process_identity import boot_id
 from ...supervision.restart import Decision
 from ..agent_facts import AgentEnded, AgentSubscribed
 from ..runtime.asking import Later, Recipient

@@ -19,7 +19,9 @@ from ...supervision.fleet import SpawnerOptions
 from ...supervision.lifecycle import Occurrence
 from ...supervision.limits import Broken
 from ...supervision.oom import OomKills
-from ...supervision.process import ExitStatus, StartedProcess, oom_kills
+from ...supervision.proc_fs import oom_kills
+from ...supervision.process import StartedProcess
+from ...supervision.process_exit import ExitStatus
 from ...supervision.process_exits import Exited
 from ...supervision.process_tree import Trees
 from ...supervision.restart import SETTLED_AFTER_S, Decision, History, Verdict

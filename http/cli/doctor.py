@@ -32,7 +32,7 @@ from ...state.storage_manifest import (
     missing_journals,
     read_manifest,
 )
-from ...supervision.process import HAS_PIDFD
+from ...supervision.process_identity import HAS_PIDFD
 from ...supervision.profile import Profile
 from ..address import url_of
 from ..client.client import Client
