@@ -49,7 +49,7 @@ from .agents.agent import (
 from .agents.announcer import AnnouncementAnswered, AnnouncementDue, Announcer
 from .agents.chains import Chains
 from .agents.forgetting import Forgetting
-from .agents.launching import Starting
+from .agents.launching import Launcher
 from .agents.log_bounds import LogBounds
 from .agents.log_following import LogFollowing
 from .agents.numbers import count
@@ -166,7 +166,7 @@ class Spawner(Owner):
             book=book,
             registry=self._registry,
             options=self._options,
-            starting=Starting(
+            launcher=Launcher(
                 projects=self._projects,
                 tokens=self._tokens,
                 logs=self._logs,

@@ -1,4 +1,4 @@
-"""ExitWatcher: sees every agent's process end, at once, and reaps it: a few threads over one set of all pidfds.
+"""ExitWatcher: sees every agent's process end at once, and reaps it: a few threads over one set of all pidfds.
 
 It may start the next incarnation itself, as the first thing it does, so that a busy sidecar does not delay it. All of
 its threads wake for an end, and the first that gets the GIL sees to it. Without pidfds one looks twenty times a second.
@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -34,47 +34,56 @@ _THREADS = 3
 
 # Delay notifications until no further exit has been seen for this long, so that restarts come first.
 _MORE_WITHIN_S = 0.003
-_TOLD_WITHIN_S = 0.1
+_REPORTED_WITHIN_S = 0.1
 
 
-class Succession(Protocol):
-    """Prepared before a process ends, so that the next can be started at once."""
+S = TypeVar("S")
+S_co = TypeVar("S_co", covariant=True)
 
-    def succeed(self, status: ExitStatus, at: float) -> object | None:
-        """It ended so, at that monotonic time: start another if that is called for."""
+
+class PreparedRestart(Protocol[S_co]):
+    """A restart that is prepared before the process ends, so that the next can be started at once."""
+
+    def restart(self, status: ExitStatus, at: float) -> S_co:
+        """Start the next one if the process that ended so, at that monotonic time, calls for it."""
         ...
 
     def close(self) -> None:
-        """It is not needed any more."""
+        """Release what it holds: it is not needed any more."""
         ...
 
 
-class Exited(msgspec.Struct, frozen=True):
-    """An incarnation's process ended. at: monotonic seconds. succession: what `succeed` made of it, if it was asked."""
+class Exited(msgspec.Struct, Generic[S], frozen=True):
+    """The end of an incarnation's process. at: monotonic seconds. restart: the result of a PreparedRestart, or None."""
 
     agent_id: str
     incarnation: int
     status: ExitStatus
     at: float
-    succession: object | None
+    restart: S | None
 
 
-class _Watched(msgspec.Struct):
+class _Watched(msgspec.Struct, Generic[S]):
+    """A watched process. died_at: of a stranger that is dead, whose exit code cannot be read yet."""
+
     agent_id: str
     incarnation: int
     process: StartedProcess
-    succeed: Succession | None = None
+    prepared: PreparedRestart[S] | None = None
     kill_group: bool = True
-    died_at: float = 0.0  # a stranger that is dead, whose exit code is not readable yet
+    died_at: float = 0.0
 
 
-class ExitWatcher:
-    """Tells `on_exit`, in a thread of its own, of every watched process that ended. A pidfd given to `watch` is its."""
+class ExitWatcher(Generic[S]):
+    """Calls `on_exit`, in a thread of its own, for each watched process that ended. Closes the pidfds it is given.
 
-    def __init__(self, on_exit: Callable[[Exited], None]) -> None:
+    S: what a PreparedRestart results in.
+    """
+
+    def __init__(self, on_exit: Callable[[Exited[S]], None]) -> None:
         self._on_exit = on_exit
         self._lock = threading.Lock()
-        self._watched: dict[int, _Watched] = {}  # by pidfd, or by pid where there are none
+        self._watched: dict[int, _Watched[S]] = {}  # by pidfd, or by pid where there are none
         self._stopped = False
         self._epoll = select.epoll() if HAS_PIDFD else None
         self._wake_r, self._wake_w = os.pipe()
@@ -83,7 +92,7 @@ class ExitWatcher:
             self._epoll.register(self._wake_r, select.EPOLLIN)
         self._removed = 0  # from the set, so far
         self._dead_strangers: set[int] = set()
-        self._succeeded_at = 0.0
+        self._restarted_at = 0.0
         count = 1 if self._epoll is None else _THREADS
         self._threads = [threading.Thread(target=self._run, name=f"exits-{n}", daemon=True) for n in range(count)]
 
@@ -117,27 +126,27 @@ class ExitWatcher:
         if self._epoll is not None and process.pidfd is not None:
             self._epoll.register(process.pidfd, select.EPOLLIN)
 
-    def prepare(self, process: StartedProcess, succeed: Succession) -> None:
-        """Have it succeeded at once: a thread of the watcher's calls `succeed` when the process has ended and its group
-        is killed, and its answer goes into `Exited`. Closed here when that comes too late."""
-        not_needed: Succession | None = succeed
+    def prepare(self, process: StartedProcess, prepared: PreparedRestart[S]) -> None:
+        """Have the process restarted at once: a thread of the watcher calls `restart` when it has ended and its group
+        is killed, and puts the result into `Exited`. Closes `prepared` if the process has ended already."""
+        not_needed: PreparedRestart[S] | None = prepared
         with self._lock:
             watched = self._watched.get(self._key(process))
             if watched is not None and watched.process is process and watched.kill_group:
-                not_needed, watched.succeed = watched.succeed, succeed
+                not_needed, watched.prepared = watched.prepared, prepared
         if not_needed is not None:
             not_needed.close()
 
     def let_stop(self, process: StartedProcess) -> None:
-        """Its end is wanted: start no successor, and leave its group the time it was given.
+        """Restart it no longer, and leave its group the time that it was given: its end is wanted.
 
-        When this returns, either no successor will be started, or the `Exited` that has it is on its way.
+        When this returns, either it will not be restarted, or the `Exited` with the restart is on its way.
         """
-        not_needed: Succession | None = None
+        not_needed: PreparedRestart[S] | None = None
         with self._lock:
             watched = self._watched.get(self._key(process))
             if watched is not None and watched.process is process:
-                not_needed, watched.succeed = watched.succeed, None
+                not_needed, watched.prepared = watched.prepared, None
                 watched.kill_group = False
         if not_needed is not None:
             not_needed.close()
@@ -154,46 +163,46 @@ class ExitWatcher:
         return process.identity.pid if process.pidfd is None else process.pidfd
 
     def _run(self) -> None:
-        untold: list[tuple[_Watched, Exited]] = []  # that this thread has seen
+        unreported: list[tuple[_Watched[S], Exited[S]]] = []  # that this thread has seen
         while not self._stopped:
             removed = self._removed
-            ready = self._wait(untold)
+            ready = self._wait(unreported)
             with self._lock:
                 # Where another thread has removed one meanwhile, its number may be another process's by now; what
                 # is ready is said again.
                 if removed == self._removed and not self._stopped:
-                    untold += self._ended(ready)
-            if untold and self._untold_until(untold) <= time.monotonic():
-                self._tell(untold)
-        self._tell(untold)
+                    unreported += self._ended(ready)
+            if unreported and self._report_at(unreported) <= time.monotonic():
+                self._report(unreported)
+        self._report(unreported)
 
-    def _tell(self, untold: list[tuple[_Watched, Exited]]) -> None:
-        for watched, exited in untold:
+    def _report(self, unreported: list[tuple[_Watched[S], Exited[S]]]) -> None:
+        for watched, exited in unreported:
             _disarm(watched)
             if watched.process.pidfd is not None:
                 os.close(watched.process.pidfd)
             self._on_exit(exited)
-        untold.clear()
+        unreported.clear()
 
-    def _untold_until(self, untold: list[tuple[_Watched, Exited]]) -> float:
+    def _report_at(self, unreported: list[tuple[_Watched[S], Exited[S]]]) -> float:
         """Restart all processes that die together before the first death is reported: its listeners want the GIL,
         too, to write down and to look for what is left."""
-        if not any(exited.succession is not None for _, exited in untold):
+        if not any(exited.restart is not None for _, exited in unreported):
             return 0.0
-        return min(untold[0][1].at + _TOLD_WITHIN_S, self._succeeded_at + _MORE_WITHIN_S)
+        return min(unreported[0][1].at + _REPORTED_WITHIN_S, self._restarted_at + _MORE_WITHIN_S)
 
-    def _wait(self, untold: list[tuple[_Watched, Exited]]) -> list[tuple[int, int]]:
+    def _wait(self, unreported: list[tuple[_Watched[S], Exited[S]]]) -> list[tuple[int, int]]:
         """Keys of those that may have ended, each with what epoll says of it."""
         if self._epoll is None:
             select.select([self._wake_r], [], [], _LOOK_EVERY_S)
             return [(pid, 0) for pid in list(self._watched)]
-        if untold:
-            timeout_s: float | None = max(0.0, self._untold_until(untold) - time.monotonic())
+        if unreported:
+            timeout_s: float | None = max(0.0, self._report_at(unreported) - time.monotonic())
         else:
             timeout_s = _STRANGER_WITHIN_S if self._dead_strangers else None
         return self._epoll.poll(timeout_s) + [(key, 0) for key in list(self._dead_strangers)]
 
-    def _ended(self, ready: list[tuple[int, int]]) -> list[tuple[_Watched, Exited]]:
+    def _ended(self, ready: list[tuple[int, int]]) -> list[tuple[_Watched[S], Exited[S]]]:
         """The processes that have ended. Under the lock, so that `let_stop` falls before or after the whole of it."""
         ended = []
         for key, event in ready:
@@ -202,7 +211,7 @@ class ExitWatcher:
                 ended.append((watched, exited))
         return ended
 
-    def _look_at(self, key: int, watched: _Watched, event: int) -> Exited | None:
+    def _look_at(self, key: int, watched: _Watched[S], event: int) -> Exited[S] | None:
         process = watched.process
         now = time.monotonic()
         if not HAS_PIDFD and is_alive(process.identity):
@@ -222,16 +231,16 @@ class ExitWatcher:
         del self._watched[key]
         self._removed += 1
         self._dead_strangers.discard(key)
-        succession = self._succeed(watched, status, now)
-        if succession is not None:
-            self._succeeded_at = time.monotonic()
+        restart = self._restart(watched, status, now)
+        if restart is not None:
+            self._restarted_at = time.monotonic()
         if is_reaped_later:
             reap(process.identity.pid)
         if self._epoll is not None and process.pidfd is not None:
             watch_no_more(self._epoll.fileno(), process.pidfd)
-        return Exited(watched.agent_id, watched.incarnation, status, watched.died_at or now, succession)
+        return Exited(watched.agent_id, watched.incarnation, status, watched.died_at or now, restart)
 
-    def _status_of_stranger(self, key: int, watched: _Watched, now: float, *, is_reaped: bool) -> ExitStatus | None:
+    def _status_of_stranger(self, key: int, watched: _Watched[S], now: float, *, is_reaped: bool) -> ExitStatus | None:
         """How a process ended that is not our child, or None while that may still become known: when it is reaped."""
         pidfd = watched.process.pidfd
         if pidfd is None or self._epoll is None:
@@ -245,18 +254,18 @@ class ExitWatcher:
             self._epoll.modify(pidfd, 0)  # leaves EPOLLHUP, which comes when it is reaped
         return status if now >= watched.died_at + _STRANGER_WITHIN_S else None
 
-    def _succeed(self, watched: _Watched, status: ExitStatus, now: float) -> object | None:
-        if watched.succeed is None:
+    def _restart(self, watched: _Watched[S], status: ExitStatus, now: float) -> S | None:
+        if watched.prepared is None:
             return None
         try:
-            return watched.succeed.succeed(status, now)
+            return watched.prepared.restart(status, now)
         except Exception:
             # The actor decides again from `Exited`; nothing may end the thread that sees exits.
             log.exception("could not restart at once agent_id=%s", watched.agent_id)
             return None
 
 
-def _disarm(watched: _Watched) -> None:
-    if watched.succeed is not None:
-        watched.succeed.close()
-        watched.succeed = None
+def _disarm(watched: _Watched[S]) -> None:
+    if watched.prepared is not None:
+        watched.prepared.close()
+        watched.prepared = None

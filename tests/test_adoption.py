@@ -15,7 +15,7 @@ import pytest
 
 from sidecar.actors import messages as m
 from sidecar.actors.agents import adoption
-from sidecar.actors.agents.launching import Starting
+from sidecar.actors.agents.launching import Launcher
 from sidecar.actors.spawner import Spawner
 from sidecar.state.agent_registry import AgentRegistry
 from sidecar.state.clock import utc_now
@@ -197,8 +197,8 @@ def test_a_process_that_was_started_but_not_noted_is_found(tmp_path: Path) -> No
 
 
 DIES_BEFORE_A_START = """
-from sidecar.actors.agents.launching import Starting
-Starting.start = lambda *about: os.kill(os.getpid(), signal.SIGKILL)
+from sidecar.actors.agents.launching import Launcher
+Launcher.start = lambda *about: os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -297,7 +297,7 @@ def test_what_a_lost_agent_left_is_killed_before_it_is_started_again(
     wait_until(lambda: not Path(f"/proc/{parent}").exists(), within_s=60)
     killed_at_start: list[set[int]] = []
     killed: set[int] = set()
-    real_kill, real_start = adoption.kill_all, Starting.start
+    real_kill, real_start = adoption.kill_all, Launcher.start
 
     def kill_all(processes: Iterable[TreeProcess]) -> tuple[TreeProcess, ...]:
         doomed = tuple(processes)
@@ -309,7 +309,7 @@ def test_what_a_lost_agent_left_is_killed_before_it_is_started_again(
         return real_start(*about)
 
     monkeypatch.setattr(adoption, "kill_all", kill_all)
-    monkeypatch.setattr(Starting, "start", start)
+    monkeypatch.setattr(Launcher, "start", start)
     with Fleet(tmp_path, **profiles) as fleet:
         wait_until(lambda: fleet.status(agent).incarnation == 2)
         assert killed_at_start[0] == {child}

@@ -102,14 +102,14 @@ def test_what_ended_just_before_the_watcher_stops_is_told(tmp_path: Path) -> Non
     """Its successor runs already, and would be nobody's."""
 
     class Heir:
-        def succeed(self, status: ExitStatus, at: float) -> object:
+        def restart(self, status: ExitStatus, at: float) -> str:
             succeeded.set()
             return f"a successor of {status} at {at > 0}"
 
         def close(self) -> None:
             pass
 
-    exits: list[Exited] = []
+    exits: list[Exited[str]] = []
     succeeded = threading.Event()
     watcher = ExitWatcher(exits.append)
     with watching(watcher):
@@ -120,7 +120,7 @@ def test_what_ended_just_before_the_watcher_stops_is_told(tmp_path: Path) -> Non
         watcher.prepare(process, Heir())
         subprocess.run(["sh", "-c", f"echo now > {fifo}"], check=True, timeout=WITHIN_S)
         assert succeeded.wait(WITHIN_S)
-    assert [exited.succession for exited in exits] == [f"a successor of {ExitStatus(exit_code=1)} at True"]
+    assert [exited.restart for exited in exits] == [f"a successor of {ExitStatus(exit_code=1)} at True"]
 
 
 def test_a_watcher_that_stops_leaves_what_it_watched_running(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from ...supervision.process_tree import Trees, kill_all
 from ...supervision.profile import Profiles
 from ...supervision.restart import Decision, Verdict
 from .agent import HOLDS_SLOT, RUNS, Agent
-from .launching import Successor
+from .launching import AgentExited, RestartAttempt
 from .supervisor import Keeper
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def know_again(keeper: Keeper, trees: Trees, *, registry: AgentRegistry, profile
             continue
         leaders = [process for process in processes if process.session == process.identity.pid]
         leader = min(leaders, key=lambda process: (-process.incarnation, process.identity.start_ticks), default=None)
-        record = keeper.starting.record_of_lost(leader, profiles, registry, logs) if leader is not None else None
+        record = keeper.launcher.record_of_lost(leader, profiles, registry, logs) if leader is not None else None
         if record is None:
             log.warning("processes of an unknown agent ended agent_id=%s count=%d", agent_id, len(processes))
             kill_all(processes)
@@ -84,7 +84,7 @@ def know_again(keeper: Keeper, trees: Trees, *, registry: AgentRegistry, profile
         keeper.book.remember(agent)
 
 
-def adopt(keeper: Keeper, trees: Trees, ends: Iterable[Exited]) -> None:
+def adopt(keeper: Keeper, trees: Trees, ends: Iterable[AgentExited]) -> None:
     """Take over every agent that had a process or was to have one. Before anything is started.
 
     trees: what runs now. ends: ends that a Spawner of this sidecar had received and not handled before it
@@ -155,7 +155,7 @@ def _take_over(keeper: Keeper, agent: Agent, trees: Trees) -> bool:
 def _note_start(keeper: Keeper, agent: Agent, incarnation: int, process: StartedProcess) -> None:
     """It was started, which could not be written down: do now what was to follow then."""
     record = agent.record
-    begun = keeper.starting.begun_unnoted(record, agent.profile, process)
+    begun = keeper.launcher.recover_started(record, agent.profile, process)
     if record.state is AgentState.STARTING and record.incarnation == incarnation:
         keeper.started(agent, begun)
         return
@@ -167,10 +167,10 @@ def _note_start(keeper: Keeper, agent: Agent, incarnation: int, process: Started
     keeper.book.remember(agent, incarnation=incarnation - 1)
     match agent.record.state:
         case AgentState.RUNNING:
-            unseen = Exited(agent.id, incarnation - 1, ExitStatus(), begun.at, None)
-            decision = keeper.starting.decide(agent.record, agent.profile.restart_policy, None, at=begun.at)
+            unseen: AgentExited = Exited(agent.id, incarnation - 1, ExitStatus(), begun.at, None)
+            decision = keeper.launcher.decide(agent.record, agent.profile.restart_policy, None, at=begun.at)
             restarted = Decision(verdict=Verdict.RESTART, history=decision.history)
-            keeper.died(agent, unseen, Successor(decision=restarted, begun=begun))
+            keeper.died(agent, unseen, RestartAttempt(decision=restarted, started=begun))
         case AgentState.STOPPING:
             keeper.end_successor(agent, begun)
         case state:
@@ -189,7 +189,7 @@ def _lost(keeper: Keeper, agent: Agent, *, up_to: int) -> None:
     record, now = agent.record, time.monotonic()
     log.warning("agent lost agent_id=%s incarnation=%d: it ended while no sidecar ran", agent.id, record.incarnation)
     keeper.book.announcer.announce("agent_lost", agent.record)
-    exited = Exited(agent.id, record.incarnation, ExitStatus(), now, None)
+    exited: AgentExited = Exited(agent.id, record.incarnation, ExitStatus(), now, None)
     if record.state is AgentState.STOPPING:
         keeper.gone(agent, exited)
     else:

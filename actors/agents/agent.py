@@ -16,10 +16,10 @@ from ...state.identity import Token
 from ...state.models import AgentId, AgentState, AgentStatus, ProcessIdentity, WaitingFor
 from ...supervision.process import StartedProcess
 from ...supervision.process_exit import ExitStatus
-from ...supervision.process_exits import Exited
 from ...supervision.process_tree import TreeProcess, Trees
 from ...supervision.profile import Profile
 from ..runtime.asking import Fact, Later
+from .launching import AgentExited
 
 Role = tuple[str, str, str]  # project, issue and type: on this others of the issue may depend
 
@@ -55,7 +55,7 @@ class Agent(msgspec.Struct):
     token: Token | None = None  # of the running incarnation, where this sidecar made it
     stop_at: float = 0.0
     is_killed: bool = False
-    exited: Exited | None = None  # its process has ended while the sidecar was ending it; the tree may live on
+    exited: AgentExited | None = None  # its process has ended while the sidecar was ending it; the tree may live on
     gone_at_ask: int = 0  # the census that shows whether anything is left of it
     told_to_end: set[ProcessIdentity] = msgspec.field(default_factory=set)
     stop_waiters: list[Later[AgentStatus]] = msgspec.field(default_factory=list)
@@ -144,7 +144,9 @@ def _bytes_of(text: str) -> int:
 
 
 class ProcessExited(Fact, frozen=True):
-    exited: Exited
+    """The process of an agent's incarnation has ended."""
+
+    exited: AgentExited
 
 
 class CensusTaken(Fact, frozen=True):

@@ -1,4 +1,4 @@
-"""Starting: makes an incarnation's process, in the Spawner's thread or, right after a death, in the exit watcher's."""
+"""Launcher: starts an incarnation's process, in the Spawner's thread or, right after a death, in the exit watcher's."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from ...supervision.agent_logs import AgentLogs
 from ...supervision.launch import launch_of
 from ...supervision.process import LogFiles, Prepared, StartedProcess
 from ...supervision.process_exit import ExitStatus
+from ...supervision.process_exits import Exited
 from ...supervision.process_identity import age_s
 from ...supervision.process_tree import TreeProcess
 from ...supervision.profile import Profile, Profiles
@@ -35,7 +36,7 @@ UNKNOWN = AgentId("unknown")  # the requester of an agent without any record
 _TOKEN_FRESH_S = 300.0  # of the hour it is good for
 
 
-class Begun(msgspec.Struct, frozen=True):
+class StartedIncarnation(msgspec.Struct, frozen=True):
     """A process that was started, at a monotonic time. log_starts: how long stdout's and stderr's log were then."""
 
     process: StartedProcess
@@ -44,18 +45,21 @@ class Begun(msgspec.Struct, frozen=True):
     at: float
 
 
-class Successor(msgspec.Struct, frozen=True, kw_only=True):
-    """The immediate reaction to a death: the policy's decision and, if it is to restart now, the new start.
+class RestartAttempt(msgspec.Struct, frozen=True, kw_only=True):
+    """What the exit watcher made of a death: the policy's decision, and the next incarnation if it restarts at once.
 
-    error: why it could not be.
+    error: why that could not be started.
     """
 
     decision: Decision
-    begun: Begun | None = None
+    started: StartedIncarnation | None = None
     error: str | None = None
 
 
-class Starting:
+AgentExited = Exited[RestartAttempt]
+
+
+class Launcher:
     """Holds only what does not change, so any thread may use it."""
 
     def __init__(
@@ -79,18 +83,18 @@ class Starting:
     def mint(self, record: AgentRecord, profile: Profile) -> Token:
         return self._tokens.mint(record.spec, profile, now=utc_now())
 
-    def start(self, record: AgentRecord, profile: Profile, token: Token) -> Begun:
+    def start(self, record: AgentRecord, profile: Profile, token: Token) -> StartedIncarnation:
         """The process of the incarnation that `record` names. Raises SpawnFailed."""
         logs = self.open_logs(record)
         try:
             prepared = self.prepare(record, profile, token, logs)
             log_starts = logs.ends()
-            return Begun(prepared.start(), token, log_starts, time.monotonic())
+            return StartedIncarnation(prepared.start(), token, log_starts, time.monotonic())
         finally:
             logs.close()
 
-    def begun_unnoted(self, record: AgentRecord, profile: Profile, process: StartedProcess) -> Begun:
-        """The start that a sidecar had begun when it died, before it could record it."""
+    def recover_started(self, record: AgentRecord, profile: Profile, process: StartedProcess) -> StartedIncarnation:
+        """The start that a sidecar had made when it died, before it could record it."""
         environment = process_table.variables(process_table.environ(process.identity.pid))
         text = environment.get(TOKEN.encode(), b"").decode("ascii", "replace")
         token = self._tokens.found(record.spec, text, now=utc_now())
@@ -98,7 +102,7 @@ class Starting:
             log.warning("no good token found with an adopted process agent_id=%s", record.spec.agent_id)
             token = self.mint(record, profile)  # which nobody has
         # Where its output begins nobody has seen: not before that of the one before it.
-        return Begun(process, token, record.log_starts, time.monotonic() - age_s(process.identity))
+        return StartedIncarnation(process, token, record.log_starts, time.monotonic() - age_s(process.identity))
 
     def is_log_deleted(self, record: AgentRecord) -> bool:
         return self._logs.take_deleted(record.serial)
@@ -163,26 +167,26 @@ class Starting:
         history = History(record.deaths, record.in_a_row, record.is_open)
         return policy.decide(history, death, now=at, chance=self._chance())
 
-    def succession(self, record: AgentRecord, profile: Profile) -> Succession | None:
-        """The exit watcher's reaction to the death of the incarnation that `record` names; None: nothing."""
+    def prepare_restart(self, record: AgentRecord, profile: Profile) -> AgentRestart | None:
+        """The restart, by the exit watcher, of the incarnation that `record` names; None if it cannot be prepared."""
         try:
-            return Succession(self, record, profile)
+            return AgentRestart(self, record, profile)
         except SpawnFailed as error:
             log.warning("restart at once not prepared agent_id=%s: %s", record.spec.agent_id, error.message)
             return None
 
 
-class Succession:
+class AgentRestart:
     """All that a restart at once needs, made before it is needed. A token that has become old is made again."""
 
-    def __init__(self, starting: Starting, record: AgentRecord, profile: Profile) -> None:
+    def __init__(self, launcher: Launcher, record: AgentRecord, profile: Profile) -> None:
         """Raises SpawnFailed."""
-        self._starting = starting
+        self._launcher = launcher
         self._record = record
         self._next = msgspec.structs.replace(record, incarnation=record.incarnation + 1)
         self._profile = profile
         self._policy = profile.restart_policy
-        self._logs = starting.open_logs(record)
+        self._logs = launcher.open_logs(record)
         try:
             self._prepare()
         except SpawnFailed:
@@ -190,26 +194,27 @@ class Succession:
             raise
 
     def _prepare(self) -> None:
-        self._token = self._starting.mint(self._next, self._profile)
-        self._prepared = self._starting.prepare(self._next, self._profile, self._token, self._logs)
+        self._token = self._launcher.mint(self._next, self._profile)
+        self._prepared = self._launcher.prepare(self._next, self._profile, self._token, self._logs)
         self._made_at = time.monotonic()
 
-    def succeed(self, status: ExitStatus, at: float) -> Successor:
-        decision = self._starting.decide(self._record, self._policy, status.exit_code, at=at)
+    def restart(self, status: ExitStatus, at: float) -> RestartAttempt:
+        decision = self._launcher.decide(self._record, self._policy, status.exit_code, at=at)
         if decision.verdict is not Verdict.RESTART or decision.delay_s > 0:
-            return Successor(decision=decision)
+            return RestartAttempt(decision=decision)
         try:
-            if self._starting.is_log_deleted(self._record):
+            if self._launcher.is_log_deleted(self._record):
                 self._logs.close()
-                self._logs = self._starting.open_logs(self._record)
+                self._logs = self._launcher.open_logs(self._record)
                 self._prepare()
             elif at - self._made_at > _TOKEN_FRESH_S:
                 self._prepare()
             log_starts = self._logs.ends()
-            begun = Begun(self._prepared.start(at_once=True), self._token, log_starts, time.monotonic())
-            return Successor(decision=decision, begun=begun)
+            process = self._prepared.start(at_once=True)
+            started = StartedIncarnation(process, self._token, log_starts, time.monotonic())
+            return RestartAttempt(decision=decision, started=started)
         except SpawnFailed as error:
-            return Successor(decision=decision, error=error.message)
+            return RestartAttempt(decision=decision, error=error.message)
 
     def close(self) -> None:
         self._logs.close()

@@ -22,14 +22,13 @@ from ...state.models import AgentId, AgentState, AgentStatus, ExitCause
 from ...supervision.agent_logs import AgentLogs
 from ...supervision.lifecycle import Occurrence, after
 from ...supervision.log_watch import LogWatch
-from ...supervision.process_exits import Exited
 from ...supervision.process_identity import boot_id
 from ...supervision.restart import Decision
 from ..agent_facts import AgentEnded, AgentSubscribed
 from ..runtime.asking import Later, Recipient
 from .agent import WAITS, Agent, Role, Then, describe_end, how_it_ended
 from .announcer import Announcer
-from .launching import Begun
+from .launching import AgentExited, StartedIncarnation
 from .owed_answers import OwedAnswers
 from .quoting import quoted
 from .tokens import AgentTokens
@@ -138,7 +137,7 @@ class AgentBook:
             # It is written with the next commit; a full disk is no reason to leave an agent dead.
             log.error("start not recorded agent_id=%s incarnation=%d: %s", agent.id, incarnation, error)
 
-    def started(self, agent: Agent, begun: Begun) -> None:
+    def started(self, agent: Agent, begun: StartedIncarnation) -> None:
         is_first = agent.record.started_at is None  # which need not be the first that was tried
         agent.token = begun.token
         self.change(
@@ -196,7 +195,7 @@ class AgentBook:
     def ended(
         self,
         agent: Agent,
-        exited: Exited,
+        exited: AgentExited,
         cause: ExitCause | None,
         note: str,
         *,

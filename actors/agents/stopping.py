@@ -15,11 +15,12 @@ from ...state.models import AgentId, AgentState, ProcessIdentity
 from ...supervision.known_state import allow_many_descriptors
 from ...supervision.limits import Broken, broken_limit, is_left_over
 from ...supervision.process import StartedProcess
-from ...supervision.process_exits import Exited, ExitWatcher, Succession
+from ...supervision.process_exits import ExitWatcher, PreparedRestart
 from ...supervision.process_tree import Census, CensusTaker, Owned, TreeProcess, Trees, end_all, kill_all
 from ..runtime.asking import Recipient
 from ..runtime.timers import Timers
 from .agent import Agent, AgentDue, CensusDue, CensusTaken, ProcessExited
+from .launching import AgentExited, RestartAttempt
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class Ending:
         sample_s: float,
         timers: Timers,
         me: Recipient,
-        gone: Callable[[Agent, Exited], None],
+        gone: Callable[[Agent, AgentExited], None],
         broke_limit: Callable[[Agent, Broken], None],
     ) -> None:
         self._agents = agents
@@ -51,7 +52,7 @@ class Ending:
         self._first_look = Census(instance_id)
         self._until_gone: list[tuple[Agent, int, Callable[[], None]]] = []  # each with the look that may show it
         self._beyond: set[ProcessIdentity] = set()  # may not be signalled
-        self._watcher = ExitWatcher(lambda exited: me.tell(ProcessExited(exited)))
+        self._watcher: ExitWatcher[RestartAttempt] = ExitWatcher(lambda exited: me.tell(ProcessExited(exited)))
         self._census = CensusTaker(
             instance_id,
             every_s=sample_s,
@@ -83,10 +84,10 @@ class Ending:
         self._census.lead(process.identity, Owned(agent.id, agent.record.incarnation))
         self._watcher.watch(agent.id, agent.record.incarnation, process)
 
-    def prepare(self, agent: Agent, succeed: Succession) -> None:
+    def prepare(self, agent: Agent, prepared: PreparedRestart[RestartAttempt]) -> None:
         """See ExitWatcher.prepare."""
         if agent.process is not None:
-            self._watcher.prepare(agent.process, succeed)
+            self._watcher.prepare(agent.process, prepared)
 
     def end(self, agent: Agent, *, grace_s: float) -> None:
         """End the tree of an agent that is `stopping`: SIGTERM, and SIGKILL after `grace_s`; at once if that is 0.
@@ -128,7 +129,7 @@ class Ending:
         """That process has ended."""
         self._census.ended(identity)
 
-    def leader_exited(self, agent: Agent, exited: Exited) -> bool:
+    def leader_exited(self, agent: Agent, exited: AgentExited) -> bool:
         """Whether that is all to be said of it now: it was being ended, and `gone` follows."""
         if agent.record.state is not AgentState.STOPPING:
             return False

@@ -22,14 +22,13 @@ from ...supervision.oom import OomKills
 from ...supervision.proc_fs import oom_kills
 from ...supervision.process import StartedProcess
 from ...supervision.process_exit import ExitStatus
-from ...supervision.process_exits import Exited
 from ...supervision.process_tree import Trees
 from ...supervision.restart import SETTLED_AFTER_S, Decision, History, Verdict
 from ..runtime.asking import Later, Recipient
 from ..runtime.timers import Timers
 from .agent import RUNS, WAITS, Agent, AgentDue, CensusTaken, DueWhat, Then
 from .group_restarts import GroupRestarts
-from .launching import Begun, Starting, Successor
+from .launching import AgentExited, Launcher, RestartAttempt, StartedIncarnation
 from .queue import AgentQueue
 from .quoting import prepare_soon
 from .records import AgentBook, token_ref
@@ -43,7 +42,7 @@ PREPARED_AFTER_S = SETTLED_AFTER_S - 0.2  # for a restart at once, which only a 
 class Keeper:
     """All times that decide are monotonic. queue: whose turn it is; once it is closed nothing is started any more.
 
-    starting: makes the processes. input_read: see Spawner.
+    launcher: starts the processes. input_read: see Spawner.
     """
 
     def __init__(
@@ -52,7 +51,7 @@ class Keeper:
         book: AgentBook,
         registry: AgentRegistry,
         options: SpawnerOptions,
-        starting: Starting,
+        launcher: Launcher,
         instance_id: str,
         timers: Timers,
         me: Recipient,
@@ -60,7 +59,7 @@ class Keeper:
     ) -> None:
         self.book = book
         self._input_read = input_read
-        self.starting = starting
+        self.launcher = launcher
         self._timers = timers
         self._me = me
         self._oom = OomKills(oom_kills())
@@ -111,7 +110,7 @@ class Keeper:
             self.queue.run()
             self._tell_queued(agent)
             return
-        token = self.starting.mint(agent.record, agent.profile)
+        token = self.launcher.mint(agent.record, agent.profile)
         self.book.enter_starting(agent, token)
         self._launch(agent, token)
 
@@ -132,13 +131,13 @@ class Keeper:
             self.book.queued(agent)
 
     def _start(self, agent: Agent, occurrence: Occurrence) -> None:
-        token = self.starting.mint(agent.record, agent.profile)
+        token = self.launcher.mint(agent.record, agent.profile)
         self.book.starts(agent, occurrence, token)
         self._launch(agent, token)
 
     def _launch(self, agent: Agent, token: Token) -> None:
         try:
-            begun = self.starting.start(agent.record, agent.profile, token)
+            begun = self.launcher.start(agent.record, agent.profile, token)
         except SpawnFailed as error:
             self._start_failed(agent, error.message)
         except Exception as error:  # whatever it is: one that stayed `starting` would never be looked at again
@@ -147,7 +146,7 @@ class Keeper:
         else:
             self.started(agent, begun)
 
-    def started(self, agent: Agent, begun: Begun) -> None:
+    def started(self, agent: Agent, begun: StartedIncarnation) -> None:
         """The process of an agent that is `starting` is there."""
         self.book.started(agent, begun)
         self.watch(agent, begun.process)
@@ -174,7 +173,7 @@ class Keeper:
         self.book.start_failed(agent, why)
         agent.refuse_started(SpawnFailed(f"agent {agent.id} could not be started: {why}", agent_id=agent.id))
         now = time.monotonic()
-        decision = self.starting.decide(agent.record, agent.profile.restart_policy, None, at=now)
+        decision = self.launcher.decide(agent.record, agent.profile.restart_policy, None, at=now)
         if agent.record.incarnation == 1:
             self.book.given_up(agent, Occurrence.START_FAILED, why)
         elif decision.verdict is not Verdict.RESTART:
@@ -230,7 +229,7 @@ class Keeper:
         self._groups.advance()
         self.queue.look_soon()
 
-    def exited(self, exited: Exited) -> bool:
+    def exited(self, exited: AgentExited) -> bool:
         """Whether that is news."""
         agent = self.book.agents.get(AgentId(exited.agent_id))
         if agent is None or agent.record.incarnation != exited.incarnation or agent.record.process is None:
@@ -238,11 +237,11 @@ class Keeper:
         if agent.record.state not in RUNS:
             return False  # told to a Spawner that died before it heard of it, and known to the next one
         self._ending.leads_no_more(agent.record.process)
-        successor = exited.succession if isinstance(exited.succession, Successor) else None
-        if agent.record.state is AgentState.STOPPING and successor is not None and successor.begun is not None:
-            self.end_successor(agent, successor.begun)
+        attempt = exited.restart
+        if agent.record.state is AgentState.STOPPING and attempt is not None and attempt.started is not None:
+            self.end_successor(agent, attempt.started)
         elif not self._ending.leader_exited(agent, exited):
-            self.died(agent, exited, successor)
+            self.died(agent, exited, attempt)
         return True
 
     def sweep(self) -> None:
@@ -269,8 +268,8 @@ class Keeper:
             case "stop_deadline" if state is AgentState.STOPPING and now >= agent.stop_at:
                 self._ending.kill(agent)
             case "prepare" if state is AgentState.RUNNING:
-                if (succession := self.starting.succession(agent.record, profile)) is not None:
-                    self._ending.prepare(agent, succession)
+                if (prepared := self.launcher.prepare_restart(agent.record, profile)) is not None:
+                    self._ending.prepare(agent, prepared)
             case "run_timeout" if state is AgentState.RUNNING:
                 left_s = agent.record.started_monotonic + profile.run_timeout_seconds + agent.excused_s - now
                 if left_s > 0:
@@ -309,7 +308,7 @@ class Keeper:
         grace_s = 0.0 if broken.is_urgent else None
         self.end(agent, Then.JUDGED, cause=broken.cause, note=broken.note, grace_s=grace_s)
 
-    def end_successor(self, agent: Agent, begun: Begun) -> None:
+    def end_successor(self, agent: Agent, begun: StartedIncarnation) -> None:
         """One that is `stopping` was restarted in the very moment in which it was told to end."""
         self.book.remember(
             agent,
@@ -321,7 +320,7 @@ class Keeper:
         self._ending.watch(agent, begun.process)
         self._ending.kill(agent)
 
-    def gone(self, agent: Agent, exited: Exited) -> None:
+    def gone(self, agent: Agent, exited: AgentExited) -> None:
         """Continue after a stop: the process and its whole tree have ended."""
         record = agent.record
         then = Then[record.then]
@@ -346,15 +345,15 @@ class Keeper:
         self._groups.advance()
         self.queue.look_soon()
 
-    def died(self, agent: Agent, exited: Exited, successor: Successor | None) -> None:
+    def died(self, agent: Agent, exited: AgentExited, attempt: RestartAttempt | None) -> None:
         """It ended by itself, or for breaking a limit: the policy says what follows."""
         ending, note = agent.record.ending, agent.record.ending_note
         exit_code = exited.status.exit_code if ending is None else None
-        if successor is not None:
-            decision = successor.decision
+        if attempt is not None:
+            decision = attempt.decision
         else:
-            decision = self.starting.decide(agent.record, agent.profile.restart_policy, exit_code, at=exited.at)
-        next_begun = successor.begun if successor is not None else None
+            decision = self.launcher.decide(agent.record, agent.profile.restart_policy, exit_code, at=exited.at)
+        next_begun = attempt.started if attempt is not None else None
         log_ends = next_begun.log_starts if next_begun is not None else None
         lines = self.book.ended(agent, exited, ending or self._cause_of(exited.status), note, log_ends=log_ends)
         self._ending.sweep()
@@ -364,7 +363,7 @@ class Keeper:
             case Verdict.GIVE_UP:
                 self.book.given_up(agent, Occurrence.GIVEN_UP, decision.reason, lines)
             case Verdict.RESTART:
-                self._back_off(agent, decision, exited.at, lines=lines, successor=successor)
+                self._back_off(agent, decision, exited.at, lines=lines, attempt=attempt)
         self._groups.advance()
         self.queue.look_soon()
 
@@ -375,10 +374,10 @@ class Keeper:
         at: float,
         *,
         lines: tuple[str, ...] = (),
-        successor: Successor | None = None,
+        attempt: RestartAttempt | None = None,
     ) -> None:
         """Restart after the delay; at once if there is none, unless the exit watcher has done that already."""
-        begun = successor.begun if successor is not None else None
+        begun = attempt.started if attempt is not None else None
         exceeded = self._groups.count(agent) if not self.queue.is_closed else None
         if exceeded is not None and begun is None:
             self.book.given_up(agent, Occurrence.GIVEN_UP, f"its group {exceeded.group} restarted too often", lines)
@@ -390,9 +389,9 @@ class Keeper:
             self.started(agent, begun)
             if exceeded is not None:
                 self._groups.give_up(exceeded)
-        elif successor is not None and successor.error is not None:
+        elif attempt is not None and attempt.error is not None:
             self.book.change(agent, Occurrence.BACKED_OFF, incarnation=agent.record.incarnation + 1)
-            self._start_failed(agent, successor.error)
+            self._start_failed(agent, attempt.error)
         else:
             if not self.queue.is_closed:
                 self._groups.restart_with(agent)
