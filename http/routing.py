@@ -34,6 +34,7 @@ from .log_texts import LogTexts
 from .observe.auditing import Auditor
 from .observe.connections import Connections
 from .observe.instruments import Instruments
+from .observe.last_numbers import LastNumbers
 from .observe.meter import RequestMeter
 from .wire.codec import Nothing
 
@@ -156,6 +157,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     meter: RequestMeter
     auditor: Auditor
     instruments: Instruments
+    last_numbers: LastNumbers
     connections: Connections
     storage: Path
     started_at_s: float

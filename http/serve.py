@@ -51,6 +51,7 @@ from .observe import telemetry
 from .observe.auditing import SIDECAR, auditing
 from .observe.connections import Connections
 from .observe.instruments import Instruments
+from .observe.last_numbers import LastNumbers
 from .observe.meter import RequestMeter
 from .references import check_references
 from .routes.results import MAX_RESULT_BYTES
@@ -162,6 +163,7 @@ def running(config: Config) -> Iterator[Sidecar]:
         sidecar = Sidecar(config, host=host, port=port, key=key, server=server)
         stack.callback(supervisor.stop)
         supervisor.start()
+        server.last_numbers.look()  # so that the first to ask for the health finds them
         if sole.name is not None:
             note_whole(config.storage, instance=sole.name)
         application = _application(tracing)(
@@ -191,13 +193,21 @@ def _application(tracing: Tracing | None) -> Callable[..., Application]:
 def _server(wiring: Wiring, authenticator: Authenticator, proofs: AddressProofs) -> Server:
     config, supervisor = wiring.config, wiring.supervisor
     sessions = Sessions()
+    actors = wiring.actors()
     return Server(
-        actors=wiring.actors(),
+        actors=actors,
         profiles=config.profiles,
         projects=config.projects,
         meter=RequestMeter(),
         auditor=wiring.auditor,
         instruments=wiring.instruments,
+        last_numbers=LastNumbers(
+            spawner=actors.spawner,
+            bus=actors.bus,
+            results=actors.results,
+            contexts=actors.contexts,
+            statuses=supervisor.statuses,
+        ),
         connections=Connections(),
         storage=config.storage,
         started_at_s=time.monotonic(),

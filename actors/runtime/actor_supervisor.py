@@ -25,7 +25,10 @@ STOP_WITHIN_S = 10.0  # an actor's last commit on a slow disk
 
 
 class ActorStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One actor as an operator sees it. busy_ms: time spent handling messages, over all its incarnations."""
+    """One actor as seen from outside. busy_ms: time spent handling messages, over all its incarnations.
+
+    at_hand_s: how long the message that is being handled has taken so far; 0 between two messages.
+    """
 
     name: str
     state: ActorState
@@ -35,6 +38,7 @@ class ActorStatus(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int
     last_error: str | None
     busy_ms: float
+    at_hand_s: float
 
 
 class ActorHandle:
@@ -146,6 +150,7 @@ class ActorHandle:
             restarts=self._restarts,
             last_error=self._last_error,
             busy_ms=round(self.handling.total_s * 1000, 3),
+            at_hand_s=running.at_hand_s() if running is not None else 0.0,
         )
 
     # What the running incarnation reports, in its own thread.

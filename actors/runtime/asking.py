@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from enum import Enum, auto
@@ -157,6 +157,22 @@ class Envelope(msgspec.Struct, frozen=True):
 
     message: Request[Any] | Fact
     later: Later[Any] | None
+
+
+def all_done(laters: Iterable[Later[Any]]) -> Later[None]:
+    """Answered when all of these are done, however that came."""
+    whole: Later[None] = Later()
+    waited_for = tuple(laters)
+
+    def look(_: object) -> None:
+        if all(later.done() for later in waited_for):
+            whole.answer(None)
+
+    for later in waited_for:
+        later.add_done_callback(look)
+    if not waited_for:
+        whole.answer(None)
+    return whole
 
 
 class _Together(threading.local):

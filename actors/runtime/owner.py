@@ -64,6 +64,7 @@ class Owner(pykka.ThreadingActor):
         self._handle: OwnHandle | None = None
         self._death: str | None = None
         self.was_told_to_end = False
+        self._at_hand_since: float | None = None  # perf_counter; None between two messages
         self._batch: deque[Envelope] = deque()  # messages that came together and were not handled yet
         self._asked: Later[Any] | None = None
 
@@ -90,7 +91,7 @@ class Owner(pykka.ThreadingActor):
         if isinstance(request, EndLoop):
             self.was_told_to_end = True
             raise LoopEnded(request.reason)
-        started = time.perf_counter()
+        started = self._at_hand_since = time.perf_counter()
         self._asked = later
         try:
             reply = self.handle(request)
@@ -114,7 +115,7 @@ class Owner(pykka.ThreadingActor):
             if later is not None:
                 _settle(later, reply)
         finally:
-            self._asked = None
+            self._asked = self._at_hand_since = None
             if self._handle is not None:
                 self._handle.message_handled(time.perf_counter() - started)
 
@@ -156,6 +157,11 @@ class Owner(pykka.ThreadingActor):
         """How many messages wait, where those that are still to come out of the mailbox together count as one."""
         waiting = self.actor_inbox.qsize() if isinstance(self.actor_inbox, queue.Queue) else 0
         return len(self._batch) + waiting
+
+    def at_hand_s(self) -> float:
+        """How long the message at hand has been handled; 0 between two messages. Called in any thread."""
+        since = self._at_hand_since
+        return time.perf_counter() - since if since is not None else 0.0
 
     def pending_facts(self) -> list[Fact]:
         """For `on_start`: facts that the last incarnation never looked at. They come to `handle` all the same."""

@@ -31,13 +31,12 @@ from ..wire.ops import (
     StorageStatus,
     health_of,
 )
-from .census import Census, CensusTaking, take_census
+from .census import take_census
 
 R = TypeVar("R")
 
 routes = Routes()
 
-HEALTH_S = 2.0  # an actor that is busy for longer is not healthy
 STATUS_S = 5.0
 LEAST_DISK_MB = 50.0  # with less, the next large result may not fit
 
@@ -48,28 +47,26 @@ _cpu = CpuGauge()
 def show_health(call: Call[Nothing, Nothing]) -> Pending[Any]:
     """Whether the sidecar can do its work: 200, or 503 when a check is not healthy."""
     server = call.server
-    taking = CensusTaking(server.actors, project_id=None)
-    return Pending(
-        taking.done,
-        lambda _: _health(server, taking.census()),
-        deadline_s=HEALTH_S,
-        late=lambda: _health(server, taking.census()),
-    )
+    look = server.last_numbers.look()
+    return Pending(look.done, lambda _: _health(server), deadline_s=look.within_s, late=lambda: _health(server))
 
 
-def _health(server: Server, census: Census) -> Answer:
-    agents, events = census.agents, census.events
+def _health(server: Server) -> Answer:
+    last = server.last_numbers
+    silent = last.silent()
+    agents, events, results = last.agents.numbers, last.events.numbers, last.results.numbers
     disk_mb = _disk_free_mb(server)
     health = health_of(
         checks=Checks(
-            storage=_storage_health(server, census.results, disk_mb),
-            event_bus=HEALTHY if not isinstance(events, SidecarError) else "does not answer",
+            storage=_storage_health(server, results if last.results.name not in silent else None, disk_mb),
+            event_bus=HEALTHY if last.events.name not in silent else "does not answer",
             memory_usage_mb=round(memory_bytes() / MB, 3),
             cpu_usage_percent=round(_cpu.percent(), 2),
-            active_agents=0 if isinstance(agents, SidecarError) else agents.active,
-            event_queue_size=0 if isinstance(events, SidecarError) else events.queue_depth,
+            active_agents=agents.active if agents is not None else 0,
+            event_queue_size=events.queue_depth if events is not None else 0,
             disk_space_available_mb=round(disk_mb, 3),
         ),
+        is_answering=not silent,
         is_draining=server.draining.is_set(),
         version=__version__,
         uptime_s=time.monotonic() - server.started_at_s,
@@ -87,11 +84,11 @@ def _disk_free_mb(server: Server) -> float:
         return 0.0
 
 
-def _storage_health(server: Server, results: ResultNumbers | SidecarError, disk_mb: float) -> str:
+def _storage_health(server: Server, results: ResultNumbers | None, disk_mb: float) -> str:
     if missing := missing_below(server.storage):
         # Relative to the storage's folder: only operators may see where that lies.
         return shown("; ".join(missing).replace(f"{server.storage.parent}{os.sep}", ""))
-    if isinstance(results, SidecarError):
+    if results is None:
         return "does not answer"
     if results.problem is not None:
         return "cannot store results"

@@ -143,7 +143,9 @@ class ActorOut(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, status: ActorStatus, *, in_full: bool) -> ActorOut:
-        return cls(**msgspec.structs.asdict(status)) if in_full else cls(name=status.name, state=status.state)
+        if not in_full:
+            return cls(name=status.name, state=status.state)
+        return cls(**{name: getattr(status, name) for name in cls.__struct_fields__})
 
 
 class ActorsListed(Timed, frozen=True, kw_only=True):
@@ -157,9 +159,11 @@ class ActorRestarting(Timed, frozen=True, kw_only=True):
     restarting: bool
 
 
-def health_of(*, checks: Checks, is_draining: bool, version: str, uptime_s: float, now: datetime) -> Health:
-    """Unhealthy when one check is; draining counts before that."""
-    is_healthy = checks.storage == checks.event_bus == HEALTHY
+def health_of(
+    *, checks: Checks, is_answering: bool, is_draining: bool, version: str, uptime_s: float, now: datetime
+) -> Health:
+    """Unhealthy when a check is, or an actor does not answer; draining counts before that."""
+    is_healthy = is_answering and checks.storage == checks.event_bus == HEALTHY
     return Health(
         status="draining" if is_draining else HEALTHY if is_healthy else "unhealthy",
         service="orchestration-sidecar",
