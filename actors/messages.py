@@ -356,6 +356,7 @@ class BuildContext(Request[ContextBundle], frozen=True, kw_only=True):
     max_bytes: int | None = None
     refresh: bool = False
     if_none_match: str | None = None
+    traceparent: str | None = None
 
 
 class ClearContext(Request[ContextCleared], frozen=True, kw_only=True):

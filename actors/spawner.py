@@ -46,7 +46,7 @@ from .agents.agent import (
     SaveDue,
     Then,
 )
-from .agents.announcer import AnnouncementAnswered, AnnouncementDue, Announcer
+from .agents.announcer import AnnouncementAnswered, AnnouncementDue, Announcer, LifecycleEvent
 from .agents.chains import Chains
 from .agents.forgetting import Forgetting
 from .agents.launching import Launcher
@@ -124,6 +124,7 @@ class Spawner(Owner):
         draining: threading.Event,
         sole: SoleInstance,
         input_read: Callable[[Callable[[], None]], None] = at_once,
+        changed: Callable[[tuple[LifecycleEvent, ...]], None] | None = None,
     ) -> None:
         super().__init__()
         self._profiles = profiles
@@ -134,6 +135,7 @@ class Spawner(Owner):
         self._base_url = base_url
         self._draining = draining
         self._input_read = input_read
+        self._changed = changed
         self._registry = AgentRegistry(storage / "registry")
         try:
             self._tokens = AgentTokens(key, revocations, self._registry)
@@ -151,7 +153,7 @@ class Spawner(Owner):
         self._settles_later = False
 
     def on_start(self) -> None:
-        self._announcer = Announcer(self._registry, self._bus, self._timers, self.me)
+        self._announcer = Announcer(self._registry, self._bus, self._timers, self.me, self._changed)
         self._following = LogFollowing(self._logs, self._timers, self.me)
         book = AgentBook(
             registry=self._registry,

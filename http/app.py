@@ -34,6 +34,7 @@ from ..state.typed import decoder
 from .access.auth import Authenticator, admit, class_of_caller, require, require_project
 from .access.limits import headers_of, owner_of, refuse
 from .access.sessions import session_of
+from .acts import perform
 from .exchange import Environ, Exchange, Rendered, StartResponse
 from .loop.parking import ACCOUNT
 from .loop.quick_routes import QuickRoutes
@@ -44,7 +45,6 @@ from .routes import agents, audit, context, events, ops, results
 from .routes import dashboard as dashboard_page
 from .routes import login as dashboard_login
 from .routes import tokens as auth_routes
-from .routes.audit import perform
 from .routing import Call, Outcome, Pending, Route, Server, Streaming, too_large
 from .wire.codec import NOTHING, read_body, read_query
 
@@ -162,9 +162,7 @@ class Application:
             return self._router
 
     def _exchange(self, environ: Environ) -> Exchange:
-        exchange = Exchange(
-            environ, meter=self._server.meter, auditor=self._server.auditor, private_paths=self._private_paths
-        )
+        exchange = Exchange(environ, observer=self._server.observers.everyone, private_paths=self._private_paths)
         environ["sidecar.exchange"] = exchange
         return exchange
 

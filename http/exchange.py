@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,8 +20,8 @@ from ..state.models import IDENTIFIER
 from ..state.trace import trace_id, traceparent
 from .access.sessions import Session
 from .errors import Described, ErrorBody, describe
-from .observe.auditing import Auditor, code_of
-from .observe.meter import RequestMeter
+from .observe.auditing import code_of
+from .observe.observer import Observer
 from .routing import JSON, Answer, ErrorShape, Refused, Route
 from .wire.codec import encode
 
@@ -55,12 +55,10 @@ class Exchange:
     """private_paths: texts that only operators may see in an error, each with what others see instead."""
 
     __slots__ = (
-        "_address",
-        "_auditor",
-        "_meter",
+        "_observer",
         "_private_paths",
-        "_started_at",
         "_traceparent",
+        "address",
         "caller",
         "correlation_id",
         "error_shape",
@@ -71,14 +69,15 @@ class Exchange:
         "request_id",
         "route",
         "session",
+        "span",
+        "started_at",
     )
 
     def __init__(
         self,
-        environ: Mapping[str, Any],
+        environ: MutableMapping[str, Any],
         *,
-        meter: RequestMeter,
-        auditor: Auditor,
+        observer: Observer,
         private_paths: Mapping[str, str],
     ) -> None:
         self.request_id = request_id_of(environ.get("HTTP_X_REQUEST_ID"))
@@ -91,12 +90,13 @@ class Exchange:
         self.session: Session | None = None
         self.correlation_id: str | None = None
         self.limit_headers: list[tuple[str, str]] = []
-        self._traceparent = traceparent(environ.get("HTTP_TRACEPARENT"))
-        self._address: str = environ.get("REMOTE_ADDR", "")
-        self._meter = meter
-        self._auditor = auditor
+        self.address: str = environ.get("REMOTE_ADDR", "")
+        self.span: Any = None
+        self.started_at = time.monotonic()
         self._private_paths = private_paths
-        self._started_at = time.monotonic()
+        self._observer = observer
+        observer.began(self, environ)
+        self._traceparent = traceparent(environ.get("HTTP_TRACEPARENT"))
 
     def is_for(self, route: Route) -> None:
         self.route, self.is_wait, self.error_shape = route.path, route.is_wait, route.error_shape
@@ -113,19 +113,14 @@ class Exchange:
         headers.append(("X-Request-Id", self.request_id))
         headers += self.limit_headers
         now = time.monotonic()
-        took_s = now - self._started_at
-        self._meter.record(
-            method=self.method,
-            route=self.route,
-            status=status,
-            took_s=took_s,
-            is_wait=self.is_wait,
-            project_id=self.caller.project_id if self.caller is not None else None,
-            now=now,
-        )
+        self._observer.answered(self, status=status, body_bytes=len(body), now=now)
         if log.isEnabledFor(logging.DEBUG):
-            self._log_answer(status, took_s)
+            self._log_answer(status, now - self.started_at)
         return Rendered(status, headers, body)
+
+    def replied(self, reply: object) -> None:
+        """An actor's reply came, of which the answer will be made."""
+        self._observer.replied(self, reply)
 
     def _log_answer(self, status: int, took_s: float) -> None:
         told, values = self._told(
@@ -157,15 +152,7 @@ class Exchange:
         """The error as its caller may see it; logged here where somebody has to look into it."""
         is_operator = self.caller is not None and self.caller.is_operator
         described = describe(error, request_id=self.request_id, now=utc_now(), to_operator=is_operator)
-        self._meter.refused(described.body.code)
-        if described.status in (401, 403):
-            self._auditor.denied(
-                caller=self.caller,
-                outcome=code_of(error),
-                method=self.method,
-                route=self.route,
-                address=self._address,
-            )
+        self._observer.refused(self, status=described.status, wire_code=described.body.code, code=code_of(error))
         if not isinstance(error, SidecarError):
             told, values = self._told()
             log.error("request failed " + told, *values, exc_info=error)

@@ -31,11 +31,9 @@ from .access.proving import AddressProofs
 from .access.sessions import Sessions
 from .errors import ErrorBody
 from .log_texts import LogTexts
-from .observe.auditing import Auditor
 from .observe.connections import Connections
-from .observe.instruments import Instruments
 from .observe.last_numbers import LastNumbers
-from .observe.meter import RequestMeter
+from .observe.observing import Observers
 from .wire.codec import Nothing
 
 B = TypeVar("B", bound=msgspec.Struct)
@@ -154,9 +152,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     actors: Actors
     profiles: Profiles
     projects: Projects
-    meter: RequestMeter
-    auditor: Auditor
-    instruments: Instruments
+    observers: Observers
     last_numbers: LastNumbers
     connections: Connections
     storage: Path

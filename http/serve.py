@@ -17,10 +17,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import cache, partial
+from functools import cache
 from ipaddress import ip_address
 from types import FrameType
-from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..actors.messages import AnswerWaiters, Drain
@@ -47,21 +46,16 @@ from .logs import set_up_logging
 from .loop import io_loop
 from .loop.input_read import InputRead
 from .loop.request_parser import body_limits
-from .observe import telemetry
-from .observe.auditing import SIDECAR, auditing
+from .observe.auditing import SIDECAR
 from .observe.connections import Connections
-from .observe.instruments import Instruments
 from .observe.last_numbers import LastNumbers
-from .observe.meter import RequestMeter
+from .observe.observing import observing
 from .references import check_references
 from .routes.results import MAX_RESULT_BYTES
 from .routing import JSON, Server, too_large
 from .storage import announced, locked, note_whole, prepare, require_whole, token_key
 from .wire.codec import encode
 from .wiring import Wiring
-
-if TYPE_CHECKING:
-    from .observe.spans import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -127,9 +121,9 @@ def running(config: Config) -> Iterator[Sidecar]:
         if (instance := require_whole(config.storage)) is not None:
             sole.take(instance)
         sock = stack.enter_context(bind(config.host, config.port))
-        tracing = stack.enter_context(telemetry.tracing(config.environ))
-        auditor = stack.enter_context(auditing(config.storage))
-        key = token_key(config.storage, config.environ, minted=auditor.minted)
+        observers = stack.enter_context(observing(config.storage, config.environ))
+        auditor, everyone = observers.auditor, observers.everyone
+        key = token_key(config.storage, config.environ, minted=everyone.minted)
         host, port = sock.getsockname()[:2]
         timers = Timers()
         timers.start()
@@ -141,17 +135,14 @@ def running(config: Config) -> Iterator[Sidecar]:
             if sidecar is not None:
                 sidecar.gave_up(actor, reason)
 
-        supervisor = ActorSupervisor(gave_up=gave_up, restarted=auditor.actor_restarted)
-        instruments = Instruments()
+        supervisor = ActorSupervisor(gave_up=gave_up, restarted=everyone.restarted, asked=observers.asked)
         wiring = Wiring(
             config=config,
             supervisor=supervisor,
             timers=timers,
             key=key,
             revocations=revocations,
-            auditor=auditor,
-            instruments=instruments,
-            tracing=tracing,
+            observers=observers,
             url=url_of(host, port),
             draining=threading.Event(),
             input_read=InputRead(),
@@ -166,7 +157,7 @@ def running(config: Config) -> Iterator[Sidecar]:
         server.last_numbers.look()  # so that the first to ask for the health finds them
         if sole.name is not None:
             note_whole(config.storage, instance=sole.name)
-        application = _application(tracing)(
+        application = Application(
             server,
             authenticator=server.authenticator,
             hosts=_served_hosts(host, port),
@@ -182,14 +173,6 @@ def running(config: Config) -> Iterator[Sidecar]:
     log.info("sidecar stopped url=%s", sidecar.url)
 
 
-def _application(tracing: Tracing | None) -> Callable[..., Application]:
-    if tracing is None:
-        return Application
-    from .traced import TracedApplication  # OpenTelemetry is an extra
-
-    return partial(TracedApplication, tracing)
-
-
 def _server(wiring: Wiring, authenticator: Authenticator, proofs: AddressProofs) -> Server:
     config, supervisor = wiring.config, wiring.supervisor
     sessions = Sessions()
@@ -198,9 +181,7 @@ def _server(wiring: Wiring, authenticator: Authenticator, proofs: AddressProofs)
         actors=actors,
         profiles=config.profiles,
         projects=config.projects,
-        meter=RequestMeter(),
-        auditor=wiring.auditor,
-        instruments=wiring.instruments,
+        observers=wiring.observers,
         last_numbers=LastNumbers(
             spawner=actors.spawner,
             bus=actors.bus,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -21,13 +21,9 @@ from ..state.identity import Revocations, TokenKey
 from ..supervision.sole_instance import SoleInstance
 from .config import Config
 from .loop.input_read import InputRead
-from .observe.auditing import Auditor, LifecycleWitness
-from .observe.instruments import Instruments
+from .observe.observing import Observers
 from .routing import Actors
 from .storage import LockedStorage
-
-if TYPE_CHECKING:
-    from .observe.spans import Tracing
 
 T = TypeVar("T")
 
@@ -44,9 +40,7 @@ class Wiring(msgspec.Struct, frozen=True):
     timers: Timers
     key: TokenKey
     revocations: Revocations
-    auditor: Auditor
-    instruments: Instruments
-    tracing: Tracing | None
+    observers: Observers
     url: str
     draining: threading.Event
     input_read: InputRead
@@ -57,23 +51,15 @@ class Wiring(msgspec.Struct, frozen=True):
         """Handles of the four, which the supervisor starts in this order."""
         handle = self.supervisor.handle
         bus = handle("event_bus", lambda: self._on_storage(lambda: self._event_bus(spawner)), failure=BusUnavailable)
-        results = handle("result_store", lambda: self._on_storage(lambda: self._result_store(self._traced(bus))))
-        spawner = handle("spawner", lambda: self._on_storage(lambda: self._spawner(self._traced(bus))))
+        results = handle("result_store", lambda: self._on_storage(lambda: self._result_store(bus)))
+        spawner = handle("spawner", lambda: self._on_storage(lambda: self._spawner(bus)))
         contexts = handle("context_builder", lambda: self._context_builder(spawner, results, bus))
-        return Actors(
-            spawner=self._traced(spawner),
-            bus=TurnByTurn(bus) if self.tracing is None else self.tracing.by_turns(bus),
-            results=self._traced(results),
-            contexts=self._traced(contexts),
-        )
+        return Actors(spawner=spawner, bus=TurnByTurn(bus), results=results, contexts=contexts)
 
     def _on_storage(self, make: Callable[[], T]) -> T:
         """An actor that starts again must not begin an empty journal where one was removed meanwhile."""
         self.storage.require_the_same()
         return make()
-
-    def _traced(self, recipient: Recipient) -> Recipient:
-        return recipient if self.tracing is None else self.tracing.around(recipient)
 
     def _event_bus(self, spawner: Recipient) -> EventBus:
         return EventBus(
@@ -102,7 +88,8 @@ class Wiring(msgspec.Struct, frozen=True):
             triggers=self.config.triggers,
             key=self.key,
             revocations=self.revocations,
-            bus=LifecycleWitness(bus, self.auditor.lifecycle, self.instruments.lifecycle),
+            bus=bus,
+            changed=self.observers.everyone.changed,
             timers=self.timers,
             base_url=self.url,
             draining=self.draining,

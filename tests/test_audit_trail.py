@@ -225,7 +225,7 @@ class TestTheTrailOnTheDisk:
 
 def records(sidecar: Any, **query: Any) -> list[dict[str, Any]]:
     """Newest first, once everything that was done before has been written."""
-    sidecar.sidecar.server.auditor.written(timeout_s=5)
+    sidecar.sidecar.server.observers.auditor.written(timeout_s=5)
     answer = sidecar.operator.get("/api/audit", params=query)
     assert answer.status_code == 200, answer.text
     found: list[dict[str, Any]] = answer.json()["records"]

@@ -210,10 +210,10 @@ class TestWhatMoves:
         assert first - 3 <= handled <= moved("sidecar_actor_messages_total", actor="event_bus") + 3
 
     def test_acts_on_record(self, sidecar: Any) -> None:
-        sidecar.sidecar.server.auditor.written(timeout_s=5)  # that it was started
+        sidecar.sidecar.server.observers.auditor.written(timeout_s=5)  # that it was started
         moved = Moves(sidecar)
         sidecar.operator.delete("/api/cache/all")
-        sidecar.sidecar.server.auditor.written(timeout_s=5)
+        sidecar.sidecar.server.observers.auditor.written(timeout_s=5)
         assert moved("sidecar_audit_records_total") == 1
 
     def test_connections_by_what_they_do(self, sidecar: Any) -> None:

@@ -7,6 +7,7 @@ idempotency key, so one that is sent twice counts once.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from heapq import nsmallest
 from typing import Any
 
@@ -16,6 +17,7 @@ from ...state.agent_entries import AgentRecord, Announced, Announcement
 from ...state.agent_registry import AgentRegistry
 from ...state.errors import SidecarError
 from ...state.models import AgentSpec
+from ...state.typed import decode
 from ..messages import PublishEvent, PublishTogether
 from ..replies import Published
 from ..runtime.asking import Fact, Later, Recipient
@@ -26,6 +28,28 @@ log = logging.getLogger(__name__)
 PUBLISHER = "sidecar"
 _AT_ONCE = 128
 _RETRY_S = (0.1, 0.5, 2.0, 5.0)  # the bus restarts within milliseconds; a full disk takes longer
+
+
+class DescribedAgent(msgspec.Struct, frozen=True, kw_only=True):
+    """What a lifecycle event says of its agent; None where it says nothing."""
+
+    agent_id: str | None = None
+    agent_type: str | None = None
+    issue_id: str | None = None
+    incarnation: int | None = None
+    process_id: int | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    cause: str | None = None
+    restarts: int | None = None
+
+
+class LifecycleEvent(msgspec.Struct, frozen=True):
+    """A change of an agent, of which the bus has an event."""
+
+    event_type: str
+    project_id: str
+    agent: DescribedAgent
 
 
 class AnnouncementAnswered(Fact, frozen=True):
@@ -41,15 +65,30 @@ class AnnouncementDue(Fact, frozen=True):
 
 
 class Announcer:
-    """Used in the Spawner's thread. What is announced leaves when it has been committed and `send` is called."""
+    """Used in the Spawner's thread. What is announced leaves when it has been committed and `send` is called.
 
-    def __init__(self, registry: AgentRegistry, bus: Recipient, timers: Timers, me: Recipient) -> None:
+    changed: called in the bus's thread with the events that it has taken.
+    """
+
+    def __init__(
+        self,
+        registry: AgentRegistry,
+        bus: Recipient,
+        timers: Timers,
+        me: Recipient,
+        changed: Callable[[tuple[LifecycleEvent, ...]], None] | None = None,
+    ) -> None:
         self._registry = registry
         self._bus = bus
         self._timers = timers
         self._me = me
         self._is_waiting = False  # for an answer, or for another try
         self._failures = 0
+        self._changed = changed
+        self._events = {
+            seq: LifecycleEvent(left.event_type, left.project_id, decode(left.data, DescribedAgent))
+            for seq, left in registry.unsent.items()
+        }
 
     def announce(self, event_type: str, record: AgentRecord, *, topic: str = "system", **data: Any) -> None:
         """Keep an event for the bus. data: fields in addition to those of every lifecycle event."""
@@ -69,9 +108,12 @@ class Announcer:
 
     def announce_about(self, spec: AgentSpec, event_type: str, *, topic: str, **data: Any) -> None:
         """Keep an event for the bus, about an agent that exists or that was refused."""
+        seq = self._registry.next_announcement()
+        agent = DescribedAgent(**{name: data.get(name) for name in DescribedAgent.__struct_fields__})
+        self._events[seq] = LifecycleEvent(event_type, spec.project_id, agent)
         self._registry.put(
             Announcement(
-                seq=self._registry.next_announcement(),
+                seq=seq,
                 project_id=spec.project_id,
                 event_type=event_type,
                 topic=topic,
@@ -92,8 +134,7 @@ class Announcer:
         self._is_waiting = True
         events = tuple(self._event_of(self._registry.unsent[seq]) for seq in seqs)
         later = self._bus.request(PublishTogether(events=events))
-        is_one = len(seqs) == 1
-        later.add_done_callback(lambda answered: self._answered(seqs[-1], is_one, answered))
+        later.add_done_callback(lambda answered: self._answered(seqs, answered))
 
     def _event_of(self, announcement: Announcement) -> PublishEvent:
         return PublishEvent(
@@ -120,17 +161,23 @@ class Announcer:
                     return
                 if error is not None:
                     log.error("lifecycle event refused for good seq=%d: %s", seq, error)
+                    self._events.pop(seq, None)
                 self._failures = 0
                 self._is_waiting = False
                 self._registry.put(Announced(seq=seq))
 
-    def _answered(self, seq: int, is_one: bool, later: Later[tuple[Published, ...]]) -> None:
+    def _answered(self, seqs: list[int], later: Later[tuple[Published, ...]]) -> None:
         """In the bus's thread."""
         error = None if later.cancelled() else later.exception()
         if error is None:
-            self._me.tell(AnnouncementAnswered(seq))
+            self._me.tell(AnnouncementAnswered(seqs[-1]))
+            events = tuple(self._events.pop(seq) for seq in seqs)
+            if self._changed is not None:
+                self._changed(events)
             return
         is_final = (
-            is_one and isinstance(error, SidecarError) and error.code in ("invalid_event", "idempotency_conflict")
+            len(seqs) == 1
+            and isinstance(error, SidecarError)
+            and error.code in ("invalid_event", "idempotency_conflict")
         )
-        self._me.tell(AnnouncementAnswered(seq, str(error) or repr(error), is_final))
+        self._me.tell(AnnouncementAnswered(seqs[-1], str(error) or repr(error), is_final))

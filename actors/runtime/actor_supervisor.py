@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 STOP_WITHIN_S = 10.0  # an actor's last commit on a slow disk
 
+Asked = Callable[[Any, Later[Any]], Any]
+
 
 class ActorStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One actor as seen from outside. busy_ms: time spent handling messages, over all its incarnations.
@@ -55,9 +57,11 @@ class ActorHandle:
         intensity: RestartIntensity,
         gave_up: Callable[[str, str], None],
         restarted: Callable[[str, str], None] | None = None,
+        asked: Asked | None = None,
         failure: type[Unavailable] = Unavailable,
     ) -> None:
         self._name = name
+        self._asked = asked
         self._failure = failure
         self._start = start
         self._intensity = intensity
@@ -86,8 +90,12 @@ class ActorHandle:
 
     def request(self, request: Request[R]) -> Later[R]:
         later: Later[R] = Later()
-        self.send((Envelope(request, later),))
+        self.send((self.envelope(request, later),))
         return later
+
+    def envelope(self, request: Request[R], later: Later[R]) -> Envelope:
+        """The request as it is sent, which may not be as it was made: see ActorSupervisor."""
+        return Envelope(request if self._asked is None else self._asked(request, later), later)
 
     def send(self, envelopes: tuple[Envelope, ...]) -> None:
         """Send messages that are handled one after the other, without any other in between. See tell and request."""
@@ -240,7 +248,8 @@ class ActorSupervisor:
 
     gave_up: called with an actor's name and the reason when it died more often than `intensity` allows; the server
     then ends with an error, so that whoever started it can start it again. restarted: called likewise, in the
-    thread of the incarnation that ended, when the next one runs.
+    thread of the incarnation that ended, when the next one runs. asked: called with each request that is made of an
+    actor and the future of its answer, in the asker's thread; returns what is sent.
     """
 
     def __init__(
@@ -248,10 +257,12 @@ class ActorSupervisor:
         *,
         gave_up: Callable[[str, str], None],
         restarted: Callable[[str, str], None] | None = None,
+        asked: Asked | None = None,
         intensity: RestartIntensity | None = None,
     ) -> None:
         self._gave_up = gave_up
         self._restarted = restarted
+        self._asked = asked
         self._intensity = intensity or RestartIntensity(max_restarts=10, within_s=60.0)
         self._handles: dict[str, ActorHandle] = {}
 
@@ -266,6 +277,7 @@ class ActorSupervisor:
             intensity=self._intensity,
             gave_up=self._gave_up,
             restarted=self._restarted,
+            asked=self._asked,
             failure=failure,
         )
         self._handles[name] = handle

@@ -32,7 +32,7 @@ class TurnByTurn:
 
     def request(self, request: Request[R]) -> Later[R]:
         later: Later[R] = Later()
-        self._send(Envelope(request, later))
+        self._send(self.handle.envelope(request, later))
         return later
 
     def _send(self, envelope: Envelope) -> None:

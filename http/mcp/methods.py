@@ -116,12 +116,12 @@ def _called(call: Call[Message, Nothing], id_: Id, finish: Finish, *, self_conta
         try:
             outcome = produce()
         except Exception as error:  # noqa: BLE001  # rendered, and logged where it is not one of ours
-            call.server.instruments.called_tool(tool.name, code_of(error))
+            call.server.observers.everyone.called_tool(tool.name, code_of(error))
             return Refused(error, lambda body: Reply(id=id_, result=finish(refusal(body))))
         if isinstance(outcome, Pending):
             return _PendingTool(outcome, settled)
         if isinstance(outcome, Answer):
-            call.server.instruments.called_tool(tool.name, "ok")
+            call.server.observers.everyone.called_tool(tool.name, "ok")
             return _reply(id_, finish(_content(tool, outcome)))
         return outcome
 

@@ -16,8 +16,8 @@ import msgspec
 from ...state.errors import InvalidRequest
 from ...state.typed import decoder
 from ..access.auth import admit
+from ..acts import perform
 from ..routes import agents, context, events, results
-from ..routes.audit import perform
 from ..routing import MAX_IDEMPOTENCY_KEY_CHARS, Call, Outcome, Route, too_large
 from ..wire.codec import NOTHING, encode, read_body, read_part, refuse_many_parts
 from ..wire.results import Outcome as ResultOutcome

@@ -10,20 +10,19 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from ...actors.messages import PublishEvent, PublishTogether
-from ...actors.runtime.asking import Fact, Later, R, Recipient, Request
+from ...actors.agents.announcer import LifecycleEvent
 from ...state.audit import Act, AuditRecord, Detail, Folding, Head
 from ...state.audit_log import AuditLog
 from ...state.clock import utc_now
 from ...state.errors import SidecarError, StorageUnavailable
-from ...state.identity import Caller, Minted
+from ...state.identity import Minted
+from .observer import ObservedRequest, Observer
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +32,7 @@ LOOK_AGAIN_S = 5.0  # a repeated refusal is recorded this much later than its mi
 CLOSE_S = 5.0
 
 
-class Auditor:
+class Auditor(Observer):
     """Made by `auditing`. lost: acts that could not be written; each is in the server's log instead."""
 
     def __init__(self, trail: AuditLog) -> None:
@@ -56,47 +55,57 @@ class Auditor:
         **details: Detail,
     ) -> None:
         """Put an act on record; returns at once."""
-        self._queue.put(Act(act=act, by=by, project_id=project_id, subject=subject, outcome=outcome, details=details))
+        self.acted(Act(act=act, by=by, project_id=project_id, subject=subject, outcome=outcome, details=details))
 
-    def denied(self, *, caller: Caller | None, outcome: str, method: str, route: str, address: str) -> None:
-        """A request that was refused for want of a token or a permission; the same again is counted, not repeated."""
+    def acted(self, act: Act) -> None:
+        """Put an act on record; returns at once."""
+        self._queue.put(act)
+
+    def refused(self, request: ObservedRequest, *, status: int, wire_code: str, code: str) -> None:  # noqa: ARG002
+        """Record a request without a valid token or the permission. The same again is counted, not repeated."""
+        if status not in (401, 403):
+            return
+        caller = request.caller
         act = Act(
             act="denied",
             by=caller.agent_id if caller is not None else "",
             project_id=caller.project_id if caller is not None else None,
-            subject=route,
-            outcome=outcome,
-            details={"method": method, "address": address},
+            subject=request.route,
+            outcome=code,
+            details={"method": request.method, "address": request.address},
         )
         with self._lock:
             due = self._folding.add(act, now=time.monotonic())
         for each in due:
             self._queue.put(each)
 
-    def minted(self, minted: Minted) -> None:
-        """A token was made; its id goes on record, never the token."""
+    def minted(self, token: Minted) -> None:
+        """Record that a token was made: its id, never the token."""
         self.record(
             "token_minted",
             by=SIDECAR,
-            project_id=minted.project_id,
-            subject=minted.agent_id,
-            token_id=minted.token_id,
-            agent_type=minted.agent_type,
-            expires_at=minted.expires_at.isoformat(),
+            project_id=token.project_id,
+            subject=token.agent_id,
+            token_id=token.token_id,
+            agent_type=token.agent_type,
+            expires_at=token.expires_at.isoformat(),
         )
 
-    def lifecycle(self, event_type: str, project_id: str, about: Mapping[str, Any]) -> None:
-        """Record a lifecycle event of an agent."""
-        self.record(
-            event_type,
-            by=SIDECAR,
-            project_id=project_id,
-            subject=about.get("agent_id"),
-            **{name: about[name] for name in _LIFECYCLE if about.get(name) is not None},
-        )
+    def changed(self, events: tuple[LifecycleEvent, ...]) -> None:
+        """Record lifecycle events of agents."""
+        for event in events:
+            said = {name: getattr(event.agent, name) for name in _LIFECYCLE}
+            self.record(
+                event.event_type,
+                by=SIDECAR,
+                project_id=event.project_id,
+                subject=event.agent.agent_id,
+                **{name: value for name, value in said.items() if value is not None},
+            )
 
-    def actor_restarted(self, name: str, reason: str) -> None:
-        self.record("actor_restarted", by=SIDECAR, subject=name, reason=reason)
+    def restarted(self, actor: str, reason: str) -> None:
+        """Record the restart of an actor."""
+        self.record("actor_restarted", by=SIDECAR, subject=actor, reason=reason)
 
     def recent(self) -> tuple[AuditRecord, ...]:
         """The newest records, oldest first."""
@@ -172,36 +181,6 @@ def auditing(storage: Path) -> Iterator[Auditor]:
             auditor.close()
     finally:
         trail.close()
-
-
-class LifecycleWitness:
-    """Wraps the event bus and calls the listeners with each lifecycle event that the bus has accepted."""
-
-    def __init__(self, bus: Recipient, *listeners: Callable[[str, str, Mapping[str, Any]], None]) -> None:
-        self._bus = bus
-        self._listeners = listeners
-
-    @property
-    def name(self) -> str:
-        return self._bus.name
-
-    def tell(self, fact: Fact) -> None:
-        self._bus.tell(fact)
-
-    def request(self, request: Request[R]) -> Later[R]:
-        later = self._bus.request(request)
-        if isinstance(request, PublishTogether):
-            events = request.events
-            later.add_done_callback(lambda answered: self._answered(events, answered))
-        return later
-
-    def _answered(self, events: tuple[PublishEvent, ...], answered: Later[Any]) -> None:
-        if answered.cancelled() or answered.exception() is not None:
-            return  # they are announced again
-        for event in events:
-            about = msgspec.json.decode(event.data)
-            for listen in self._listeners:
-                listen(event.event_type, event.project_id, about)
 
 
 # What an agent printed (last_lines) is none of the trail's business: it may be anything.

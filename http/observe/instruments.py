@@ -1,4 +1,4 @@
-"""Instruments: what is counted as it happens, for /metrics. What actors count themselves is in census.py.
+"""Instruments: what is counted as it happens, for /metrics. What actors count themselves is in routes/census.py.
 
 Labels are bounded: routes, codes, causes and tools, never an id, a path or a text that a client chose.
 """
@@ -6,18 +6,19 @@ Labels are bounded: routes, codes, causes and tools, never an id, a path or a te
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
+from ...actors.agents.announcer import LifecycleEvent
 from ...actors.replies import ContextBundle, EventBatch, SpawnedAgent
-from ...actors.runtime.asking import Later
+from .observer import ObservedRequest, Observer
 from .series import Counters, Histograms, Measured
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _BYTES = tuple(float(4**power) for power in range(5, 13))  # 1 KiB to 16 MiB
 
 
-class Instruments:
+class Instruments(Observer):
     """Used by every thread. measured: where everything can be read."""
 
     def __init__(self) -> None:
@@ -45,48 +46,40 @@ class Instruments:
             self._gaps,
             self._tools,
         )
+        self._of_reply: dict[type, Callable[[Any, float], None]] = {
+            SpawnedAgent: self._spawned,
+            ContextBundle: self._built,
+            EventBatch: self._handed_out,
+        }
 
-    def watch_spawn(self, later: Later[SpawnedAgent]) -> None:
-        """Time a spawn, unless it is queued or refused."""
-        started = time.monotonic()
+    def replied(self, request: ObservedRequest, reply: object) -> None:
+        """Measure what routes answer with: agents that were started, contexts, events."""
+        measure = self._of_reply.get(type(reply))
+        if measure is not None:
+            measure(reply, time.monotonic() - request.started_at)
 
-        def spawned(agent: SpawnedAgent) -> None:
-            if agent.status.process_id is not None:
-                self._spawn_s.of().observe(time.monotonic() - started)
+    def _spawned(self, agent: SpawnedAgent, took_s: float) -> None:
+        if agent.status.process_id is not None:  # None while it is queued
+            self._spawn_s.of().observe(took_s)
 
-        _when_good(later, spawned)
+    def _built(self, bundle: ContextBundle, took_s: float) -> None:
+        self._context_s.of("hit" if bundle.cache_hit else "miss").observe(took_s)
+        if bundle.body is not None:
+            self._context_bytes.of().observe(len(bundle.body))
 
-    def watch_context(self, later: Later[ContextBundle]) -> None:
-        """Time a context and weigh it."""
-        started = time.monotonic()
-
-        def built(bundle: ContextBundle) -> None:
-            self._context_s.of("hit" if bundle.cache_hit else "miss").observe(time.monotonic() - started)
-            if bundle.body is not None:
-                self._context_bytes.of().observe(len(bundle.body))
-
-        _when_good(later, built)
-
-    def handed_out(self, batch: EventBatch) -> None:
+    def _handed_out(self, batch: EventBatch, took_s: float) -> None:  # noqa: ARG002
         again = sum(delivery.redelivered for delivery in batch.deliveries)
         if again:
             self._redeliveries.of().add(again)
         if batch.gap is not None:
             self._gaps.of().add()
 
-    def lifecycle(self, event_type: str, _project_id: str, about: Mapping[str, Any]) -> None:
-        """Count a lifecycle event of an agent."""
-        if event_type == "agent_exited":
-            self._exits.of(str(about.get("cause"))).add()
+    def changed(self, events: tuple[LifecycleEvent, ...]) -> None:
+        """Count processes of agents that ended."""
+        for event in events:
+            if event.event_type == "agent_exited":
+                self._exits.of(str(event.agent.cause)).add()
 
     def called_tool(self, tool: str, outcome: str) -> None:
-        """outcome: "ok", or the code of the error."""
+        """Count a call of a tool of MCP."""
         self._tools.of(tool, outcome).add()
-
-
-def _when_good(later: Later[Any], then: Callable[[Any], None]) -> None:
-    def done(future: Later[Any]) -> None:
-        if not future.cancelled() and future.exception() is None:
-            then(future.result())
-
-    later.add_done_callback(done)

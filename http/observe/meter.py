@@ -8,6 +8,7 @@ from collections import deque
 
 import msgspec
 
+from .observer import ObservedRequest, Observer
 from .series import Counter, Counters, Histogram, Histograms, Measured
 
 WINDOW_S = 60.0
@@ -40,7 +41,7 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
     errors_per_minute: float
 
 
-class RequestMeter:
+class RequestMeter(Observer):
     """Fed by every thread that answers; to append to a bounded deque is atomic. measured: what /metrics shows of it."""
 
     def __init__(self, *, started_at: float | None = None) -> None:
@@ -56,6 +57,19 @@ class RequestMeter:
             "route",
         )
         self.measured: Measured = (self._requests, self._refusals, self._seconds)
+
+    def answered(self, request: ObservedRequest, *, status: int, body_bytes: int, now: float) -> None:  # noqa: ARG002
+        """Count an answer."""
+        caller = request.caller
+        self.record(
+            method=request.method,
+            route=request.route,
+            status=status,
+            took_s=now - request.started_at,
+            is_wait=request.is_wait,
+            project_id=caller.project_id if caller is not None else None,
+            now=now,
+        )
 
     def record(
         self, *, method: str, route: str, status: int, took_s: float, is_wait: bool, project_id: str | None, now: float
@@ -76,7 +90,7 @@ class RequestMeter:
             self._kinds[kind] = known
         return known
 
-    def refused(self, wire_code: str) -> None:
+    def refused(self, request: ObservedRequest, *, status: int, wire_code: str, code: str) -> None:  # noqa: ARG002
         """Count one error that a client was sent, also inside an answer of another protocol."""
         self._refusals.of(wire_code).add()
 

@@ -8,10 +8,9 @@ query, a body or a token.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, MutableMapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 from opentelemetry import context, trace
@@ -25,14 +24,15 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from ... import __version__
 from ...actors.messages import BuildContext, PublishEvent, PublishTogether, SpawnAgent, StoreResult
 from ...actors.replies import ContextBundle, Published, SpawnedAgent, Stored
-from ...actors.runtime.actor_supervisor import ActorHandle
-from ...actors.runtime.asking import Fact, Later, R, Recipient, Request
-from ...actors.runtime.turns import TurnByTurn
+from ...actors.runtime.asking import Later, Request
 from ...state.errors import SidecarError
 from ...state.events.topics import standard_topic
+from .meter import METHODS
+from .observer import ObservedRequest, Observer, Q
 
 CLOSE_S = 2.0  # what has not been exported by then is lost: a collector that is down must not hold up the end
 SERVICE = "orchestration-sidecar"
+OTHER_METHOD = "HTTP"  # a client must not make names up
 
 _propagator = TraceContextTextMapPropagator()
 Attributes = dict[str, str | int | bool]
@@ -43,8 +43,8 @@ def exporter() -> SpanExporter:
     return OTLPSpanExporter()
 
 
-class Begun(NamedTuple):
-    """What is known of an operation before it is done. finish: what is known of it afterwards."""
+class Operation(NamedTuple):
+    """What an actor is asked to do, as a span names it. finish: the attributes that its reply adds."""
 
     name: str
     kind: SpanKind
@@ -52,7 +52,7 @@ class Begun(NamedTuple):
     finish: Callable[[Any], Attributes]
 
 
-class Tracing:
+class Tracing(Observer):
     """Makes spans, which are exported in the background; used by every thread."""
 
     def __init__(self, to: SpanExporter) -> None:
@@ -69,51 +69,65 @@ class Tracing:
             method, _propagator.extract(carrier, context.Context()), SpanKind.SERVER, {"http.request.method": method}
         )
 
-    @contextmanager
-    def within(self, span: Span) -> Iterator[None]:
-        """What is asked of actors in here is part of `span`."""
-        token = context.attach(trace.set_span_in_context(span, context.Context()))
-        try:
-            yield
-        finally:
-            context.detach(token)
+    def began(self, request: ObservedRequest, environ: MutableMapping[str, Any]) -> None:
+        """Begin the span of a request. What the request makes, and what the log says of it, belongs to it."""
+        method = request.method if request.method in METHODS else OTHER_METHOD
+        request.span = self.request(method, environ.get("HTTP_TRACEPARENT"), environ.get("HTTP_TRACESTATE"))
+        environ["HTTP_TRACEPARENT"] = traceparent_of(request.span)
 
-    def asked(self, request: Request[R], send: Callable[[Request[R]], Later[R]]) -> Later[R]:
-        """Send a request. One that has a span takes the place of whoever sent it in the trace it carries on."""
+    def refused(self, request: ObservedRequest, *, status: int, wire_code: str, code: str) -> None:  # noqa: ARG002
+        """Name the error in the span of its request."""
+        request.span.set_attribute("error.type", wire_code)
+
+    def answered(self, request: ObservedRequest, *, status: int, body_bytes: int, now: float) -> None:  # noqa: ARG002
+        """End the span of a request. A wait that its client gives up ends without one."""
+        span, caller = request.span, request.caller
+        span.update_name(f"{request.method} {request.route}" if request.method in METHODS else OTHER_METHOD)
+        span.set_attributes(
+            {
+                "http.route": request.route,
+                "http.response.status_code": status,
+                "http.response.body.size": body_bytes,
+                "sidecar.request_id": request.request_id,
+            }
+        )
+        if caller is not None:
+            span.set_attributes(
+                {
+                    "sidecar.agent_id": caller.agent_id,
+                    "sidecar.agent_type": caller.agent_type,
+                    "sidecar.project_id": caller.project_id,
+                }
+            )
+        if status >= 500:
+            span.set_status(Status(StatusCode.ERROR))
+        span.end()
+
+    def asked(self, request: Q, later: Later[Any]) -> Q:
+        """Begin the span of a request to an actor, which takes its maker's place in the trace that it carries on."""
         if isinstance(request, PublishTogether):
-            return self._asked_together(request, send)
-        begun = _begun(request)
-        if begun is None:
-            return send(request)
-        span = self._start(request, begun)
-        if not isinstance(request, BuildContext):
-            request = msgspec.structs.replace(request, traceparent=traceparent_of(span))
-        later = send(request)
-        later.add_done_callback(lambda done: _end(span, done, begun.finish))
-        return later
+            return cast(Q, self._asked_together(request, later))
+        operation = _operation(request)
+        if operation is None:
+            return request
+        span = self._start(request, operation)
+        later.add_done_callback(lambda done: _end(span, done, operation.finish))
+        return msgspec.structs.replace(request, traceparent=traceparent_of(span))
 
-    def _asked_together(self, request: PublishTogether, send: Callable[[Any], Later[Any]]) -> Later[Any]:
+    def _asked_together(self, request: PublishTogether, later: Later[Any]) -> PublishTogether:
         """A span for each event, in the trace of its own."""
         spans = [self._start(event, _publish(event)) for event in request.events]
-        events = tuple(
-            msgspec.structs.replace(event, traceparent=traceparent_of(span))
-            for event, span in zip(request.events, spans, strict=True)
-        )
-        later = send(PublishTogether(events=events))
         later.add_done_callback(lambda done: _end_together(spans, done))
-        return later
+        return PublishTogether(
+            events=tuple(
+                msgspec.structs.replace(event, traceparent=traceparent_of(span))
+                for event, span in zip(request.events, spans, strict=True)
+            )
+        )
 
-    def _start(self, request: Any, begun: Begun) -> Span:
-        parent = context.get_current()
-        if not trace.get_current_span(parent).get_span_context().is_valid:
-            parent = _propagator.extract({"traceparent": getattr(request, "traceparent", None) or ""})
-        return self._tracer.start_span(begun.name, parent, begun.kind, begun.attributes)
-
-    def around(self, recipient: Recipient) -> TracedRecipient:
-        return TracedRecipient(recipient, self)
-
-    def by_turns(self, handle: ActorHandle) -> TracedTurns:
-        return TracedTurns(handle, self)
+    def _start(self, request: Any, operation: Operation) -> Span:
+        parent = _propagator.extract({"traceparent": request.traceparent or ""}, context.Context())
+        return self._tracer.start_span(operation.name, parent, operation.kind, operation.attributes)
 
     def close(self) -> None:
         """Export what is left, for CLOSE_S at most."""
@@ -128,41 +142,12 @@ def traceparent_of(span: Span) -> str:
     return carrier["traceparent"]
 
 
-class TracedRecipient:
-    """An actor as it is known to those whose requests make spans. Implements `asking.Recipient`."""
-
-    def __init__(self, recipient: Recipient, tracing: Tracing) -> None:
-        self._recipient = recipient
-        self._tracing = tracing
-
-    @property
-    def name(self) -> str:
-        return self._recipient.name
-
-    def tell(self, fact: Fact) -> None:
-        self._recipient.tell(fact)
-
-    def request(self, request: Request[R]) -> Later[R]:
-        return self._tracing.asked(request, self._recipient.request)
-
-
-class TracedTurns(TurnByTurn):
-    """The event bus, likewise."""
-
-    def __init__(self, handle: ActorHandle, tracing: Tracing) -> None:
-        super().__init__(handle)
-        self._tracing = tracing
-
-    def request(self, request: Request[R]) -> Later[R]:
-        return self._tracing.asked(request, super().request)
-
-
-def _begun(request: Request[Any]) -> Begun | None:
+def _operation(request: Request[Any]) -> Operation | None:
     match request:
         case PublishEvent():
             return _publish(request)
         case StoreResult():
-            return Begun(
+            return Operation(
                 "store result",
                 SpanKind.INTERNAL,
                 {
@@ -175,7 +160,7 @@ def _begun(request: Request[Any]) -> Begun | None:
                 _stored,
             )
         case SpawnAgent():
-            return Begun(
+            return Operation(
                 f"spawn {request.agent_type}",
                 SpanKind.PRODUCER,
                 {
@@ -186,7 +171,7 @@ def _begun(request: Request[Any]) -> Begun | None:
                 _spawned,
             )
         case BuildContext():
-            return Begun(
+            return Operation(
                 "build context",
                 SpanKind.INTERNAL,
                 {
@@ -199,7 +184,7 @@ def _begun(request: Request[Any]) -> Begun | None:
     return None
 
 
-def _publish(request: PublishEvent) -> Begun:
+def _publish(request: PublishEvent) -> Operation:
     """Source of the names: OpenTelemetry, "Semantic conventions for messaging spans"."""
     topic = request.topic or standard_topic(request.event_type)
     about: Attributes = {
@@ -214,7 +199,7 @@ def _publish(request: PublishEvent) -> Begun:
     }
     if request.correlation_id is not None:
         about["messaging.message.conversation_id"] = request.correlation_id
-    return Begun(f"publish {topic}", SpanKind.PRODUCER, about, _published)
+    return Operation(f"publish {topic}", SpanKind.PRODUCER, about, _published)
 
 
 def _published(published: Published) -> Attributes:

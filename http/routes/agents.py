@@ -81,7 +81,6 @@ def spawn_agent(call: Call[NewAgent, Nothing]) -> Pending[Any]:
         traceparent=call.traceparent,
     )
     later = call.actors.spawner.request(request)
-    call.server.instruments.watch_spawn(later)
     return Pending(later, lambda spawned: Answer(201, AgentSpawned.of(spawned)), deadline_s=SPAWN_S)
 
 

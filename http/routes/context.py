@@ -45,9 +45,9 @@ def get_context(call: Call[Nothing, ContextQuery], issue_id: str, agent_type: st
         max_bytes=query.max_bytes,
         refresh=query.refresh,
         if_none_match=call.header("If-None-Match"),
+        traceparent=call.traceparent,
     )
     later = call.actors.contexts.request(request)
-    call.server.instruments.watch_context(later)
     return Pending(later, _sent, deadline_s=BUILD_S)
 
 

@@ -35,7 +35,6 @@ from ...state.events.topics import standard_topic
 from ...state.identity import Permission
 from ...state.models import EventId, event_seq, identifier
 from ..access.auth import require_own_event, require_topic
-from ..observe.instruments import Instruments
 from ..routing import ASK_S, KIB, Answer, Call, Pending, Routes, Streaming
 from ..wire import codec as wire
 from ..wire.codec import Nothing
@@ -204,8 +203,8 @@ def _wait(
         )
     )
 
-    waiting = _Waiting(call.actors.bus, call.server.instruments, later)
-    return Pending(later, waiting.render, deadline_s=timeout_s + AFTER_TIME_OUT_S, receipt=waiting.settle, is_wait=True)
+    waiting = _Waiting(call.actors.bus, later)
+    return Pending(later, _handed_out, deadline_s=timeout_s + AFTER_TIME_OUT_S, receipt=waiting.settle, is_wait=True)
 
 
 def _event(text: str | None, field: str) -> EventId | None:
@@ -215,19 +214,18 @@ def _event(text: str | None, field: str) -> EventId | None:
     return EventId(text) if text is not None else None
 
 
+def _handed_out(batch: EventBatch) -> Answer:
+    return Answer(200, EventsAwaited.of(batch, now=utc_now()))
+
+
 class _Waiting:
-    """The state that a wait needs until it is over. Ten thousand may wait, so it keeps no headers."""
+    """What a wait needs until its answer was taken or lost. Ten thousand may wait, so it keeps no headers."""
 
-    __slots__ = ("_bus", "_instruments", "_later")
+    __slots__ = ("_bus", "_later")
 
-    def __init__(self, bus: Recipient, instruments: Instruments, later: Later[EventBatch]) -> None:
+    def __init__(self, bus: Recipient, later: Later[EventBatch]) -> None:
         self._bus = bus
-        self._instruments = instruments
         self._later = later
-
-    def render(self, batch: EventBatch) -> Answer:
-        self._instruments.handed_out(batch)
-        return Answer(200, EventsAwaited.of(batch, now=utc_now()))
 
     def settle(self, taken: bool) -> None:
         answer = self._later.result().answer

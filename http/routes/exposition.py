@@ -40,7 +40,7 @@ class _Everything(Collector):
 
     def collect(self) -> Iterator[Metric]:
         server = self._server
-        yield from map(family_of, (*server.instruments.measured, *server.meter.measured))
+        yield from map(family_of, (*server.observers.instruments.measured, *server.observers.meter.measured))
         census = take_census(server.actors, project_id=None, timeout_s=SCRAPE_S)
         yield from _agents(census.agents)
         yield from _events(census.events)
@@ -77,7 +77,7 @@ class _Everything(Collector):
         )
 
     def _audit(self) -> Iterator[Metric]:
-        auditor = self._server.auditor
+        auditor = self._server.observers.auditor
         yield CounterMetricFamily("sidecar_audit_records", "Records of the audit trail.", auditor.head.seq)
         yield CounterMetricFamily("sidecar_audit_lost", "Acts that could not be put on record.", auditor.lost)
 

@@ -118,7 +118,7 @@ def show_status(call: Call[Nothing, Nothing]) -> Answer:
             storage_path=shown(server.storage) if call.caller.is_operator else None,
         ),
         events=EventsStatus.of(_known(census.events)),
-        performance=server.meter.performance(project_id=scope, now=time.monotonic()),
+        performance=server.observers.meter.performance(project_id=scope, now=time.monotonic()),
         timestamp=call.now,
     )
     return Answer(200, status)
