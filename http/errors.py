@@ -1,6 +1,6 @@
 """From an error's code to what a client sees: one table, and the one JSON shape of every error answer.
 
-Routes neither catch nor set error statuses; whatever they raise passes through `describe`.
+Routes neither catch errors nor set error statuses; everything they raise passes through `describe`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from .wire.shapes import Moment
 
 
 class Row(msgspec.Struct, frozen=True):
-    """status: HTTP. wire_code: `code` of the answer. word: `error` of the answer. when, advice (what to do about it):
-    for the documentation.
+    """How one error appears to clients.
 
-    public_text: what everybody but operators is told, for errors whose own text may name a path of this machine.
+    status: HTTP. wire_code: `code` of the answer. word: `error` of the answer. when, advice: its cause and its remedy,
+    for the documentation. public_text: the message for everyone except operators, if the error's own text may name a
+    path of this machine.
     """
 
     status: int
@@ -31,15 +32,15 @@ class Row(msgspec.Struct, frozen=True):
     public_text: str | None = None
 
 
-_STORAGE = "the sidecar cannot write its storage; nothing of the request was kept"
-_INTERNAL = "the sidecar failed in a way nobody expected; its log has the request id"
+_STORAGE = "the sidecar cannot write its storage; nothing of the request was stored"
+_INTERNAL = "the sidecar failed unexpectedly; its log has the request id"
 _STORAGE_WHEN = (
-    "Storage cannot be written, or was removed or replaced, and nothing was kept; or it cannot be read, and the message"
-    " names the file."
+    "The storage cannot be written, or was removed or replaced, and nothing was stored; or it "
+    "cannot be read, and the message names the file."
 )
-_STORAGE_ADVICE = "Make room, put the folder back, or see what `sidecar doctor` says; then ask again."
-_INTERNAL_WHEN = "Nobody expected this; the log has the request id."
-_INTERNAL_ADVICE = "Report what the log says; the same request may fail the same way."
+_STORAGE_ADVICE = "Free disk space, put the folder back, or run `sidecar doctor`; then retry."
+_INTERNAL_WHEN = "An unexpected failure; the log has the request id."
+_INTERNAL_ADVICE = "Report the log's entry; the same request may fail again."
 
 # Source: the protocol, "Errors".
 ROWS: Mapping[str, Row] = {
@@ -47,146 +48,148 @@ ROWS: Mapping[str, Row] = {
         400,
         "REQ_001",
         "invalid_request",
-        "Malformed JSON, a wrong, missing or misspelt field, a bad identifier, an unreadable request, a body of more "
-        "than 200,000 strings, commas and brackets.",
-        "Correct what `details.field` names.",
+        "Malformed JSON; a wrong, missing or misspelt field; a bad identifier; an unreadable request; a body "
+        "of more than 200,000 strings, commas and brackets.",
+        "Correct the field in `details.field`.",
     ),
     "invalid_event": Row(
         400,
         "EVT_002",
         "invalid_event",
-        "The event is invalid: its types in path and body differ, its `ttl_seconds` is out of range, or its "
-        "`issue_id` is a number that names no issue.",
-        "Correct what `details.field` names.",
+        "The event is invalid: the types in path and body differ, `ttl_seconds` is out of range, or "
+        "`issue_id` is a number that cannot be an issue's id.",
+        "Correct the field in `details.field`.",
     ),
     "invalid_filter": Row(
         400,
         "EVT_003",
         "invalid_filter",
-        "The filter cannot be read, or has more than 256 terms and alternatives; `details.position` says where.",
-        "Correct it there.",
+        "The filter has a syntax error at `details.position`, or more than 256 terms and alternatives.",
+        "Correct the filter at that position.",
     ),
     "invalid_context_request": Row(
         400,
         "CTX_003",
         "invalid_context_request",
-        "A requirement, path or glob that no context has.",
-        "Correct what `details.field` names.",
+        "A requirement, path or glob is not valid for a context.",
+        "Correct the field in `details.field`.",
     ),
     "unauthorized": Row(
         401,
         "AUTH_001",
         "unauthorized",
-        "No token, not one of this sidecar's, or revoked.",
-        "Send the agent's own `JWT_TOKEN`, or one of `sidecar token`.",
+        "The token is missing, revoked, or not from this sidecar.",
+        "Send the agent's own `JWT_TOKEN`, or create a token with `sidecar token`.",
     ),
     "token_expired": Row(
         401,
         "AUTH_002",
         "token_expired",
-        "The token's time is up.",
-        "If its agent runs, `POST /api/auth/refresh`; else mint another: `sidecar token`.",
+        "The token has expired.",
+        "If its agent is running, use `POST /api/auth/refresh`; otherwise create a new token with `sidecar token`.",
     ),
     "forbidden": Row(
         403,
         "AUTH_003",
         "forbidden",
-        "The agent's class may not do that, or the Host is not ours.",
-        "Leave it to an agent that may, or to an operator; call the sidecar by a Host of `details.expected`.",
+        "The agent's class does not have this permission, or the Host is not one of the sidecar's.",
+        "Use an agent with the permission, or an operator; use a Host from `details.expected`.",
     ),
     "wrong_project": Row(
         403,
         "AUTH_004",
         "wrong_project",
-        "The token acts in another project.",
-        "Use a token of that project, or an operator's.",
+        "The token belongs to another project.",
+        "Use a token of the right project, or an operator's.",
     ),
     "wrong_identity": Row(
         403,
         "AUTH_005",
         "wrong_identity",
-        "Publisher, agent id or agent type is not the token's.",
-        "Name those of the token.",
+        "The publisher, agent id or agent type differs from that of the token.",
+        "Use those of the token.",
     ),
     "not_found": Row(
         404,
         "REQ_404",
         "not_found",
-        "Unknown path or id, also one of another project.",
-        "Check the spelling, and the token's project.",
+        "The path or id is unknown, or the id belongs to another project.",
+        "Check the spelling and the token's project.",
     ),
     "method_not_allowed": Row(
-        405, "REQ_405", "method_not_allowed", "The path has no such method.", "Use one that `Allow` names."
+        405, "REQ_405", "method_not_allowed", "The path does not support this method.", "Use a method from `Allow`."
     ),
     "idempotency_conflict": Row(
         409,
         "REQ_409",
         "idempotency_conflict",
-        "The Idempotency-Key was used with another body.",
-        "Take a new key for another body.",
+        "The Idempotency-Key was already used with a different body.",
+        "Use a new key for a different body.",
     ),
     "wrong_state": Row(
         409,
         "AGT_003",
         "wrong_state",
-        "The agent is not in a state for that.",
-        "Look at its state: `GET /api/agents/{agent_id}`.",
+        "The agent's state does not allow this.",
+        "Check its state with `GET /api/agents/{agent_id}`.",
     ),
     "events_gone": Row(
         410,
         "EVT_004",
         "events_gone",
-        "With `strict=1`: events after `since` are gone, or the log never reached it; `details.oldest`, `.reason`.",
-        "Go on from `earliest`; what was before it is gone.",
+        "With `strict=1`: events after `since` are gone, or `since` is beyond the end of the log; see "
+        "`details.oldest` and `details.reason`.",
+        "Continue from `earliest`; earlier events are gone.",
     ),
     "body_too_large": Row(
         413,
         "REQ_413",
         "body_too_large",
-        "Results 10 MiB, events 256 KiB, most others 1 MiB; where none is read, 64 KiB.",
-        "Keep what is large in a file, and send its path.",
+        "The limit is 10 MiB for results, 256 KiB for events, 1 MiB for most others, and 64 KiB where no "
+        "body is expected.",
+        "Store large content in a file, and send its path.",
     ),
     "not_json": Row(
         415,
         "REQ_415",
         "not_json",
-        "The body is not declared as JSON, or it is compressed.",
-        "Send `Content-Type: application/json`, and no `Content-Encoding`.",
+        "The body is not declared as JSON, or is compressed.",
+        "Send `Content-Type: application/json` and no `Content-Encoding`.",
     ),
     "no_command": Row(
         422,
         "AGT_002",
         "no_command",
-        "The agent type's profile has no command to run.",
-        "Give it one in `sidecar.toml`, and restart the sidecar.",
+        "The profile of the agent type has no command.",
+        "Add a command in `sidecar.toml`, and restart the sidecar.",
     ),
     "chain_too_long": Row(
         409,
         "AGT_005",
         "chain_too_long",
-        "Agents caused one another's spawns more than `agents.max_chain_depth` times; `details.path` names them.",
-        "Find the loop in the path; where so long a chain is right, raise the setting.",
+        "More than `agents.max_chain_depth` agents in a row caused one another; `details.path` names them.",
+        "Find the loop in the path. If the chain is intended, raise the setting.",
     ),
     "too_many_spawns": Row(
         409,
         "AGT_006",
         "too_many_spawns",
-        "The issue has had `agents.max_spawns_per_issue` agents within a day.",
-        "Find out what spawns them; where so many are right, raise the setting.",
+        "The issue already had `agents.max_spawns_per_issue` agents within a day.",
+        "Find out what spawns them. If so many are intended, raise the setting.",
     ),
     "queue_full": Row(
         503,
         "AGT_007",
         "queue_full",
-        "As many agents are queued as `agents.max_queued` or `agents.max_queued_mb` allow.",
-        "Ask again after `Retry-After`; `sidecar agent list --state queued` shows what each waits for.",
+        "The queue has reached `agents.max_queued` or `agents.max_queued_mb`.",
+        "Retry after `Retry-After`; `sidecar agent list --state queued` shows what each agent is waiting for.",
     ),
     "rate_limited": Row(
         429,
         "RATE_001",
         "rate_limited",
-        "Over the limit of requests, mailboxes, open streams or refreshes of a token.",
-        "Ask again after `Retry-After`; wait instead of polling.",
+        "A limit was reached: requests, mailboxes, open streams or refreshes of a token.",
+        "Retry after `Retry-After`; wait for events instead of polling.",
     ),
     "internal": Row(500, "SRV_001", "internal", _INTERNAL_WHEN, _INTERNAL_ADVICE, _INTERNAL),
     "config": Row(500, "SRV_001", "internal", _INTERNAL_WHEN, _INTERNAL_ADVICE, _INTERNAL),
@@ -199,29 +202,29 @@ ROWS: Mapping[str, Row] = {
         503,
         "EVT_001",
         "event_bus_unavailable",
-        "The event bus failed while it held the request; it is being restarted.",
-        "Ask again after `Retry-After`, with the same Idempotency-Key.",
+        "The event bus failed during the request, and is being restarted.",
+        "Retry after `Retry-After`, with the same Idempotency-Key.",
     ),
     "context_failed": Row(
         503,
         "CTX_001",
         "context_failed",
         "The context could not be built.",
-        "The message or the sidecar's log says why; to ask again does not help before that is mended.",
+        "Fix the cause given in the message or in the sidecar's log, then retry.",
     ),
     "spawn_failed": Row(
         503,
         "AGT_001",
         "spawn_failed",
         "The process could not be started.",
-        "Correct the profile as the message says; to ask again does not help before that.",
+        "Correct the profile as the message says, then retry.",
     ),
     "unavailable": Row(
         503,
         "SRV_503",
         "unavailable",
-        "Shutting down, or an actor did not answer in time.",
-        "Ask again after `Retry-After`, with the same Idempotency-Key.",
+        "The sidecar is shutting down, or an actor did not answer in time.",
+        "Retry after `Retry-After`, with the same Idempotency-Key.",
     ),
 }
 
@@ -240,6 +243,8 @@ class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Described(msgspec.Struct, frozen=True):
+    """The status, body and headers of an error answer."""
+
     status: int
     body: ErrorBody
     headers: list[tuple[str, str]]

@@ -22,7 +22,7 @@ const COLUMNS = [
 ];
 
 const restart = (name, control) =>
-  doing(control, () => call("POST", `/api/actors/${segment(name)}/restart`), () => `${name} is restarting: its state is read from the disk again`);
+  doing(control, () => call("POST", `/api/actors/${segment(name)}/restart`), () => `${name} is restarting and reads its state from disk again`);
 
 export function actorsView() {
   let before = new Map();
@@ -31,7 +31,7 @@ export function actorsView() {
     title: "Actors",
     element: h("div", { class: "view" },
       heading("Actors"),
-      h("p", { class: "quiet", text: "The supervisor starts them in this order, and again when one ends; each rebuilds its state from the disk. Restart ends an actor's loop: requests in flight get a 503; notices waiting in its mailbox go to the next incarnation." }),
+      h("p", { class: "quiet", text: "Actors start in this order, and are restarted when they end; each rebuilds its state from disk. Restart ends an actor's loop: requests in flight get a 503; notices in its mailbox go to the next incarnation." }),
       h("p", { class: "root", text: "supervisor" }),
       table.element),
     async refresh() {

@@ -12,8 +12,8 @@ const ENDED = ["failed", "stopped", "completed"];
 export function stop(agent) {
   ask({
     title: `Stop ${agent.agent_id}?`,
-    text: "Its whole process tree gets SIGTERM, and SIGKILL when its profile's time is up. It is not restarted.",
-    fields: [{ name: "force", label: "Kill it at once", type: "checkbox" }],
+    text: "Its whole process tree gets SIGTERM, then SIGKILL after the profile's stop_timeout_seconds. It is not restarted.",
+    fields: [{ name: "force", label: "Kill it now", type: "checkbox" }],
     confirm: "Stop the agent",
     isDangerous: true,
     act: async ({ force }) => {
@@ -34,7 +34,7 @@ function spawn(types, project) {
   ask({
     title: "Spawn an agent",
     fields: [
-      { name: "agent_type", label: "Agent type", required: true, list: types, hint: "Its profile says which command runs." },
+      { name: "agent_type", label: "Agent type", required: true, list: types, hint: "Its profile sets the command." },
       { name: "issue_id", label: "Issue", required: true },
       { name: "task", label: "Task", rows: 4 },
       { name: "priority", label: "Priority", options: ["low", "normal", "high"], value: "normal" },

@@ -35,7 +35,7 @@ export function deadLettersView() {
     title: "Dead letters",
     element: h("div", { class: "view" },
       heading("Dead letters", total),
-      h("p", { class: "quiet", text: "After five deliveries to incarnations that died before they acknowledged it, an event is put here and its mailbox moves on." }),
+      h("p", { class: "quiet", text: "After five deliveries to incarnations that died before they acknowledged it, an event becomes a dead letter and its mailbox continues." }),
       table.element),
     async refresh() {
       const answer = await get("/api/events/dead-letters");

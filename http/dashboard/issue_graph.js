@@ -37,7 +37,7 @@ export class IssueGraph {
     const { agents, results, events, now } = shown;
     const lanes = lanesOf(agents, results, events);
     if (!lanes.length) {
-      this.picture.replaceChildren(h("p", { class: "empty", text: "Nobody has worked on this issue yet." }));
+      this.picture.replaceChildren(h("p", { class: "empty", text: "No agent has worked on this issue yet." }));
       return;
     }
     const times = [...events.map((e) => Date.parse(e.timestamp)), ...results.map((r) => Date.parse(r.stored_at)), ...agents.flatMap((a) => [a.started_at, a.ended_at]).filter(Boolean).map(Date.parse)];

@@ -10,7 +10,7 @@ export function showLogin(place, why, onSession) {
     "form",
     { class: "login form" },
     h("h1", { text: "Sidecar", tabindex: "-1" }),
-    h("p", { text: "Open the dashboard from the machine it runs on:" }),
+    h("p", { text: "Open the dashboard on the machine where the sidecar runs:" }),
     h("pre", { text: "sidecar dashboard" }),
     h("p", {}, "or paste an operator's token, as ", h("code", { text: "sidecar token --operator" }), " prints it:"),
     h("div", { class: "line" }, h("label", { for: "token", text: "Operator's token" }), token),

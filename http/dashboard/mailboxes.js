@@ -29,12 +29,12 @@ function showWait(node, mailbox) {
 
 export function mailboxesView() {
   const total = h("span", { class: "quiet", role: "status" });
-  const table = new Table({ caption: "Mailboxes", columns: COLUMNS, key: mailboxKey, order: 0, nothing: "No mailboxes: nobody has waited for an event yet.", source: "mailboxes" });
+  const table = new Table({ caption: "Mailboxes", columns: COLUMNS, key: mailboxKey, order: 0, nothing: "No mailboxes: no agent has waited for an event yet.", source: "mailboxes" });
   return {
     title: "Mailboxes",
     element: h("div", { class: "view" },
       heading("Mailboxes", total),
-      h("p", { class: "quiet", text: "Each question that an agent asks of the log has its own place in it. Lag counts the project's events after that place, matching or not." }),
+      h("p", { class: "quiet", text: "Each question that an agent asks has its own position in the log. Lag counts the matching events after that position." }),
       table.element),
     async refresh() {
       const { mailboxes } = await get("/api/mailboxes");

@@ -67,7 +67,7 @@ export function overviewView({ history }) {
       setText(node.lastChild, item.text);
     },
   });
-  const calm = h("p", { class: "quiet", text: "Nothing: every actor runs, no agent has failed, no event was given up on." });
+  const calm = h("p", { class: "quiet", text: "Nothing: every actor runs, no agent has failed, and there are no dead letters." });
 
   return {
     title: "Overview",

@@ -47,7 +47,7 @@ export class Table {
     this.nothing.hidden = items.length > 0;
     this.table.hidden = items.length === 0;
     this.more.hidden = items.length <= MOST_ROWS;
-    setText(this.more, `and ${items.length - MOST_ROWS} more: narrow the list to see them`);
+    setText(this.more, `and ${items.length - MOST_ROWS} more: filter the list to see them`);
   }
 
   sorted(items) {
