@@ -1,4 +1,4 @@
-// The supervision tree inside the sidecar: the supervisor and the four owners of state.
+// The actors inside the sidecar: the four owners of state, and their supervisors.
 
 import { call, get, segment } from "./api.js";
 import { button, doing, h, heading } from "./dom.js";

@@ -1,4 +1,4 @@
-// One agent: what it is, its incarnations over time, its log as it is written, its results, contexts and events.
+// One agent: its fields, its incarnations over time, its live log, its results, contexts and events.
 
 import { get, segment } from "./api.js";
 import { isEnded, restart, stop } from "./agents.js";
@@ -31,7 +31,7 @@ const EVENT_COLUMNS = [
   { label: "What", class: "wide", text: (e) => format.cut(sentenceOf(e).what), tone: (e) => (sentenceOf(e).isBad ? "problem" : "") },
 ];
 
-/** What a request for a context named, in one line; the agent's own task when it named nothing. */
+/** The input of a context request, in one line; the agent's own task if it named nothing. */
 const wantedBy = (c) => [c.q, c.requirements.join(", "), c.files.join(", ")].filter(Boolean).join(" · ") || "its task";
 
 const CONTEXT_COLUMNS = [
@@ -127,7 +127,7 @@ export function agentView({ id }) {
         h("section", {}, h("h2", { text: "Events" }), eventTable.element)),
       detail.element));
 
-  /** The heading stays, and with it the focus. */
+  /** Keeps the heading, and with it the focus. */
   function showNobody() {
     isNobody = true;
     close();

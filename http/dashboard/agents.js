@@ -1,4 +1,4 @@
-// All agents: what each does, what it costs, and the means to stop, restart and spawn.
+// All agents: their states, resources, and buttons to stop, restart and spawn.
 
 import { call, currentProject, get, segment } from "./api.js";
 import { ask } from "./dialog.js";

@@ -16,7 +16,7 @@ export function setSession(session) {
   csrfToken = session?.csrf_token ?? "";
 }
 
-/** "" is every project. */
+/** "" means every project. */
 export function setProject(name) {
   project = name;
 }
@@ -34,7 +34,7 @@ export function url(path, query = {}) {
   return text ? `${path}?${text}` : path;
 }
 
-/** The answer's JSON. Throws Refusal for an error answer, TypeError when there is no server. */
+/** Returns the JSON of the answer. Throws Refusal for an error answer, TypeError if there is no server. */
 export async function call(method, path, { query, body, signal } = {}) {
   const headers = {};
   if (method !== "GET") headers["X-CSRF-Token"] = csrfToken;
@@ -49,7 +49,7 @@ export async function call(method, path, { query, body, signal } = {}) {
   });
   const parsed = await answer.json().catch(() => null);
   if (answer.status === 401 && path !== "/api/auth/login") dispatchEvent(new Event("session-over"));
-  // An unhealthy sidecar says so with 503 and a whole answer.
+  // An unhealthy sidecar answers with 503 and a complete body.
   if (!answer.ok && path !== "/health") throw new Refusal(answer.status, parsed);
   return parsed;
 }

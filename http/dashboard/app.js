@@ -1,4 +1,4 @@
-// The frame around the views: session, navigation, the clock that asks for numbers, theme, project, pause.
+// The frame around the views: session, navigation, the clock that requests the numbers, theme, project, pause.
 
 import { call, currentProject, get, setProject, setSession } from "./api.js";
 import { button, h, link, say, setNumber, setState, setText } from "./dom.js";
@@ -62,7 +62,7 @@ function show() {
   void refreshView();
 }
 
-/** After a change of place by the operator: where screen readers and the keyboard go on. */
+/** Moves the focus for screen readers and the keyboard after the operator has navigated. */
 function moved() {
   show();
   byId("main").querySelector("h1")?.focus({ preventScroll: true });
@@ -154,7 +154,7 @@ async function listProjects({ isFirst = false } = {}) {
   const { agents } = await get("/api/agents", { project_id: "" });
   const { results } = await get("/api/results", { project_id: "", limit: 200 });
   const names = [...new Set([...agents, ...results].map((each) => each.project_id))].sort();
-  // One project is the usual case, and its events come live.
+  // One project is the usual case, and its events arrive live.
   if (isFirst && names.length === 1) setProject(names[0]);
   const chosen = currentProject();
   const options = names.map((name) => h("option", { value: name, text: name, selected: name === chosen }));

@@ -1,4 +1,4 @@
-// Small charts of the last minutes: plain SVG, drawn anew when a sample comes.
+// Small charts of the last minutes: plain SVG, drawn again for each new sample.
 
 import { h, setText, svg } from "./dom.js";
 
@@ -66,7 +66,7 @@ export class Chart {
   }
 }
 
-/** What there is of each kind now, as one bar with a legend. parts: [{label, value, tone}] */
+/** The current number of each kind, as one bar with a legend. parts: [{label, value, tone}] */
 export class Shares {
   constructor(title) {
     this.bar = h("div", { class: "shares", role: "presentation" });

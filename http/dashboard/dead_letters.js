@@ -1,4 +1,4 @@
-// Events that a mailbox gave up on, because agents kept dying with them; replay gives them again.
+// Events that a mailbox gave up on because agents kept dying with them. Replay delivers them again.
 
 import { call, get, segment } from "./api.js";
 import { button, doing, h, heading, setText } from "./dom.js";

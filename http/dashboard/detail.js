@@ -1,4 +1,4 @@
-// The panel beside a list: one record in full, and for an event the chain it belongs to.
+// The panel next to a list: one record in full and, for an event, its chain.
 
 import { get, segment } from "./api.js";
 import { button, h, link } from "./dom.js";
@@ -7,12 +7,12 @@ import { agentLink } from "./known_agents.js";
 
 export const json = (value) => h("pre", { class: "json", tabindex: "0", text: JSON.stringify(value, null, 2) });
 
-/** A value as a filter takes it: quoted, so that no character of it has a meaning. */
+/** Quotes a value for a filter, so that none of its characters has a special meaning. */
 export const quoted = (text) => `"${String(text).replaceAll("\\", "\\\\").replaceAll('"', '\\"')}"`;
 
 export const filtered = (field, value) => `#/events?filter=${segment(`${field}:${quoted(value)}`)}`;
 
-/** fields: [[name, value or element, href?]]; those without a value are left out. */
+/** fields: [[name, value or element, href?]]; fields without a value are left out. */
 export function facts(fields) {
   const rows = fields.filter(([, value]) => value !== null && value !== undefined && value !== "");
   return h("dl", { class: "facts" }, rows.map(([name, value, href]) => [h("dt", { text: name }), h("dd", {}, href ? link(href, String(value)) : value instanceof Element ? value : String(value))]).flat());
@@ -59,7 +59,7 @@ export class Detail {
     if (event.correlation_id) this.showChain(event, chain);
   }
 
-  /** Everything with the same correlation id, in the order of the log, with the time from each to the next. */
+  /** All events with the same correlation id, in the order of the log, with the time from each to the next. */
   async showChain(event, place) {
     const filter = `correlation_id:${quoted(event.correlation_id)}`;
     const { events, total } = await get("/api/events", { filter, limit: 200, project_id: event.project_id });

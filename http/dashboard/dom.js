@@ -1,4 +1,4 @@
-// Elements made and changed in place. Text is only ever set as text.
+// Creates elements and updates them in place. Text is only ever set as text.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -30,7 +30,7 @@ export function setClass(node, name) {
   if (node.getAttribute("class") !== name) node.setAttribute("class", name);
 }
 
-/** A number as people read it, with the exact one beside it. source: which field of which answer it is. */
+/** A number in a readable form, with the exact value as its title. source: the field and answer it comes from. */
 export function setNumber(node, value, format, source) {
   const known = value !== undefined && value !== null;
   setText(node, known ? format(value) : "–");
@@ -42,7 +42,7 @@ export function setNumber(node, value, format, source) {
   if (source && node.dataset.source !== source) node.dataset.source = source;
 }
 
-/** Children of `parent` kept in step with a list: made once by key, updated in place, moved only when they must be. */
+/** Keeps the children of `parent` in step with a list: creates each once by key, updates it in place, moves it only if necessary. */
 export class Keyed {
   constructor(parent, { key, make, update }) {
     this.parent = parent;
@@ -74,7 +74,7 @@ export class Keyed {
   }
 }
 
-/** Say something that happened, to eyes and to screen readers; replaced by the next, gone after a while. */
+/** Announces something to eyes and screen readers; replaced by the next message, removed after a while. */
 export function say(text, isBad = false) {
   const place = document.getElementById("said");
   place.textContent = text;
@@ -92,7 +92,7 @@ export function button(text, act, properties = {}) {
   return h("button", { type: "button", text, on: { click: act }, ...properties });
 }
 
-/** Runs an action that may be refused; the button is off until it is done. */
+/** Runs an action that may be refused; the button is disabled until it is done. */
 export async function doing(control, act, done) {
   control.disabled = true;
   try {

@@ -1,4 +1,4 @@
-// The event log, live: the sidecar itself filters, so what is shown is what a wait with that filter would get.
+// The event log, live. The sidecar filters, so the list shows exactly the events that a wait with that filter would get.
 
 import { get } from "./api.js";
 import { Detail } from "./detail.js";
@@ -65,7 +65,7 @@ export function eventsView({ query }) {
     const wanted = new URLSearchParams();
     if (box.value.trim()) wanted.set("filter", box.value.trim());
     if (topics.value) wanted.set("topic", topics.value);
-    // Only the address changes; the view stays, and with it the focus.
+    // Only the address changes: the view stays, and so does the focus.
     history.replaceState(null, "", `#/events${wanted.size ? `?${wanted}` : ""}`);
     void load();
   }

@@ -1,4 +1,4 @@
-// Numbers and times for people. The exact value stands in the element's title and data-value.
+// Numbers and times for people. The exact value is in the element's title and data-value.
 
 const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 const clockFormat = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
@@ -25,14 +25,14 @@ export function duration(s) {
   return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
 }
 
-/** A time of day; with the date in front when it is another day's. */
+/** A time of day, with the date in front if it is not today. */
 export function clock(iso, withMs = false) {
   const at = new Date(iso);
   const time = clockFormat.format(at) + (withMs ? `.${String(at.getMilliseconds()).padStart(3, "0")}` : "");
   return at.toDateString() === new Date().toDateString() ? time : `${dayFormat.format(at)} ${time}`;
 }
 
-/** Text for a narrow place. */
+/** Shortens text for a narrow space. */
 export const cut = (text, chars = 240) => (text.length > chars ? `${text.slice(0, chars)}…` : text);
 
 export const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;

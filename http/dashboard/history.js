@@ -1,4 +1,4 @@
-// What the numbers were in the last minutes, for the charts; kept by the page, so it begins when the page is opened.
+// The numbers of the last minutes, for the charts. The page keeps them, so they start when the page is opened.
 
 import { SAMPLES } from "./charts.js";
 
@@ -27,7 +27,7 @@ export class History {
     this.last = { at, published: status.events.total_published };
   }
 
-  /** From the last answer to this one, by the server's own clock; 0 after its counters began anew. */
+  /** Seconds from the last answer to this one, by the server's own clock; 0 after its counters restarted. */
   eventsPerSecond(status, at) {
     if (!this.last || at <= this.last.at) return 0;
     return Math.max(0, ((status.events.total_published - this.last.published) * 1000) / (at - this.last.at));

@@ -1,4 +1,4 @@
-// The incarnations of an agent as bars over time, made of its lifecycle events.
+// The incarnations of an agent as bars over time, from its lifecycle events.
 
 import { h, svg } from "./dom.js";
 import { duration } from "./format.js";

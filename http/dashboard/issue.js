@@ -1,4 +1,4 @@
-// One issue: who worked on it and when, which event or agent led to whom, what came of it.
+// One issue: its agents over time, the event or agent that caused each, and the outcome.
 
 import { get, segment } from "./api.js";
 import { Detail, quoted } from "./detail.js";

@@ -1,5 +1,5 @@
-// An issue over time: a lane for each agent with its incarnations, marks for events and results, and an arrow from
-// what led to an agent to its start: the event that triggered it, or the agent that spawned it.
+// An issue over time: a lane for each agent with its incarnations, marks for events and results, and an arrow to the
+// start of each agent from its cause: the event that triggered it, or the agent that spawned it.
 
 import { h, svg } from "./dom.js";
 import { livesOf, toneOf } from "./incarnations.js";
@@ -23,7 +23,7 @@ export class IssueGraph {
     this.element = h("figure", { class: "graph" }, this.picture, legend());
   }
 
-  /** Drawn as wide as there is room, so that its text stays as large as all other. */
+  /** Draws it as wide as the available space, so that its text keeps the size of the other text. */
   fit() {
     const width = Math.max(NARROWEST, this.picture.clientWidth - 16);
     if (width === this.width) return;
@@ -31,7 +31,7 @@ export class IssueGraph {
     if (this.shown) this.show(this.shown);
   }
 
-  /** events: oldest first. now: where what still runs ends; 0 when nothing runs. */
+  /** events: oldest first. now: the end of agents that still run; 0 if none runs. */
   show(shown) {
     this.shown = shown;
     const { agents, results, events, now } = shown;
@@ -89,7 +89,7 @@ function lanesOf(agents, results, events) {
   };
   for (const agent of agents) lane(agent.agent_id, agent.agent_type).agent = agent;
   for (const result of results) lane(result.agent_id, result.agent_type);
-  // Whoever published about the issue without being one of its agents: an operator, a program.
+  // Publishers of events about the issue that are not its agents: an operator, a program.
   for (const event of events) if (isOwn(event)) lane(laneOf(event), event.publisher_type);
   for (const each of lanes.values()) {
     each.lives = livesOf(events.filter((event) => event.data.agent_id === each.id));
@@ -98,7 +98,7 @@ function lanesOf(agents, results, events) {
   return [...lanes.values()].sort((a, b) => a.begins - b.begins);
 }
 
-/** Said by somebody, not by the sidecar about somebody; results have a mark of their own. */
+/** An event that an agent or operator published, not the sidecar; results have their own mark. */
 const isOwn = (event) => !LIFECYCLE.test(event.event_type) && event.event_type !== "result_stored";
 
 const laneOf = (event) => (event.publisher === "sidecar" ? event.data.agent_id : event.publisher);

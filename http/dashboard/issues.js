@@ -1,4 +1,4 @@
-// All issues that agents have worked on, put together from agents and results.
+// All issues that agents have worked on, derived from agents and results.
 
 import { isActive } from "./agents.js";
 import { get, segment } from "./api.js";
@@ -44,7 +44,7 @@ export function gather(agents, results) {
   return [...issues.values()].sort((a, b) => (a.changed_at < b.changed_at ? 1 : -1));
 }
 
-/** Where some agents were stopped and others completed, the work was done; results without an agent are work done, too. */
+/** If some agents were stopped and others completed, the work was done; results without an agent count as work done, too. */
 function stateOf(issue) {
   if (issue.active) return "running";
   return ["queued", "failed", "completed", "stopped"].find((state) => issue[state]) ?? "completed";

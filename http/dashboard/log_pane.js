@@ -1,4 +1,4 @@
-// An agent's log as it is written: the end of it, then whatever is added, by waiting requests.
+// The live log of an agent: its end, then everything that is added, through waiting requests.
 
 import { get, segment } from "./api.js";
 import { h, setText } from "./dom.js";
@@ -54,7 +54,7 @@ export class LogPane {
     }
   }
 
-  /** What is at its end stays at its end; a reader who scrolled up is left alone. */
+  /** Keeps the view at the end if it is there; does not move it if the reader has scrolled up. */
   add(data) {
     if (!data) return;
     const { scrollTop, scrollHeight, clientHeight } = this.place;

@@ -1,4 +1,4 @@
-// The way in: a token is pasted once, traded for a session cookie that no script can read, and forgotten.
+// The login: a token is pasted once, exchanged for a session cookie that no script can read, and forgotten.
 
 import { call } from "./api.js";
 import { h } from "./dom.js";

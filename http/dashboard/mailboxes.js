@@ -1,4 +1,4 @@
-// Mailboxes: who asks for which events, where it stands in the log, and what it has missed.
+// Mailboxes: the agent and its question, its position in the log, and its gaps.
 
 import { get } from "./api.js";
 import { h, heading, setClass, setText } from "./dom.js";

@@ -1,4 +1,4 @@
-// The whole at a glance: health, numbers, charts of the last minutes, and what wants a look.
+// Everything at a glance: health, numbers, charts of the last minutes, and anything that needs attention.
 
 import { isActive } from "./agents.js";
 import { get, segment } from "./api.js";
@@ -95,7 +95,7 @@ export function overviewView({ history }) {
       const [{ agents }, { actors }, letters] = await Promise.all([
         get("/api/agents"), get("/api/actors", { project_id: "" }), get("/api/events/dead-letters"),
       ]);
-      // The status has no number of those that were stopped.
+      // The status has no count of stopped agents.
       const states = agents.map((agent) => (isActive(agent) ? "active" : agent.state));
       shares.show(STATES.map(([label, tone]) => ({ label, tone, value: states.filter((state) => state === label).length })));
       const items = wanting(agents, actors, letters.dead_letters);

@@ -1,4 +1,4 @@
-// The API's description as a page: every operation, what it reads and what it answers. It asks for nothing else.
+// The API's description as a page: every operation, its input and its answers. It makes no other requests.
 
 import { h, link } from "./dom.js";
 
@@ -9,7 +9,7 @@ const all = document.getElementById("all");
 const operations = [];
 let api;
 
-/** Text with `code` in it, blank lines between paragraphs, and lists whose lines begin with a dash. */
+/** Text with `code`, blank lines between paragraphs, and lists whose lines start with a dash. */
 function prose(text) {
   return text.split("\n\n").map((part) => {
     const lines = part.split("\n");
@@ -50,7 +50,7 @@ function limits(schema) {
   return said.join("; ");
 }
 
-/** The object that a schema is or is made of, if it has fields of its own. */
+/** The object that a schema is or contains, if it has fields. */
 function withFields(schema) {
   const found = resolved(schema);
   if (found.properties) return found;
@@ -62,7 +62,7 @@ function withFields(schema) {
   return null;
 }
 
-/** isSent: by us, so that what matters is which fields may be missing, not which must be there. */
+/** isSent: the sidecar sends it, so the page marks fields that may be missing, not fields that are required. */
 function fields(schema, isSent = false, seen = []) {
   const object = withFields(schema);
   if (!object) return h("p", {}, h("code", { text: kind(schema) }));
@@ -83,7 +83,7 @@ function row(name, mark, what, schema, about = "") {
   return h("tr", {}, h("td", {}, h("code", { text: name }), needed), h("td", {}, what, within ? h("div", { class: "limits", text: within }) : null, about ? prose(about) : null));
 }
 
-/** The least that a body must hold, to begin with. */
+/** A minimal body, as a start. */
 function example(schema) {
   const found = resolved(schema);
   if (found.enum) return found.enum[0];
@@ -131,7 +131,7 @@ function about(method, path, operation) {
 function shown(method, path, operation) {
   const details = h("details", { class: "operation", id: operation.operationId },
     h("summary", {}, h("span", { class: `method ${method.toLowerCase()}`, text: method }), h("span", { class: "path", text: path }), h("span", { class: "quiet" }, words(operation.summary))));
-  // Filled when it is first looked at: all of them at once would be ten thousand elements.
+  // Filled when it is first opened: all of them at once would be ten thousand elements.
   details.addEventListener("toggle", () => details.open && fill());
   const fill = () => details.childElementCount === 1 && details.append(about(method, path, operation));
   const codes = Object.values(operation.responses).map((each) => each.$ref ?? "").join(" ");
@@ -147,7 +147,7 @@ function filter() {
   document.getElementById("none").hidden = operations.some(({ details }) => !details.hidden);
 }
 
-/** Opens what the address names. */
+/** Opens the operation in the address. */
 function follow() {
   const named = document.getElementById(decodeURIComponent(location.hash.slice(1)));
   if (!named || named === main) return;

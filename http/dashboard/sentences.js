@@ -1,6 +1,6 @@
-// What an event says, in a sentence. http/cli/sentences.py says the same; a test compares the two.
+// Describes an event in a sentence. http/cli/sentences.py does the same; a test compares the two.
 
-// Of an event's data these stand in other columns, or say nothing to people.
+// Fields of an event's data that are in other columns, or mean nothing to people.
 const TOLD_ELSEWHERE = new Set(["agent_id", "agent_type", "project_id"]);
 
 const CAUSES = {
@@ -15,7 +15,7 @@ const isThere = (value) => value !== null && value !== undefined;
 const shown = (value) => (typeof value === "string" ? value : JSON.stringify(value));
 const seconds = (data) => (typeof data.uptime_seconds === "number" ? ` after ${data.uptime_seconds.toFixed(2)} s` : "");
 
-/** Whether an incarnation ended otherwise than well, or than it was told to. */
+/** Whether an incarnation ended badly, and not on request. */
 const isCrash = (data) => (isThere(data.cause) && !["killed", "exit"].includes(data.cause)) || Boolean(data.exit_code);
 
 function how(data) {
@@ -25,7 +25,7 @@ function how(data) {
   return data.cause || "nobody saw how";
 }
 
-/** The data in one line, without what stands in other columns. */
+/** The data in one line, without fields that are in other columns. */
 export function brief(data) {
   const pairs = Object.entries(data).filter(([key]) => !TOLD_ELSEWHERE.has(key));
   return pairs.map(([key, value]) => `${key}=${shown(value)}`).join("  ");
@@ -65,7 +65,7 @@ function said(type, data) {
   return tell(...fields.map((field) => (Array.isArray(data[field]) && ["implementation_complete", "chain_cut"].includes(type) ? data[field] : shown(data[field]))));
 }
 
-/** who: the agent that it happened to, else who published it. isBad: something went wrong. */
+/** who: the agent that the event is about, or else its publisher. isBad: something went wrong. */
 export function sentenceOf(event) {
   const { event_type: type, publisher, data } = event;
   if (publisher === "sidecar" && Object.hasOwn(data, "incarnation")) {

@@ -1,6 +1,6 @@
-// Live events: by Server-Sent Events where a project is chosen, else by asking for every project's, once a while. After
-// each (re)connection what was missed is read from the log, so nothing falls between; events are handed over in
-// batches, once a frame, each once.
+// Live events: by Server-Sent Events if a project is chosen, or else by regular requests for all projects. After each
+// (re)connection, missed events are read from the log, so none is lost. Events are passed on in batches, one per frame,
+// each event once.
 
 import { currentProject, get, url } from "./api.js";
 
@@ -19,7 +19,7 @@ export class Stream {
     this.isOpen = false;
   }
 
-  /** since: the newest event that is known already. */
+  /** since: the newest event already received. */
   open(since) {
     if (since) this.last = since;
     if (this.isOpen) return;

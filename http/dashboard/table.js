@@ -1,4 +1,4 @@
-// A table whose rows are kept in step with a list, sorted by any column that can be.
+// A table that keeps its rows in step with a list, sortable by any column with an order.
 
 import { Keyed, h, setClass, setNumber, setState, setText } from "./dom.js";
 
@@ -6,7 +6,7 @@ const MOST_ROWS = 1000;
 
 /**
  * columns: {label, class?, sort?(row), and one of: text(row), number(row) + format + field, state(row), link(row) + text,
- * make(row) + update(node, row)}. key: names a row. onOpen: what a click or Enter on a row does.
+ * make(row) + update(node, row)}. key: names a row. onOpen: called for a click or Enter on a row.
  */
 export class Table {
   constructor({ caption, columns, key, order, nothing, onOpen, source }) {

@@ -1,3 +1,3 @@
-// Before the first paint, so that a chosen theme does not flash in the other one. "auto" follows the system.
+// Runs before the first paint, so that the other theme does not flash up. "auto" follows the system.
 const chosen = localStorage.getItem("theme");
 document.documentElement.dataset.theme = chosen === "light" || chosen === "dark" ? chosen : "auto";

@@ -6,7 +6,7 @@ import { duration } from "./format.js";
 const STEPS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400];
 
 export class Timescale {
-  /** from, to: ms. left, right: where they lie, in the drawing's units. */
+  /** from, to: ms. left, right: their positions, in the drawing's units. */
   constructor(from, to, left, right) {
     this.from = from;
     this.to = Math.max(to, from + 500);
@@ -18,7 +18,7 @@ export class Timescale {
     return this.left + ((at - this.from) / (this.to - this.from)) * (this.right - this.left);
   }
 
-  /** Lines and labels for the height of the drawing; times are counted from the beginning. */
+  /** Lines and labels for the height of the drawing; times count from the start. */
   marks(height) {
     const span = (this.to - this.from) / 1000;
     const step = STEPS_S.find((each) => span / each <= 8) ?? 86400;

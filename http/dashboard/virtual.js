@@ -1,11 +1,11 @@
-// A long list of which only the rows in sight are in the document. All rows are equally high.
+// A long list with only the visible rows in the document. All rows have the same height.
 
 import { h } from "./dom.js";
 
 const MARGIN = 8; // rows above and below what is seen
 
 export class VirtualList {
-  /** fill(row, item): writes an item into a row that `make` made; rows are used again for other items. */
+  /** fill(row, item): writes an item into a row from `make`; rows are reused for other items. */
   constructor({ label, rowHeight, make, fill, onOpen, onEnd }) {
     this.items = [];
     this.rowHeight = rowHeight;
@@ -23,7 +23,7 @@ export class VirtualList {
     this.size.observe(this.element);
   }
 
-  /** added: how many of the items were put in front; what is in sight stays where it is. */
+  /** added: the number of items added in front; visible rows stay in place. */
   show(items, added = 0) {
     this.items = items;
     if (this.selected >= 0) this.selected = Math.min(this.selected + added, items.length - 1);
