@@ -91,7 +91,7 @@ class FindSpec(Request[AgentSpec | None], frozen=True, kw_only=True):
 
 
 class StopAgent(Request[AgentStatus], frozen=True, kw_only=True):
-    """Stop the agent's whole process tree; answered when it has ended.
+    """Stop the agent's whole process tree. The answer comes when it has ended.
 
     timeout_s: from SIGTERM to SIGKILL; None: the profile's. force: SIGKILL at once. Raises NotFound, WrongState.
     """

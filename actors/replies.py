@@ -152,7 +152,7 @@ class Stored(msgspec.Struct, frozen=True):
 
 
 class ResultPage(msgspec.Struct, frozen=True):
-    """Newest first. total: how many match, over all pages. next_cursor: of the next older page, or None."""
+    """Newest first. total: matches on all pages. next_cursor: of the next older page, or None."""
 
     results: tuple[StoredResult, ...]
     next_cursor: str | None

@@ -1,4 +1,4 @@
-"""`POST /mcp`: the sidecar for agents that speak the Model Context Protocol, with nothing but a URL and their token.
+"""`POST /mcp`: the sidecar for agents that speak the Model Context Protocol. They need only a URL and their token.
 
 Streamable HTTP without sessions and without a stream of our own: each request is answered by one JSON document. The
 tools are the routes of the HTTP API, so tokens, permissions, limits and errors are the same.

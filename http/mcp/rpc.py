@@ -50,7 +50,7 @@ Id = int | str
 
 
 class Params(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The parameters that any of our methods reads; others are the client's own."""
+    """All parameters that a method of the sidecar reads; others are ignored."""
 
     protocol_version: str = ""
     name: str = ""
@@ -59,7 +59,7 @@ class Params(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """One message. Without `id` it is a notification; without `method` an answer, and we never asked anything."""
+    """One message. Without `id` it is a notification; without `method` it is an answer, which is not expected."""
 
     jsonrpc: Literal["2.0"]
     id: Id | UnsetType = UNSET
@@ -74,7 +74,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """id None: the request was refused before it was read."""
+    """id: null if the request was refused before it was read."""
 
     jsonrpc: str = "2.0"
     id: Id | None

@@ -1,4 +1,4 @@
-"""Routes of agents: spawn, look, stop, restart, heartbeat, logs."""
+"""Routes of agents: spawn, inspect, stop, restart, heartbeat, logs."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def spawn_agent(call: Call[NewAgent, Nothing]) -> Pending[Any]:
 
 @routes.add("GET", "/api/agents", answers=AgentsListed, errors=_KNOWN)
 def list_agents(call: Call[Nothing, Nothing]) -> Answer:
-    """List agents, newest first. 404 for a project that is not configured and has no agents."""
+    """List agents, newest first. A project that is not configured and has no agents is a 404."""
     statuses = ask(call.actors.spawner, ListAgents(project_id=call.scope), timeout_s=ASK_S)
     if not statuses and call.scope is not None:
         call.server.projects.root_of(call.scope)
@@ -96,7 +96,7 @@ def list_agents(call: Call[Nothing, Nothing]) -> Answer:
 
 @routes.add("GET", "/api/agents/<agent_id>", answers=AgentOut, errors=_KNOWN)
 def get_agent(call: Call[Nothing, Nothing], agent_id: str) -> Answer:
-    """One agent, as it is now."""
+    """Get the current state of an agent."""
     status = ask(call.actors.spawner, GetAgent(agent_id=AgentId(agent_id), project_id=call.scope), timeout_s=ASK_S)
     return _shown(status)
 
@@ -114,7 +114,7 @@ routes.add("GET", "/api/agents/<agent_id>/status", answers=AgentOut, errors=_KNO
     errors=(*_CHANGED, WrongState),
 )
 def stop_agent(call: Call[Nothing, StopQuery], agent_id: str) -> Pending[Any]:
-    """Stop the agent's whole process tree; answered when it has ended."""
+    """Stop the agent's whole process tree. The answer comes when it has ended."""
     timeout_s = call.query.timeout
     if timeout_s is not None:
         wire.between(timeout_s, "timeout", 0, STOP_MAX_S)
@@ -132,7 +132,7 @@ def stop_agent(call: Call[Nothing, StopQuery], agent_id: str) -> Pending[Any]:
     errors=(*_CHANGED, WrongState, SpawnFailed),
 )
 def restart_agent(call: Call[Nothing, Nothing], agent_id: str) -> Pending[Any]:
-    """Stop the agent if it runs and start its next incarnation."""
+    """Stop the agent if it runs, and start its next incarnation."""
     request = RestartAgent(agent_id=AgentId(agent_id), project_id=call.scope)
     return Pending(call.actors.spawner.request(request), _shown, deadline_s=STOP_MAX_S + AFTER_KILL_S)
 
@@ -145,7 +145,7 @@ def restart_agent(call: Call[Nothing, Nothing], agent_id: str) -> Pending[Any]:
     errors=(*_KNOWN, WrongIdentity),
 )
 def record_heartbeat(call: Call[Nothing, Nothing], agent_id: str) -> Pending[Any]:
-    """Say that the agent is alive; only its own token may."""
+    """Report that the agent is alive. Needs the agent's own token."""
     if agent_id != call.caller.agent_id and not call.caller.is_operator:
         raise WrongIdentity("the heartbeat is not the token's agent's", field="agent_id", expected=call.caller.agent_id)
     later = call.actors.spawner.request(RecordHeartbeat(agent_id=AgentId(agent_id)))

@@ -1,4 +1,4 @@
-"""The route of the audit trail."""
+"""Route of the audit trail, for operators."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ routes = Routes()
 
 @routes.add("GET", "/api/audit", needs=Permission.ADMIN, query=AuditQuery, answers=AuditListed)
 def list_audit(call: Call[Nothing, AuditQuery]) -> Answer:
-    """Who did what, newest first: spawns, stops, tokens, refusals, acts of operators, restarts of actors."""
+    """List who did what, newest first: spawns, stops, tokens, refusals, acts of operators, restarts of actors."""
     auditor = call.server.observers.auditor
     return Answer(200, AuditListed.of(auditor.recent(), auditor.head, call.query, project_id=call.scope, now=call.now))

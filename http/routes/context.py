@@ -1,4 +1,4 @@
-"""Routes of contexts: build one, forget cached ones."""
+"""Routes of contexts: build one, clear the cache."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BUILD_S = 60.0  # the first read of a large repository
     also={304: None},
 )
 def get_context(call: Call[Nothing, ContextQuery], issue_id: str, agent_type: str) -> Pending[Any]:
-    """What an agent of this type should see of the project for this issue."""
+    """Get the context of an agent of this type for this issue: the relevant part of the project."""
     caller, query = call.caller, call.query
     if agent_type != caller.agent_type and not caller.may(Permission.SPAWN_AGENTS):
         raise WrongIdentity("agent_type is not the token's", field="agent_type", expected=caller.agent_type)
@@ -60,7 +60,7 @@ def _sent(bundle: ContextBundle) -> Answer:
 
 @routes.add("GET", "/api/agents/<agent_id>/contexts", answers=ContextsListed, errors=(NotFound, Unavailable))
 def list_context_requests(call: Call[Nothing, Nothing], agent_id: str) -> Answer:
-    """The contexts that an agent was given lately, newest first; kept in memory."""
+    """List the latest contexts that an agent received, newest first; kept in memory."""
     id_ = AgentId(agent_id)
     listed = ask(call.actors.contexts, ListContextRequests(agent_id=id_, project_id=call.scope), timeout_s=ASK_S)
     if not listed.requests:  # one whose token was made by hand is known by its requests alone
@@ -77,13 +77,13 @@ def list_context_requests(call: Call[Nothing, Nothing], agent_id: str) -> Answer
     errors=(Unavailable,),
 )
 def clear_context(call: Call[Nothing, Nothing], issue_id: str) -> Answer:
-    """Forget the cached contexts of an issue."""
+    """Clear the cached contexts of an issue."""
     return _cleared(call, issue_id)
 
 
 @routes.add("DELETE", "/api/cache/all", needs=Permission.ADMIN, answers=CacheCleared, errors=(Unavailable,))
 def clear_all_contexts(call: Call[Nothing, Nothing]) -> Answer:
-    """Forget every cached context."""
+    """Clear all cached contexts."""
     return _cleared(call, None)
 
 

@@ -1,4 +1,4 @@
-"""Routes of the operators' dashboard and of the API's description as a page: static files. They ask the public API.
+"""Routes of the operators' dashboard and of the API's description as a page: static files that use the public API.
 
 A page may load nothing but its own parts, run no inline script and be framed by nobody; text from agents reaches it
 as text only (Trusted Types refuse anything else where the browser knows them).
@@ -45,19 +45,19 @@ _UNCHANGED = {304: None}  # If-None-Match named what there is
 
 @routes.add("GET", "/", access="open", answers=None, content_type=HTML, also=_UNCHANGED)
 def show_dashboard(call: Call[Nothing, Nothing]) -> Answer:
-    """The dashboard, a page for browsers. It asks for an operator's token unless there is a session."""
+    """Get the dashboard, a page for browsers. Without a session, it asks for an operator's token."""
     return _file("index.html", call)
 
 
 @routes.add("GET", "/login", access="open", answers=None, content_type=HTML, query=LoginQuery, also=_UNCHANGED)
 def show_login(call: Call[Nothing, LoginQuery]) -> Answer:
-    """The same page; it trades the one-time code in its address for a session. Asking for it uses nothing up."""
+    """Get the same page. It exchanges the one-time code in its URL for a session; the request keeps it valid."""
     return _file("index.html", call)
 
 
 @routes.add("GET", "/docs", access="open", answers=None, content_type=HTML, also=_UNCHANGED)
 def show_reference(call: Call[Nothing, Nothing]) -> Answer:
-    """The API's description, `/openapi.json`, as a page for people; it needs no network."""
+    """Get the API's description, `/openapi.json`, as a page for people. It needs no network."""
     return _file("reference.html", call)
 
 
@@ -71,7 +71,7 @@ def show_reference(call: Call[Nothing, Nothing]) -> Answer:
     also=_UNCHANGED,
 )
 def show_asset(call: Call[Nothing, Nothing], asset: str) -> Answer:
-    """A part of the page: a script, the stylesheet, the icon."""
+    """Get a part of the page: a script, the stylesheet, the icon."""
     return _file(asset, call)
 
 

@@ -1,4 +1,4 @@
-"""Routes of events: publish, wait, list, and the mailboxes that operators look into."""
+"""Routes of events: publish, wait, list, and the mailboxes for operators."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ _AWAITED = (*_ASKED, EventsGone, InvalidFilter, StorageUnavailable)
     errors=(*_ASKED, IdempotencyConflict, InvalidEvent, StorageUnavailable, WrongIdentity),
 )
 def publish_event(call: Call[NewEvent, Nothing], event_type: str) -> Pending[Any]:
-    """Publish an event. Answered when it survives the death of the sidecar."""
+    """Publish an event. After the answer, it survives the death of the sidecar."""
     request = _to_publish(call, event_type)
     return Pending(
         call.actors.bus.request(request),
@@ -145,7 +145,7 @@ def _to_publish(call: Call[NewEvent, Nothing], event_type: str) -> PublishEvent:
     errors=_AWAITED,
 )
 def wait_for_event(call: Call[Nothing, WaitQuery], event_type: str) -> Pending[Any]:
-    """Wait for events of one type, from where this mailbox stands."""
+    """Wait for events of one type, from the position of this mailbox."""
     return _wait(call, call.query, event_types=_only(event_type), topics=frozenset())
 
 
@@ -243,7 +243,7 @@ class _Waiting:
     errors=(*_ASKED, EventsGone, InvalidFilter),
 )
 def stream_events(call: Call[Nothing, StreamQuery]) -> Streaming:
-    """The log as Server-Sent Events, from `Last-Event-ID` or `since` on, else from now."""
+    """Stream the log as Server-Sent Events, from `Last-Event-ID` or `since`, or else from now."""
     query = call.query
     read = AwaitEvents(
         project_id=call.project_id,
@@ -286,14 +286,14 @@ def list_events(call: Call[Nothing, ListQuery]) -> Answer:
 
 @routes.add("GET", "/api/mailboxes", needs=Permission.ADMIN, answers=MailboxesListed, errors=_ASKED)
 def list_mailboxes(call: Call[Nothing, Nothing]) -> Answer:
-    """Every mailbox: its place in the log, its lag, its deliveries, its gap."""
+    """List all mailboxes: position in the log, lag, deliveries, gap."""
     mailboxes = ask(call.actors.bus, ListMailboxes(project_id=call.scope), timeout_s=ASK_S)
     return Answer(200, MailboxesListed(mailboxes=[MailboxOut.of(each) for each in mailboxes], timestamp=call.now))
 
 
 @routes.add("GET", "/api/events/dead-letters", needs=Permission.ADMIN, answers=DeadLettersListed, errors=_ASKED)
 def list_dead_letters(call: Call[Nothing, Nothing]) -> Answer:
-    """Events that a mailbox gave up on, newest first."""
+    """List the events that a mailbox gave up on, newest first."""
     letters = ask(call.actors.bus, ListDeadLetters(project_id=call.scope), timeout_s=ASK_S)
     listed = [DeadLetterOut.of(letter) for letter in letters]
     return Answer(200, DeadLettersListed(dead_letters=listed, total=len(listed), timestamp=call.now))
@@ -307,7 +307,7 @@ def list_dead_letters(call: Call[Nothing, Nothing]) -> Answer:
     errors=(*_ASKED, NotFound, StorageUnavailable),
 )
 def replay_dead_letter(call: Call[Nothing, Nothing], event_id: str) -> Answer:
-    """Give an event again to every mailbox that gave up on it."""
+    """Deliver an event again to every mailbox that gave up on it."""
     request = ReplayDeadLetter(event_id=EventId(event_id), project_id=call.scope)
     mailboxes = ask(call.actors.bus, request, timeout_s=ASK_S)
     return Answer(200, Replayed(event_id=event_id, mailboxes=mailboxes, timestamp=call.now))

@@ -1,4 +1,4 @@
-"""Routes of the dashboard's login: a session for an operator's token or a one-time code, and its end."""
+"""Routes of the dashboard's login: open a session with an operator's token or a one-time code, and end it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def log_in(call: Call[LogIn, Nothing]) -> Answer:
 
 @routes.add("GET", "/api/auth/session", access="open", answers=SessionShown)
 def show_session(call: Call[Nothing, Nothing]) -> Answer:
-    """The browser's session and its end; no error without one."""
+    """Get the browser's session and its end. Without a session this is no error."""
     try:
         session = session_of(call.server.sessions, call.header, method="GET", now=call.now)
         if session is not None:
@@ -56,7 +56,7 @@ def show_session(call: Call[Nothing, Nothing]) -> Answer:
 
 @routes.add("DELETE", "/api/auth/session", answers=SessionEnded)
 def log_out(call: Call[Nothing, Nothing]) -> Answer:
-    """End the browser session; its cookie is worth nothing from now on."""
+    """End the browser session; its cookie is no longer valid."""
     cookie = cookie_of(call.header)
     session = call.server.sessions.close(cookie) if cookie is not None else None
     if session is not None:
@@ -67,7 +67,7 @@ def log_out(call: Call[Nothing, Nothing]) -> Answer:
 
 @routes.add("POST", "/api/auth/login-codes", needs=Permission.ADMIN, status=201, answers=LoginCodeOut)
 def issue_login_code(call: Call[Nothing, Nothing]) -> Answer:
-    """A code that opens one browser session for the caller within a minute, so that no token is put into an address."""
+    """Create a code that opens one browser session within a minute, so that no token is put into a URL."""
     code, until = call.server.sessions.issue_code(call.caller, now=call.now)
     return Answer(201, LoginCodeOut(code=code, path=f"/login?code={code}", expires_at=until, timestamp=call.now))
 

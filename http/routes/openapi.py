@@ -43,31 +43,31 @@ _INFO = {
     "title": "Orchestration sidecar",
     "version": __version__,
     "description": (
-        "Spawns and supervises agents, builds their context, keeps their results, carries their events.\n\n"
-        "Every answer carries `X-Request-Id`, the request's own if it sent a sane one. A path that is none of these "
-        "is a 404 `REQ_404`, another method a 405 `REQ_405` with `Allow`; GET also answers HEAD. Operators may log "
-        "in with a browser instead of a token: `POST /api/auth/login`.\n\n"
-        "An identifier is 1 to 128 of `A-Z a-z 0-9 . _ : @ -`, the first a letter or digit."
+        "Spawns and supervises agents, builds their context, stores their results, carries their events.\n\n"
+        "Every answer has `X-Request-Id`: the request's own, if it sent a valid one. An unknown path is a 404 "
+        "`REQ_404`, another method a 405 `REQ_405` with `Allow`; GET also answers HEAD. Operators may log in with a "
+        "browser instead of a token: `POST /api/auth/login`.\n\n"
+        "An identifier has 1 to 128 of `A-Z a-z 0-9 . _ : @ -` and starts with a letter or digit."
     ),
 }
 
-# What befalls a request before its route is known to anyone but the parser; by status, with why.
+# Errors of the parser, before the route of a request is known: status and cause.
 _UNREADABLE = {
-    431: "The head of the request is larger than 64 KiB.",
+    431: "The headers of the request are larger than 64 KiB.",
     501: "The body comes in a transfer encoding other than `chunked`.",
 }
 _ANY: tuple[type[SidecarError], ...] = (InvalidRequest, PermissionDenied, WrongProject, BodyTooLarge)
 _WITH_TOKEN: tuple[type[SidecarError], ...] = (Unauthorized, TokenExpired, RateLimited)
-_INTERNAL = SidecarError  # its code is that of whatever nobody expected
+_INTERNAL = SidecarError  # its code is that of an unexpected failure
 
-_DONE = {200: "Done.", 201: "Made.", 202: "Taken on.", 304: "Not changed since the answer with that `ETag`."}
+_DONE = {200: "Done.", 201: "Created.", 202: "Accepted.", 304: "Unchanged since the answer with that `ETag`."}
 _TEXT: Schema = {"type": "string"}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
 _ANSWER_HEADERS: Schema = {
-    "X-Request-Id": {"description": "Names the request in the log.", "required": True, "schema": IDENTIFIER_SCHEMA},
-    "X-RateLimit-Limit": {"description": "Size of the caller's bucket, where it has a limit.", "schema": _COUNT},
-    "X-RateLimit-Remaining": {"description": "Requests left in it.", "schema": _COUNT},
-    "X-RateLimit-Reset": {"description": "Unix time at which it is full again.", "schema": _COUNT},
+    "X-Request-Id": {"description": "Finds the request in the log.", "required": True, "schema": IDENTIFIER_SCHEMA},
+    "X-RateLimit-Limit": {"description": "Size of the caller's bucket, if it has a limit.", "schema": _COUNT},
+    "X-RateLimit-Remaining": {"description": "Requests left in the bucket.", "schema": _COUNT},
+    "X-RateLimit-Reset": {"description": "Unix time at which the bucket is full again.", "schema": _COUNT},
     "Retry-After": {"description": "Seconds.", "required": True, "schema": _COUNT},
     "WWW-Authenticate": {"required": True, "schema": _TEXT},
     "ETag": {"description": "For `If-None-Match`.", "required": True, "schema": _TEXT},
@@ -76,7 +76,7 @@ _PROJECT: Schema = {
     "name": "project_id",
     "in": "query",
     "required": False,
-    "description": "Act in, or look at, this project; another than the token's only for operators.",
+    "description": "The project; only operators may name another than the token's.",
     "schema": IDENTIFIER_SCHEMA,
 }
 
@@ -87,12 +87,13 @@ def _header(name: str, description: str, schema: Schema) -> Schema:
 
 _IDEMPOTENCY_KEY = _header(
     "Idempotency-Key",
-    "A text of your own: a repeat with the same one gets the first answer, and nothing is done twice.",
+    "A text that you choose: a repeat with the same key gets the first answer, and nothing is done twice.",
     {"type": "string", "pattern": f"^[!-~]([ -~]{{0,{MAX_IDEMPOTENCY_KEY_CHARS - 2}}}[!-~])?$"},
 )
-_TRACEPARENT = _header("traceparent", "W3C trace context; one that does not hold is ignored.", _TEXT)
-_IF_NONE_MATCH = _header("If-None-Match", "An `ETag`; 304 while it is still true.", _TEXT)
-_LAST_EVENT_ID = _header("Last-Event-ID", "Go on after this event.", {"type": "string", "pattern": "^evt-[0-9]{16}$"})
+_TRACEPARENT = _header("traceparent", "W3C trace context; an invalid one is ignored.", _TEXT)
+_IF_NONE_MATCH = _header("If-None-Match", "An `ETag`; 304 as long as it still matches.", _TEXT)
+_EVENT_ID: Schema = {"type": "string", "pattern": "^evt-[0-9]{16}$"}
+_LAST_EVENT_ID = _header("Last-Event-ID", "Continue after this event.", _EVENT_ID)
 
 
 def description(routes: Iterable[Route]) -> bytes:
@@ -152,7 +153,7 @@ class _Document:
         return operation
 
     def _operation_id(self, route: Route, path: str) -> str:
-        """The function's name; where it serves a second path, with that path behind it."""
+        """The name of the function, followed by the path if it serves a second path."""
         name = route.name
         if name in self._names:
             name += re.sub(r"[^A-Za-z0-9]+", "_", path).rstrip("_")
@@ -173,7 +174,7 @@ class _Document:
         for status, rows in _errors(route).items():
             if status not in route.also:
                 answers[str(status)] = self._error(route, status, rows)
-            elif (own := route.also[status]) is not None:  # in the function's own words, or in the table's
+            elif (own := route.also[status]) is not None:  # described by the function, or by the table
                 either = [self._schemas[own], self._schemas[ErrorBody]]
                 answers[str(status)]["content"] = {JSON: {"schema": {"anyOf": either}}}
         return dict(sorted(answers.items()))
@@ -200,7 +201,7 @@ class _Document:
         return answer
 
     def _error(self, route: Route, status: int, rows: Mapping[str, str]) -> Schema:
-        """rows: the codes that come with the status, each with when, and what to do then."""
+        """rows: the codes of the status, each with its cause and remedy."""
         is_shaped = route.error_shape is not None and status not in _UNREADABLE
         name = ".".join([str(status), *rows, *(["rpc"] if is_shaped else [])])
         if name not in self._responses:

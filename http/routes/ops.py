@@ -1,4 +1,4 @@
-"""Routes of operation: health, status, metrics, the actor tree, the description of the API."""
+"""Routes of operation: health, status, metrics, actors, the description of the API."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _cpu = CpuGauge()
 
 @routes.add("GET", "/health", access="open", answers=Health, also={503: Health}, is_quick=True)
 def show_health(call: Call[Nothing, Nothing]) -> Pending[Any]:
-    """Whether the sidecar can do its work: 200, or 503 when a check is not healthy."""
+    """Check whether the sidecar is healthy: 200, or 503 if a check fails."""
     server = call.server
     look = server.last_numbers.look()
     return Pending(look.done, lambda _: _health(server), deadline_s=look.within_s, late=lambda: _health(server))
@@ -106,7 +106,7 @@ def prove_address(call: Call[Nothing, ProofQuery]) -> Answer:
 
 @routes.add("GET", "/status", answers=Status, errors=(BusUnavailable, Unavailable))
 def show_status(call: Call[Nothing, Nothing]) -> Answer:
-    """Numbers of the fleet, all measured: of the caller's project, or of everything for operators."""
+    """Get measured numbers: of the caller's project, or of everything for operators."""
     server, scope = call.server, call.scope
     census = take_census(server.actors, project_id=scope, timeout_s=STATUS_S)
     status = Status(
@@ -132,7 +132,7 @@ def _known(counted: R | SidecarError) -> R:
 
 @routes.add("GET", "/metrics", access="loopback", answers=None, content_type="text/plain; version=0.0.4; charset=utf-8")
 def show_metrics(call: Call[Nothing, Nothing]) -> Answer:
-    """Numbers for Prometheus. Open to this machine, to operators from elsewhere."""
+    """Get metrics for Prometheus. Open on this machine; from elsewhere, for operators."""
     from . import exposition  # and with it the Prometheus client: too much to import for who never asks
 
     return Answer(200, exposition.text_of(call.server), content_type="text/plain; version=0.0.4; charset=utf-8")
@@ -140,7 +140,7 @@ def show_metrics(call: Call[Nothing, Nothing]) -> Answer:
 
 @routes.add("GET", "/api/actors", answers=ActorsListed)
 def list_actors(call: Call[Nothing, Nothing]) -> Answer:
-    """The actor tree: names and states; to operators everything that is measured."""
+    """List the actors with their states; for operators, with all measurements."""
     in_full = call.caller.is_operator
     actors = [ActorOut.of(status, in_full=in_full) for status in call.server.actor_statuses()]
     return Answer(200, ActorsListed(actors=actors, timestamp=call.now))
@@ -155,7 +155,7 @@ def list_actors(call: Call[Nothing, Nothing]) -> Answer:
     errors=(NotFound,),
 )
 def restart_actor(call: Call[Nothing, Nothing], actor_name: str) -> Answer:
-    """End an actor's loop; the next incarnation rebuilds its state from the disk. Requests it holds get a 503."""
+    """End an actor's loop; the next incarnation rebuilds its state from disk. Its pending requests get a 503."""
     if not call.server.restart_actor(actor_name, f"asked for by {call.caller.agent_id}"):
         known = [status.name for status in call.server.actor_statuses()]
         raise NotFound(f"there is no actor {actor_name}", field="actor_name", expected=known)
@@ -164,5 +164,5 @@ def restart_actor(call: Call[Nothing, Nothing], actor_name: str) -> Answer:
 
 @routes.add("GET", "/openapi.json", access="open", answers=None)
 def describe_api(call: Call[Nothing, Nothing]) -> Answer:
-    """This description: OpenAPI 3.1, made from the routes and the types of what they read and answer."""
+    """Get this description: OpenAPI 3.1, built from the routes and the types of their requests and answers."""
     return Answer(200, call.server.api_description())

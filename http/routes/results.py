@@ -39,7 +39,7 @@ STORE_S = 30.0  # ten megabytes and an fdatasync behind everybody else's
     errors=(IdempotencyConflict, StorageUnavailable, Unavailable, WrongIdentity),
 )
 def store_result(call: Call[NewResult, Nothing]) -> Pending[Any]:
-    """Store a result. When this is answered, the result is on the disk and its event is published."""
+    """Store a result. After the answer, the result is on disk and its event is published."""
     body, caller = call.body, call.caller
     require_own(field="agent_id", value=identifier(body.agent_id, "agent_id"), own=caller.agent_id)
     require_own(field="agent_type", value=identifier(body.agent_type, "agent_type"), own=caller.agent_type)
@@ -66,7 +66,7 @@ def store_result(call: Call[NewResult, Nothing]) -> Pending[Any]:
 
 @routes.add("GET", "/api/results/<result_id>", answers=ResultOut, errors=(NotFound, Unavailable))
 def get_result(call: Call[Nothing, Nothing], result_id: str) -> Answer:
-    """One result, every field as it was sent."""
+    """Get a result, with every field as it was sent."""
     request = GetResult(result_id=ResultId(result_id), project_id=call.scope)
     return Answer(200, ResultOut.of(ask(call.actors.results, request, timeout_s=ASK_S)))
 

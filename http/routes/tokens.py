@@ -1,4 +1,4 @@
-"""Route of tokens: refresh. Tokens are minted by the Spawner, and by `sidecar token` on the machine itself."""
+"""Route of tokens: refresh. The Spawner creates tokens, and so does `sidecar token` on the machine itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ routes = Routes()
     errors=(RateLimited, StorageUnavailable, Unavailable),
 )
 def refresh_token(call: Call[Nothing, Nothing]) -> Answer:
-    """A new token for the holder of one that is valid, or that expired a moment ago and whose agent still runs."""
+    """Get a new token in exchange for a valid one, or for one that has just expired while its agent still runs."""
     call.server.limiter.refresh(call.caller, now=time.monotonic())
     token = ask(call.actors.spawner, RefreshToken(caller=call.caller), timeout_s=ASK_S)
     return Answer(200, TokenRefreshed(token=token.text, expires_at=token.expires_at, timestamp=call.now))

@@ -93,14 +93,14 @@ class AgentsListed(Timed, frozen=True, kw_only=True):
 
 
 class StopQuery(Nothing, frozen=True, kw_only=True):
-    """timeout: seconds from SIGTERM to SIGKILL; left out: the profile's. force: SIGKILL at once."""
+    """timeout: seconds from SIGTERM to SIGKILL; default: the profile's. force: SIGKILL at once."""
 
     timeout: Annotated[float, Meta(extra_json_schema={"minimum": 0, "maximum": STOP_MAX_S})] | None = None
     force: bool = False
 
 
 class LogQuery(Nothing, frozen=True, kw_only=True):
-    """offset: bytes from the start, instead of `tail` lines. timeout: seconds to wait for more."""
+    """offset: bytes from the start, instead of `tail` lines. timeout: seconds to wait for more output."""
 
     stream: Literal["stdout", "stderr"] = "stdout"
     tail: Annotated[int, Meta(ge=0, le=MAX_TAIL)] = 200
@@ -109,9 +109,10 @@ class LogQuery(Nothing, frozen=True, kw_only=True):
 
 
 class LogOut(Timed, frozen=True, kw_only=True):
-    """data: the log's text; secrets of a known form and bytes that are no UTF-8 are replaced; a character that is not
-    whole yet is left out.
-    next_offset: where to read on, in bytes.
+    """data: text of the log. Secrets of a known form and invalid UTF-8 are replaced; an incomplete last character is
+    left out.
+
+    next_offset: where to continue, in bytes.
     """
 
     agent_id: AgentId

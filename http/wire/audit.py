@@ -17,7 +17,7 @@ MAX_PAGE = 1000
 
 
 class AuditQuery(Nothing, frozen=True, kw_only=True):
-    """act, by, subject, outcome: only records that say so. before: a `seq`; only older ones."""
+    """act, by, subject, outcome: only records with this value. before: only records older than this `seq`."""
 
     act: str | None = None
     by: str | None = None
@@ -28,7 +28,7 @@ class AuditQuery(Nothing, frozen=True, kw_only=True):
 
 
 class AuditRecordOut(msgspec.Struct, frozen=True, kw_only=True):
-    """previous: SHA-256 of the record before, as it lies on the disk."""
+    """One record of the trail. previous: SHA-256 of the record before it, as stored."""
 
     seq: int
     at: Moment
@@ -46,14 +46,14 @@ class AuditRecordOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HeadOut(msgspec.Struct, frozen=True, kw_only=True):
-    """The newest record: worth noting elsewhere, for `sidecar audit verify --noted`."""
+    """The newest record. Note it elsewhere, for `sidecar audit verify --noted`."""
 
     seq: int
     digest: str
 
 
 class AuditListed(Timed, frozen=True, kw_only=True):
-    """Newest first. total: how many match among those that are shown without reading the disk (the newest 10,000)."""
+    """Newest first. total: matches among the newest 10,000 records, which need no reading from disk."""
 
     records: list[AuditRecordOut]
     head: HeadOut

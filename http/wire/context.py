@@ -28,7 +28,7 @@ Requirements = Annotated[
 
 
 class ContextQuery(Nothing, frozen=True, kw_only=True):
-    """requirements, files: comma lists. q: what the work is about."""
+    """requirements, files: comma-separated. q: a description of the work."""
 
     requirements: Requirements = ""
     files: Globs = ""
@@ -38,7 +38,7 @@ class ContextQuery(Nothing, frozen=True, kw_only=True):
 
 
 class ProjectStructure(msgspec.Struct, frozen=True, kw_only=True):
-    """The tree. Where it is cut, what is nearest the root stays; `files_in_directory` tells how many a folder holds."""
+    """The tree. If it is cut, the part nearest the root stays; `files_in_directory` counts the files of a folder."""
 
     root: str
     files: list[str]
@@ -50,17 +50,16 @@ class ProjectStructure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Excerpt(msgspec.Struct, frozen=True):
-    """Lines from 1, the last one included."""
+    """Line numbers from 1, including the last."""
 
     start_line: int
     end_line: int
 
 
 class RelevantFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A file of the project. checksum: of the whole file. excerpts: the lines in `content`, where it is not the start.
+    """A file of the project. checksum: of the whole file. excerpts: the lines in `content`, if it is not the start.
 
-    score: its weight relative to the first; why: what made it matter most. redacted: how many secrets were taken
-    out.
+    score: relative to the first file. why: the main reasons for choosing it. redacted: number of redacted secrets.
     """
 
     path: str
@@ -87,7 +86,7 @@ class CommitOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChangeOut(msgspec.Struct, frozen=True, kw_only=True):
-    """diff: lines added and removed, such as `+10 -5`; null where they cannot be counted."""
+    """A changed file. diff: lines added and removed, such as `+10 -5`; null if they cannot be counted."""
 
     path: str
     status: str
@@ -95,7 +94,7 @@ class ChangeOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GitContext(msgspec.Struct, frozen=True, kw_only=True):
-    """branch null: no git repository, or a detached head. problem: the parts that are missing, and why."""
+    """branch: null without a repository or with a detached head. problem: the missing parts, and why."""
 
     branch: str | None
     head: str | None
@@ -123,14 +122,14 @@ class AgentOutput(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CoverageReport(msgspec.Struct, frozen=True):
-    """stale: older than the newest commit."""
+    """A coverage report. stale: older than the newest commit."""
 
     path: str
     stale: bool
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):
-    """dependencies: as their manifests write them. test_coverage: percent of lines, of the newest report there is."""
+    """dependencies: as written in the manifests. test_coverage: percent of lines, from the newest report."""
 
     project_type: str
     project_types: list[str]
@@ -153,7 +152,7 @@ class OmissionOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ContextOut(msgspec.Struct, frozen=True, kw_only=True):
-    """relevant_files: most relevant first. omitted: capped; omitted_counts: of all, by reason."""
+    """relevant_files: most relevant first. omitted: a limited list; omitted_counts: all of them, by reason."""
 
     project_structure: ProjectStructure
     relevant_files: list[RelevantFile]
@@ -172,7 +171,7 @@ class QueryUsed(msgspec.Struct, frozen=True, rename={"from_": "from"}):
 
 
 class ContextAnswer(Timed, frozen=True, kw_only=True):
-    """index: whether words of files could be looked up: ready, warming or unavailable."""
+    """A context. index: whether words of files could be looked up: ready, warming or unavailable."""
 
     issue_id: str
     agent_type: str
@@ -190,9 +189,9 @@ class ContextAnswer(Timed, frozen=True, kw_only=True):
 
 
 class ContextRequestOut(msgspec.Struct, frozen=True, kw_only=True):
-    """One request for a context. q, files, requirements: as it asked.
+    """One request for a context. q, files, requirements: as requested.
 
-    outcome: sent, unchanged (304), or the kind of error. size_bytes: of the answer; file_count: of the context.
+    outcome: sent, unchanged (304), or the kind of error. size_bytes: of the answer. file_count: of the context.
     """
 
     at: Moment
@@ -227,7 +226,7 @@ class ContextRequestOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ContextsListed(Timed, frozen=True, kw_only=True):
-    """Newest first, the last 50 of an agent. since: what was asked before is not known."""
+    """The last 50 of an agent, newest first. since: earlier requests are not known."""
 
     agent_id: AgentId
     contexts: list[ContextRequestOut]

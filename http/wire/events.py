@@ -73,9 +73,9 @@ class WaitManyQuery(WaitQuery, frozen=True, kw_only=True):
 
 
 class StreamQuery(Nothing, frozen=True, kw_only=True):
-    """types, topics: comma lists; left out means every one. since: as for a wait; left out: from now.
+    """types, topics: comma-separated; default: all. since: as for a wait; default: from now.
 
-    strict: 410 where `since` or `Last-Event-ID` would begin with a gap.
+    strict: 410 if `since` or `Last-Event-ID` would begin with a gap.
     """
 
     types: Identifiers = ""
@@ -86,9 +86,9 @@ class StreamQuery(Nothing, frozen=True, kw_only=True):
 
 
 class ListQuery(Nothing, frozen=True, kw_only=True):
-    """since, cursor: only events after the one, before the other; `cursor` is the last page's next_cursor.
+    """since: only events after this one. cursor: only events before this one; use the last page's next_cursor.
 
-    strict: 410 where the answer would tell of a gap.
+    strict: 410 if the answer would have a gap.
     """
 
     topic: Identifier | None = None
@@ -101,7 +101,7 @@ class ListQuery(Nothing, frozen=True, kw_only=True):
 
 
 class EventOut(Timed, frozen=True, kw_only=True, omit_defaults=True):
-    """One event. replayed: older than the agent. redelivered: given out before, its answer was lost."""
+    """One event. replayed: older than the agent. redelivered: delivered before, but the answer was lost."""
 
     event_id: EventId
     event_type: str
@@ -138,10 +138,10 @@ class EventOut(Timed, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class GapOut(msgspec.Struct, frozen=True, rename={"from_": "from"}):
-    """Events that were gone before the reader got them.
+    """Events that were removed before the reader got them.
 
-    reason: count, bytes, age or ttl: retention dropped them; restart: the log lost its newest events, in a power loss
-    or since a backup was made, or the place that was asked for is not one of this log.
+    reason: count, bytes, age or ttl: retention removed them. restart: the log lost its newest events, in a power loss
+    or because a backup was restored, or it never had the requested position.
     """
 
     from_: EventId
@@ -176,7 +176,7 @@ class EventsAwaited(Timed, frozen=True, kw_only=True):
 
 
 class EventsListed(Timed, frozen=True, kw_only=True):
-    """A page of events, newest first. gap: events after `since` that are gone."""
+    """A page of events, newest first. gap: removed events after `since`."""
 
     events: list[EventOut]
     next_cursor: str | None
@@ -195,7 +195,7 @@ class EventsListed(Timed, frozen=True, kw_only=True):
 
 
 class MailboxOut(msgspec.Struct, frozen=True, kw_only=True):
-    """One mailbox: whose it is, what it asks for, where it stands."""
+    """A mailbox: its owner, its question, its position in the log."""
 
     project_id: str
     agent_id: str
@@ -266,7 +266,7 @@ class DeadLettersListed(Timed, frozen=True, kw_only=True):
 
 
 class Replayed(Timed, frozen=True, kw_only=True):
-    """mailboxes: how many get the event again."""
+    """mailboxes: the number of mailboxes that get the event again."""
 
     event_id: str
     mailboxes: int

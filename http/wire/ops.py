@@ -17,7 +17,7 @@ MB = 1_000_000
 
 
 class ProofQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """nonce: 64 digits of 0-9 a-f, fresh for each request. address: where the client is connected to."""
+    """nonce: 64 digits of 0-9 a-f, new for each request. address: the address that the client is connected to."""
 
     nonce: str
     address: str
@@ -31,7 +31,7 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Checks(msgspec.Struct, frozen=True, kw_only=True):
-    """storage, event_bus: "healthy", or what is wrong. disk_space_available_mb: where the storage lies."""
+    """storage, event_bus: "healthy", or the problem. disk_space_available_mb: on the disk of the storage."""
 
     storage: str
     event_bus: str
@@ -43,7 +43,7 @@ class Checks(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Health(Timed, frozen=True, kw_only=True):
-    """status: "healthy", "unhealthy", or "draining" on the way to the end."""
+    """status: "healthy", "unhealthy", or "draining" during shutdown."""
 
     status: str
     service: str
@@ -77,7 +77,7 @@ class AgentsStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StorageStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """storage_path: for operators only. durability: of each kind, "commit" or "os"; that of events is a setting."""
+    """storage_path: for operators only. durability: "commit" or "os" for each kind of data; a setting for events."""
 
     durability: dict[str, str]
     context_cache_entries: int
@@ -121,7 +121,7 @@ class EventsStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(Timed, frozen=True, kw_only=True):
-    """Measured numbers; of the caller's project, or of everything for operators."""
+    """Measured numbers: of the caller's project, or of everything for operators."""
 
     agents: AgentsStatus
     storage: StorageStatus
@@ -130,7 +130,7 @@ class Status(Timed, frozen=True, kw_only=True):
 
 
 class ActorOut(msgspec.Struct, frozen=True, kw_only=True):
-    """One actor; everything but name and state is for operators."""
+    """One actor. Everything except name and state is for operators."""
 
     name: str
     state: str
@@ -149,7 +149,7 @@ class ActorOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ActorsListed(Timed, frozen=True, kw_only=True):
-    """In the order in which they are started."""
+    """In the order of their start."""
 
     actors: list[ActorOut]
 

@@ -17,7 +17,7 @@ MAX_PAGE = 500
 
 
 class NewResult(Body, frozen=True, kw_only=True):
-    """A result from an agent. `result` takes any further key; all of it comes back as it was sent."""
+    """A result from an agent. `result` accepts any other key; all of it comes back as it was sent."""
 
     agent_id: Identifier
     agent_type: Identifier
@@ -28,13 +28,13 @@ class NewResult(Body, frozen=True, kw_only=True):
 
 
 class File(msgspec.Struct, frozen=True):
-    """A file as an object; further keys are the agent's own."""
+    """A file as an object; other keys are up to the agent."""
 
     path: str
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """The keys of `result` that have a meaning here; read to check them, never written back."""
+    """The keys of `result` that the sidecar understands; it checks them and never changes them."""
 
     status: ResultStatus
     files_created: list[str | File] = []
@@ -49,7 +49,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class ResultAccepted(Timed, frozen=True, kw_only=True):
-    """storage_path: where it lies, relative to the storage directory."""
+    """storage_path: relative to the storage directory."""
 
     id: ResultId
     stored: bool
@@ -83,7 +83,7 @@ class ResultQuery(Nothing, frozen=True, kw_only=True):
 
 
 class ResultOut(Timed, frozen=True, kw_only=True):
-    """timestamp: when the agent says it was made; stored_at: when it was kept."""
+    """timestamp: the time given by the agent. stored_at: the time when it was stored."""
 
     id: ResultId
     project_id: str
@@ -112,7 +112,7 @@ class ResultOut(Timed, frozen=True, kw_only=True):
 
 
 class ResultsFound(Timed, frozen=True, kw_only=True):
-    """Newest first. total: how many match, over all pages."""
+    """Newest first. total: matches on all pages."""
 
     results: list[ResultOut]
     next_cursor: str | None

@@ -9,7 +9,7 @@ from .shapes import Moment
 
 
 class LoginQuery(Nothing, frozen=True, kw_only=True):
-    """code: read by the page, not by the server."""
+    """code: used by the page, not by the server."""
 
     code: str = ""
 
@@ -22,7 +22,7 @@ class LogIn(Body, frozen=True, kw_only=True):
 
 
 class SessionOut(msgspec.Struct, frozen=True, kw_only=True):
-    """csrf_token: what a write from the browser must carry as X-CSRF-Token."""
+    """csrf_token: required as X-CSRF-Token in every write from the browser."""
 
     agent_id: str
     agent_type: str
@@ -32,13 +32,13 @@ class SessionOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionShown(Timed, frozen=True, kw_only=True):
-    """session: null where nobody is logged in."""
+    """session: null if nobody is logged in."""
 
     session: SessionOut | None
 
 
 class LoginCodeOut(Timed, frozen=True, kw_only=True):
-    """code: good once, until expires_at. path: what to open in a browser, after the server's address."""
+    """code: works once, until expires_at. path: open it in a browser, after the server's address."""
 
     code: str
     path: str
