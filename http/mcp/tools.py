@@ -1,7 +1,7 @@
 """Tools for agents that speak MCP: each is a route of the HTTP API, called without HTTP. No logic of its own.
 
-A tool's arguments are fields of the route's path, query and body, and their schemas come from those types. What the
-token says already (who, which project, which issue) need not be said again.
+A tool's arguments are fields of the route's path, query and body, and their schemas come from those types. Values that
+the token already sets (agent, project, issue) may be left out.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ Schema = dict[str, Any]
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
-    """arguments: name and description of those on offer. own: fields that the token fills where they are left out.
+    """A route of the API as a tool.
 
-    shapes: types that say more of a free-form argument than its own does. withheld: fields of the answer that a
-    model must not see. reads_only: a client need not ask its user before it calls. defaults: of arguments that are
-    left out. is_text: the answer is large, so it is given once, as text, and not as structured content too. advice:
-    adds to an answer in JSON how to get more.
+    arguments: names and descriptions. own: fields that the token fills if they are left out. shapes: more precise types
+    for free-form arguments. withheld: fields of the answer that a model must not see. reads_only: a client may call it
+    without asking its user. defaults: of arguments that are left out. is_text: the answer is large, so it is sent only
+    once, as text, and not as structured content too. advice: adds to a JSON answer how to get more.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     advice: Callable[[bytes], bytes] = bytes
 
     def call(self, call: Call[Any, Any], arguments: Mapping[str, msgspec.Raw]) -> Outcome:
-        """Do what the route does. Raises what the route raises, and InvalidRequest for arguments that do not fit."""
+        """Call the route. Raises the errors of the route, and InvalidRequest for invalid arguments."""
         route = self.route
         kinds = _kinds_of(self.name)
         given = {
@@ -75,7 +75,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
         rest = encode(fields)
         if len(rest) > route.max_body_bytes:
             raise too_large(route.max_body_bytes)
-        # Models now and then send "30" for 30; what is meant is plain.
+        # Models sometimes send "30" for 30; the meaning is clear.
         reader = decoder(route.query if route.body is None else route.body, strict=False)
         read = read_body(rest, reader, place=_PLACE)
         inner = msgspec.structs.replace(
@@ -98,7 +98,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
         return {name: msgspec.Raw(encode(known[name])) for name in self.own if known[name] is not None}
 
     def body(self, answered: msgspec.Struct | bytes) -> bytes:
-        """The route's answer as JSON, without what is withheld."""
+        """The route's answer as JSON, without the withheld fields."""
         if isinstance(answered, bytes):
             return self.advice(answered)
         return encode(msgspec.structs.replace(answered, **dict.fromkeys(self.withheld)))
@@ -151,12 +151,12 @@ _CUT = decoder(_Cut)
 
 
 def _with_advice(context: bytes) -> bytes:
-    """The context with a first field that says how to ask for the files left out."""
+    """The context with a first field that says how to get the omitted files."""
     cut = _CUT.decode(context)
     if not cut.truncated:
         return context
     how = (
-        f"This context is cut to {cut.max_bytes:,} bytes. `context.omitted` names what was left out. Call get_context "
+        f"This context is cut to {cut.max_bytes:,} bytes. `context.omitted` lists what was left out. Call get_context "
         "again with `files` (paths or globs) for whole files, `q` for another choice, or a larger `max_bytes` for more."
     )
     return b'{"more":' + encode(how) + b"," + context[1:]
@@ -178,8 +178,8 @@ def _kinds_of(name: str) -> Mapping[str, frozenset[str]]:
 def _as_meant(name: str, value: msgspec.Raw, kinds: frozenset[str]) -> msgspec.Raw:
     """Convert an argument to the expected type, if a client gave the same value in another.
 
-    Some clients send an object or a list as JSON text, and models write a list where a comma list is wanted, or the
-    other way round. The meaning is plain. Anything else stays as it is, and is refused by its field.
+    Some clients send an object or a list as JSON text, and models write a list instead of comma-separated text, or the
+    other way round. The meaning is clear. Anything else stays unchanged, and the check of its field refuses it.
     """
     begins = bytes(value).lstrip()[:1]
     if begins == b'"' and "string" not in kinds and kinds & {"object", "array"}:
@@ -216,7 +216,7 @@ def _part(fields: dict[str, msgspec.Raw], name: str) -> str:
 
 
 def _schema(type_: type) -> Schema:
-    """A type's JSON schema with nothing to look up in it: not every client follows a `$ref`."""
+    """A type's JSON schema without references: not every client follows a `$ref`."""
     (schema,), components = msgspec.json.schema_components([type_], ref_template=_REF + "{name}")
     inlined: Schema = _inlined(schema, components)
     return inlined
@@ -236,7 +236,7 @@ def _route(routes: Iterable[Route], method: str, path: str) -> Route:
     return next(route for route in routes if (route.method, route.path) == (method, path))
 
 
-_REPEAT = "Any text of your own; the same call with the same key is done once only."
+_REPEAT = "A text that you choose; the same call with the same key is done only once."
 
 TOOLS: Mapping[str, Tool] = {
     tool.name: tool
@@ -244,21 +244,21 @@ TOOLS: Mapping[str, Tool] = {
         Tool(
             name="get_context",
             title="Get context",
-            description="What you should know before you begin: the project's files that matter for the issue, what "
-            "earlier agents decided, git history, dependencies. Call it first. It is cut to "
-            f"{CONTEXT_BYTES:,} bytes, the most relevant files first. `context.omitted` names what was left out: ask "
+            description="What you should know before you start: the project's files that matter for the issue, the "
+            "decisions of earlier agents, git history, dependencies. Call it first. It is cut to "
+            f"{CONTEXT_BYTES:,} bytes, the most relevant files first. `context.omitted` lists what was left out: ask "
             "for single files with `files`, or for more of everything with `max_bytes`.",
             route=_route(context.routes, "GET", "/api/context/<issue_id>/<agent_type>"),
             arguments={
-                "issue_id": "Which issue; left out: yours.",
-                "agent_type": "For an agent of which type; left out: yours.",
-                "q": "What the work is about, in your own words; steers which files come.",
-                "files": "Comma list of paths or globs to add in full.",
-                "requirements": "Comma list of sections: project_structure, previous_decisions, security_policies, "
+                "issue_id": "The issue; default: yours.",
+                "agent_type": "The agent type; default: yours.",
+                "q": "The work, in your own words; it decides which files are chosen.",
+                "files": "Comma-separated paths or globs of files to add in full.",
+                "requirements": "Comma-separated sections: project_structure, previous_decisions, security_policies, "
                 "test_coverage_reports, git_history, dependencies, documentation, code_reviews.",
-                "max_bytes": f"The most bytes you want; left out: {CONTEXT_BYTES}. Many clients cut a tool's answer "
+                "max_bytes": f"Maximum size in bytes; default: {CONTEXT_BYTES}. Many clients cut a tool's answer "
                 "at about 25,000 tokens, which is 60,000 to 100,000 bytes.",
-                "refresh": "Build it again instead of taking it from the cache.",
+                "refresh": "Build it again instead of using the cache.",
             },
             own=frozenset({"issue_id", "agent_type"}),
             reads_only=True,
@@ -269,12 +269,12 @@ TOOLS: Mapping[str, Tool] = {
         Tool(
             name="store_result",
             title="Store result",
-            description="Hand in what you did. Once this is answered it is on the disk, and everybody who waits for "
-            "`result_stored` has been told. `next_agents` names who should go on.",
+            description="Store the result of your work. After the answer it is on disk, and everyone who waits for "
+            "`result_stored` has received the event. `next_agents` lists the agents that should continue.",
             route=_route(results.routes, "POST", "/api/results"),
             arguments={
-                "result": "`status`, and whatever else is worth keeping; any further key is welcome.",
-                "issue_id": "Which issue; left out: yours.",
+                "result": "`status`, and anything else worth keeping, under any other key.",
+                "issue_id": "The issue; default: yours.",
                 _KEY: _REPEAT,
             },
             own=frozenset({"agent_id", "agent_type", "issue_id", "project_id"}),
@@ -283,51 +283,51 @@ TOOLS: Mapping[str, Tool] = {
         Tool(
             name="publish_event",
             title="Publish event",
-            description="Tell the other agents of the project that something happened. It is kept, so whoever asks "
-            "later is told too.",
+            description="Tell the other agents of the project that something happened. The event is kept, so agents "
+            "that ask later get it too.",
             route=_route(events.routes, "POST", "/api/events/<event_type>"),
             arguments={
-                "event_type": "What happened, such as implementation_complete.",
-                "data": "What is to be known of it: an object of your own making.",
-                "topic": "Left out: the standard topic of the type.",
-                "correlation_id": "Ties question and answer, or all events of one piece of work.",
-                "ttl_seconds": "How long it is of interest.",
-                "priority": "How pressing it is.",
+                "event_type": "The kind of event, such as implementation_complete.",
+                "data": "Details: any JSON object.",
+                "topic": "Default: the standard topic of the type.",
+                "correlation_id": "Connects question and answer, or all events of one piece of work.",
+                "ttl_seconds": "How long the event is of interest.",
+                "priority": "The urgency, as a label.",
                 _KEY: _REPEAT,
             },
         ),
         Tool(
             name="wait_for_event",
             title="Wait for event",
-            description="Wait until something happens, up to `timeout` milliseconds. Each call goes on where the last "
-            "one with the same types, topics, filter and consumer ended, the first at the oldest event kept; "
-            "`timeout: true` means that nothing came: call again.",
+            description="Wait for events, up to `timeout` milliseconds. Each call continues where the last one with "
+            "the same types, topics, filter and consumer ended; the first starts at the oldest event that is kept. "
+            "`timeout: true` means that no event came: call again.",
             route=_route(events.routes, "GET", "/api/events/wait"),
             arguments={
-                "types": "Comma list of event types; left out: any.",
-                "topics": "Comma list of topics; left out: any.",
-                "filter": "Terms field:value joined by commas, all of which must hold, such as "
+                "types": "Comma-separated event types; default: all.",
+                "topics": "Comma-separated topics; default: all.",
+                "filter": "Terms field:value joined by commas, which must all match, such as "
                 "issue_id:42,status:success. Also a:1|2, !a:1, a:issue-*, a:>90.",
                 "timeout": "Milliseconds. Keep it below your client's own limit for a tool call; 240000 is safe.",
-                "limit": "The most events to be given at once.",
-                "ack": "Id of the last event you have dealt with. Use it in every call, or in none.",
+                "limit": "The maximum number of events in the answer.",
+                "ack": "Id of the last event that you have handled. Use it in every call, or in none.",
                 "since": "Read from here instead: an event id, `earliest`, `latest` or a time.",
-                "consumer": "A name for a place of its own in the log.",
+                "consumer": "A name, for a separate position in the log.",
             },
         ),
         Tool(
             name="spawn_agent",
             title="Spawn agent",
-            description="Start another agent on a piece of work. It is supervised: restarted when it crashes. Follow "
+            description="Start another agent for a piece of work. It is supervised: restarted when it crashes. Follow "
             "it with agent_status, or wait_for_event with topics `system,error`.",
             route=_route(agents.routes, "POST", "/api/agents/spawn"),
             arguments={
-                "agent_type": "Which kind, such as python-specialist; its profile says what runs.",
-                "task": "What it is to do.",
-                "issue_id": "For which issue; left out: yours.",
-                "context_requirements": "Sections of the context it will need.",
-                "environment": "Further environment variables for it, of those its profile's request_env allows.",
-                "priority": "Which goes first when all places are taken.",
+                "agent_type": "The type, such as python-specialist; its profile has the command.",
+                "task": "The task for the agent.",
+                "issue_id": "The issue; default: yours.",
+                "context_requirements": "Sections of the context that it needs.",
+                "environment": "Additional environment variables, as allowed by request_env of its profile.",
+                "priority": "Its priority in the queue, if all slots are taken.",
                 _KEY: _REPEAT,
             },
             own=frozenset({"issue_id"}),
@@ -336,26 +336,26 @@ TOOLS: Mapping[str, Tool] = {
         Tool(
             name="agent_status",
             title="Agent status",
-            description="How an agent is: its state, its process, its restarts, why it last ended.",
+            description="The state of an agent, its process, its restarts and the cause of its last exit.",
             route=_route(agents.routes, "GET", "/api/agents/<agent_id>"),
-            arguments={"agent_id": "Which agent; left out: you."},
+            arguments={"agent_id": "The agent; default: you."},
             own=frozenset({"agent_id"}),
             reads_only=True,
         ),
         Tool(
             name="list_results",
             title="List results",
-            description="What has been handed in, newest first, with all that was said.",
+            description="The stored results, newest first, with all their fields.",
             route=_route(results.routes, "GET", "/api/results"),
             arguments={
-                "issue_id": "Of this issue only.",
-                "agent_type": "Of agents of this type only.",
-                "agent_id": "Of this agent only.",
-                "status": "With this status only.",
-                "since": "Kept at or after this time (RFC 3339).",
-                "until": "Kept before this time (RFC 3339).",
-                "limit": "How many at once.",
-                "cursor": "`next_cursor` of the page before.",
+                "issue_id": "Only of this issue.",
+                "agent_type": "Only of agents of this type.",
+                "agent_id": "Only of this agent.",
+                "status": "Only with this status.",
+                "since": "Stored at or after this time (RFC 3339).",
+                "until": "Stored before this time (RFC 3339).",
+                "limit": "The maximum number of results in the answer.",
+                "cursor": "`next_cursor` of the previous page.",
             },
             reads_only=True,
         ),
