@@ -95,8 +95,8 @@ def _instructions(caller: Caller) -> str:
     issue = f", on issue {caller.issue_id}" if caller.issue_id is not None else ""
     return (
         f"You are agent {caller.agent_id} of type {caller.agent_type} in project {caller.project_id}{issue}, one of "
-        "several that work side by side. Call get_context before you begin. Tell others what you have done with "
-        "publish_event, and learn what they did with wait_for_event. Hand in what you did with store_result before "
+        "several that work side by side. Call get_context before you begin. Tell them about your work with "
+        "publish_event, and learn of their work with wait_for_event. Store your own result with store_result before "
         "you end."
     )
 
