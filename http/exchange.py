@@ -1,6 +1,6 @@
 """One request and its answer: the request id, who asked, and the rendering of whatever comes out.
 
-Rendering needs nothing of Bottle, so a parked answer is made by the same code, later and in another thread.
+Rendering needs nothing of the connection, so a parked answer is made by the same code, later and in another thread.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .access.sessions import Session
 from .errors import Described, ErrorBody, describe
 from .observe.auditing import code_of
 from .observe.observer import Observer
-from .routing import JSON, Answer, ErrorShape, Refused, Route
+from .routing import JSON, Answer, ErrorShape, Refuse, Refused, Route
 from .wire.codec import encode
 
 log = logging.getLogger(__name__)
@@ -66,6 +66,7 @@ class Exchange:
         "limit_headers",
         "method",
         "path",
+        "refuse",
         "request_id",
         "route",
         "session",
@@ -86,6 +87,7 @@ class Exchange:
         self.route = NOT_ROUTED
         self.is_wait = False
         self.error_shape: ErrorShape | None = None
+        self.refuse: Refuse | None = None
         self.caller: Caller | None = None
         self.session: Session | None = None
         self.correlation_id: str | None = None
@@ -96,10 +98,13 @@ class Exchange:
         self._private_paths = private_paths
         self._observer = observer
         observer.began(self, environ)
-        self._traceparent = traceparent(environ.get("HTTP_TRACEPARENT"))
+        given = environ.get("HTTP_TRACEPARENT")
+        self._traceparent = None if given is None else traceparent(given)
 
     def is_for(self, route: Route) -> None:
-        self.route, self.is_wait, self.error_shape = route.path, route.is_wait, route.error_shape
+        """Go by what the route says of its answers."""
+        self.route, self.is_wait = route.path, route.is_wait
+        self.error_shape, self.refuse = route.error_shape, route.refuse
 
     def render(self, outcome: Answer | Refused | BaseException) -> Rendered:
         """The bytes to send for an answer or an error. Counts the request: call it once."""

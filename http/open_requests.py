@@ -1,4 +1,4 @@
-"""Requests that stay open, for a late answer or a stream, without holding a thread."""
+"""From a route's outcome to its answer: at once, or later, for a request that stays open without holding a thread."""
 
 from __future__ import annotations
 
@@ -9,12 +9,27 @@ from ..state.identity import Caller
 from .access.holds import Hold, Holds
 from .access.sessions import Session
 from .exchange import Environ, Exchange, Rendered
-from .routing import MIB, Answer, Pending, Sink, Streaming
+from .routing import MIB, Answer, Pending, Refused, Sink, Streaming
 
 MAX_UNREAD_BYTES = 8 * MIB  # of a stream: room for a whole log, sent faster than its reader catches up
 
 
-def answer_when(environ: Environ, exchange: Exchange, pending: Pending[Any], holds: Holds) -> Rendered | None:
+def answer_later(
+    environ: Environ, exchange: Exchange, outcome: Refused | Pending[Any] | Streaming, holds: Holds
+) -> Rendered | None:
+    """Answer with what a route's function returned, if it is no plain answer; None: the request is parked.
+
+    Raises RateLimited.
+    """
+    if isinstance(outcome, Pending):
+        return _answer_when(environ, exchange, outcome, holds)
+    if isinstance(outcome, Streaming):
+        _stream(environ, exchange, outcome, holds)
+        return None
+    return exchange.render(outcome)
+
+
+def _answer_when(environ: Environ, exchange: Exchange, pending: Pending[Any], holds: Holds) -> Rendered | None:
     """Answer when an actor does: park the request where the server can, otherwise wait."""
     park = environ.get("sidecar.park")
     caller = exchange.caller
@@ -76,7 +91,7 @@ class _Wait(Hold):
         return _Rendering(self._exchange, self._pending)(future)
 
 
-def stream(environ: Environ, exchange: Exchange, streaming: Streaming, holds: Holds) -> None:
+def _stream(environ: Environ, exchange: Exchange, streaming: Streaming, holds: Holds) -> None:
     """Open a stream. Raises RateLimited."""
     caller = exchange.caller
     assert caller is not None  # a stream without a token would have no end and no bound

@@ -1,62 +1,58 @@
-"""Bottle, which finds the route of every request that is not answered in the I/O thread."""
+"""Finds the route of a request. The door to Bottle, whose router matches for every thread."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import partial
-from typing import Any
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import bottle
 
-from ..state.errors import InvalidRequest, MethodNotAllowed, NotFound
-from .exchange import Environ, Rendered, StartResponse
-from .routing import Route
+from ..state.errors import MethodNotAllowed, NotFound
+from .routing import NO_BODY_BYTES, Route
 
-Handle = Callable[[Route, Environ, dict[str, str]], Rendered | None]
-Refuse = Callable[[Environ, BaseException], Rendered]
+
+class Match(NamedTuple):
+    """A route, and the named parts of the path."""
+
+    route: Route
+    parts: dict[str, str]
 
 
 class Router:
-    """handle: the answer of a route, given the named parts of the path; None: the request is parked.
+    """The routes by method and path. A HEAD is for the GET of the same path."""
 
-    refuse: the answer where there is no route, given why.
-    """
-
-    def __init__(self, routes: Iterable[Route], handle: Handle, refuse: Refuse) -> None:
-        self._bottle = bottle.Bottle()
-        self._bottle.default_error_handler = partial(_error, refuse)
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._router = bottle.Router()
         for route in routes:
-            self._bottle.route(route.path, route.method, _callback(route, handle))
+            self._router.add(route.path, route.method, route)
 
-    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        answer: Iterable[bytes] = self._bottle(environ, start_response)
-        return answer
+    def match(self, method: str, path: str) -> Match:
+        """The route for a request. path: as WSGI has it. Raises NotFound, MethodNotAllowed."""
+        try:
+            route, parts = self._router.match({"REQUEST_METHOD": method, "PATH_INFO": path})
+        except bottle.HTTPError as error:
+            if error.status_code == 405:
+                allowed = error.headers["Allow"].split(",")
+                raise MethodNotAllowed(f"{method} is not answered here", field="method", allowed=allowed) from None
+            raise NotFound("there is nothing at this path", field="path") from None
+        return Match(route, parts)
 
+    def is_quick(self, method: str, path: str) -> bool:
+        """Whether the route's function never waits for anything, so that it may run in the I/O thread.
 
-def _callback(route: Route, handle: Handle) -> Callable[..., Any]:
-    def answer(**parts: str) -> Any:
-        rendered = handle(route, bottle.request.environ, parts)
-        return b"" if rendered is None else bottle.HTTPResponse(rendered.body, rendered.status, rendered.headers)
+        A publish, a wait and a spawn hand a message to an actor and park; a worker in between would cost two
+        hand-overs between threads, and would let a client's next wait overtake the news that its last one was given up.
+        """
+        route = self._route(method, path)
+        return route is not None and route.is_quick and route.method == method
 
-    return answer
+    def body_limit(self, method: str, path: str) -> int:
+        """The most bytes that a request's body may have; where no body is read, NO_BODY_BYTES."""
+        route = self._route(method, path)
+        return NO_BODY_BYTES if route is None or route.body is None else route.max_body_bytes
 
-
-def _error(refuse: Refuse, response: Any) -> Any:
-    """Bottle's own errors: no such route, another method, a path it cannot decode, a fault inside Bottle."""
-    method = bottle.request.environ["REQUEST_METHOD"]
-    error: BaseException
-    if response.status_code == 404:
-        error = NotFound("there is nothing at this path", field="path")
-    elif response.status_code == 405:
-        allowed = response.headers["Allow"].split(",")
-        error = MethodNotAllowed(f"{method} is not answered here", field="method", allowed=allowed)
-    elif response.status_code == 400:
-        error = InvalidRequest("the request cannot be read", field="path", expected="UTF-8")
-    else:
-        error = response.exception or RuntimeError(response.body)
-    rendered = refuse(bottle.request.environ, error)
-    bottle.response.status = rendered.status
-    bottle.response.headers.clear()
-    for name, value in rendered.headers:
-        bottle.response.set_header(name, value)
-    return rendered.body
+    def _route(self, method: str, path: str) -> Route | None:
+        try:
+            return self.match(method, path).route
+        except (NotFound, MethodNotAllowed):
+            return None

@@ -45,7 +45,6 @@ from .log_texts import LogTexts
 from .logs import set_up_logging
 from .loop import io_loop
 from .loop.input_read import InputRead
-from .loop.request_parser import body_limits
 from .observe.auditing import SIDECAR
 from .observe.connections import Connections
 from .observe.last_numbers import LastNumbers
@@ -159,7 +158,6 @@ def running(config: Config) -> Iterator[Sidecar]:
             note_whole(config.storage, instance=sole.name)
         application = Application(
             server,
-            authenticator=server.authenticator,
             hosts=_served_hosts(host, port),
             private_paths={str(config.storage): "<storage>"},
         )
@@ -251,7 +249,7 @@ def make_server(
         worker_threads=WORKER_THREADS,
         max_body_bytes=MAX_RESULT_BYTES,
         render_refusal=render_refusal,
-        limit_of=body_limits(ROUTES),
+        limit_of=application.router.body_limit,
         find_quick=application.find_quick,
         after_input=after_input,
         every_second=every_second,

@@ -142,7 +142,7 @@ class TestStatusesThatFollowFromTheTable:
         def fail(*_: object) -> None:
             raise ZeroDivisionError
 
-        monkeypatch.setattr("sidecar.http.app.read_query", fail)
+        monkeypatch.setattr("sidecar.http.admission.read_query", fail)
         assert answering(500, asker(sidecar, sidecar.operator)) == listing(500)
 
 

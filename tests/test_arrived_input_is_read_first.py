@@ -9,10 +9,11 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from sidecar.http.loop.accepting import ACCEPTS_A_TURN
 from sidecar.http.loop.input_read import InputRead
-from sidecar.http.loop.io_loop import ACCEPTS_A_TURN, Server, make_server
-from sidecar.http.loop.parking import Reply
+from sidecar.http.loop.io_loop import Server, make_server
 from sidecar.http.loop.poller import SelectorPoller, make_poller
+from sidecar.http.loop.reply import Reply
 
 WITHIN_S = 10.0
 

@@ -242,7 +242,7 @@ def test_answer_known_in_the_moment_the_client_left_is_lost(office: Post) -> Non
 
     def answer_and_leave() -> None:
         for connection in list(office.server.active_channels.values()):
-            if connection.parked is not None and connection.parked.later is later:
+            if connection.pending is not None and connection.pending.later is later:
                 later.answer(BODY)  # queued behind this call
                 connection.handle_close()
 

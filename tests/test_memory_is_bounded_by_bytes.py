@@ -16,7 +16,8 @@ from hypothesis import given
 from sidecar.http.loop.backlog import MAX_INCOMING_BYTES, MAX_UNREAD_BYTES_OF_ONE, STALLED_S, Backlog
 from sidecar.http.loop.io_loop import Server, make_server
 from sidecar.http.loop.output import Output
-from sidecar.http.loop.parking import ACCOUNT, Reply
+from sidecar.http.loop.parking import ACCOUNT
+from sidecar.http.loop.reply import Reply
 from tests.fleet import wait_until
 
 WITHIN_S = 10.0

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from sidecar.actors.runtime.asking import Later
+from sidecar.http.loop.handling import Handler
 from sidecar.http.loop.io_loop import Server, make_server
-from sidecar.http.loop.parking import Reply
 from sidecar.http.loop.poller import Poller, SelectorPoller, make_poller
-from sidecar.http.loop.request_parser import Quick
+from sidecar.http.loop.reply import Reply
 from sidecar.http.loop.streaming import Stream
 from tests.fleet import wait_until
 
@@ -122,7 +122,7 @@ class Site:
         parks = environ["PATH_INFO"].startswith(("/wait/", "/bad-", "/no-content", "/stream"))
         return None if parks and status == 200 else (status, headers, body)
 
-    def find_quick(self, method: str, path: str) -> Quick | None:
+    def find_quick(self, method: str, path: str) -> Handler | None:
         is_quick = method != "PUT" and not path.startswith(("/hold", "/big", "/slow"))
         return self.answer_quickly if is_quick else None
 

@@ -1,6 +1,7 @@
 """What we build on that Waitress and Pykka do not promise. A new version that changes any of it fails here first.
 
-Waitress: http/loop: parking.py, watched_channel.py, connection.py, io_loop.py. Pykka: actors/runtime/owner.py.
+Waitress: http/loop: request_parser.py, answers.py, watched_channel.py, polled_channel.py, connection.py, io_loop.py.
+Pykka: actors/runtime/owner.py.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ PYKKA_HAS = {"_start_actor_loop", "_actor_loop", "_actor_loop_teardown", "_handl
 @pytest.mark.parametrize(
     ("path", "allowed"),
     [
-        ("http/loop/parking.py", WAITRESS_HAS),
+        ("http/loop/answers.py", WAITRESS_HAS),
+        ("http/loop/polled_channel.py", WAITRESS_HAS),
         ("http/loop/watched_channel.py", WAITRESS_HAS),
         ("http/loop/connection.py", WAITRESS_HAS),
         ("http/loop/io_loop.py", WAITRESS_HAS),

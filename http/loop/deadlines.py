@@ -48,6 +48,15 @@ class Deadlines:
         heapq.heappush(self._heap, (due, next(self._number), deadline))
         return deadline
 
+    def every(self, period_s: float, act: Callable[[], None]) -> None:
+        """Have `act` called now, and again each time that `period_s` seconds have passed since the last call."""
+
+        def again() -> None:
+            self.add(monotonic_s() + period_s, again)
+            act()
+
+        again()
+
     def cancel(self, deadline: Deadline) -> None:
         """Forget it; nothing happens if it has passed or was cancelled before."""
         if deadline.act is None:

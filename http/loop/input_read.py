@@ -7,16 +7,23 @@ lie in the kernel, in open connections and in those that are not accepted yet.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from .deadlines import monotonic_s
-
-if TYPE_CHECKING:
-    from .io_loop import Server
 
 # The first whole turn reads the open connections and accepts the waiting ones; the second reads those.
 TURNS = 2
 WITHIN_S = 2.0  # at the latest then: a server that never catches up must not keep every silent agent alive
+
+
+class Reader(Protocol):
+    """The server that reads the input."""
+
+    @property
+    def is_running(self) -> bool: ...
+
+    def when_read(self, act: Callable[[], None]) -> None:
+        """Have `act` called in the I/O thread when all that has arrived by now is read."""
 
 
 class InputRead:
@@ -28,9 +35,9 @@ class InputRead:
     """
 
     def __init__(self) -> None:
-        self._server: Server | None = None
+        self._server: Reader | None = None
 
-    def watch(self, server: Server) -> None:
+    def watch(self, server: Reader) -> None:
         self._server = server
 
     def __call__(self, act: Callable[[], None]) -> None:
@@ -44,22 +51,19 @@ class ReadTurns:
     """Counts the turns of the I/O loop for each caller. For the I/O thread."""
 
     def __init__(self) -> None:
-        self._asked: list[tuple[int, float, Callable[[], None]]] = []  # turns to go, the latest time, what to do
-
-    def __bool__(self) -> bool:
-        return bool(self._asked)
+        self.asked: list[tuple[int, float, Callable[[], None]]] = []  # turns to go, the latest time, what to do
 
     def add(self, act: Callable[[], None]) -> None:
-        self._asked.append((TURNS, monotonic_s() + WITHIN_S, act))
+        self.asked.append((TURNS, monotonic_s() + WITHIN_S, act))
 
     def turned(self, *, is_whole: bool) -> list[Callable[[], None]]:
         """The callbacks that are due. is_whole: everything that was ready in this turn was read."""
         now = monotonic_s()
-        counted = [(turns - is_whole, until, act) for turns, until, act in self._asked]
-        self._asked = [asked for asked in counted if asked[0] > 0 and now < asked[1]]
+        counted = [(turns - is_whole, until, act) for turns, until, act in self.asked]
+        self.asked = [asked for asked in counted if asked[0] > 0 and now < asked[1]]
         return [act for turns, until, act in counted if turns <= 0 or now >= until]
 
     def rest(self) -> list[Callable[[], None]]:
         """All remaining callbacks: the loop has ended."""
-        asked, self._asked = self._asked, []
+        asked, self.asked = self.asked, []
         return [act for _, _, act in asked]

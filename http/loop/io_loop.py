@@ -1,19 +1,17 @@
-"""The server: Waitress's, with one I/O thread that waits in epoll and also writes the answers of parked requests.
+"""The server: Waitress's, with one I/O thread that waits in a poller and writes every answer.
 
-Other threads hand it work through `post` and `wake`; it sleeps until a socket is ready, something was posted or a
+Other threads hand it work through `post` and `wake`; it sleeps until a socket is ready, something was handed over or a
 deadline has passed. Connections cost nothing while they are idle.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
-import resource
 import select
 import socket
 import threading
 import time
-from collections import deque
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -22,33 +20,30 @@ from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.server import TcpWSGIServer
 
-from ...actors.runtime.asking import once_together
+from .accepting import Acceptor
+from .answers import RenderRefusal
 from .backlog import MAX_INCOMING_BYTES, MAX_UNREAD_BYTES, MAX_UNREAD_BYTES_OF_ONE, Backlog
-from .connection import STREAMING, WAITING, Connection
+from .connection import Connection
 from .deadlines import Deadlines, monotonic_s
+from .handling import App, handler_of
+from .handover import Handover
 from .input_read import ReadTurns
-from .parking import Headers, Parked
-from .poller import BROKEN, HANGUP, MAX_READY, READ, Poller, make_poller
+from .open_files import fit_connection_limit
+from .parking import Parked
+from .poller import BROKEN, HANGUP, MAX_READY, READ, Poller, Watch, make_poller
 from .request_parser import FindQuick, LimitOf, RequestParser, parser_of
+from .stages import Stage
 from .workers import Workers
 
 log = logging.getLogger(__name__)
 
 WAKES_A_TURN = 128  # about 3 ms of answers, then sockets are looked at again: a fan-out must not hold up publishes
-ACCEPTS_A_TURN = 128
-ACCEPT_AGAIN_S = 1.0  # after the system ran out of file descriptors or memory
 CLEANUP_EVERY_S = 5
-RESERVED_FILES = 256  # journals, agents' pipes, sources being read
-MAX_ANSWER_BYTES = 1 << 40  # no limit: Waitress would make a worker wait for a client that does not read
+MAX_ANSWER_BYTES = 1 << 40  # no limit: Waitress would make a thread wait for a client that does not read
 
 # Seconds. A silent keep-alive connection is closed; a request has to arrive whole; see Connection.is_overdue.
 SILENT_S = 120
 REQUEST_S = 60
-
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-
-App = Callable[[dict[str, Any], Callable[..., Any]], Any]
-RenderRefusal = Callable[[int, str, str | None], tuple[Headers, bytes]]
 
 
 class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
@@ -57,6 +52,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     channel_class = Connection
     active_channels: dict[int, Connection]
     effective_port: int
+    task_dispatcher: Workers
 
     def __init__(
         self,
@@ -71,28 +67,27 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         after_input: Callable[[], None],
         every_second: Callable[[], None],
     ) -> None:
+        # For connections
         self.poller = poller
-        self._after_input = after_input
-        self._every_second = every_second
-        self.parser_class = parser_class
         self.sees_hangup = hasattr(select, "epoll") and isinstance(poller, select.epoll)
+        self.parser_class = parser_class
+        self.handler = handler_of(app)
         self.render_refusal = render_refusal
         self.deadlines = Deadlines()
-        self.unread = Backlog(max_bytes=MAX_UNREAD_BYTES, max_bytes_of_one=MAX_UNREAD_BYTES_OF_ONE)
-        self.incoming = Backlog(max_bytes=MAX_INCOMING_BYTES, max_bytes_of_one=MAX_INCOMING_BYTES)
+        self.unread = Backlog[Any](max_bytes=MAX_UNREAD_BYTES, max_bytes_of_one=MAX_UNREAD_BYTES_OF_ONE)
+        self.incoming = Backlog[Any](max_bytes=MAX_INCOMING_BYTES, max_bytes_of_one=MAX_INCOMING_BYTES)
+        # The end
         self.is_draining = False  # nothing new is accepted, answers end their connections
         self.has_released = False  # nothing may park any more
-        self._posts: deque[Callable[[], None]] = deque()
-        self._wakes: deque[Parked] = deque()
-        self._wake_lock = threading.Lock()
-        self._is_asleep = False
+        self._life = threading.Lock()  # guards the next two
+        self._is_running = False
         self._has_ended = False
         self._is_down = threading.Event()
-        self._is_running = False
-        self._read_turns = ReadTurns()
         self._stops = False
-        self._accepts = True
-        self._accept_at = 0.0
+        # Each turn
+        self._after_input = after_input
+        self._every_second = every_second
+        self._read_turns = ReadTurns()
         super().__init__(
             app,
             map={},
@@ -104,20 +99,18 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         )
         self.effective_port = int(self.effective_port)
         self._listener: int = self._fileno
-        self.poller.register(self._listener, READ)
-        self.poller.register(self.trigger._fileno, READ)
+        self._acceptor = Acceptor(
+            self,
+            Watch(poller, self._listener, READ),
+            most=self.adj.connection_limit,
+            open_=lambda sock, address: self.channel_class(self, sock, address, self.adj, map=self._map),
+        )
+        poller.register(self.trigger._fileno, READ)
+        self._handover = Handover(self.trigger.pull_trigger)
+        self.post = self._handover.post
+        self.wake = self._handover.wake
 
     # --- From any thread ------------------------------------------------------------------------------------------
-
-    def post(self, act: Callable[[], None]) -> None:
-        """Have `act` called in the I/O thread, soon."""
-        self._posts.append(act)
-        self._rouse()
-
-    def wake(self, parked: Parked) -> None:
-        """Have a parked request answered, a slice of all that are due at a time."""
-        self._wakes.append(parked)
-        once_together(self._rouse)
 
     @property
     def is_running(self) -> bool:
@@ -127,12 +120,9 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         """Have `act` called in the I/O thread when all that has arrived by now is read. See InputRead."""
         self.post(partial(self._read_turns.add, act))
 
-    def _rouse(self) -> None:
-        if self._is_asleep:
-            with self._wake_lock:  # once the loop has ended, the trigger's descriptor may be another file's
-                if self._is_asleep:
-                    self._is_asleep = False
-                    self.trigger.pull_trigger()
+    def stages(self) -> Counter[Stage]:
+        """How many connections are in each stage; one that comes or goes meanwhile may be missed."""
+        return Counter(connection.stage for connection in list(self.active_channels.values()))
 
     def pull_trigger(self) -> None:
         """Waitress's way to say that some connection has changed; here each one says so itself."""
@@ -143,12 +133,12 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     # --- The loop -------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        with self._wake_lock:
+        with self._life:
             if self._has_ended:
                 return
             self._is_running = True
-        self._clean_up()
-        self._tick()
+        self.deadlines.every(CLEANUP_EVERY_S, lambda: self.maintenance(time.time()))
+        self.deadlines.every(1.0, lambda: self._act(self._every_second))
         try:
             self._after_input()
             while not self._stops:
@@ -162,27 +152,32 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         events = self._wait()
         for fd, flags in events:
             connection = self.active_channels.get(fd)
-            if connection is None:
-                has_callers = self._on_own_event(fd) or has_callers
-            else:
+            if connection is not None:
                 ready.append((connection, flags))
                 if flags & (HANGUP | BROKEN):
                     connection.notice_end()
+            elif fd == self._listener:
+                has_callers = True
+            elif fd == self.trigger._fileno:
+                self.trigger.handle_read()
         # Before anything is read: what is read sets an actor to work, and the two would take turns at every send.
-        for _ in range(min(len(self._wakes), WAKES_A_TURN)):
-            self._answer(self._wakes.popleft())
+        for _ in range(min(len(self._handover.wakes), WAKES_A_TURN)):
+            self._answer(*self._handover.wakes.popleft())
         for connection, flags in ready:
             self._on_events(connection, flags)
         accepts_all = True
         if has_callers:  # last, because a new connection may get the descriptor of one that was closed just now
-            accepts_all = self._accept()
-        if self._read_turns:
+            accepts_all = self._acceptor.accept()
+        if self._read_turns.asked:
             self._tell_read(is_whole=accepts_all and len(events) < MAX_READY)
-        for _ in range(len(self._posts)):
-            self._act(self._posts.popleft())
+        for _ in range(len(self._handover.posts)):
+            self._act(self._handover.posts.popleft())
         for act in self.deadlines.pop_due(monotonic_s()):
             self._act(act)
-        self._look_after_connections()
+        if self.is_draining:
+            self._stops = self._stops or not self.active_channels
+        elif self._acceptor.is_paused:
+            self._acceptor.resume()
         self._after_input()
 
     def _tell_read(self, *, is_whole: bool) -> None:
@@ -191,21 +186,13 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
             self._act(act)
 
     def _wait(self) -> list[tuple[int, int]]:
-        self._is_asleep = True
-        if self._posts or self._wakes or self._read_turns:
-            self._is_asleep = False
+        if self._read_turns.asked or not self._handover.sleep():
             return self.poller.poll(0)
         due = self.deadlines.next_due()
         try:
             return self.poller.poll(-1 if due is None else max(due - monotonic_s(), 0.0))
         finally:
-            self._is_asleep = False
-
-    def _on_own_event(self, fd: int) -> bool:
-        """True if it is the listener's: somebody wants to connect."""
-        if fd == self.trigger._fileno:
-            self.trigger.handle_read()
-        return fd == self._listener
+            self._handover.awake()
 
     def _on_events(self, connection: Connection, flags: int) -> None:
         try:
@@ -221,68 +208,14 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         except Exception:
             log.exception("work posted to the I/O thread failed act=%r", act)
 
-    def _answer(self, parked: Parked) -> None:
-        connection = parked.connection
-        if connection is not None:
-            try:
-                connection.answer(parked)
-            except Exception:
-                log.exception("answer failed address=%s", connection.addr)
-                self._act(connection.handle_close)
+    def _answer(self, connection: Connection, parked: Parked) -> None:
+        try:
+            connection.answer(parked)
+        except Exception:
+            log.exception("answer failed address=%s", connection.addr)
+            self._act(connection.handle_close)
 
     # --- Connections ----------------------------------------------------------------------------------------------
-
-    def _accept(self) -> bool:
-        """Accept who wants to connect; False if somebody may be left for the next turn."""
-        for _ in range(ACCEPTS_A_TURN):
-            if len(self.active_channels) >= self.adj.connection_limit:
-                self._pause_accepting("connection limit reached, accepting paused limit=%d", self.adj.connection_limit)
-                return False
-            try:
-                pair = self.accept()
-            except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    self._accept_at = monotonic_s() + ACCEPT_AGAIN_S
-                    self._pause_accepting("connection not accepted, accepting paused: %s", error)
-                    return False
-                log.info("connection not accepted: %s", error)
-                continue
-            if pair is None:
-                return True
-            self._open(*pair)
-        return False
-
-    def _open(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
-        try:
-            self.set_socket_options(sock)
-        except OSError as error:  # macOS: the client has gone again already
-            log.info("connection not opened address=%s: %s", address, error)
-            sock.close()
-            return
-        self.channel_class(self, sock, address, self.adj, map=self._map)
-
-    def _pause_accepting(self, message: str, *args: object) -> None:
-        log.warning(message, *args)
-        self._accepts = False
-        self.poller.modify(self._listener, 0)
-
-    def _look_after_connections(self) -> None:
-        if not self._accepts and not self.is_draining:
-            has_room = len(self.active_channels) < self.adj.connection_limit
-            if has_room and monotonic_s() >= self._accept_at:
-                log.info("accepting again connections=%d", len(self.active_channels))
-                self._accepts = True
-                self.poller.modify(self._listener, READ)
-        if self.is_draining and not self.active_channels:
-            self._stops = True
-
-    def _clean_up(self) -> None:
-        self.maintenance(time.time())
-        self.deadlines.add(monotonic_s() + CLEANUP_EVERY_S, self._clean_up)
-
-    def _tick(self) -> None:
-        self._act(self._every_second)
-        self.deadlines.add(monotonic_s() + 1.0, self._tick)
 
     def maintenance(self, now: float) -> None:
         """Close what has been silent, half a request or half an answer for too long. now: `time.time()`."""
@@ -301,7 +234,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         """
         if self._is_down.is_set():
             return
-        with self._wake_lock:
+        with self._life:
             if not self._is_running:
                 self._has_ended = True
         if not self._is_running:
@@ -316,12 +249,12 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         self.post(self._release_parked)
         if not self._is_down.wait(max(until - monotonic_s(), 0.0)):
             log.warning("connections cut at shutdown count=%d within_s=%g", len(self.active_channels), within_s)
-            self.post(self._stop)
+            self.post(partial(setattr, self, "_stops", True))
             self._is_down.wait(within_s)
 
     def _begin_to_drain(self, is_read: threading.Event) -> None:
         self.is_draining = True
-        self.poller.unregister(self._listener)
+        self._acceptor.end()
         wasyncore.dispatcher.close(self)
         for connection in list(self.active_channels.values()):
             self.post(connection.begin_to_drain)
@@ -330,26 +263,21 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     def _release_parked(self) -> None:
         self.has_released = True
         for connection in list(self.active_channels.values()):
-            if connection.stage is WAITING and connection.parked is not None:
-                self._act(connection.parked.expire)
-            elif connection.stage is STREAMING and connection.stream is not None:
-                self._act(connection.stream.close)
-
-    def _stop(self) -> None:
-        self._stops = True
+            pending = connection.pending
+            if pending is not None:
+                self._act(pending.expire if isinstance(pending, Parked) else pending.close)
 
     def _shut(self) -> None:
         for connection in list(self.active_channels.values()):
             self._act(connection.handle_close)
-        with self._wake_lock:
-            self._is_asleep = False
-            self._has_ended = True
+        self._handover.end()
+        self._has_ended = True
         self._release()
 
     def _release(self) -> None:
         self.task_dispatcher.shutdown()
-        while self._posts:  # connections that workers were busy with
-            self._act(self._posts.popleft())
+        while self._handover.posts:  # connections that workers were busy with
+            self._act(self._handover.posts.popleft())
         for act in self._read_turns.rest():
             self._act(act)
         wasyncore.dispatcher.close(self)
@@ -376,16 +304,30 @@ def make_server(
 ) -> Server:
     """A server that listens from now on; `port` 0 picks a free one, `sock` is one that is bound already.
 
-    connection_limit: cut to what the process may have open, see fit_connection_limit. max_body_bytes, limit_of: larger
-    request bodies are refused before they reach the application. render_refusal: headers and body, from status, reason
-    and the request id that was asked for, for what never reaches the application (malformed requests) or what it let
-    fail. find_quick: by method and path, a function that never waits for anything and so may answer in the I/O thread.
-    after_input: called in the I/O thread when it begins, and whenever it has read what there was to read. every_second:
-    called in the I/O thread about that often.
+    app: a WSGI application, called in worker threads. connection_limit: cut to what the process may have open, see
+    fit_connection_limit. max_body_bytes, limit_of: larger request bodies are refused before they reach the
+    application. render_refusal: headers and body, from status, reason and the request id that was asked for, for what
+    never reaches the application (malformed requests) or what it let fail. find_quick: by method and path, a handler
+    that never waits for anything and so may run in the I/O thread. after_input: called in the I/O thread when it
+    begins, and whenever it has read what there was to read. every_second: called in the I/O thread about that often.
     """
     if sock is None:
         sock = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    adjustments = _Adjustments(
+    return Server(
+        app,
+        sock,
+        adjustments=_adjustments(sock, worker_threads, connection_limit, max_body_bytes),
+        dispatcher=Workers(worker_threads),
+        poller=poller or make_poller(),
+        render_refusal=render_refusal,
+        parser_class=parser_of(limit_of or (lambda method, path: max_body_bytes), find_quick),  # noqa: ARG005
+        after_input=after_input,
+        every_second=every_second,
+    )
+
+
+def _adjustments(sock: socket.socket, worker_threads: int, connection_limit: int, max_body_bytes: int) -> Adjustments:
+    return _Adjustments(
         sockets=[sock],
         threads=worker_threads,
         connection_limit=fit_connection_limit(connection_limit),
@@ -400,35 +342,9 @@ def make_server(
         log_socket_errors=False,
         expose_tracebacks=False,
     )
-    return Server(
-        app,
-        sock,
-        adjustments=adjustments,
-        dispatcher=Workers(worker_threads),
-        poller=poller or make_poller(),
-        render_refusal=render_refusal,
-        parser_class=parser_of(limit_of or (lambda method, path: max_body_bytes), find_quick),  # noqa: ARG005
-        after_input=after_input,
-        every_second=every_second,
-    )
 
 
 class _Adjustments(Adjustments):  # type: ignore[misc]  # waitress has no types
-    listen: tuple[str, ...] = ()  # Waitress would look its default address up although the socket is given
+    """Waitress's settings, which would look its default address up although the socket is given."""
 
-
-def fit_connection_limit(wanted: int) -> int:
-    """Raise the soft limit on open files for `wanted` connections; returns how many fit, RESERVED_FILES left over."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + RESERVED_FILES
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        raised = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
-            soft = raised
-        except (OSError, ValueError) as error:  # macOS has a further limit that getrlimit does not tell
-            log.info("limit on open files not raised wanted=%d: %s", raised, error)
-    fits = wanted if soft == resource.RLIM_INFINITY else max(min(wanted, soft - RESERVED_FILES), 1)
-    if fits < wanted:
-        log.warning("connection limit cut, raise the limit on open files limit=%d wanted=%d", fits, wanted)
-    return fits
+    listen: tuple[str, ...] = ()

@@ -67,5 +67,28 @@ class SelectorPoller:
         self._selector.close()
 
 
+class Watch:
+    """The poller's watch over one socket. flags: what it reports; below 0, the watch has ended."""
+
+    __slots__ = ("_fd", "_poller", "flags")
+
+    def __init__(self, poller: Poller, fd: int, flags: int) -> None:
+        self._poller = poller
+        self._fd = fd
+        self.flags = flags
+        poller.register(fd, flags)
+
+    def change(self, flags: int) -> None:
+        if flags != self.flags:
+            self.flags = flags
+            self._poller.modify(self._fd, flags)
+
+    def end(self) -> None:
+        """Stop. Closing the descriptor is not enough: a child between fork and exec still holds a copy of it."""
+        if self.flags >= 0:
+            self.flags = -1
+            self._poller.unregister(self._fd)
+
+
 def make_poller() -> Poller:
     return select.epoll() if hasattr(select, "epoll") else SelectorPoller()

@@ -1,15 +1,15 @@
-"""Waitress's parser, with a limit for each route's bodies, and a memory for heads that come again and again.
+"""Waitress's parser, with a limit for each path's bodies, and a memory for heads that come again and again.
 
 An agent that polls sends the same head each time, to the byte. To parse it takes a fifth of what a publish costs, so
-what came out of it the second time is remembered by its bytes. What is not remembered, Waitress parses; what it refuses
-is never remembered.
+what came out of it the second time is remembered by its bytes. Waitress parses every other head, and a head that it
+refuses is never remembered.
 """
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any
 
@@ -19,13 +19,12 @@ from waitress.receiver import ChunkedReceiver, FixedStreamReceiver
 from waitress.task import WSGITask
 from waitress.utilities import BadRequest, RequestEntityTooLarge
 
-from ..routing import NO_BODY_BYTES, Route
-from .parking import Reply
-from .quick_routes import as_pattern
+from .handling import Environ, Handler
 
 LimitOf = Callable[[str, str], int]
-Quick = Callable[[dict[str, Any]], Reply | None]
-FindQuick = Callable[[str, str], Quick | None]
+FindQuick = Callable[[str, str], Handler | None]
+
+HEAD = "sidecar.head"  # in an environ: the RememberedHead that the request came with, or None
 
 REMEMBERED_HEADS = 1024
 REMEMBERED_BYTES = 1536 << 10  # of heads; what is known of one takes about eight times its bytes
@@ -41,17 +40,19 @@ _CODINGS = re.compile(rb"(?i)\r\ntransfer-encoding:([^\r\n]*)")
 _TLS_HANDSHAKE = b"\x16"  # how a TLS client begins (RFC 8446, section 5.1), and no method does
 
 
-class Head:
-    """A parsed head.
+class RememberedHead:
+    """A head that has come before.
 
     fields: of the parser. environ: the part of a request's environ that is the head's, once it was asked for.
+    meaning: whatever the application has found out from this head, and wants to know when it comes again.
     """
 
-    __slots__ = ("environ", "fields")
+    __slots__ = ("environ", "fields", "meaning")
 
     def __init__(self, fields: Mapping[str, Any]) -> None:
         self.fields = fields
         self.environ: Mapping[str, Any] | None = None
+        self.meaning: Any = None
 
 
 class Heads:
@@ -64,12 +65,12 @@ class Heads:
     def __init__(self, limit_of: LimitOf, find_quick: FindQuick) -> None:
         self._limit_of = limit_of
         self._find_quick = find_quick
-        self._known: dict[bytes, Head] = {}
+        self._known: dict[bytes, RememberedHead] = {}
         self._known_bytes = 0
         self._seen: dict[int, None] = {}  # hashes of heads that came once
         self._adjusted: dict[int, Any] = {}  # by limit; a copy for each request would cost more than the check
 
-    def get(self, head: bytes) -> Head | None:
+    def get(self, head: bytes) -> RememberedHead | None:
         return self._known.get(head)
 
     def read(self, parser: RequestParser, head: bytes) -> None:
@@ -84,10 +85,10 @@ class Heads:
         is_plain = not parser.chunked and not parser.expect_continue and parser.content_length <= limit
         if is_plain and head.endswith(_END_OF_HEAD) and len(head) <= MAX_REMEMBERED_BYTES and self._came_before(head):
             fields = {name: value for name, value in vars(parser).items() if name not in _OF_ONE_REQUEST}
-            parser.head = Head(fields)
+            parser.head = RememberedHead(fields)
             self._remember(head, parser.head)
 
-    def _remember(self, head: bytes, known: Head) -> None:
+    def _remember(self, head: bytes, known: RememberedHead) -> None:
         """Keep it, and forget the oldest if there is no room."""
         self._known_bytes += len(head)
         while len(self._known) >= REMEMBERED_HEADS or self._known_bytes > REMEMBERED_BYTES:
@@ -119,14 +120,14 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
     heads: Heads
     adj: Any
     error: Any
-    command: str
-    path: str
-    head: Head | None = None  # if it is remembered
+    command = ""  # until the head is read
+    path = ""
+    head: RememberedHead | None = None  # if it is remembered
     headers: dict[str, str]
     version: str
     completed: bool
     body_rcv: Any
-    quick: Quick | None = None
+    quick: Handler | None = None
     whole_body: bytes | None = None  # a body that came with its head, in one piece
 
     def received(self, data: bytes) -> int:
@@ -151,7 +152,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
         self.completed = True
         return len(data)
 
-    def _take(self, known: Head, data: bytes, end: int) -> int:
+    def _take(self, known: RememberedHead, data: bytes, end: int) -> int:
         """Begin as Waitress would with this head; returns how much of `data` is consumed."""
         self.__dict__.update(known.fields)
         self.head = known
@@ -204,16 +205,17 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
     def get_body_stream(self) -> Any:
         return super().get_body_stream() if self.whole_body is None else BytesIO(self.whole_body)
 
-    def environ(self, channel: Any) -> dict[str, Any]:
+    def environ(self, channel: Any) -> Environ:
         """The environ that Waitress's task would hand to the application, for a request on `channel`."""
         head = self.head
         if head is None:
-            environ: dict[str, Any] = WSGITask(channel, self).get_environment()
+            environ: Environ = WSGITask(channel, self).get_environment()
+            environ[HEAD] = None
             return environ
         if head.environ is None:
             of_all = WSGITask(channel, self).get_environment()
             head.environ = {name: value for name, value in of_all.items() if name not in _NOT_OF_HEAD}
-        return {**head.environ, "REMOTE_ADDR": channel.addr[0], "wsgi.input": self.get_body_stream()}
+        return {**head.environ, "REMOTE_ADDR": channel.addr[0], "wsgi.input": self.get_body_stream(), HEAD: head}
 
 
 def _refuse_odd_lines(head: bytes) -> None:
@@ -235,24 +237,5 @@ def _is_endless(body: Any) -> bool:
 
 
 def parser_of(limit_of: LimitOf, find_quick: FindQuick) -> type[RequestParser]:
-    """The parser of a server."""
-
-    class Parser(RequestParser):
-        heads = Heads(limit_of, find_quick)
-
-    return Parser
-
-
-def body_limits(routes: Iterable[Route]) -> LimitOf:
-    """From method and path to the most bytes a body may have; where no body is read, to NO_BODY_BYTES."""
-    limits = [
-        (route.method, re.compile(as_pattern(route.path)), route.max_body_bytes)
-        for route in routes
-        if route.body is not None
-    ]
-
-    def limit_of(method: str, path: str) -> int:
-        fitting = (limit for of, pattern, limit in limits if of == method and pattern.fullmatch(path))
-        return next(fitting, NO_BODY_BYTES)
-
-    return limit_of
+    """The parser of a server: a subclass with a memory of its own."""
+    return type("ServersParser", (RequestParser,), {"heads": Heads(limit_of, find_quick)})

@@ -8,15 +8,35 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Any, Protocol
 
-from .deadlines import Deadline, monotonic_s
-
-if TYPE_CHECKING:
-    from .connection import Connection
+from .deadlines import Deadline, Deadlines, monotonic_s
+from .reply import Headers
 
 log = logging.getLogger(__name__)
+
+
+class Outlet(Protocol):
+    """The connection that a stream is written to. total_outbufs_len: bytes that the client has not taken yet."""
+
+    addr: Any
+    total_outbufs_len: int
+
+    def write_soon(self, data: bytes) -> int: ...
+
+    def finish_stream(self) -> None: ...
+
+    def proceed(self) -> None: ...
+
+    def handle_close(self) -> None: ...
+
+
+class Loop(Protocol):
+    """The loop that writes a stream. post: have something called in its thread."""
+
+    deadlines: Deadlines
+    post: Callable[[Callable[[], None]], None]
 
 
 class Stream:
@@ -24,7 +44,7 @@ class Stream:
 
     def __init__(
         self,
-        headers: Sequence[tuple[str, str]],
+        headers: Headers,
         *,
         on_close: Callable[[], None],
         max_buffered_bytes: int,
@@ -39,7 +59,7 @@ class Stream:
         self._on_close = on_close
         self._max_buffered_bytes = max_buffered_bytes
         self._lock = threading.Lock()
-        self._connection: Connection | None = None
+        self._to: tuple[Outlet, Loop] | None = None
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._in_output_bytes = 0
@@ -75,37 +95,37 @@ class Stream:
 
     # The I/O thread's half.
 
-    def opened(self, connection: Connection) -> None:
-        """The head is written; what was sent so far can follow."""
+    def begin(self, outlet: Outlet, loop: Loop) -> None:
+        """Send what was queued so far, and from now on what comes: the head of the answer is written."""
         with self._lock:
-            self._connection = connection
+            self._to = outlet, loop
             self._post()
-        self._schedule_heartbeat(connection)
+        self._schedule_heartbeat(loop)
 
-    def _schedule_heartbeat(self, connection: Connection) -> None:
+    def _schedule_heartbeat(self, loop: Loop) -> None:
         def beat() -> None:
             if self.send(self._heartbeat):
-                self._schedule_heartbeat(connection)
+                self._schedule_heartbeat(loop)
 
         if self._heartbeat:
-            self._deadline = connection.server.deadlines.add(monotonic_s() + self._heartbeat_s, beat)
+            self._deadline = loop.deadlines.add(monotonic_s() + self._heartbeat_s, beat)
 
-    def pump(self) -> None:
+    def _pump(self) -> None:
         """Write what waits."""
-        connection = self._connection
-        if connection is None:
+        if self._to is None:
             return
-        data, is_last, was_too_slow = self._take(connection.total_outbufs_len)
+        outlet, _ = self._to
+        data, is_last, was_too_slow = self._take(outlet.total_outbufs_len)
         if was_too_slow:
-            log.info("stream dropped, its reader is too slow address=%s", connection.addr)
-            connection.handle_close()
+            log.info("stream dropped, its reader is too slow address=%s", outlet.addr)
+            outlet.handle_close()
             return
         if data:
-            connection.write_soon(data)
-            self.flushed(connection.total_outbufs_len)
+            outlet.write_soon(data)
+            self.flushed(outlet.total_outbufs_len)
         if is_last:
-            connection.finish_stream()
-        connection.proceed()
+            outlet.finish_stream()
+        outlet.proceed()
 
     def _take(self, in_output_bytes: int) -> tuple[bytes, bool, bool]:
         """What waits, framed for the wire; whether it is the last; whether the reader was too slow for it.
@@ -124,24 +144,25 @@ class Stream:
         return data, is_last, was_too_slow
 
     def flushed(self, in_output_bytes: int) -> None:
+        """Note how many bytes the client has not taken yet."""
         self._in_output_bytes = in_output_bytes
 
-    def end(self) -> None:
-        """The connection has no more to do with this stream."""
+    def abandon(self) -> None:
+        """End: the connection has no more to do with this stream."""
         with self._lock:
-            connection, self._connection = self._connection, None
+            to, self._to = self._to, None
             self._is_closed = True
             if self._has_ended:
                 return
             self._has_ended = True
-        if connection is not None and self._deadline is not None:
-            connection.server.deadlines.cancel(self._deadline)
+        if to is not None and self._deadline is not None:
+            to[1].deadlines.cancel(self._deadline)
         try:
             self._on_close()
         except Exception:
             log.exception("stream's on_close failed")
 
     def _post(self) -> None:
-        if self._connection is not None and not self._is_posted:
+        if self._to is not None and not self._is_posted:
             self._is_posted = True
-            self._connection.server.post(self.pump)
+            self._to[1].post(self._pump)

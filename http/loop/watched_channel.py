@@ -1,12 +1,11 @@
 """Waitress's channel, with an eye on what becomes of the answers somebody wants a receipt for.
 
 It counts every byte in both directions itself: Waitress swallows send errors and then sets its own counters to zero.
-Reading, writing and judging happen in the I/O thread, except that a worker sends the answer it makes.
+Reading, writing and judging all happen in the I/O thread.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -16,30 +15,31 @@ from .delivery import Delivery, Evidence, has_error, unacknowledged_bytes, unrea
 from .output import Output
 
 
-class OutputLock:
-    """Stands in for the Condition that guards a channel's output: a worker would wait on it for a slow client.
+class NoLock:
+    """Stands in for the Condition that guards a channel's output: only the I/O thread writes, and nobody waits."""
 
-    Here none does, for the mark above which it would is out of reach; and a Condition takes 1.1 KB a connection.
-    """
+    def acquire(self, blocking: bool = True) -> bool:  # noqa: ARG002  # as Waitress calls it
+        return True
 
-    __slots__ = ("acquire", "release")
-
-    def __init__(self) -> None:
-        lock = threading.RLock()
-        self.acquire = lock.acquire
-        self.release = lock.release
+    def release(self) -> None:
+        """Nothing is held."""
 
     def __enter__(self) -> None:
-        self.acquire()
+        """Nothing is taken."""
 
     def __exit__(self, *_: object) -> None:
-        self.release()
+        """Nothing is held."""
 
     def notify(self) -> None:
         """Nobody waits."""
 
 
+_NO_LOCK = NoLock()
+
+
 class WatchedChannel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
+    """A channel that counts its bytes, and settles receipts by them."""
+
     socket: Any
     total_outbufs_len: int
     bytes_in = 0
@@ -50,7 +50,7 @@ class WatchedChannel(HTTPChannel):  # type: ignore[misc]  # waitress has no type
 
     def __init__(self, server: Any, sock: Any, address: Any, adjustments: Any, map: Any = None) -> None:
         super().__init__(server, sock, address, adjustments, map)
-        self.outbuf_lock = OutputLock()
+        self.outbuf_lock = _NO_LOCK
         self.output = Output()
         self.outbufs = [self.output]
 

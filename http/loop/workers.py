@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 from waitress.task import ThreadedTaskDispatcher
-
-if TYPE_CHECKING:
-    from .connection import Connection
 
 
 class Workers(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has no types
@@ -20,8 +16,8 @@ class Workers(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has no 
         # Waitress warns of every request for which no worker is idle; a queue is what the workers are for.
         self.queue_logger.setLevel(logging.ERROR)
 
-    def add_task(self, task: Connection) -> None:
-        """Called in the I/O thread."""
+    def add_task(self, task: object) -> None:
+        """Have a worker call `task.service()`. Called in the I/O thread."""
         if self._count:
             self.set_thread_count(self._count)
             self._count = 0

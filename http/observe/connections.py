@@ -9,8 +9,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..loop.connection import Stage
     from ..loop.io_loop import Server
+    from ..loop.stages import Stage
 
 
 class Connections:

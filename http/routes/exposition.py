@@ -16,7 +16,7 @@ from prometheus_client.utils import floatToGoString
 from ...actors.replies import AgentNumbers, ContextNumbers, EventNumbers, ResultNumbers
 from ...state.durations import SYNCS, Durations
 from ...state.errors import SidecarError
-from ..loop.connection import Stage
+from ..loop.stages import Stage
 from ..observe.connections import Connections
 from ..observe.series import Counters, Histograms
 from ..routing import Server
