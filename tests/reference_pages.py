@@ -1,4 +1,4 @@
-"""Pages of docs/reference that are written from the code. `python -m tests.reference_pages` writes them anew."""
+"""Pages of docs/reference that are written from the code. `python -m tests.reference_pages` writes them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,10 @@ _OF_CLIENTS = {"url", "token", "storage"}
 
 
 def _commands(group: click.Group, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    for name, command in sorted(group.commands.items()) if path else group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
         yield (*path, name), command
         if isinstance(command, click.Group):
             yield from _commands(command, (*path, name))

@@ -24,8 +24,8 @@ import pytest
 from click.testing import CliRunner, Result
 from freezegun import freeze_time
 
-from sidecar.http.cli import output as cli_output
-from sidecar.http.cli.main import main
+from sidecar.http.cli import terminal as cli_output
+from sidecar.http.cli.main import SUBCOMMANDS, main
 from tests.output_lines import OutputLines
 
 SIDECAR = [sys.executable, "-m", "sidecar.http.cli.main"]
@@ -64,7 +64,10 @@ def start(processes: list[subprocess.Popen[str]], *arguments: str, **env: str) -
 
 
 def commands(group: click.Group = main, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
         if isinstance(command, click.Group):
             yield from commands(command, (*path, name))
         yield (*path, name), command
@@ -111,15 +114,19 @@ class TestHelp:
 
     def test_names_every_command_of_the_protocol(self) -> None:
         wanted = {"serve", "stop", "status", "token", "agent", "context", "results", "events", "actors", "demo"}
-        assert wanted <= set(main.commands)
-        agent = main.commands["agent"]
-        assert isinstance(agent, click.Group)
-        assert {"spawn", "list", "show", "kill", "restart", "logs"} <= set(agent.commands)
+        assert wanted <= {name for (name, *below), _ in commands() if not below}
+        of_agent = {path[1] for path, _ in commands() if path[0] == "agent" and len(path) > 1}
+        assert {"spawn", "list", "show", "kill", "restart", "logs"} <= of_agent
 
-    @pytest.mark.parametrize("group", ["", *main.commands])
+    @pytest.mark.parametrize("group", ["", *(name for (name, *below), _ in commands() if not below)])
     def test_fits_each_command_into_its_line(self, group: str) -> None:
         listed = CliRunner().invoke(main, [*group.split(), "--help"]).output.partition("Commands:")[2]
         assert "..." not in listed
+
+    def test_of_all_lists_each_command_with_the_first_sentence_of_its_own(self) -> None:
+        for path, command in commands():
+            if len(path) == 1:
+                assert " ".join((command.help or "").split()).startswith(SUBCOMMANDS[path[0]].help)
 
     def test_is_quick_because_nothing_heavy_is_imported_for_it(self) -> None:
         heavy = "rich, pykka, git, tinydb, waitress, bottle, jwt, psutil, httpx"

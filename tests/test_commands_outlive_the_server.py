@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from sidecar.examples.demo.server import ServerProcess
 from sidecar.http.access.minting import mint_operator_token
-from sidecar.http.demo.server import ServerProcess
 from sidecar.http.sdk import Client
 from tests.output_lines import OutputLines
 

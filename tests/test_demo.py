@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
-from sidecar.http.demo.project import TEAM
-from sidecar.http.demo.story import Story
+from sidecar.examples.demo.project import TEAM
+from sidecar.examples.demo.story import Story
 from sidecar.http.sdk import Event
 from sidecar.state.models import EventId
 from tests.output_lines import OutputLines

@@ -15,11 +15,11 @@ import pytest
 
 from sidecar.examples.agents import chief_architect, python_specialist, security_auditor, sql_specialist, test_engineer
 from sidecar.examples.agents.workbench import Design
-from sidecar.http.demo import project as demo_project
+from sidecar.examples.demo import project as demo_project
 from sidecar.http.sdk import File
 from sidecar.state.typed import convert
 
-EXAMPLES = Path(demo_project.__file__).parents[2] / "examples"
+EXAMPLES = Path(demo_project.__file__).parents[1]
 WORKFLOW_WITHIN_S = 90.0
 
 

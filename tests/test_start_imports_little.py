@@ -38,7 +38,7 @@ BY_REQUEST = {
     "/openapi.json": ("sidecar.http.routes.openapi",),
 }
 NEVER = (
-    *("opentelemetry", "httpx", "requests", "sidecar.http.client", "sidecar.http.demo"),
+    *("opentelemetry", "httpx", "requests", "sidecar.http.client", "sidecar.examples.demo"),
     *("cryptography", "urllib.request"),  # with all of PyJWT
 )
 

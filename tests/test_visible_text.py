@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.http.cli.main import main
-from sidecar.http.cli.output import csv_line
+from sidecar.http.cli.terminal import csv_line
 from sidecar.http.logs import JsonLines, TextLines
 from sidecar.http.visible import LogText, cell, json_text, lines, one_field, one_line
 from tests.fleet import wait_until

@@ -10,8 +10,8 @@ import argparse
 import subprocess
 import uuid
 
+from sidecar.examples.demo.project import PROJECT_ID
 from sidecar.examples.workflows.stage import ISSUE_ID, play, stage
-from sidecar.http.demo.project import PROJECT_ID
 from sidecar.http.sdk import Agent
 
 TAG = "v0.1.0"

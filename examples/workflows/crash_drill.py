@@ -12,8 +12,8 @@ import os
 import signal
 import time
 
+from sidecar.examples.demo.project import PROJECT_ID
 from sidecar.examples.workflows.stage import ISSUE_ID, Stage, play, stage
-from sidecar.http.demo.project import PROJECT_ID
 from sidecar.http.sdk import Agent
 
 JOBS = 12

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import msgspec
 
+from sidecar.examples.demo.project import PROJECT_ID, make_project
+from sidecar.examples.demo.server import ServerProcess
 from sidecar.http.access.minting import mint_operator_token
-from sidecar.http.demo.project import PROJECT_ID, make_project
-from sidecar.http.demo.server import ServerProcess
 from sidecar.http.sdk import Agent, Client, Event
 
 ISSUE_ID = "issue-1"

@@ -6,16 +6,14 @@ import os
 
 from ...state.errors import ConfigError
 from ...state.identity import AgentClass, class_of, types_like
+from ..config import Flags, load
 from ..tables import nearest
-from .connection import working_dir
-from .here import project_root_above
+from .here import project_root_above, working_dir
 from .stderr import tell
 
 
 def class_here(agent_type: str, *, what: str) -> str:
     """The class of the type in the configuration here, else the built-in one. what: the thing with that class."""
-    from ..config import Flags, load
-
     try:
         profiles = load(Flags(), os.environ, working_dir=project_root_above(working_dir())).profiles
         known = {profile.agent_type: profile.agent_class for profile in profiles.configured()}

@@ -12,9 +12,11 @@ from ..client.calls import ANSWER_WITHIN_S, segment
 from ..client.client import Client
 from ..client.records import Batch, LogPart
 from ..visible import LogText
-from .connection import REFUSED, Commands, format_option, project_option, with_client
-from .output import Column, Format, as_it_is, clock, number, plural, seconds, show_fields, show_rows, state, text
+from .commands import REFUSED, Commands
+from .connection import with_client
+from .options import format_option, project_option
 from .reconnect import Patience
+from .terminal import Column, Format, as_it_is, clock, number, plural, seconds, show_fields, show_rows, state, text
 
 AGENT_COLUMNS = (
     Column("AGENT", "agent_id"),

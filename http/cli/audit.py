@@ -7,19 +7,14 @@ from pathlib import Path
 import click
 
 from ...state.audit import Head
+from ...state.audit_log import verify_files
 from ..client.client import Client
-from .connection import (
-    REFUSED,
-    Commands,
-    format_option,
-    project_option,
-    require_project,
-    storage_of,
-    storage_option,
-    with_client,
-)
-from .output import Column, Format, clock, number, show_rows, state, text
+from .commands import REFUSED, Commands
+from .connection import require_project, with_client
+from .here import storage_of
+from .options import format_option, project_option, storage_option
 from .stderr import tell
+from .terminal import Column, Format, clock, number, show_rows, state, text
 
 AUDIT_COLUMNS = (
     Column("SEQ", "seq", number(0), right=True),
@@ -92,8 +87,6 @@ def verify(storage: Path | None, noted: Head | None) -> None:
     \b
     Example: sidecar audit verify --noted 1520:9f86d081884c7d65…
     """
-    from ...state.audit_log import verify_files
-
     verdict = verify_files(storage_of(storage), noted=noted)
     click.echo(f"{verdict.head.seq}:{verdict.head.digest}")
     if verdict.fault is not None:

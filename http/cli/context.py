@@ -9,8 +9,10 @@ import click
 from ..client.calls import segment
 from ..client.client import Client
 from .agent_types import class_here
-from .connection import Commands, format_option, project_option, with_client
-from .output import Column, Format, number, show, show_fields, show_json, show_rows, table_of, text
+from .commands import Commands
+from .connection import with_client
+from .options import format_option, project_option
+from .terminal import Column, Format, number, show, show_fields, show_json, show_rows, table_of, text
 
 FILE_COLUMNS = (
     Column("FILE", "path", may_shrink=True),

@@ -42,7 +42,7 @@ from ..client.vouching import SidecarCheck
 from ..config import Config
 from ..references import check_references
 from ..storage import SECRET_FILE, SECRET_VARIABLE, announced_url, token_key
-from .output import plural
+from .terminal import plural
 
 Verdict = Literal["ok", "warning", "wrong"]
 

@@ -16,18 +16,16 @@ from ..client.calls import segment
 from ..client.client import Client
 from ..client.errors import Superseded
 from ..client.records import Batch, Event, Gap
-from .connection import (
-    REFUSED,
-    Commands,
-    format_option,
-    format_option_for,
-    project_option,
-    require_project,
-    with_client,
-)
+from .commands import REFUSED, Commands
+from .connection import require_project, with_client
 from .following import Follower
 from .moment import place
-from .output import (
+from .options import format_option, format_option_for, project_option
+from .readers import fate
+from .readers import mailboxes as mailboxes_of
+from .sentences import sentence_of
+from .stderr import tell
+from .terminal import (
     Column,
     Format,
     clock,
@@ -43,10 +41,6 @@ from .output import (
     told,
     what,
 )
-from .readers import fate
-from .readers import mailboxes as mailboxes_of
-from .sentences import sentence_of
-from .stderr import tell
 
 
 def _listed(value: Any) -> str:

@@ -12,11 +12,24 @@ from pathlib import Path
 import msgspec
 
 from ...state.errors import ConfigError
+from ...state.journal.fs import lock_holder
 from ..place import CONFIG_FILE, SECTIONS, Asked, default_storage, find_place, others_that_may_change, read_toml
 from ..storage import LOCK_FILE
 from ..tables import refuse_unknown
-from .connection import working_dir
 from .stderr import tell
+
+
+def working_dir() -> Path:
+    """The working directory. Raises ConfigError if it was removed."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise ConfigError("the working directory is not there any more") from None
+
+
+def storage_of(named: Path | None) -> Path:
+    """The storage directory that was named, without links and `..`, else that of the project here."""
+    return storage_here() if named is None else Path(os.path.realpath(named))
 
 
 def storage_here() -> Path:
@@ -39,6 +52,12 @@ def storage_here() -> Path:
         return Path(os.path.realpath(default_storage(here, environ)))
     _say_what_serve_would_refuse(place.source)
     return place.storage
+
+
+def holder_of_lock(storage: Path) -> int | None:
+    """The process that serves a storage directory, or None."""
+    holder = lock_holder(storage / LOCK_FILE)
+    return int(holder) if holder else None
 
 
 def project_root_above(here: Path) -> Path:

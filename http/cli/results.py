@@ -10,10 +10,12 @@ import click
 from ..client.calls import segment
 from ..client.client import Client
 from ..client.token import holder_of
-from .connection import Commands, format_option, project_option, require_project, with_client
+from .commands import Commands
+from .connection import require_project, with_client
 from .events import read_object
 from .moment import moment
-from .output import Column, Format, as_it_is, clock, say_there_is_more, show_fields, show_json, show_rows, state, text
+from .options import format_option, project_option
+from .terminal import Column, Format, as_it_is, clock, say_there_is_more, show_fields, show_json, show_rows, state, text
 
 RESULT_COLUMNS = (
     Column("RESULT", "id"),

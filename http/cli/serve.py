@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from .connection import storage_option, working_dir
+from .here import working_dir
+from .options import storage_option
 
 
 @click.command()

@@ -1,31 +1,18 @@
-"""`sidecar stop|status|token|actors|dashboard`: a server that runs."""
+"""`sidecar status|actors|dashboard`: look at a running server."""
 
 from __future__ import annotations
 
-import os
-import signal
-import time
-from pathlib import Path
 from typing import Any
 
 import click
 
-from ...state.errors import InvalidRequest
 from ..client.calls import segment
 from ..client.client import Client
-from .agent_types import class_here
-from .connection import (
-    NO_SERVER,
-    REFUSED,
-    format_option,
-    storage_of,
-    storage_option,
-    with_client,
-)
-from .output import Column, Format, number, plural, seconds, show_fields, show_json, show_rows, state, text
+from .commands import REFUSED
+from .connection import with_client
+from .options import format_option
 from .stderr import tell
-
-STOPPED_WITHIN_S = 15.0  # a server drains for up to 10 s
+from .terminal import Column, Format, number, plural, seconds, show_fields, show_json, show_rows, state, text
 
 ACTOR_COLUMNS = (
     Column("ACTOR", "name"),
@@ -37,53 +24,6 @@ ACTOR_COLUMNS = (
     Column("RESTARTS", "restarts", number(0), right=True),
     Column("LAST ERROR", "last_error", may_shrink=True),
 )
-
-
-@click.command()
-@storage_option
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0),
-    default=STOPPED_WITHIN_S,
-    show_default=True,
-    help="Seconds to wait for it to exit.",
-)
-def stop(storage: Path | None, timeout: float) -> None:
-    """Stop the sidecar of the project here, and its agents.
-
-    Returns when it has ended.
-
-    \b
-    Example: sidecar stop --storage /srv/sidecar/shop
-    """
-    path = storage_of(storage)
-    pid = holder_of_lock(path)
-    if pid is None:
-        tell(f"Error: no sidecar runs with storage {path}")
-        raise SystemExit(NO_SERVER)
-    try:
-        os.kill(pid, signal.SIGTERM)
-    except PermissionError:
-        tell(f"Error: process {pid} belongs to another user; only that user, or root, can stop it")
-        raise SystemExit(REFUSED) from None
-    except ProcessLookupError:
-        pass  # it has just ended
-    deadline = time.monotonic() + timeout
-    while holder_of_lock(path) == pid:
-        if time.monotonic() > deadline:
-            tell(f"Error: process {pid} has not ended within {timeout:g} s")
-            raise SystemExit(REFUSED)
-        time.sleep(0.05)
-    click.echo(f"stopped process {pid}")
-
-
-def holder_of_lock(storage: Path) -> int | None:
-    """The process that serves a storage directory, or None."""
-    from ...state.journal.fs import lock_holder
-    from ..storage import LOCK_FILE
-
-    holder = lock_holder(storage / LOCK_FILE)
-    return int(holder) if holder else None
 
 
 @click.command()
@@ -147,65 +87,6 @@ def _status_fields(url: str, health: dict[str, Any], numbers: dict[str, Any]) ->
 
 
 @click.command()
-@storage_option
-@click.option("--operator", is_flag=True, help="A token that may do everything, in every project.")
-@click.option("--agent-type", help="Such as python-specialist; decides what the token may do.")
-@click.option("--agent-id", help="[default: the agent type; operator]")
-@click.option("--class", "agent_class", help="Instead of the class of the agent type, such as coding.")
-@click.option("--project", default="default", show_default=True)
-@click.option("--issue", help="The issue the agent works on.")
-@click.option("--ttl", type=click.IntRange(min=1), default=3600, show_default=True, metavar="SECONDS")
-def token(
-    storage: Path | None,
-    operator: bool,
-    agent_type: str | None,
-    agent_id: str | None,
-    agent_class: str | None,
-    project: str,
-    issue: str | None,
-    ttl: int,
-) -> None:
-    """Print a token and nothing else. No server is needed: anyone who can read the storage directory can mint tokens.
-
-    \b
-    Example: export JWT_TOKEN=$(sidecar token --operator --ttl 86400)
-    Example: sidecar token --agent-type code-reviewer --agent-id ada --project shop
-    """
-    from ...state.identity import AgentClass
-    from ..access.minting import mint_agent_token, mint_operator_token
-
-    if operator is (agent_type is not None):
-        raise click.UsageError("name either --operator or --agent-type")
-    if operator and (agent_class is not None or issue is not None):
-        raise click.UsageError("--class and --issue go with --agent-type")
-    directory = storage_of(storage)
-    if agent_type is not None and agent_class is None:
-        agent_class = class_here(agent_type, what="the token")
-    known = [str(name) for name in AgentClass if name is not AgentClass.OPERATOR]
-    if agent_class is not None and agent_class not in known:
-        raise click.BadParameter(f"{agent_class!r} is none of {', '.join(known)}", param_hint="--class")
-    try:
-        if agent_type is None:
-            minted = mint_operator_token(
-                directory, os.environ, agent_id=agent_id or "operator", project_id=project, ttl_s=ttl
-            )
-        else:
-            minted = mint_agent_token(
-                directory,
-                os.environ,
-                agent_id=agent_id or agent_type,
-                agent_type=agent_type,
-                project_id=project,
-                issue_id=issue,
-                agent_class=AgentClass(agent_class) if agent_class else None,
-                ttl_s=ttl,
-            )
-    except InvalidRequest as error:
-        raise click.UsageError(f"{error.message}; expected {error.details['expected']}") from None
-    click.echo(minted.text)
-
-
-@click.command()
 @click.option("--print", "only_print", is_flag=True, help="Print the link, open nothing.")
 @with_client
 def dashboard(client: Client, only_print: bool) -> None:
@@ -223,11 +104,11 @@ def dashboard(client: Client, only_print: bool) -> None:
 
 
 @click.command()
-@click.option("--restart", "restarted", metavar="ACTOR", help="End this actor's loop; its supervisor starts the next.")
+@click.option("--restart", "restarted", metavar="ACTOR", help="Restart this actor.")
 @format_option
 @with_client
 def actors(client: Client, restarted: str | None, format_: Format) -> None:
-    """The actors inside: state, mailbox, failures, restarts.
+    """Show the sidecar's actors: state, mailbox, failures, restarts.
 
     \b
     Example: sidecar actors --restart event_bus

@@ -7,22 +7,26 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 import msgspec
+from rich.progress import BarColumn, DownloadColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBar
 
+from ...state.backup import back_up
+from ...state.backup import restore as put_back
 from ...state.clock import utc_now
 from ...state.errors import ConfigError
+from ...state.journal.repair import repair_journal
 from ...state.progress import Progress, untold
-from .connection import REFUSED, format_option_for, storage_of, storage_option, working_dir
-from .here import project_root_above
-from .output import Column, Format, console, plural, show_rows
-from .server import holder_of_lock
+from ...state.storage_manifest import StorageManifest, go_on_without, read_manifest, require_journals
+from ..config import Config, Flags, load
+from .commands import REFUSED
+from .doctor import Finding, damaged, examine
+from .here import holder_of_lock, project_root_above, storage_of, working_dir
+from .options import format_option_for, storage_option
 from .stderr import tell
-
-if TYPE_CHECKING:
-    from ..config import Config
+from .terminal import Column, Format, console, plural, show_rows
 
 _STYLES = {"ok": "green", "warning": "yellow", "wrong": "bold red"}
 
@@ -47,9 +51,6 @@ def doctor(storage: Path | None, repair: bool, format_: Format) -> None:
     \b
     Example: sidecar doctor --format json | jq '.findings[] | select(.verdict != "ok")'
     """
-    from ..config import Flags, load
-    from .doctor import Finding, examine
-
     try:
         config = load(Flags(storage=storage), os.environ, working_dir=project_root_above(working_dir()))
     except ConfigError as error:
@@ -67,10 +68,6 @@ def doctor(storage: Path | None, repair: bool, format_: Format) -> None:
 
 
 def _repair(config: Config) -> None:
-    from ...state.journal.repair import repair_journal
-    from ...state.storage_manifest import go_on_without
-    from .doctor import damaged
-
     for report in damaged(config.storage):
         repaired = repair_journal(Path(report.directory), now=utc_now())
         lost = ", ".join(f"{first} to {last}" for first, last in repaired.lost) or "none with a number"
@@ -91,10 +88,6 @@ def backup(file: Path, storage: Path | None) -> None:
     \b
     Example: sidecar backup /backups/shop-$(date +%F).tar.gz
     """
-    from ...state.backup import back_up
-    from ...state.storage_manifest import StorageManifest, read_manifest, require_journals
-    from .doctor import damaged
-
     source = storage_of(storage)
     require_journals(source, read_manifest(source) or StorageManifest())
     with _bar("copying") as progress:
@@ -123,8 +116,6 @@ def restore(file: Path, copy: bool, storage: Path | None) -> None:
     \b
     Example: sidecar restore /backups/shop-2026-01-31.tar.gz --storage /srv/sidecar/shop
     """
-    from ...state.backup import restore as put_back
-
     target = storage_of(storage)
     with _bar("copying and checking") as progress:
         manifest = put_back(file.absolute(), target, copied_at=utc_now() if copy else None, progress=progress)
@@ -139,10 +130,7 @@ def _bar(what: str) -> Iterator[Progress]:
     if not sys.stderr.isatty():
         yield untold
         return
-    from rich.progress import BarColumn, DownloadColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), DownloadColumn())
-    with Bars(*columns, TimeRemainingColumn(), console=console(stderr=True), transient=True) as bars:
+    with ProgressBar(*columns, TimeRemainingColumn(), console=console(stderr=True), transient=True) as bars:
         task = bars.add_task(what, total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.text import Text
 
 from ..client.client import Client
 from .agents import AGENT_COLUMNS
-from .connection import project_option, with_client
-from .output import Row, clock, console, on_terminal, plural, seconds, show, state, table_of, text, told, what
+from .connection import with_client
+from .options import project_option
 from .reconnect import Patience
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
+from .terminal import Row, clock, console, on_terminal, plural, seconds, show, state, table_of, text, told, what
 
 # What runs stands above what waits, and that above what has ended.
 _ORDER = ("running", "starting", "stopping", "backing_off", "queued", "blocked", "failed", "stopped", "completed")
@@ -40,9 +41,6 @@ def top(client: Client, interval: float, project: str | None) -> None:
     if not on_terminal():
         show(_look(client, events, project, lines=10_000))
         return
-    from rich.live import Live
-    from rich.text import Text
-
     cursor = events[-1]["event_id"] if events else "earliest"
     out = console()
     with suppress(KeyboardInterrupt), Live(console=out, screen=True, auto_refresh=False) as live:
@@ -62,9 +60,6 @@ def top(client: Client, interval: float, project: str | None) -> None:
 
 
 def _look(client: Client, events: deque[Row], project: str | None, *, lines: int) -> RenderableType:
-    from rich.console import Group
-    from rich.text import Text
-
     health, numbers = client.health(), client.status()
     agents = client.call("GET", "/api/agents", query={"project_id": project})["agents"]
     actors = client.call("GET", "/api/actors")["actors"]

@@ -11,8 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ..cli.output import STATE_STYLES, console, on_terminal, printable, show
-from .story import Line, Story
+from sidecar.examples.demo.story import Line, Story
+from sidecar.http.cli.terminal import STATE_STYLES, console, on_terminal, printable, show
 
 _STYLES = {**STATE_STYLES, "crashed": "bold red", "awaited": "dim"}
 _LIVE_LINES = 14

@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from ..cli.sentences import how, is_crash, sentence_of
-from ..client.records import Event
+from sidecar.http.cli.sentences import how, is_crash, sentence_of
+from sidecar.http.client.records import Event
 
 # What a lifecycle event says of its agent's state.
 _STATES = {

@@ -7,18 +7,18 @@ import io
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import click
 import msgspec
+from rich.console import Console, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
 
 from ..visible import cell, json_text, one_line
 from .sentences import Sentence, sentence_of
 from .stderr import tell
-
-if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-    from rich.table import Table
 
 Format = Literal["table", "json", "csv"]
 Row = Mapping[str, Any]
@@ -82,8 +82,6 @@ def printable(value: Any) -> str:
 
 def text(value: Any) -> str:
     """As `printable`, with nothing in it taken for markup."""
-    from rich.markup import escape
-
     return escape(printable(value))
 
 
@@ -123,8 +121,6 @@ def value_of(row: Row, field: str) -> Any:
 
 def console(*, stderr: bool = False) -> Console:
     """Standard output, or standard error, as a terminal."""
-    from rich.console import Console
-
     return Console(highlight=False, stderr=stderr)
 
 
@@ -135,8 +131,6 @@ def on_terminal() -> bool:
 
 def show(renderable: RenderableType = "") -> None:
     """Print. Into a pipe or a file nothing is cut, or padded, to a width that nobody sees."""
-    from rich.console import Console
-
     if on_terminal():
         terminal = console()
         # Where not even that is room enough, the terminal wraps lines; an id that is cut is of no use.
@@ -152,9 +146,6 @@ def show(renderable: RenderableType = "") -> None:
 
 def table_of(rows: Iterable[Row], columns: Sequence[Column], *, title: str | None = None) -> Table:
     """Only columns that may shrink give way when the terminal is narrow."""
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 3, 0, 0))
     shown = [[one_line(column.show(value_of(row, column.field))) for column in columns] for row in rows]
     # A column of remarks in which nothing is remarked only takes space from the others.
@@ -208,8 +199,6 @@ def show_fields(answer: Any, fields: Sequence[tuple[str, str]], format: Format) 
             for item in answer.items():
                 click.echo(csv_line(item))
         case "table":
-            from rich.table import Table
-
             grid = Table.grid(padding=(0, 2))
             for name, shown in fields:
                 grid.add_row(f"[dim]{name}[/]", one_line(shown))

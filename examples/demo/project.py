@@ -9,7 +9,7 @@ from pathlib import Path
 PROJECT_ID = "linkbook"
 ISSUE_ID = "issue-1"
 TASK = "Keep every Link in a database, so that links survive a restart and can be found by tag"
-AGENTS = Path(__file__).resolve().parents[2] / "examples" / "agents"
+AGENTS = Path(__file__).resolve().parents[1] / "agents"
 
 _FILES = {
     "README.md": """\

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from ...state.errors import SidecarError
+from sidecar.state.errors import SidecarError
 
 LISTENS_WITHIN_S = 20.0
 ENDS_WITHIN_S = 15.0

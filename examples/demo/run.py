@@ -17,15 +17,15 @@ from typing import NoReturn
 
 import click
 
-from ...state.errors import SidecarError
-from ..access.minting import mint_operator_token
-from ..client.client import Client
-from ..visible import lines
-from .project import AGENTS, ISSUE_ID, PROJECT_ID, TASK, TEAM, make_project, write_configuration
-from .report import show_report
-from .server import ServerProcess
-from .story import Story
-from .view import View
+from sidecar.examples.demo.project import AGENTS, ISSUE_ID, PROJECT_ID, TASK, TEAM, make_project, write_configuration
+from sidecar.examples.demo.report import show_report
+from sidecar.examples.demo.server import ServerProcess
+from sidecar.examples.demo.story import Story
+from sidecar.examples.demo.view import View
+from sidecar.http.access.minting import mint_operator_token
+from sidecar.http.client.client import Client
+from sidecar.http.visible import lines
+from sidecar.state.errors import SidecarError
 
 DONE_WITHIN_S = 60.0
 _POLL_S = 1.0

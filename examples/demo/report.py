@@ -8,10 +8,10 @@ from typing import Any
 
 from rich.text import Text
 
-from ..cli.output import Column, number, on_terminal, plural, printable, show, state, table_of, text
-from ..client.client import Client
-from .project import ISSUE_ID, PROJECT_ID
-from .story import Story
+from sidecar.examples.demo.project import ISSUE_ID, PROJECT_ID
+from sidecar.examples.demo.story import Story
+from sidecar.http.cli.terminal import Column, number, on_terminal, plural, printable, show, state, table_of, text
+from sidecar.http.client.client import Client
 
 _AGENTS = (
     Column("AGENT", "agent_type"),

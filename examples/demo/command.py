@@ -17,6 +17,6 @@ def demo(keep: bool) -> None:
     \b
     Example: sidecar demo --keep
     """
-    from ..demo.run import run
+    from sidecar.examples.demo.run import run
 
     raise SystemExit(run(keep=keep))
