@@ -57,7 +57,8 @@ def read_manifest(storage: Path) -> StorageManifest | None:
 
 def _line_in(path: Path) -> Line | None:
     with os.fdopen(open_plain(path), "rb") as file:
-        return parse(file.read(_MAX_BYTES))
+        size = os.fstat(file.fileno()).st_size
+        return parse(file.read(min(size, _MAX_BYTES)))  # which takes as much memory as it may read
 
 
 def is_damaged(storage: Path) -> bool:

@@ -148,7 +148,7 @@ def _documented(thing: Any) -> str:
     """Its docstring, in which arguments and fields are marked as code."""
     fields = getattr(thing, "__struct_fields__", None)
     begun = thing.__init__ if inspect.isclass(thing) else thing
-    code = getattr(begun, "__code__", None)
+    code = getattr(inspect.unwrap(begun), "__code__", None)
     names = fields or (() if code is None else (*code.co_varnames, *code.co_names))
     text = inspect.getdoc(thing) or ""
     for name in sorted(set(names) - {"self"}):

@@ -751,3 +751,26 @@ def on_a_terminal(
         process.wait()
         os.close(leader)
     return shown
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [("MemoryError()", "out of memory"), ("ImportError('no room', name='x')", "no room")]
+)
+@pytest.mark.parametrize("where", ["sidecar.http.cli.main", "sidecar.http.cli.server"])
+def test_a_command_that_cannot_be_loaded_says_so_in_one_line(where: str, error: str, said: str) -> None:
+    program = f"""
+import sys
+
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == {where!r}:
+            raise {error}
+
+sys.meta_path.insert(0, Finder())
+sys.argv[1:] = ["status"]
+from sidecar.http.cli.command import run
+run()
+"""
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (shown.returncode, len(shown.stderr.splitlines())) == (1, 1), shown.stderr
+    assert said in shown.stderr

@@ -14,11 +14,11 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.http import demo
+from sidecar.http import cli
 from sidecar.http.cli.main import main
 from sidecar.http.cli.sentences import sentence_of
 
-SCRIPT = Path(demo.__path__[0]).parent / "dashboard" / "sentences.js"
+SCRIPT = Path(cli.__path__[0]).parent / "dashboard" / "sentences.js"
 
 
 def event(event_type: str, topic: str = "system", publisher: str = "sidecar", **data: Any) -> dict[str, Any]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import queue
 import random
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from hypothesis import strategies as st
 
 from sidecar.http import sdk
 from sidecar.http.access.minting import mint_agent_token
-from sidecar.http.client.asynchronous import AsyncAgent
+from sidecar.http.client.asynchronous import AsyncAgent, AsyncClient
 from sidecar.http.client.retry import Failure
 from sidecar.http.config import Flags, load
 from sidecar.http.sdk import ONE_ATTEMPT, Agent, Client, NoServer, RetryPolicy, UnexpectedAnswer
@@ -265,6 +268,45 @@ class TestAnAgentForAsyncio:
 
         asyncio.run(work())
 
+    @pytest.mark.parametrize("turns", range(14))
+    def test_resets_the_connection_of_a_call_that_is_cancelled_when_its_answer_has_come(self, turns: int) -> None:
+        """A connection that is closed in good order tells a server that its answer, and the events in it, were read."""
+        with answering_once(b'{"agents": []}') as (url, answered, ended):
+
+            async def work() -> bool:
+                async with AsyncClient(url, "t", retries=ONE_ATTEMPT) as client:
+                    call = asyncio.create_task(client.agents())
+                    while not answered.is_set():
+                        await asyncio.sleep(0.001)
+                    for _ in range(turns):
+                        await asyncio.sleep(0)
+                    call.cancel()
+                    with suppress(asyncio.CancelledError):
+                        return await call == ()
+                    return False
+
+            was_read = asyncio.run(work())
+            assert ended.get(timeout=5) == ("closed" if was_read else "reset")
+
+    def test_makes_no_thread_for_a_call(self, environments: Callable[..., dict[str, str]]) -> None:
+        async def work() -> None:
+            async with AsyncAgent(environments("test-engineer", "agent-2")) as agent:
+                await agent.results()
+                before = threading.active_count()
+                waits = [asyncio.create_task(agent.wait(f"type-{n}")) for n in range(20)]
+                await agent.results()
+                assert threading.active_count() == before
+                for wait in waits:
+                    wait.cancel()
+
+        asyncio.run(work())
+
+    def test_goes_on_in_another_event_loop(self, environments: Callable[..., dict[str, str]]) -> None:
+        agent = AsyncAgent(environments("test-engineer", "agent-2"))
+        assert asyncio.run(agent.results()) == ()
+        assert asyncio.run(agent.results()) == ()
+        asyncio.run(agent.close())
+
     def test_reads_a_mailbox_without_end(self, environments: Callable[..., dict[str, str]]) -> None:
         async def work() -> None:
             async with AsyncAgent(environments("test-engineer", "agent-2")) as agent:
@@ -278,6 +320,30 @@ class TestAnAgentForAsyncio:
                 assert seen == [0, 1, 2]
 
         asyncio.run(work())
+
+
+@contextmanager
+def answering_once(body: bytes) -> Iterator[tuple[str, threading.Event, queue.Queue[str]]]:
+    """A server of one request: its URL, when the answer is in the client's hands, and how the connection ended."""
+    answered, ended = threading.Event(), queue.Queue[str]()
+
+    def serve() -> None:
+        connected, _ = listener.accept()
+        with connected:
+            connected.settimeout(10)
+            connected.recv(65536)
+            connected.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            answered.set()
+            try:
+                ended.put("closed" if connected.recv(1) == b"" else "went on")
+            except ConnectionResetError:
+                ended.put("reset")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", answered, ended
+        thread.join(timeout=10)
 
 
 class TestAClient:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ...state.models import AgentState
+from ...state.models import AgentState, AgentStatus
 from ..client.calls import ANSWER_WITHIN_S, segment
 from ..client.client import Client
 from ..client.records import Batch, LogPart
@@ -16,6 +16,7 @@ from .commands import REFUSED, Commands
 from .connection import with_client
 from .options import format_option, project_option
 from .reconnect import Patience
+from .shapes import AgentsAnswer, ContextsAnswer
 from .terminal import Column, Format, as_it_is, clock, number, plural, seconds, show_fields, show_rows, state, text
 
 AGENT_COLUMNS = (
@@ -101,7 +102,7 @@ def spawn(
         if not wait:
             return
     path = f"/api/agents/{segment(spawned.agent_id)}"
-    status = _until_ended(client, spawned.agent_id) if wait else client.call("GET", path)
+    status = _until_ended(client, spawned.agent_id) if wait else client.call("GET", path, shape=AgentStatus)
     if not quiet:
         _show(status, format_)
     if wait and status["state"] != AgentState.COMPLETED:
@@ -130,7 +131,7 @@ def list_(
     \b
     Example: sidecar agent list --state running --format csv
     """
-    answer = client.call("GET", "/api/agents", query={"project_id": project})
+    answer = client.call("GET", "/api/agents", query={"project_id": project}, shape=AgentsAnswer)
     wanted = [
         row
         for row in answer["agents"]
@@ -148,7 +149,7 @@ def list_(
 @with_client
 def show(client: Client, agent_id: str, format_: Format) -> None:
     """One agent: its state, process, restarts and last error."""
-    _show(client.call("GET", f"/api/agents/{segment(agent_id)}"), format_)
+    _show(client.call("GET", f"/api/agents/{segment(agent_id)}", shape=AgentStatus), format_)
 
 
 @agent.command()
@@ -170,6 +171,7 @@ def kill(client: Client, agent_id: str, timeout: float | None, force: bool, form
         f"/api/agents/{segment(agent_id)}",
         query={"timeout": timeout, "force": force or None},
         timeout_s=ANSWER_WITHIN_S + (timeout or 0.0),
+        shape=AgentStatus,
     )
     _show(status, format_)
 
@@ -180,7 +182,8 @@ def kill(client: Client, agent_id: str, timeout: float | None, force: bool, form
 @with_client
 def restart(client: Client, agent_id: str, format_: Format) -> None:
     """Stop an agent if it runs, and start its next incarnation."""
-    _show(client.call("POST", f"/api/agents/{segment(agent_id)}/restart", body={}), format_)
+    path = f"/api/agents/{segment(agent_id)}/restart"
+    _show(client.call("POST", path, body={}, shape=AgentStatus), format_)
 
 
 @agent.command()
@@ -231,7 +234,7 @@ def contexts(client: Client, agent_id: str, format_: Format) -> None:
 
     The sidecar keeps that in memory: it is empty after a restart.
     """
-    answer = client.call("GET", f"/api/agents/{segment(agent_id)}/contexts")
+    answer = client.call("GET", f"/api/agents/{segment(agent_id)}/contexts", shape=ContextsAnswer)
     show_rows(answer, answer["contexts"], CONTEXT_COLUMNS, format_, nothing="no contexts")
 
 
@@ -252,7 +255,8 @@ def _until_ended(client: Client, agent_id: str) -> dict[str, Any]:
     patience = Patience(client)
 
     def look() -> dict[str, Any]:
-        status: dict[str, Any] = client.call("GET", f"/api/agents/{segment(agent_id)}")
+        path = f"/api/agents/{segment(agent_id)}"
+        status: dict[str, Any] = client.call("GET", path, shape=AgentStatus)
         return status
 
     def wait() -> Batch:

@@ -13,6 +13,7 @@ from .commands import REFUSED, Commands
 from .connection import require_project, with_client
 from .here import storage_of
 from .options import format_option, project_option, storage_option
+from .shapes import AuditAnswer
 from .stderr import tell
 from .terminal import Column, Format, clock, number, show_rows, state, text
 
@@ -59,7 +60,7 @@ def list_records(
     Example: sidecar audit list --subject python-specialist-3f2a --format json
     """
     asked = {"act": act, "by": by, "subject": subject, "limit": limit, "project_id": project}
-    answer = client.call("GET", "/api/audit", query=asked)
+    answer = client.call("GET", "/api/audit", query=asked, shape=AuditAnswer)
     if not answer["records"]:
         require_project(client, project)
     show_rows(answer, answer["records"], AUDIT_COLUMNS, format_, nothing="nothing is on record")

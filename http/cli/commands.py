@@ -13,6 +13,7 @@ import click
 
 from ...state.errors import SidecarError
 from ..visible import lines
+from .cannot_run import say_why_it_cannot_run
 from .stderr import tell
 
 REFUSED, USAGE, NO_SERVER = 1, 2, 3
@@ -46,6 +47,9 @@ class Commands(click.Group):
             if not isinstance(error, BrokenPipeError):
                 with suppress(OSError):  # standard error may be on the same disk
                     tell(f"Error: standard output cannot be written: {error.strerror}")
+            raise SystemExit(REFUSED) from None
+        except (MemoryError, ImportError) as error:
+            say_why_it_cannot_run(error)
             raise SystemExit(REFUSED) from None
 
     def invoke(self, ctx: click.Context) -> Any:

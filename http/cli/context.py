@@ -12,6 +12,7 @@ from .agent_types import class_here
 from .commands import Commands
 from .connection import with_client
 from .options import format_option, project_option
+from .shapes import ClearedAnswer, ContextAnswer
 from .terminal import Column, Format, number, show, show_fields, show_json, show_rows, table_of, text
 
 FILE_COLUMNS = (
@@ -87,7 +88,7 @@ def get(
         "max_bytes": max_bytes,
         "project_id": project,
     }
-    _show(client.call("GET", _path(issue_id, agent_type), query=options), format_, explain=explain)
+    _show(client.call("GET", _path(issue_id, agent_type), query=options, shape=ContextAnswer), format_, explain=explain)
 
 
 @context.command()
@@ -103,7 +104,7 @@ def refresh(client: Client, issue_id: str, agent_type: str, project: str | None,
     Example: sidecar context refresh issue-7 python-specialist
     """
     query = {"refresh": True, "project_id": project}
-    _show(client.call("GET", _path(issue_id, agent_type), query=query), format_)
+    _show(client.call("GET", _path(issue_id, agent_type), query=query, shape=ContextAnswer), format_)
 
 
 @context.command()
@@ -121,7 +122,7 @@ def clear(client: Client, issue_id: str | None, everything: bool, project: str |
     if (issue_id is None) is not everything:
         raise click.UsageError("name one ISSUE_ID, or --all")
     path = "/api/cache/all" if issue_id is None else f"/api/cache/context/{segment(issue_id)}"
-    answer = client.call("DELETE", path, query={"project_id": project})
+    answer = client.call("DELETE", path, query={"project_id": project}, shape=ClearedAnswer)
     fields = [("forgotten", str(answer["entries_removed"])), ("freed", f"{answer['bytes_freed']:,} bytes")]
     show_fields(answer, fields, format_)
 
@@ -170,4 +171,4 @@ def _show(answer: dict[str, Any], format_: Format, *, explain: bool = False) -> 
                 show(table_of(files, columns))
             if explain and inner.get("omitted"):
                 show(table_of(inner["omitted"], OMITTED_COLUMNS))
-                show(", ".join(f"{times} {text(why)}" for why, times in inner["omitted_counts"].items()))
+                show(", ".join(f"{times} {text(why)}" for why, times in inner.get("omitted_counts", {}).items()))

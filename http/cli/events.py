@@ -15,21 +15,23 @@ from ...state.typed import convert, decode
 from ..client.calls import segment
 from ..client.client import Client
 from ..client.errors import Superseded
-from ..client.records import Batch, Event, Gap
+from ..client.records import Batch, Event, Gap, Published
 from .commands import REFUSED, Commands
 from .connection import require_project, with_client
-from .following import Follower
+from .following import EventFollower
 from .moment import place
 from .options import format_option, format_option_for, project_option
 from .readers import fate
 from .readers import mailboxes as mailboxes_of
 from .sentences import sentence_of
+from .shapes import DeadLettersAnswer, EventsAnswer, MailboxesAnswer, ReplayAnswer
 from .stderr import tell
 from .terminal import (
     Column,
     Format,
     clock,
     csv_line,
+    local,
     number,
     plural,
     printable,
@@ -139,10 +141,11 @@ def publish(
         f"/api/events/{segment(event_type)}",
         query={"project_id": project},
         body={name: value for name, value in body.items() if value is not None},
+        shape=Published,
     )
     fields = [("event", answer["event_id"]), ("topic", text(answer["topic"]))]
     if before is None:
-        concerned = ", ".join(answer["subscribers_notified"]) or "nobody yet"
+        concerned = ", ".join(answer.get("subscribers_notified", ())) or "nobody yet"
         fields.append(("waiting or subscribed", text(concerned)))
     else:
         waited, reads, spawned = fate(client, answer, event_type, before, project)
@@ -190,7 +193,7 @@ def subscribe(
             batch = client.wait(*event_types, since=since, timeout_s=timeout, **question)
             _print(batch, format_)
             raise SystemExit(0 if batch.events else REFUSED)
-        follower = Follower(client, event_types, since, question)
+        follower = EventFollower(client, event_types, since, question)
         while True:
             _print(follower.next(), format_)
 
@@ -254,13 +257,13 @@ def list_(
         "cursor": cursor,
         "project_id": project,
     }
-    answer = client.call("GET", "/api/events", query=query)
+    answer = client.call("GET", "/api/events", query=query, shape=EventsAnswer)
     if not answer["events"]:
         require_project(client, project)
     listed = answer["events"]
     rows = [told(event) for event in listed] if format_ == "table" else listed
     show_rows(answer, rows, EVENT_COLUMNS, format_, nothing="no events")
-    if "gap" in answer:
+    if answer.get("gap") is not None:
         tell(_said_of(convert(answer["gap"], Gap)))
     say_there_is_more(answer, answer["events"], format_)
 
@@ -277,7 +280,7 @@ def mailboxes(client: Client, project: str | None, format_: Format) -> None:
     \b
     Example: sidecar events mailboxes --format json | jq '.mailboxes[] | select(.lag > 100)'
     """
-    answer = client.call("GET", "/api/mailboxes", query={"project_id": project})
+    answer = client.call("GET", "/api/mailboxes", query={"project_id": project}, shape=MailboxesAnswer)
     if not answer["mailboxes"]:
         require_project(client, project)
     show_rows(answer, answer["mailboxes"], MAILBOX_COLUMNS, format_, nothing="no mailboxes")
@@ -296,14 +299,14 @@ def dead_letters(client: Client, replay: str | None, project: str | None, format
     """
     if replay is not None:
         path = f"/api/events/dead-letters/{segment(replay)}/replay"
-        answer = client.call("POST", path, query={"project_id": project}, body={})
+        answer = client.call("POST", path, query={"project_id": project}, body={}, shape=ReplayAnswer)
         show_fields(
             answer,
             [("event", replay), ("given again to", plural(answer["mailboxes"], "mailbox", "mailboxes"))],
             format_,
         )
         return
-    answer = client.call("GET", "/api/events/dead-letters", query={"project_id": project})
+    answer = client.call("GET", "/api/events/dead-letters", query={"project_id": project}, shape=DeadLettersAnswer)
     if not answer["dead_letters"]:
         require_project(client, project)
     rows = answer["dead_letters"]
@@ -335,7 +338,7 @@ def _line(event: Event, format_: Format) -> str:
             at = event.timestamp.isoformat()
             return csv_line((event.event_id, at, event.event_type, event.topic, event.publisher, event.data))
         case "table":
-            at = f"{event.timestamp.astimezone():%H:%M:%S}"
+            at = f"{local(event.timestamp):%H:%M:%S}"
             sentence = sentence_of(msgspec.structs.asdict(event))
             said = printable(sentence.what)
             # The colour is left out where standard output is no terminal.

@@ -13,8 +13,8 @@ from ..client.records import Batch
 from .reconnect import Patience
 
 
-class Follower:
-    """`next()`: what came since, when something came; it may hold no events.
+class EventFollower:
+    """Follows events: `next()` gives what came since the last one, as soon as something came; it may hold no events.
 
     since: read from there without a mailbox; None: the mailbox, so that another run of the command goes on from it.
     question: the further arguments of `Client.wait`.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..client.calls import Calls
 from ..client.client import Client
 from ..client.retry import ONE_ATTEMPT
 from ..client.vouching import SidecarCheck
@@ -25,7 +24,7 @@ class LocalClient(Client):
             self.move_to(url)
 
 
-def find_again(client: Calls) -> None:
+def find_again(client: Client) -> None:
     """Move a client to the sidecar's present address; a client with a URL of its own stays there."""
     if isinstance(client, LocalClient):
         client.find_again()

@@ -13,6 +13,7 @@ from ...state.events.filter import compile_filter
 from ...state.models import AgentState, Event
 from ...state.typed import convert
 from ..client.client import Client
+from .shapes import AgentsAnswer, EventsAnswer, MailboxesAnswer
 
 _Mailbox = dict[str, Any]
 
@@ -20,7 +21,9 @@ _Mailbox = dict[str, Any]
 def mailboxes(client: Client, project: str | None) -> list[_Mailbox] | None:
     """The mailboxes before the event is published, when its readers still wait; None without an operator's token."""
     with suppress(PermissionDenied):
-        found: list[_Mailbox] = client.call("GET", "/api/mailboxes", query={"project_id": project})["mailboxes"]
+        found: list[_Mailbox] = client.call(
+            "GET", "/api/mailboxes", query={"project_id": project}, shape=MailboxesAnswer
+        )["mailboxes"]
         return found
     return None
 
@@ -29,9 +32,10 @@ def fate(client: Client, published: Any, event_type: str, before: list[_Mailbox]
     """Three texts: who was waiting, who will read it at the next wait, what was spawned. "" for nobody."""
     query = {"project_id": project}
     # The Spawner got the event before the publisher got its answer, and handles messages in order: it has acted by now.
-    agents = client.call("GET", "/api/agents", query=query)["agents"]
+    agents = client.call("GET", "/api/agents", query=query, shape=AgentsAnswer)["agents"]
     ended = {agent["agent_id"] for agent in agents if AgentState(agent["state"]).has_ended}
-    listed = client.call("GET", "/api/events", query={**query, "type": event_type, "limit": 1000})["events"]
+    newest = {**query, "type": event_type, "limit": 1000}
+    listed = client.call("GET", "/api/events", query=newest, shape=EventsAnswer)["events"]
     raw = next((event for event in listed if event["event_id"] == published["event_id"]), None)
     if raw is None:
         raise NotFound(f"event {published['event_id']} is no longer retained")
@@ -39,7 +43,9 @@ def fate(client: Client, published: Any, event_type: str, before: list[_Mailbox]
     asking = [mailbox for mailbox in before if _asks_for(mailbox, event)]
     waited = {mailbox["agent_id"] for mailbox in asking if mailbox["waited_on"]}
     reads = {mailbox["agent_id"] for mailbox in asking} - waited - ended
-    spawned = [f"{agent['agent_id']} ({agent['state']})" for agent in agents if agent["triggered_by"] == event.event_id]
+    spawned = [
+        f"{agent['agent_id']} ({agent['state']})" for agent in agents if agent.get("triggered_by") == event.event_id
+    ]
     return [_names(waited), _names(reads), _names(spawned)]
 
 

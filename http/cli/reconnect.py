@@ -49,7 +49,7 @@ class Patience:
             time.sleep(min(MAX_PAUSE_S, FIRST_PAUSE_S * 2 ** min(attempt, 10)) * random.uniform(0.5, 1.0))
             try:
                 find_again(self._client)
-                if self._client.health(timeout_s=MAX_PAUSE_S)["status"] != DRAINING:
+                if self._client.health(timeout_s=MAX_PAUSE_S).get("status") != DRAINING:
                     return
             except SidecarError:  # whatever it is, it is not our server as it should be: look again
                 continue

@@ -9,6 +9,7 @@ import click
 
 from ..client.calls import segment
 from ..client.client import Client
+from ..client.records import Result, ResultPage, Stored
 from ..client.token import holder_of
 from .commands import Commands
 from .connection import require_project, with_client
@@ -60,11 +61,11 @@ def store(client: Client, issue_id: str, result: str, project: str | None, forma
         "result": read_object(result, "RESULT"),
     }
     require_project(client, project)
-    answer = client.call("POST", "/api/results", body=body)
-    following = ", ".join(f"{agent['agent_type']} ({agent['priority']})" for agent in answer["next_agents"])
+    answer = client.call("POST", "/api/results", body=body, shape=Stored)
+    following = ", ".join(f"{agent['agent_type']} ({agent['priority']})" for agent in answer.get("next_agents", ()))
     fields = [
         ("result", answer["id"]),
-        ("event", as_it_is(answer["event_id"])),
+        ("event", as_it_is(answer.get("event_id"))),
         ("next agents", text(following or "none")),
     ]
     show_fields(answer, fields, format_)
@@ -111,7 +112,7 @@ def list_(
         "cursor": cursor,
         "project_id": project,
     }
-    answer = client.call("GET", "/api/results", query=query)
+    answer = client.call("GET", "/api/results", query=query, shape=ResultPage)
     if not answer["results"]:
         require_project(client, project)
     show_rows(answer, answer["results"], RESULT_COLUMNS, format_, nothing="no results")
@@ -124,7 +125,7 @@ def list_(
 @with_client
 def get(client: Client, result_id: str, format_: Format) -> None:
     """One result, whole, as the agent handed it in."""
-    answer = client.call("GET", f"/api/results/{segment(result_id)}")
+    answer = client.call("GET", f"/api/results/{segment(result_id)}", shape=Result)
     if format_ == "json":
         show_json(answer)
     else:

@@ -57,7 +57,7 @@ def is_crash(data: Mapping[str, Any]) -> bool:
 def how(data: Mapping[str, Any]) -> str:
     """How an incarnation ended, such as `killed by signal 9`."""
     cause = data.get("cause")
-    if cause in _CAUSES:
+    if isinstance(cause, str) and cause in _CAUSES:
         return _CAUSES[cause]
     if data.get("signal") is not None:
         return f"killed by signal {data['signal']}"
@@ -89,7 +89,7 @@ def _befell(event_type: str, data: Mapping[str, Any]) -> str:
         case "agent_exited":
             return f"completed{after}"
         case "agent_restarting":
-            return f"is restarted in {round(data.get('delay_ms') or 0)} ms"
+            return f"is restarted in {_rounded(data.get('delay_ms'))} ms"
         case "agent_stopped":
             return "is stopped"
         case "agent_failed":
@@ -104,6 +104,10 @@ def _befell(event_type: str, data: Mapping[str, Any]) -> str:
             return f"is blocked: {data.get('why') or 'what it depends on has failed'}"
         case _:
             return event_type.removeprefix("agent_").replace("_", " ")
+
+
+def _rounded(value: Any) -> int:
+    return round(value) if isinstance(value, int | float) else 0
 
 
 def _cut(data: Mapping[str, Any]) -> str | None:

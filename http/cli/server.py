@@ -11,6 +11,7 @@ from ..client.client import Client
 from .commands import REFUSED
 from .connection import with_client
 from .options import format_option
+from .shapes import ActorsAnswer, HealthAnswer, LoginAnswer, StatusAnswer
 from .stderr import tell
 from .terminal import Column, Format, number, plural, seconds, show_fields, show_json, show_rows, state, text
 
@@ -35,8 +36,8 @@ def status(client: Client, format_: Format) -> None:
     \b
     Example: sidecar status --format json | jq .status.performance
     """
-    health = client.health()
-    numbers = client.status()
+    health = client.health(shape=HealthAnswer)
+    numbers = client.status(shape=StatusAnswer)
     answer = {"health": health, "status": numbers}
     if format_ == "json":
         show_json(answer)
@@ -97,7 +98,7 @@ def dashboard(client: Client, only_print: bool) -> None:
     \b
     Example: sidecar dashboard --print
     """
-    link = client.url + client.call("POST", "/api/auth/login-codes", body={})["path"]
+    link = client.url + client.call("POST", "/api/auth/login-codes", body={}, shape=LoginAnswer)["path"]
     click.echo(link)
     if not only_print and click.launch(link) != 0:
         tell("no browser could be opened here; the link is good for a minute")
@@ -115,5 +116,5 @@ def actors(client: Client, restarted: str | None, format_: Format) -> None:
     """
     if restarted is not None:
         client.call("POST", f"/api/actors/{segment(restarted)}/restart", body={})
-    answer = client.call("GET", "/api/actors")
+    answer = client.call("GET", "/api/actors", shape=ActorsAnswer)
     show_rows(answer, answer["actors"], ACTOR_COLUMNS, format_, nothing="no actors")

@@ -20,6 +20,8 @@ from ..visible import cell, json_text, one_line
 from .sentences import Sentence, sentence_of
 from .stderr import tell
 
+MAX_DURATION_S = timedelta.max.total_seconds() / 2
+
 Format = Literal["table", "json", "csv"]
 Row = Mapping[str, Any]
 
@@ -50,24 +52,40 @@ def state(value: Any) -> str:
     return f"[{style}]{value}[/]" if style else as_it_is(value)
 
 
+def local(at: datetime) -> datetime:
+    """The time in the reader's own zone; as it is where that lies beyond the first or last year."""
+    try:
+        return at.astimezone()
+    except (OverflowError, ValueError):
+        return at
+
+
 def clock(value: Any) -> str:
-    """A time of the wire in the reader's own zone; with the date when it is not today's."""
-    if not value:
-        return ""
-    local = datetime.fromisoformat(value).astimezone()
+    """A time of the wire in the reader's own zone; with the date when it is not today's. Other values as they are."""
+    try:
+        at = local(datetime.fromisoformat(value))
+    except (TypeError, ValueError):
+        return as_it_is(value)
     today = datetime.now(UTC).astimezone().date()
-    return f"{local:%H:%M:%S}" if local.date() == today else f"{local:%Y-%m-%d %H:%M}"
+    return f"{at:%H:%M:%S}" if at.date() == today else f"{at:%Y-%m-%d %H:%M}"
 
 
 def seconds(value: Any) -> str:
-    """A duration: 4.2 s below a minute, then 03:07, then 5:03:07."""
-    if value is None:
-        return ""
-    return f"{value:.1f} s" if value < 60 else str(timedelta(seconds=round(value))).removeprefix("0:")
+    """A duration: 4.2 s below a minute, then 03:07, then 5:03:07. Other values as they are."""
+    if not _is_number(value):
+        return as_it_is(value)
+    return (
+        f"{value:.1f} s" if value < 60 else str(timedelta(seconds=round(min(value, MAX_DURATION_S)))).removeprefix("0:")
+    )
 
 
 def number(digits: int, unit: str = "") -> Callable[[Any], str]:
-    return lambda value: "" if value is None else f"{value:,.{digits}f}{unit}"
+    """Shows numbers with so many digits behind the point, and other values as they are."""
+    return lambda value: f"{value:,.{digits}f}{unit}" if _is_number(value) else as_it_is(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
 
 
 def plural(count: int, one: str, many: str = "") -> str:

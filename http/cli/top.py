@@ -12,10 +12,12 @@ from rich.live import Live
 from rich.text import Text
 
 from ..client.client import Client
+from ..client.records import Batch
 from .agents import AGENT_COLUMNS
 from .connection import with_client
 from .options import project_option
 from .reconnect import Patience
+from .shapes import ActorsAnswer, AgentsAnswer, EventsAnswer, HealthAnswer, StatusAnswer
 from .terminal import Row, clock, console, on_terminal, plural, seconds, show, state, table_of, text, told, what
 
 # What runs stands above what waits, and that above what has ended.
@@ -36,7 +38,8 @@ def top(client: Client, interval: float, project: str | None) -> None:
     Example: sidecar top --interval 0.5
     """
     events: deque[Row] = deque(maxlen=50)
-    listed = client.call("GET", "/api/events", query={"limit": events.maxlen, "project_id": project})["events"]
+    query = {"limit": events.maxlen, "project_id": project}
+    listed = client.call("GET", "/api/events", query=query, shape=EventsAnswer)["events"]
     events.extend(reversed(listed))
     if not on_terminal():
         show(_look(client, events, project, lines=10_000))
@@ -49,20 +52,20 @@ def top(client: Client, interval: float, project: str | None) -> None:
 
         def wait() -> Any:
             query = {"since": cursor, "timeout": round(interval * 1000), "project_id": project}
-            return client.call("GET", "/api/events/wait", query=query)
+            return client.call("GET", "/api/events/wait", query=query, shape=Batch)
 
         while True:
             look = patience.ask(lambda: _look(client, events, project, lines=out.height))
             live.update(look, refresh=True)
             batch = patience.ask(wait)
-            events.extend(batch["events"])
-            cursor = batch["next_cursor"]
+            events.extend(batch.get("events", ()))
+            cursor = batch.get("next_cursor") or cursor
 
 
 def _look(client: Client, events: deque[Row], project: str | None, *, lines: int) -> RenderableType:
-    health, numbers = client.health(), client.status()
-    agents = client.call("GET", "/api/agents", query={"project_id": project})["agents"]
-    actors = client.call("GET", "/api/actors")["actors"]
+    health, numbers = client.health(shape=HealthAnswer), client.status(shape=StatusAnswer)
+    agents = client.call("GET", "/api/agents", query={"project_id": project}, shape=AgentsAnswer)["agents"]
+    actors = client.call("GET", "/api/actors", shape=ActorsAnswer)["actors"]
     agents.sort(key=lambda row: (_ORDER.index(row["state"]), -row["cpu_percent"]))
     room = max(_MIN_EVENTS, lines - 8)
     shown = agents[: max(1, room - _MIN_EVENTS)]

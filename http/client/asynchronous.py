@@ -1,42 +1,175 @@
 """The Python client for asyncio: `async with AsyncAgent() as agent: context = await agent.context()`.
 
-The same client, each call in a thread of its own: the event loop never waits, as many waits as one likes go on at
-once, and a cancelled one closes its connection, so that what it might have been given is given again. Only a `wait`
-cancelled in the moment in which its answer is complete can lose that answer; `events` acknowledges, and cannot.
+The same calls as of the blocking client, over asyncio's own sockets: as many waits as one likes go on at once. A call
+that is cancelled resets its connection, so that events which its answer held are given again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import suppress
-from typing import Any, Concatenate, ParamSpec, TypeVar
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
-from ..sdk import HEARTBEAT_S, Agent
-from .cancellation import Cancellation, use
-from .records import Event
+from .agent import HEARTBEAT_S, AgentCalls, AgentIdentity, access_of
+from .api import Api
+from .calls import DEFAULT_URL
+from .client import signed_as
+from .connections import BlockingConnections, require_url
+from .records import Event, Gap
 from .retry import RetryPolicy
-from .subscription import Subscription
+from .steps import Outcome, Pause, Request, Steps
+from .subscription import MailboxReader
+from .upkeep import Upkeep
+
+if TYPE_CHECKING:
+    from .async_http import AsyncHttp
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class AsyncConnections:
+    """Connections to one server that stay open, for the event loop that uses them."""
+
+    def __init__(self, url: str) -> None:
+        self._url = require_url(url)
+        self._http: AsyncHttp | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def run(self, steps: Steps[T]) -> T:
+        """Carry out a call; returns its answer. Raises what the call raises."""
+        outcome: Outcome | None = None
+        while True:
+            try:
+                step = steps.send(outcome)
+            except StopIteration as end:
+                answer: T = end.value
+                return answer
+            match step:
+                case Request():
+                    outcome = await self._opened().exchange(step)
+                case Pause():
+                    outcome = None
+                    await asyncio.sleep(step.duration_s)
+
+    async def close(self) -> None:
+        """Close every connection. A later call opens new ones."""
+        http, self._http = self._http, None
+        if http is not None and self._loop is asyncio.get_running_loop():
+            await http.close()
+
+    def _opened(self) -> AsyncHttp:
+        from .async_http import AsyncHttp  # imports httpx
+
+        loop = asyncio.get_running_loop()
+        if self._http is None or self._loop is not loop:  # connections of a loop that has ended have ended with it
+            self._http, self._loop = AsyncHttp(self._url), loop
+        return self._http
+
+
 def _awaited(
-    method: Callable[Concatenate[Agent, P], T],
+    method: Callable[Concatenate[Api, P], Steps[T]],
+) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
+    """The method of Api as a coroutine."""
+
+    @wraps(method)
+    async def call(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.connections.run(method(self.api, *args, **kwargs))
+
+    return signed_as(call, method)
+
+
+class AsyncClient:
+    """The API for asyncio, typed; see `Client` for the arguments and for what each method does."""
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        token: str | None = None,
+        *,
+        retries: RetryPolicy | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.api = Api(url, token, retries=retries, headers=headers)
+        self.connections = AsyncConnections(self.api.url)
+
+    @property
+    def url(self) -> str:
+        return self.api.url
+
+    @property
+    def token(self) -> str | None:
+        return self.api.token
+
+    async def close(self) -> None:
+        await self.connections.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    call = _awaited(Api.call)
+    once = _awaited(Api.once)
+    refresh_token = _awaited(Api.refresh_token)
+    health = _awaited(Api.health)
+    status = _awaited(Api.status)
+    spawn = _awaited(Api.spawn)
+    agents = _awaited(Api.agents)
+    agent = _awaited(Api.agent)
+    stop = _awaited(Api.stop)
+    restart = _awaited(Api.restart)
+    logs = _awaited(Api.logs)
+    heartbeat = _awaited(Api.heartbeat)
+    context = _awaited(Api.context)
+    store = _awaited(Api.store)
+    result = _awaited(Api.result)
+    results = _awaited(Api.results)
+    publish = _awaited(Api.publish)
+    wait = _awaited(Api.wait)
+
+
+class AsyncSubscription(AsyncIterator[Event]):
+    """`async for event in agent.events(…)`: as `Subscription`. A cancelled step gives its event to the next one."""
+
+    def __init__(self, reader: MailboxReader, connections: AsyncConnections) -> None:
+        self._reader = reader
+        self._connections = connections
+
+    @property
+    def gap(self) -> Gap | None:
+        """The last events that were lost before they could be read; None as long as nothing was lost."""
+        return self._reader.gap
+
+    async def __anext__(self) -> Event:
+        """The next event, however long it takes. Raises Superseded when another reader took the mailbox over."""
+        return await self._connections.run(self._reader.next())
+
+    async def ack(self) -> None:
+        """The event given last is done, although the next one is not asked for yet."""
+        await self._connections.run(self._reader.ack())
+
+
+def _awaited_of_agent(
+    method: Callable[Concatenate[AgentCalls, P], Steps[T]],
 ) -> Callable[Concatenate[AsyncAgent, P], Coroutine[Any, Any, T]]:
-    """The method of Agent as a coroutine: same name, same arguments, same answer."""
+    """The method of AgentCalls as a coroutine."""
 
+    @wraps(method)
     async def call(self: AsyncAgent, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await _in_a_thread(lambda: method(self.agent, *args, **kwargs))
+        return await self.client.connections.run(method(self._calls, *args, **kwargs))
 
-    call.__doc__ = method.__doc__
-    return call
+    return signed_as(call, method)
 
 
-class AsyncAgent:
-    """This process as an agent, for asyncio; see `sdk.Agent` for what each method does. agent: the one underneath."""
+class AsyncAgent(AgentIdentity):
+    """This process as an agent, for asyncio; see `sdk.Agent` for the arguments and for what each method does.
+
+    Heartbeats and token refresh go on in a thread of their own, also while the event loop is busy.
+    """
 
     def __init__(
         self,
@@ -45,55 +178,44 @@ class AsyncAgent:
         heartbeat_s: float = HEARTBEAT_S,
         retries: RetryPolicy | None = None,
     ) -> None:
-        self.agent = Agent(environment, heartbeat_s=heartbeat_s, retries=retries)
+        env = os.environ if environment is None else environment
+        super().__init__(env)
+        url, token, headers = access_of(env)
+        self.client = AsyncClient(url, token, retries=retries, headers=headers)
+        self._calls = AgentCalls(self, self.client.api)
+        self._upkeep_connections = BlockingConnections(self.client.url)
+        self._upkeep = Upkeep(self.client.api, self._upkeep_connections, agent_id=self.id, heartbeat_s=heartbeat_s)
+        self._upkeep.start()
 
-    async def __aenter__(self) -> AsyncAgent:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.agent.close()
+        await self.close()
 
-    context = _awaited(Agent.context)
-    store = _awaited(Agent.store)
-    publish = _awaited(Agent.publish)
-    wait = _awaited(Agent.wait)
-    spawn = _awaited(Agent.spawn)
-    results = _awaited(Agent.results)
-    status = _awaited(Agent.status)
-    heartbeat = _awaited(Agent.heartbeat)
+    async def close(self) -> None:
+        """End the background thread and the connections; the process may go on."""
+        self._upkeep.stop()
+        self._upkeep_connections.close()
+        await self.client.close()
 
-    async def events(self, *event_types: str, filter: str = "", consumer: str = "events") -> AsyncIterator[Event]:
+    context = _awaited_of_agent(AgentCalls.context)
+    store = _awaited_of_agent(AgentCalls.store)
+    publish = _awaited_of_agent(AgentCalls.publish)
+    wait = _awaited_of_agent(AgentCalls.wait)
+    spawn = _awaited_of_agent(AgentCalls.spawn)
+    results = _awaited_of_agent(AgentCalls.results)
+    status = _awaited_of_agent(AgentCalls.status)
+    heartbeat = _awaited_of_agent(AgentCalls.heartbeat)
+
+    def events(
+        self,
+        *event_types: str,
+        topics: Sequence[str] = (),
+        filter: str = "",
+        consumer: str = "events",
+        limit: int = 100,
+    ) -> AsyncSubscription:
         """Endless: `async for event in agent.events(…)`; asking for the next acknowledges the last."""
-        subscription: Subscription = self.agent.events(*event_types, filter=filter, consumer=consumer)
-        while True:
-            yield await _in_a_thread(lambda: next(subscription))
-
-
-async def _in_a_thread(call: Callable[[], T]) -> T:
-    # Not asyncio.to_thread: its few threads would all be parked in waits soon.
-    loop = asyncio.get_running_loop()
-    answered: asyncio.Future[T] = loop.create_future()
-    by = Cancellation()
-
-    def settle(set_outcome: Callable[[], None]) -> None:
-        if not answered.done():
-            set_outcome()
-
-    def work() -> None:
-        use(by)
-        try:
-            answer = call()
-        except Exception as error:  # noqa: BLE001  # whatever it is, it belongs to whoever awaits
-            failure = error
-            outcome = lambda: answered.set_exception(failure)  # noqa: E731
-        else:
-            outcome = lambda: answered.set_result(answer)  # noqa: E731
-        with suppress(RuntimeError):  # the loop has ended: nobody awaits any more
-            loop.call_soon_threadsafe(settle, outcome)
-
-    threading.Thread(target=work, name="sidecar-call", daemon=True).start()
-    try:
-        return await answered
-    except asyncio.CancelledError:
-        by.cancel()
-        raise
+        reader = self._calls.mailbox(*event_types, topics=topics, filter=filter, consumer=consumer, limit=limit)
+        return AsyncSubscription(reader, self.client.connections)

@@ -1,4 +1,4 @@
-"""One request to the sidecar: with its token, asked again where that is safe, refused as the error it is."""
+"""The steps of any call: with the token, asked again where that is safe, refused as the error it is. Without I/O."""
 
 from __future__ import annotations
 
@@ -6,22 +6,18 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 
 from ...state.errors import SidecarError, TokenExpired
 from ...state.typed import decode
-from .cancellation import sleep
-from .errors import NoServer, UnexpectedAnswer, error_of
+from .errors import NoServer, error_of, no_sidecar
 from .retry import Failure, RetryPolicy, failure_of
-from .transport import Answer, AnswerLost, Connections, NotConnected
-
-if TYPE_CHECKING:
-    from .vouching import SidecarCheck
+from .steps import AnswerLost, HttpAnswer, NotConnected, Outcome, Pause, Request, Steps
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +40,10 @@ def new_key() -> str:
 
 
 class Calls:
-    """Requests to one sidecar; every method may be called from any thread.
+    """What every call to one sidecar shares: its URL, the token, the policy of retries. Any thread may make calls.
 
     url: with or without `/api` at its end. retries: how failed requests are repeated; the default is for agents that
-    outlive a restart of the sidecar. headers: sent with every request. check: asks each server for a proof that it is
-    the sidecar that is meant, before it is sent a token; agents need none, for their URL comes from the sidecar that
-    started them. Raises the sidecar's errors (`state.errors`), NoServer and UnexpectedAnswer.
+    outlive a restart of the sidecar. headers: sent with every request. clock: monotonic seconds.
     """
 
     def __init__(
@@ -59,30 +53,15 @@ class Calls:
         *,
         retries: RetryPolicy | None = None,
         headers: Mapping[str, str] | None = None,
-        check: SidecarCheck | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.url = url.rstrip("/").removesuffix("/api")
         self.token = token
         self._retries = retries or RetryPolicy()
-        self._check = check
-        self._connections = Connections(self.url, check=check)
+        self._clock = clock
         self._rng = random.Random()
-        self._fixed_headers = {"Accept": "application/json", **(headers or {})}
-
-    def close(self) -> None:
-        self._connections.close()
-
-    def move_to(self, url: str) -> None:
-        """Send further requests to another URL."""
-        before, self._connections = self._connections, Connections(url, check=self._check)
-        self.url = url
-        before.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        # Compressed, a short answer could become a very long one.
+        self._fixed_headers = {"Accept": "application/json", "Accept-Encoding": "identity", **(headers or {})}
 
     def call(
         self,
@@ -93,12 +72,15 @@ class Calls:
         body: object = None,
         key: str | None = None,
         timeout_s: float = ANSWER_WITHIN_S,
-    ) -> Any:
+        shape: Any = None,
+    ) -> Steps[Any]:
         """One request, its answer as decoded JSON. key: an Idempotency-Key, which makes repeating a POST safe.
 
-        query: values of None are left out, sequences are joined by commas.
+        query: values of None are left out, sequences are joined by commas. shape: a type that the answer must be able
+        to become; fields that it does not name stay in the answer. Raises UnexpectedAnswer where it is another.
         """
-        return self.read(Any, method, path, query=query, body=body, key=key, timeout_s=timeout_s)
+        answer = yield from self._answer(method, path, query, body, key, timeout_s)
+        return self._in_shape(answer, shape, Any)
 
     def read(
         self,
@@ -110,74 +92,98 @@ class Calls:
         body: object = None,
         key: str | None = None,
         timeout_s: float = ANSWER_WITHIN_S,
-    ) -> T:
-        answer = self._answer(method, path + _query_string(query), body=body, key=key, timeout_s=timeout_s)
+    ) -> Steps[T]:
+        """As `call`, with the answer as a type."""
+        answer = yield from self._answer(method, path, query, body, key, timeout_s)
         return self._decoded(answer, type_)
 
-    def _decoded(self, answer: Answer, type_: type[T]) -> T:
+    def refresh_token(self) -> Steps[datetime]:
+        """Exchange the token for a new one; the old stays good for a minute. Returns when the new one expires."""
+        # To ask twice does no harm: each answer is a token of its own.
+        answer = yield from self._attempts("POST", "/api/auth/refresh", b"{}", None, True, ANSWER_WITHIN_S)
+        fresh = self._decoded(answer, _FreshToken)
+        self.token = fresh.token
+        return fresh.expires_at
+
+    def once(
+        self, method: str, path: str, content: bytes | None = None, *, timeout_s: float = ANSWER_WITHIN_S
+    ) -> Steps[HttpAnswer]:
+        """One attempt, whatever the status of its answer. Raises NoServer."""
+        outcome = yield Request(method, path, self._headers(content, None), content, timeout_s)
+        if not isinstance(outcome, HttpAnswer):
+            raise NoServer(f"no sidecar answers at {self.url}: {outcome.reason if outcome else ''}", url=self.url)
+        return outcome
+
+    def _in_shape(self, answer: HttpAnswer, shape: Any, type_: type[T]) -> T:
+        if shape is not None:
+            self._decoded(answer, shape)
+        return self._decoded(answer, type_)
+
+    def _decoded(self, answer: HttpAnswer, type_: type[T]) -> T:
         """Raises UnexpectedAnswer."""
         try:
             return decode(answer.body, type_)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise UnexpectedAnswer(
-                f"what answers at {self.url} is no sidecar, or one of another version: {error}", status=answer.status
-            ) from error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise no_sidecar(self.url, str(error), status=answer.status) from error
 
-    def _answer(self, method: str, target: str, *, body: object, key: str | None, timeout_s: float) -> Answer:
+    def _answer(
+        self, method: str, path: str, query: Query | None, body: object, key: str | None, timeout_s: float
+    ) -> Steps[HttpAnswer]:
         """The first answer that is not an error, asking again as the policy allows and once with a fresh token."""
+        target = path + _query_string(query)
         content = None if body is None else msgspec.json.encode(body)
         repeatable = method in ("GET", "HEAD") or key is not None
         try:
-            return self._asked_again(method, target, content, key, repeatable=repeatable, timeout_s=timeout_s)
+            return (yield from self._attempts(method, target, content, key, repeatable, timeout_s))
         except TokenExpired:
             if self.token is None:
                 raise
-        self.refresh_token()
-        return self._asked_again(method, target, content, key, repeatable=repeatable, timeout_s=timeout_s)
+        yield from self.refresh_token()
+        return (yield from self._attempts(method, target, content, key, repeatable, timeout_s))
 
-    def _asked_again(
-        self, method: str, target: str, content: bytes | None, key: str | None, *, repeatable: bool, timeout_s: float
-    ) -> Answer:
+    def _attempts(
+        self, method: str, target: str, content: bytes | None, key: str | None, repeatable: bool, timeout_s: float
+    ) -> Steps[HttpAnswer]:
         """The first answer that is not an error, asking again as the policy allows."""
         attempt, failing_s = 0, 0.0
         while True:
             attempt += 1
-            retry_after_s: float | None = None
-            began, was_held = time.monotonic(), False
-            try:
-                answer = self._connections.exchange(
-                    method, target, headers=self._headers(content, key), body=content, timeout_s=timeout_s
-                )
-            except NotConnected as error:
-                failure = Failure.NOT_CONNECTED
-                refusal: SidecarError = NoServer(f"no sidecar answers at {self.url}: {error}")
-            except AnswerLost as error:
-                failure, refusal = Failure.ANSWER_LOST, NoServer(str(error), url=self.url)
-                was_held = error.was_held
-            else:
-                if answer.status < 400:
-                    return answer
-                refused = error_of(answer, url=self.url)
-                found = failure_of(answer.status, refused.code)
-                if found is None:
-                    raise refused
-                failure, refusal = found, refused
-                retry_after_s = _seconds(answer.headers.get("retry-after"))
-            if attempt > 1 and not was_held:
-                failing_s += time.monotonic() - began
+            began = self._clock()
+            outcome = yield Request(method, target, self._headers(content, key), content, timeout_s)
+            if isinstance(outcome, HttpAnswer) and outcome.status < 400:
+                return outcome
+            failure, error = self._failure(outcome)
+            if failure is None:
+                raise error
+            # The patience begins with the first failure, and what a server held did not fail until then.
+            if attempt > 1 and not (isinstance(outcome, AnswerLost) and outcome.was_held):
+                failing_s += self._clock() - began
             pause_s = self._retries.pause_s(
                 failure,
                 attempt=attempt,
                 failing_s=failing_s,
                 repeatable=repeatable,
-                retry_after_s=retry_after_s,
+                retry_after_s=_retry_after_s(outcome),
                 rng=self._rng,
             )
             if pause_s is None:
-                raise refusal
+                raise error
             log.info("asking again in %.2f s method=%s target=%s failure=%s", pause_s, method, target, failure.value)
-            sleep(pause_s)
+            yield Pause(pause_s)
             failing_s += pause_s
+
+    def _failure(self, outcome: Outcome | None) -> tuple[Failure | None, SidecarError]:
+        """What became of an attempt without a good answer. None: asking again would change nothing."""
+        match outcome:
+            case HttpAnswer():
+                error = error_of(outcome, url=self.url)
+                return failure_of(outcome.status, error.code), error
+            case AnswerLost():
+                return Failure.ANSWER_LOST, NoServer(outcome.reason, url=self.url)
+            case NotConnected():
+                return Failure.NOT_CONNECTED, NoServer(f"no sidecar answers at {self.url}: {outcome.reason}")
+            case None:
+                raise TypeError("a Request was answered like a Pause")
 
     def _headers(self, content: bytes | None, key: str | None) -> dict[str, str]:
         headers = dict(self._fixed_headers)
@@ -188,24 +194,6 @@ class Calls:
         if key is not None:
             headers["Idempotency-Key"] = key
         return headers
-
-    def refresh_token(self) -> datetime:
-        """Exchange the token for a new one; the old stays good for a minute. Returns when the new one expires."""
-        # To ask twice does no harm: each answer is a token of its own.
-        answer = self._asked_again("POST", "/api/auth/refresh", b"{}", None, repeatable=True, timeout_s=ANSWER_WITHIN_S)
-        fresh = self._decoded(answer, _FreshToken)
-        self.token = fresh.token
-        return fresh.expires_at
-
-    def once(
-        self, method: str, path: str, content: bytes | None = None, *, timeout_s: float = ANSWER_WITHIN_S
-    ) -> Answer:
-        """One attempt, whatever its answer."""
-        headers = self._headers(content, None)
-        try:
-            return self._connections.exchange(method, path, headers=headers, body=content, timeout_s=timeout_s)
-        except (NotConnected, AnswerLost) as error:
-            raise NoServer(f"no sidecar answers at {self.url}: {error}") from error
 
 
 class _FreshToken(msgspec.Struct):
@@ -230,5 +218,6 @@ def _text(value: object) -> str:
             return str(value)
 
 
-def _seconds(header: str | None) -> float | None:
+def _retry_after_s(outcome: Outcome | None) -> float | None:
+    header = outcome.headers.get("retry-after") if isinstance(outcome, HttpAnswer) else None
     return float(header) if header is not None and header.isdecimal() else None

@@ -2,243 +2,119 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+import inspect
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
-import msgspec
+from .api import MAX_WAIT_S, Api
+from .calls import ANSWER_WITHIN_S, DEFAULT_URL, Query
+from .connections import BlockingConnections
+from .retry import RetryPolicy
+from .steps import Steps
 
-from ...state.models import AgentStatus, Priority, ResultStatus, SpawnPriority
-from .calls import ANSWER_WITHIN_S, Calls, new_key, segment
-from .records import Batch, Context, LogPart, Published, Result, ResultPage, Spawned, Stored
+if TYPE_CHECKING:
+    from .vouching import SidecarCheck
 
-MAX_WAIT_S = 120.0  # one long poll; a longer wait is several, so that a server that vanished is noticed
-SPAWNED_WITHIN_S = 45.0  # the agent's context is built first
+__all__ = ["MAX_WAIT_S", "Client", "signed_as"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-class Client(Calls):
-    """The API, typed: each method is one request. `call` makes any other."""
+def _blocking(method: Callable[Concatenate[Api, P], Steps[T]]) -> Callable[Concatenate[Client, P], T]:
+    """The method of Api as one that returns when the answer is there."""
 
-    # --- the sidecar -----------------------------------------------------------------------------------------
+    @wraps(method)
+    def call(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.connections.run(method(self.api, *args, **kwargs))
 
-    def health(self, *, timeout_s: float = ANSWER_WITHIN_S) -> dict[str, Any]:
-        """The sidecar's checks; an unhealthy one answers too, with `status` saying so."""
-        answer = self.once("GET", "/health", timeout_s=timeout_s)
-        return self._decoded(answer, dict[str, Any])
+    return signed_as(call, method)
 
-    def status(self) -> dict[str, Any]:
-        return self.read(dict[str, Any], "GET", "/status")
 
-    # --- agents ----------------------------------------------------------------------------------------------
+def signed_as(call: Callable[P, T], method: Callable[..., Steps[Any]]) -> Callable[P, T]:
+    """The call with the method's signature, of which it returns the answer and not the steps."""
+    signature = inspect.signature(method)
+    answer = str(signature.return_annotation).removeprefix("Steps[").removesuffix("]")
+    call.__signature__ = signature.replace(return_annotation=answer)  # type: ignore[attr-defined]
+    return call
 
-    def spawn(
+
+class Client:
+    """The API, typed: each method is one request. `call` makes any other. Any thread may use it.
+
+    url: with or without `/api` at its end. retries: how failed requests are repeated; the default is for agents that
+    outlive a restart of the sidecar. headers: sent with every request. check: asks each server for a proof that it is
+    the sidecar that is meant, before it is sent a token; agents need none, for their URL comes from the sidecar that
+    started them. Raises the sidecar's errors (`state.errors`), NoServer and UnexpectedAnswer.
+    """
+
+    def __init__(
         self,
-        agent_type: str,
-        issue_id: str,
+        url: str = DEFAULT_URL,
+        token: str | None = None,
         *,
-        task: str = "",
-        project_id: str | None = None,
-        environment: Mapping[str, str] | None = None,
-        priority: SpawnPriority = "normal",
-        context_requirements: Sequence[str] = (),
+        retries: RetryPolicy | None = None,
+        headers: Mapping[str, str] | None = None,
+        check: SidecarCheck | None = None,
+    ) -> None:
+        self.api = Api(url, token, retries=retries, headers=headers)
+        self.connections = BlockingConnections(self.api.url, check=check)
+        self._check = check
+
+    @property
+    def url(self) -> str:
+        return self.api.url
+
+    @property
+    def token(self) -> str | None:
+        return self.api.token
+
+    def close(self) -> None:
+        self.connections.close()
+
+    def move_to(self, url: str) -> None:
+        """Send further requests to another URL."""
+        before, self.connections = self.connections, BlockingConnections(url, check=self._check)
+        self.api.url = url
+        before.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def read(
+        self,
+        type_: type[T],
+        method: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        body: object = None,
         key: str | None = None,
-    ) -> Spawned:
-        """Start an agent of a type whose profile has a command, or queue it. key: as in `call`; a fresh one if None."""
-        body = _without_none(
-            agent_type=agent_type,
-            issue_id=issue_id,
-            task=task or None,
-            project_id=project_id,
-            environment=dict(environment) if environment else None,
-            priority=priority,
-            context_requirements=tuple(context_requirements) or None,
-        )
-        path = "/api/agents/spawn"
-        return self.read(Spawned, "POST", path, body=body, key=key or new_key(), timeout_s=SPAWNED_WITHIN_S)
-
-    def agents(self) -> tuple[AgentStatus, ...]:
-        """Every agent of the token's project (operators: of all), newest first."""
-        return self.read(_Agents, "GET", "/api/agents").agents
-
-    def agent(self, agent_id: str) -> AgentStatus:
-        return self.read(AgentStatus, "GET", f"/api/agents/{segment(agent_id)}")
-
-    def stop(self, agent_id: str, *, timeout_s: float | None = None, force: bool = False) -> AgentStatus:
-        """Stop an agent's process tree; answered when it has ended. timeout_s: from SIGTERM to SIGKILL."""
-        return self.read(
-            AgentStatus,
-            "DELETE",
-            f"/api/agents/{segment(agent_id)}",
-            query={"timeout": timeout_s, "force": force or None},
-            timeout_s=ANSWER_WITHIN_S + (timeout_s or 0.0),
+        timeout_s: float = ANSWER_WITHIN_S,
+    ) -> T:
+        return self.connections.run(
+            self.api.read(type_, method, path, query=query, body=body, key=key, timeout_s=timeout_s)
         )
 
-    def restart(self, agent_id: str) -> AgentStatus:
-        return self.read(AgentStatus, "POST", f"/api/agents/{segment(agent_id)}/restart", body={})
-
-    def logs(
-        self,
-        agent_id: str,
-        *,
-        stream: Literal["stdout", "stderr"] = "stdout",
-        tail: int = 200,
-        offset: int | None = None,
-        timeout_s: float = 0.0,
-    ) -> LogPart:
-        """The last `tail` lines of an agent's log, or what stands from `offset` on, awaited for up to `timeout_s`."""
-        return self.read(
-            LogPart,
-            "GET",
-            f"/api/agents/{segment(agent_id)}/logs",
-            query={"stream": stream, "tail": tail, "offset": offset, "timeout": timeout_s or None},
-            timeout_s=ANSWER_WITHIN_S + timeout_s,
-        )
-
-    def heartbeat(self, agent_id: str) -> None:
-        self.call("POST", f"/api/agents/{segment(agent_id)}/heartbeat", body={})
-
-    # --- context and results ---------------------------------------------------------------------------------
-
-    def context(
-        self,
-        issue_id: str,
-        agent_type: str,
-        *,
-        requirements: Sequence[str] = (),
-        files: Sequence[str] = (),
-        query: str = "",
-        max_bytes: int | None = None,
-        refresh: bool = False,
-        project_id: str | None = None,
-    ) -> Context:
-        """The context of that type of agent. files: paths or globs to add in full."""
-        return self.read(
-            Context,
-            "GET",
-            f"/api/context/{segment(issue_id)}/{segment(agent_type)}",
-            query={
-                "requirements": requirements or None,
-                "files": [name.replace(",", "\\,") for name in files] or None,
-                "q": query or None,
-                "max_bytes": max_bytes,
-                "refresh": refresh or None,
-                "project_id": project_id,
-            },
-        )
-
-    def store(
-        self,
-        result: Mapping[str, Any],
-        *,
-        agent_id: str,
-        agent_type: str,
-        issue_id: str,
-        project_id: str,
-        key: str | None = None,
-    ) -> Stored:
-        """Keep a result: a JSON object with `status`. When this returns it is on the disk."""
-        body = {
-            "agent_id": agent_id,
-            "agent_type": agent_type,
-            "issue_id": issue_id,
-            "project_id": project_id,
-            "result": result,
-        }
-        return self.read(Stored, "POST", "/api/results", body=body, key=key or new_key())
-
-    def result(self, result_id: str) -> Result:
-        return self.read(Result, "GET", f"/api/results/{segment(result_id)}")
-
-    def results(
-        self,
-        *,
-        issue_id: str | None = None,
-        agent_type: str | None = None,
-        agent_id: str | None = None,
-        status: ResultStatus | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-        project_id: str | None = None,
-    ) -> ResultPage:
-        query = {
-            "issue_id": issue_id,
-            "agent_type": agent_type,
-            "agent_id": agent_id,
-            "status": status,
-            "limit": limit,
-            "cursor": cursor,
-            "project_id": project_id,
-        }
-        return self.read(ResultPage, "GET", "/api/results", query=query)
-
-    # --- events ----------------------------------------------------------------------------------------------
-
-    def publish(
-        self,
-        event_type: str,
-        data: Mapping[str, Any] | None = None,
-        *,
-        topic: str | None = None,
-        correlation_id: str | None = None,
-        priority: Priority = "normal",
-        ttl_s: int | None = None,
-        key: str | None = None,
-        project_id: str | None = None,
-    ) -> Published:
-        """Publish an event; when this returns it survives the death of the sidecar. topic None: the type's own."""
-        body = _without_none(
-            event_type=event_type,
-            data=dict(data or {}),
-            topic=topic,
-            correlation_id=correlation_id,
-            priority=priority,
-            ttl_seconds=ttl_s,
-        )
-        path = f"/api/events/{segment(event_type)}"
-        return self.read(Published, "POST", path, query={"project_id": project_id}, body=body, key=key or new_key())
-
-    def wait(
-        self,
-        *event_types: str,
-        topics: Sequence[str] = (),
-        filter: str = "",
-        consumer: str = "",
-        timeout_s: float = 30.0,
-        limit: int = 100,
-        ack: str | None = None,
-        since: str | None = None,
-        project_id: str | None = None,
-    ) -> Batch:
-        """The next events of a mailbox, as soon as there are any; an empty batch when `timeout_s` is up.
-
-        No types means every type. ack: everything up to that event id is done with. since: read from there without a
-        mailbox ("earliest", "latest", an event id or an RFC 3339 time).
-        """
-        deadline = time.monotonic() + timeout_s
-        while True:
-            poll_s = min(max(0.0, deadline - time.monotonic()), MAX_WAIT_S)
-            query = {
-                "types": event_types or None,
-                "topics": topics or None,
-                "filter": filter or None,
-                "consumer": consumer or None,
-                "timeout": round(poll_s * 1000),
-                "limit": limit,
-                "ack": ack,
-                "since": since,
-                "project_id": project_id,
-            }
-            batch = self.read(Batch, "GET", "/api/events/wait", query=query, timeout_s=poll_s + ANSWER_WITHIN_S)
-            if not batch.timeout or batch.superseded or time.monotonic() >= deadline:
-                return batch
-            ack = None
-            if since is not None and batch.next_cursor is not None:
-                since = batch.next_cursor
-
-
-class _Agents(msgspec.Struct):
-    agents: tuple[AgentStatus, ...]
-
-
-def _without_none(**fields: object) -> dict[str, object]:
-    return {name: value for name, value in fields.items() if value is not None}
+    call = _blocking(Api.call)
+    once = _blocking(Api.once)
+    refresh_token = _blocking(Api.refresh_token)
+    health = _blocking(Api.health)
+    status = _blocking(Api.status)
+    spawn = _blocking(Api.spawn)
+    agents = _blocking(Api.agents)
+    agent = _blocking(Api.agent)
+    stop = _blocking(Api.stop)
+    restart = _blocking(Api.restart)
+    logs = _blocking(Api.logs)
+    heartbeat = _blocking(Api.heartbeat)
+    context = _blocking(Api.context)
+    store = _blocking(Api.store)
+    result = _blocking(Api.result)
+    results = _blocking(Api.results)
+    publish = _blocking(Api.publish)
+    wait = _blocking(Api.wait)

@@ -8,7 +8,7 @@ import msgspec
 
 from ...state.errors import SidecarError
 from ...state.typed import decode
-from .transport import Answer
+from .steps import HttpAnswer
 
 
 class NoServer(SidecarError):
@@ -44,19 +44,16 @@ def _family(kind: type[SidecarError]) -> dict[str, type[SidecarError]]:
     return classes
 
 
-def error_of(answer: Answer, *, url: str) -> SidecarError:
+def error_of(answer: HttpAnswer, *, url: str) -> SidecarError:
     """The error that an answer stands for.
 
     `details` holds what the server sent, and `status`, `wire_code` (such as REQ_404) and `request_id`.
     """
     try:
         refusal = decode(answer.body, _Refusal)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # Not a sidecar's own answer: a proxy in between, or another program on that port.
-        return UnexpectedAnswer(
-            f"what answers at {url} is no sidecar: status {answer.status} without the error object of one",
-            status=answer.status,
-        )
+        return no_sidecar(url, f"status {answer.status} without the error object of one", status=answer.status)
     error = _family(SidecarError).get(refusal.error, SidecarError)(refusal.message)
     error.details = {
         **refusal.details,
@@ -65,3 +62,10 @@ def error_of(answer: Answer, *, url: str) -> SidecarError:
         "request_id": refusal.request_id,
     }
     return error
+
+
+def no_sidecar(url: str, reason: str, **details: object) -> UnexpectedAnswer:
+    """The error for an answer that no sidecar of this version gives. reason: what was expected, or came instead."""
+    return UnexpectedAnswer(
+        f"what answers at {url} is no sidecar, or one of another version: {reason}", url=url, **details
+    )

@@ -56,6 +56,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that was published. subscribers_notified: the agents that wait for it, or have a mailbox for it."""
+
     event_id: EventId
     topic: str
     subscribers_notified: tuple[AgentId, ...] = ()
@@ -63,7 +65,7 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
-    """next_agents: who should act on the result, by the profile of the agent's type."""
+    """A result that was stored. next_agents: who should act on it, by the profile of the agent's type."""
 
     id: ResultId
     storage_path: str
@@ -85,7 +87,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResultPage(msgspec.Struct, frozen=True, kw_only=True):
-    """Newest first. next_cursor: of the next older page, or None."""
+    """A page of results, newest first. next_cursor: of the next older page, or None."""
 
     results: tuple[Result, ...]
     total: int
@@ -93,7 +95,7 @@ class ResultPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Spawned(msgspec.Struct, frozen=True, kw_only=True):
-    """spawned: False while the agent is queued behind others."""
+    """An agent that was spawned, or queued. spawned: False while it is queued behind others."""
 
     agent_id: AgentId
     spawned: bool
@@ -123,6 +125,8 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Structure(msgspec.Struct, frozen=True, kw_only=True):
+    """The project's tree. files, directories: paths below the root."""
+
     root: str = ""
     files: tuple[str, ...] = ()
     directories: tuple[str, ...] = ()
@@ -144,6 +148,8 @@ class PreviousOutput(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sections(msgspec.Struct, frozen=True, kw_only=True):
+    """The sections of a context, as on the wire."""
+
     project_structure: Structure = Structure()
     relevant_files: tuple[File, ...] = ()
     git_context: dict[str, Any] = {}

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from ...state.models import EventId, event_id
+from .connections import BlockingConnections
 from .errors import Superseded
 from .records import Batch, Event, Gap
+from .steps import Steps
 
 log = logging.getLogger(__name__)
 
@@ -17,16 +19,11 @@ log = logging.getLogger(__name__)
 class Wait(Protocol):
     """One wait on the mailbox, with everything up to `ack` done."""
 
-    def __call__(self, *, ack: EventId | None, timeout_s: float) -> Batch: ...
+    def __call__(self, *, ack: EventId | None, timeout_s: float) -> Steps[Batch]: ...
 
 
-class Subscription(Iterator[Event]):
-    """`for event in agent.events(…)`: at least once, in the order of the log, for as long as one likes.
-
-    An event counts as done when the next one is asked for, so one whose handling killed the process is given to the
-    next incarnation again. Leaving the loop leaves the last event undone; `ack()` says that it is done.
-    gap: what was gone before it could be read, the last such gap; None as long as nothing was lost.
-    """
+class MailboxReader:
+    """Reads a mailbox event by event, without I/O. gap: see Subscription. poll_s: how long one wait may take."""
 
     def __init__(self, wait: Wait, *, poll_s: float) -> None:
         self._wait = wait
@@ -37,22 +34,22 @@ class Subscription(Iterator[Event]):
         self._given: Event | None = None
         self.gap: Gap | None = None
 
-    def __next__(self) -> Event:
+    def next(self) -> Steps[Event]:
         """The next event, however long it takes. Raises Superseded when another reader took the mailbox over."""
         while not self._waiting:
-            self._acknowledge(self._poll_s)
+            yield from self._acknowledge(self._poll_s)
         self._given = self._waiting.popleft()
         return self._given
 
-    def ack(self) -> None:
+    def ack(self) -> Steps[None]:
         """The event given last is done, although the next one is not asked for yet."""
         if self._given is not None:
-            self._acknowledge(0.0)
+            yield from self._acknowledge(0.0)
 
-    def _acknowledge(self, timeout_s: float) -> None:
+    def _acknowledge(self, timeout_s: float) -> Steps[None]:
         if self._given is not None:
             self._done, self._given = self._given.event_id, None
-        batch = self._wait(ack=self._done, timeout_s=timeout_s)
+        batch = yield from self._wait(ack=self._done, timeout_s=timeout_s)
         self._done = None
         if batch.superseded:
             raise Superseded("another wait on this mailbox took over; name a consumer to read the same events twice")
@@ -66,3 +63,28 @@ class Subscription(Iterator[Event]):
         # After an acknowledgement in the middle of a batch, the rest of it comes again.
         merged = {event.event_id: event for event in (*self._waiting, *batch.events)}
         self._waiting = deque(merged[event_id] for event_id in sorted(merged))
+
+
+class Subscription(Iterator[Event]):
+    """`for event in agent.events(…)`: at least once, in the order of the log, for as long as one likes.
+
+    An event counts as done when the next one is asked for, so one whose handling killed the process is given to the
+    next incarnation again. Leaving the loop leaves the last event undone; `ack()` says that it is done.
+    """
+
+    def __init__(self, reader: MailboxReader, connections: BlockingConnections) -> None:
+        self._reader = reader
+        self._connections = connections
+
+    @property
+    def gap(self) -> Gap | None:
+        """The last events that were lost before they could be read; None as long as nothing was lost."""
+        return self._reader.gap
+
+    def __next__(self) -> Event:
+        """The next event, however long it takes. Raises Superseded when another reader took the mailbox over."""
+        return self._connections.run(self._reader.next())
+
+    def ack(self) -> None:
+        """The event given last is done, although the next one is not asked for yet."""
+        self._connections.run(self._reader.ack())

@@ -22,7 +22,7 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime
 
 
-class _Claims(msgspec.Struct):
+class _TokenClaims(msgspec.Struct):
     sub: str
     agent_type: str
     project_id: str
@@ -34,7 +34,7 @@ def holder_of(token: str) -> Holder:
     """Raises ConfigError for what is no token of a sidecar."""
     try:
         payload = token.split(".")[1]
-        claims = decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)), _Claims)
+        claims = decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)), _TokenClaims)
     except (IndexError, binascii.Error, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError("the token is no token of a sidecar", field="token", expected="a JWT") from error
     return Holder(

@@ -8,7 +8,8 @@ import time
 from datetime import UTC, datetime
 
 from ...state.errors import ConfigError, NotFound, SidecarError
-from .client import Client
+from .api import Api
+from .connections import BlockingConnections
 from .token import holder_of
 
 log = logging.getLogger(__name__)
@@ -27,11 +28,12 @@ def refresh_in_s(issued_at: datetime, expires_at: datetime, *, now: datetime) ->
 class Upkeep:
     """One daemon thread; it never ends the agent: what fails is logged and tried again.
 
-    heartbeat_s: pause between heartbeats, 0 for none. A token that is none of ours is left as it is.
+    heartbeat_s: pause between heartbeats, 0 for none. A token that is not a sidecar's is left as it is.
     """
 
-    def __init__(self, client: Client, *, agent_id: str, token: str, heartbeat_s: float) -> None:
-        self._client = client
+    def __init__(self, api: Api, connections: BlockingConnections, *, agent_id: str, heartbeat_s: float) -> None:
+        self._api = api
+        self._connections = connections
         self._agent_id = agent_id
         self._heartbeat_s = heartbeat_s
         self._ending = threading.Event()
@@ -39,7 +41,7 @@ class Upkeep:
         self._heartbeat_due = now + heartbeat_s if heartbeat_s > 0 else None
         self._refresh_due: float | None = None
         try:
-            holder = holder_of(token)
+            holder = holder_of(api.token or "")
         except ConfigError as error:
             log.warning("the token is not kept fresh: %s", error)
         else:
@@ -66,7 +68,7 @@ class Upkeep:
     def _heartbeat(self) -> None:
         self._heartbeat_due = time.monotonic() + self._heartbeat_s
         try:
-            self._client.heartbeat(self._agent_id)
+            self._connections.run(self._api.heartbeat(self._agent_id))
         except NotFound:
             log.debug("no heartbeats: the sidecar does not supervise this agent agent_id=%s", self._agent_id)
             self._heartbeat_due = None
@@ -75,7 +77,7 @@ class Upkeep:
 
     def _refresh(self) -> None:
         try:
-            expires_at = self._client.refresh_token()
+            expires_at = self._connections.run(self._api.refresh_token())
         except SidecarError as error:
             log.warning("token not refreshed agent_id=%s: %s", self._agent_id, error)
             self._refresh_due = time.monotonic() + _TRY_AGAIN_AFTER_S

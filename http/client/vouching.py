@@ -29,7 +29,7 @@ class NotTheSidecar(NoServer):
     """The server has not proven that it is the intended sidecar; it was sent only a nonce."""
 
 
-class Stream(Protocol):
+class NetworkStream(Protocol):
     """A TCP connection."""
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes: ...
@@ -53,7 +53,7 @@ class SidecarCheck:
         self._key = key
         self._storage = storage
 
-    def __call__(self, stream: Stream) -> None:
+    def __call__(self, stream: NetworkStream) -> None:
         """Ask for the proof. Raises NotTheSidecar, and closes the connection then."""
         try:
             self._check(stream)
@@ -61,7 +61,7 @@ class SidecarCheck:
             stream.close()
             raise
 
-    def _check(self, stream: Stream) -> None:
+    def _check(self, stream: NetworkStream) -> None:
         address = address_of(*stream.get_extra_info("server_addr")[:2])
         nonce = secrets.token_hex(NONCE_CHARS // 2)
         status, body = _get(stream, address, f"/api/proof?{urlencode({'nonce': nonce, 'address': address})}")
@@ -84,7 +84,7 @@ class SidecarCheck:
 _OLDER = "it may be a sidecar of an earlier version; restart it, or name it with --url and --token"
 
 
-def _get(stream: Stream, host: str, target: str) -> tuple[int, bytes]:
+def _get(stream: NetworkStream, host: str, target: str) -> tuple[int, bytes]:
     """One GET over the connection, which stays usable. Raises NotTheSidecar for anything except a short HTTP answer."""
     import h11
 

@@ -1,0 +1,287 @@
+"""An agent and what it may ask: the steps of each call, and `Agent`, which carries them out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+
+from ...state.errors import ConfigError
+from ...state.models import AgentId, AgentStatus, EventId, Priority, ResultStatus, SpawnPriority
+from .api import MAX_WAIT_S, Api
+from .client import Client, signed_as
+from .records import Batch, Context, Published, Result, Spawned, Stored
+from .retry import RetryPolicy
+from .steps import Steps
+from .subscription import MailboxReader, Subscription
+from .upkeep import Upkeep
+
+HEARTBEAT_S = 20.0  # 3 of the 60 requests a minute that the narrowest working class has
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class AgentIdentity:
+    """The agent that a process is, as the sidecar says it in the environment of those that it starts.
+
+    Raises ConfigError naming a variable that is missing.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        env = environment
+        self.id = AgentId(_required(env, "AGENT_ID"))
+        self.type = _required(env, "AGENT_TYPE")
+        self.issue_id = _required(env, "ISSUE_ID")
+        self.project_id = _required(env, "PROJECT_ID")
+        self.task = env.get("AGENT_TASK", "")
+        self.project_root = Path(env["PROJECT_ROOT"]) if env.get("PROJECT_ROOT") else None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.id!r}, type={self.type!r}, issue_id={self.issue_id!r})"
+
+
+class Access(NamedTuple):
+    """Where an agent finds its sidecar, and what it shows there. headers: sent with every request."""
+
+    url: str
+    token: str
+    headers: Mapping[str, str] | None
+
+
+def access_of(environment: Mapping[str, str]) -> Access:
+    """Raises ConfigError naming a variable that is missing."""
+    trace = {"traceparent": environment["TRACEPARENT"]} if environment.get("TRACEPARENT") else None
+    return Access(_required(environment, "SIDECAR_URL"), _required(environment, "JWT_TOKEN"), trace)
+
+
+class AgentCalls:
+    """The calls of one agent, without I/O: those of the API with its own identity filled in."""
+
+    def __init__(self, who: AgentIdentity, api: Api) -> None:
+        self._who = who
+        self._api = api
+
+    def context(
+        self,
+        *,
+        requirements: Sequence[str] = (),
+        files: Sequence[str] = (),
+        query: str = "",
+        max_bytes: int | None = None,
+        refresh: bool = False,
+    ) -> Steps[Context]:
+        """The context of this agent. files: paths or globs to add in full. query: what the work is
+        about, which orders the files; "" leaves that to the sidecar."""
+        return self._api.context(
+            self._who.issue_id,
+            self._who.type,
+            requirements=requirements,
+            files=files,
+            query=query,
+            max_bytes=max_bytes,
+            refresh=refresh,
+        )
+
+    def store(
+        self,
+        result: Mapping[str, Any] | None = None,
+        /,
+        *,
+        status: ResultStatus = "success",
+        key: str | None = None,
+        **fields: object,
+    ) -> Steps[Stored]:
+        """Keep a result: `store({"status": …, …})`, or its fields by name. When this returns it is on the disk.
+
+        key: an Idempotency-Key; the same one makes a restarted agent store its result once.
+        """
+        return self._api.store(
+            {"status": status, **(result or {}), **fields},
+            agent_id=self._who.id,
+            agent_type=self._who.type,
+            issue_id=self._who.issue_id,
+            project_id=self._who.project_id,
+            key=key,
+        )
+
+    def publish(
+        self,
+        event_type: str,
+        data: Mapping[str, Any] | None = None,
+        *,
+        topic: str | None = None,
+        correlation_id: str | None = None,
+        priority: Priority = "normal",
+        ttl_s: int | None = None,
+        key: str | None = None,
+    ) -> Steps[Published]:
+        """Publish an event; when this returns it survives the death of the sidecar.
+
+        data: `issue_id` is filled in where it is missing, since that is what others filter by. topic None: the
+        standard topic of the type. key: an Idempotency-Key; the same one makes a restarted agent publish it once.
+        """
+        return self._api.publish(
+            event_type,
+            {"issue_id": self._who.issue_id, **(data or {})},
+            topic=topic,
+            correlation_id=correlation_id,
+            priority=priority,
+            ttl_s=ttl_s,
+            key=key,
+        )
+
+    def wait(
+        self,
+        *event_types: str,
+        topics: Sequence[str] = (),
+        filter: str = "",
+        consumer: str = "",
+        timeout_s: float = 30.0,
+        limit: int = 100,
+    ) -> Steps[Batch]:
+        """The next events of these types as soon as there are any, also those from before this agent began; an empty
+        batch when `timeout_s` is up. What was given once is not given again by the same question."""
+        return self._api.wait(
+            *event_types, topics=topics, filter=filter, consumer=consumer, timeout_s=timeout_s, limit=limit
+        )
+
+    def mailbox(
+        self,
+        *event_types: str,
+        topics: Sequence[str] = (),
+        filter: str = "",
+        consumer: str = "events",
+        limit: int = 100,
+    ) -> MailboxReader:
+        """Reads a mailbox of this agent event by event."""
+
+        def wait(*, ack: EventId | None, timeout_s: float) -> Steps[Batch]:
+            return self._api.wait(
+                *event_types,
+                topics=topics,
+                filter=filter,
+                consumer=consumer,
+                timeout_s=timeout_s,
+                limit=limit,
+                ack=ack,
+            )
+
+        return MailboxReader(wait, poll_s=MAX_WAIT_S)
+
+    def spawn(
+        self,
+        agent_type: str,
+        *,
+        issue_id: str | None = None,
+        task: str = "",
+        environment: Mapping[str, str] | None = None,
+        priority: SpawnPriority = "normal",
+        context_requirements: Sequence[str] = (),
+        key: str | None = None,
+    ) -> Steps[Spawned]:
+        """Start another agent, of this one's issue unless said otherwise. Architects and operators only."""
+        return self._api.spawn(
+            agent_type,
+            issue_id or self._who.issue_id,
+            task=task,
+            environment=environment,
+            priority=priority,
+            context_requirements=context_requirements,
+            key=key,
+        )
+
+    def results(
+        self, *, agent_type: str | None = None, status: ResultStatus | None = None
+    ) -> Steps[tuple[Result, ...]]:
+        """The newest results of this agent's issue, at most 50."""
+        page = yield from self._api.results(issue_id=self._who.issue_id, agent_type=agent_type, status=status)
+        return page.results
+
+    def status(self) -> Steps[AgentStatus]:
+        """This agent as the sidecar sees it; `incarnation` is 1 until it is restarted."""
+        return self._api.agent(self._who.id)
+
+    def heartbeat(self) -> Steps[None]:
+        """Say now that this agent works; the background thread does so anyhow."""
+        return self._api.heartbeat(self._who.id)
+
+
+def _blocking(method: Callable[Concatenate[AgentCalls, P], Steps[T]]) -> Callable[Concatenate[Agent, P], T]:
+    """The method of AgentCalls as one that returns when the answer is there."""
+
+    @wraps(method)
+    def call(self: Agent, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.client.connections.run(method(self._calls, *args, **kwargs))
+
+    return signed_as(call, method)
+
+
+class Agent(AgentIdentity):
+    """This process as an agent of the sidecar that started it. Heartbeats and token refresh go on in the background.
+
+    environment: instead of os.environ. heartbeat_s: 0 for none. Raises ConfigError naming a variable that is missing.
+    Every method raises the sidecar's errors (`state.errors`: NotFound, RateLimited, …) and NoServer when nothing
+    answered for as long as `retries` is patient; requests that were refused for their rate are asked again in time.
+    client: the same sidecar, asked for anything else.
+    """
+
+    def __init__(
+        self,
+        environment: Mapping[str, str] | None = None,
+        *,
+        heartbeat_s: float = HEARTBEAT_S,
+        retries: RetryPolicy | None = None,
+    ) -> None:
+        env = os.environ if environment is None else environment
+        super().__init__(env)
+        url, token, headers = access_of(env)
+        self.client = Client(url, token, retries=retries, headers=headers)
+        self._calls = AgentCalls(self, self.client.api)
+        self._upkeep = Upkeep(self.client.api, self.client.connections, agent_id=self.id, heartbeat_s=heartbeat_s)
+        self._upkeep.start()
+
+    def __enter__(self) -> Agent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the background thread and the connections; the process may go on."""
+        self._upkeep.stop()
+        self.client.close()
+
+    context = _blocking(AgentCalls.context)
+    store = _blocking(AgentCalls.store)
+    publish = _blocking(AgentCalls.publish)
+    wait = _blocking(AgentCalls.wait)
+
+    def events(
+        self,
+        *event_types: str,
+        topics: Sequence[str] = (),
+        filter: str = "",
+        consumer: str = "events",
+        limit: int = 100,
+    ) -> Subscription:
+        """Endless: `for event in agent.events("review_requested"):`; asking for the next acknowledges the last.
+
+        consumer: names the place in the log; it is another than that of `wait`, which acknowledges by receiving.
+        """
+        reader = self._calls.mailbox(*event_types, topics=topics, filter=filter, consumer=consumer, limit=limit)
+        return Subscription(reader, self.client.connections)
+
+    spawn = _blocking(AgentCalls.spawn)
+    results = _blocking(AgentCalls.results)
+    status = _blocking(AgentCalls.status)
+    heartbeat = _blocking(AgentCalls.heartbeat)
+
+
+def _required(environment: Mapping[str, str], name: str) -> str:
+    value = environment.get(name)
+    if not value:
+        raise ConfigError(f"{name} is not set; the sidecar sets it for the agents it starts", field=name)
+    return value
