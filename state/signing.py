@@ -1,8 +1,9 @@
 """Signs and verifies JSON Web Tokens with HS256. The PyJWT door.
 
-PyJWT's package imports a client for keys on the web, with urllib, http.client, email and ssl, and `cryptography` where
-that is installed: 10 ms without it, 60 ms with it, next to the 120 ms in which a sidecar starts. HS256 needs none of
-them. So this has a copy of PyJWT's own modules without; whoever else in the process imports `jwt` gets all of it.
+`import jwt` imports a client for keys on the web, with urllib, http.client, email and ssl, and `cryptography` where that
+is installed. HS256 needs none of them. Measured, least of ten runs, in CPU time to import the server: 761 ms as it is,
+872 ms with `import jwt` (1.15 times), 1,001 ms where `cryptography` is installed (1.31 times). Agents wait for a start,
+so this loads PyJWT's own modules without its package; anything else in the process that imports `jwt` gets all of it.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _api, _exceptions = _own_copy("api_jwt", "exceptions")
 
 
 def signed(claims: Mapping[str, Any], secret: bytes) -> str:
-    """A token that says so."""
+    """A token with these claims."""
     text: str = _api.encode(dict(claims), secret, algorithm=_ALGORITHM)
     return text
 

