@@ -83,7 +83,7 @@ class Admission:
         route, caller = meaning.route, meaning.caller
         if is_again:
             exchange.is_for(route)
-            self._count(self._server.authenticator.still(caller), meaning.agent_class, exchange)
+            self._count(self._server.authenticator.recheck(caller), meaning.agent_class, exchange)
         call = Call(
             caller=caller,
             body=NOTHING if route.body is None else read_body(_body(environ, route), decoder(route.body)),
@@ -129,7 +129,7 @@ class Admission:
         """The operator whose browser session the request belongs to; None for a request without one."""
         session = session_of(self._server.sessions, header_of(environ), method=environ["REQUEST_METHOD"], now=utc_now())
         exchange.session = session
-        return self._server.authenticator.still(session.caller) if session is not None else None
+        return self._server.authenticator.recheck(session.caller) if session is not None else None
 
 
 def header_of(environ: Environ) -> Callable[[str], str | None]:

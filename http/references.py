@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from ..state.errors import ConfigError
 from ..supervision.dependencies import dependencies
+from ..supervision.fleet import refuse_chain_cut
 from ..supervision.profile import Profile
 from .config import Config
 from .tables import nearest
@@ -34,12 +35,7 @@ def _check(config: Config) -> None:
             _require_runnable(dependency.type, f"profiles.{profile.agent_type}.depends_on", known)
     for number, trigger in enumerate(config.triggers):
         _require_runnable(trigger.spawn, f"triggers[{number}].spawn", known)
-        if trigger.on == "chain_cut":
-            setting = f"triggers[{number}].on"
-            raise ConfigError(
-                f"setting {setting} is chain_cut, which would begin the chain again: name another event type",
-                field=setting,
-            )
+        refuse_chain_cut(trigger, f"triggers[{number}]")
     for agent_type in known:
         _refuse_circle((agent_type,), known)
 

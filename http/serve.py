@@ -1,6 +1,7 @@
-"""Starts and stops all: `running(config)` is a sidecar, from the bound port to the last closed file; `serve` runs one.
+"""Starts and stops a sidecar: `running` is one, from the bound port to the last closed file; `serve` runs one.
 
-Started top to bottom, stopped in reverse. The port is bound before agents can be started, since each gets its URL.
+It starts from top to bottom of `running`, and stops in reverse.
+The port is bound before agents can be started, since each gets its URL.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import gc
 import logging
 import os
 import queue
-import signal
 import socket
 import sys
 import threading
@@ -19,15 +19,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from ipaddress import ip_address
-from types import FrameType
+from pathlib import Path
 
 from .. import __version__
-from ..actors.messages import AnswerWaiters, Drain
 from ..actors.runtime.actor_supervisor import ActorSupervisor
-from ..actors.runtime.asking import Later, ask
-from ..actors.runtime.timers import GAP_S, Timers
+from ..actors.runtime.timers import Timers
 from ..state.clock import utc_now
-from ..state.errors import ConfigError, InvalidRequest, SidecarError, Unavailable
+from ..state.errors import ConfigError, InvalidRequest
 from ..state.identity import Revocations, TokenKey
 from ..supervision.known_state import reset_signals
 from ..supervision.sole_instance import SoleInstance
@@ -39,6 +37,7 @@ from .access.sessions import Sessions
 from .address import url_of
 from .app import ROUTES, Application
 from .config import Config
+from .draining import answer_waiters, end_agents, kill_agents
 from .errors import describe
 from .exchange import request_id_of
 from .log_texts import LogTexts
@@ -52,7 +51,8 @@ from .observe.observing import observing
 from .references import check_references
 from .routes.results import MAX_RESULT_BYTES
 from .routing import JSON, Server, too_large
-from .storage import announced, locked, note_whole, prepare, require_whole, token_key
+from .stop_signals import watch_stop_signals
+from .storage import LockedStorage, announced, locked, note_whole, prepare, require_whole, token_key
 from .wire.codec import encode
 from .wiring import Wiring
 
@@ -61,7 +61,6 @@ log = logging.getLogger(__name__)
 # The shares of the ten seconds a shutdown may take.
 DRAIN_S = 6.0
 CLOSE_S = 2.0
-ASK_S = 1.0
 
 WORKER_THREADS = 8  # waits hold none; these ask actors and read bodies
 
@@ -105,70 +104,77 @@ class Sidecar:
 
 
 @contextmanager
-def running(config: Config) -> Iterator[Sidecar]:
+def running(config: Config, *, before_agents: Callable[[Sidecar], None] = lambda _: None) -> Iterator[Sidecar]:
     """A whole sidecar; on leaving, it drains within ten seconds.
 
-    Raises ConfigError, StorageInUse, StorageDamaged and others of the family before anything is served.
+    before_agents: called before an agent can run. Raises ConfigError, StorageInUse, StorageDamaged and others of the
+    family before anything is served.
     """
     check_references(config)
     with ExitStack() as stack:
-        prepare(config.storage)
-        storage = stack.enter_context(locked(config.storage))
-        # Whatever refuses the start does so before anything is opened for writing.
-        sole = SoleInstance()
-        stack.callback(sole.release)
-        if (instance := require_whole(config.storage)) is not None:
-            sole.take(instance)
+        storage, sole = _claim(config.storage, stack)
         sock = stack.enter_context(bind(config.host, config.port))
         observers = stack.enter_context(observing(config.storage, config.environ))
-        auditor, everyone = observers.auditor, observers.everyone
-        key = token_key(config.storage, config.environ, minted=everyone.minted)
-        host, port = sock.getsockname()[:2]
-        timers = Timers()
-        timers.start()
-        stack.callback(timers.stop)
-        revocations = Revocations()
-        sidecar: Sidecar | None = None
-
-        def gave_up(actor: str, reason: str) -> None:
-            if sidecar is not None:
-                sidecar.gave_up(actor, reason)
-
-        supervisor = ActorSupervisor(gave_up=gave_up, restarted=everyone.restarted, asked=observers.asked)
         wiring = Wiring(
             config=config,
-            supervisor=supervisor,
-            timers=timers,
-            key=key,
-            revocations=revocations,
+            supervisor=ActorSupervisor(
+                gave_up=lambda actor, reason: sidecar.gave_up(actor, reason),
+                restarted=observers.everyone.restarted,
+                asked=observers.asked,
+            ),
+            timers=stack.enter_context(_timers()),
+            key=token_key(config.storage, config.environ, minted=observers.everyone.minted),
+            revocations=Revocations(),
             observers=observers,
-            url=url_of(host, port),
+            url=url_of(*sock.getsockname()[:2]),
             draining=threading.Event(),
             input_read=InputRead(),
             sole=sole,
             storage=storage,
         )
-        server = _server(wiring, Authenticator(key, revocations), AddressProofs(key, host, port))
-        revocations.watch(server.holds.revoked)
-        sidecar = Sidecar(config, host=host, port=port, key=key, server=server)
-        stack.callback(supervisor.stop)
-        supervisor.start()
-        server.last_numbers.look()  # so that the first to ask for the health finds them
+        sidecar = _sidecar(wiring, sock)
+        before_agents(sidecar)
+        stack.callback(wiring.supervisor.stop)
+        wiring.supervisor.start()
+        sidecar.server.last_numbers.look()  # so that the first to ask for the health finds them
         if sole.name is not None:
             note_whole(config.storage, instance=sole.name)
-        application = Application(
-            server,
-            hosts=_served_hosts(host, port),
-            private_paths={str(config.storage): "<storage>"},
-        )
         stack.enter_context(announced(config.storage, sidecar.url))
-        stack.enter_context(_serving(application, sock, sidecar, wiring.input_read))
+        stack.enter_context(_serving(sock, sidecar, wiring.input_read))
         log.info("sidecar started url=%s storage=%s version=%s", sidecar.url, config.storage, __version__)
-        auditor.record("sidecar_started", by=SIDECAR, version=__version__, process_id=os.getpid())
+        observers.auditor.record("sidecar_started", by=SIDECAR, version=__version__, process_id=os.getpid())
         yield sidecar
-        auditor.record("sidecar_stopping", by=SIDECAR)
+        observers.auditor.record("sidecar_stopping", by=SIDECAR)
         log.info("sidecar draining url=%s", sidecar.url)
     log.info("sidecar stopped url=%s", sidecar.url)
+
+
+def _claim(storage: Path, stack: ExitStack) -> tuple[LockedStorage, SoleInstance]:
+    """Take the storage and its name for this process: what refuses a start does so before anything is written."""
+    prepare(storage)
+    claimed = stack.enter_context(locked(storage))
+    sole = SoleInstance()
+    stack.callback(sole.release)
+    if (instance := require_whole(storage)) is not None:
+        sole.take(instance)
+    return claimed, sole
+
+
+@contextmanager
+def _timers() -> Iterator[Timers]:
+    timers = Timers()
+    timers.start()
+    try:
+        yield timers
+    finally:
+        timers.stop()
+
+
+def _sidecar(wiring: Wiring, sock: socket.socket) -> Sidecar:
+    host, port = sock.getsockname()[:2]
+    server = _server(wiring, Authenticator(wiring.key, wiring.revocations), AddressProofs(wiring.key, host, port))
+    wiring.revocations.watch(server.holds.revoked)
+    return Sidecar(wiring.config, host=host, port=port, key=wiring.key, server=server)
 
 
 def _server(wiring: Wiring, authenticator: Authenticator, proofs: AddressProofs) -> Server:
@@ -213,12 +219,17 @@ def _describe_api() -> bytes:
 
 
 @contextmanager
-def _serving(application: Application, sock: socket.socket, sidecar: Sidecar, input_read: InputRead) -> Iterator[None]:
+def _serving(sock: socket.socket, sidecar: Sidecar, input_read: InputRead) -> Iterator[None]:
     """Answer requests in threads of their own; on leaving, drain.
 
     Agents that are told to stop still hand in what they have, so the port closes only when they have ended.
     """
     server = sidecar.server
+    application = Application(
+        server,
+        hosts=_served_hosts(sidecar.host, sidecar.port),
+        private_paths={str(server.storage): "<storage>"},
+    )
     http = make_server(application, sock, after_input=server.actors.bus.flush, every_second=server.holds.look)
     server.connections.watch(http)
     input_read.watch(http)
@@ -229,9 +240,11 @@ def _serving(application: Application, sock: socket.socket, sidecar: Sidecar, in
     finally:
         server.draining.set()
         until = time.monotonic() + DRAIN_S + CLOSE_S
-        _answer_waiters(server)
-        _ended_in_time("agents", lambda: _drain(sidecar))
-        http.close(answer_waiters=lambda: _answer_waiters(server), within_s=max(until - time.monotonic(), CLOSE_S))
+        answer_waiters(server.actors)
+        end_agents(server.actors, within_s=DRAIN_S, has_failed=lambda: sidecar.failure is not None)
+        http.close(
+            answer_waiters=lambda: answer_waiters(server.actors), within_s=max(until - time.monotonic(), CLOSE_S)
+        )
         loop.join(timeout=CLOSE_S)
 
 
@@ -254,46 +267,6 @@ def make_server(
         after_input=after_input,
         every_second=every_second,
     )
-
-
-def _drain(sidecar: Sidecar) -> int:
-    """Stop the agents; where an actor was given up, leave them: whoever starts us again has them taken over.
-
-    Asked again as often as the Spawner is restarted meanwhile. Raises Unavailable.
-    """
-    left_s = DRAIN_S
-    while True:
-        later = sidecar.server.actors.spawner.request(Drain(timeout_s=left_s, leave=sidecar.failure is not None))
-        left_s = _wait_running(later, left_s)
-        try:
-            return later.result(timeout=ASK_S)
-        except TimeoutError:
-            later.cancel()
-            raise Unavailable(f"the agents did not end within {DRAIN_S + ASK_S:g} s") from None
-        except Unavailable:
-            if left_s == 0 or sidecar.failure is not None:  # it may be the Spawner that was given up
-                raise
-
-
-def _wait_running(later: Later[int], left_s: float) -> float:
-    """Wait for an answer. Returns the time left, of which a pause of the sidecar takes nothing: see Timers."""
-    is_done = False
-    while left_s > 0 and not is_done:
-        began_at, step_s = time.monotonic(), min(GAP_S / 2, left_s)
-        is_done = later.wait(step_s)
-        left_s -= min(time.monotonic() - began_at, step_s)
-    return max(0.0, left_s)
-
-
-def _answer_waiters(server: Server) -> None:
-    _ended_in_time("waiting requests", lambda: ask(server.actors.bus, AnswerWaiters(), timeout_s=ASK_S))
-
-
-def _ended_in_time(what: str, end: Callable[[], int]) -> None:
-    try:
-        log.info("%s ended count=%d", what, end())
-    except SidecarError as error:  # the way down goes on whatever happens
-        log.error("%s did not end in time: %s", what, error)
 
 
 def render_refusal(status: int, reason: str, asked_id: str | None) -> tuple[list[tuple[str, str]], bytes]:
@@ -336,15 +309,11 @@ def _served_hosts(host: str, port: int) -> frozenset[str] | None:
 
 
 def serve(config: Config) -> int:
-    """Run until SIGTERM, SIGINT or SIGHUP; a second SIGTERM or SIGINT ends at once.
-
-    The exit code: 0, or 1 when an actor was given up.
-    """
+    """Run until a signal ends it: see stop_signals.py. The exit code: 0, or 1 when an actor was given up."""
     reset_signals()
     set_up_logging(config.log_level, config.log_format)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    with running(config) as sidecar:
-        _on_signals(sidecar)
+    with running(config, before_agents=_end_at_signals) as sidecar:
         gc.freeze()  # what was made so far stays; collections need not look at it again
         gc.enable()
         # In one piece: the log of another thread would come between the line and its end on a terminal.
@@ -356,43 +325,11 @@ def serve(config: Config) -> int:
     return 0
 
 
-def _on_signals(sidecar: Sidecar) -> None:
-    """End it at the first SIGTERM, SIGINT or SIGHUP, and at once at the second SIGTERM or SIGINT.
+def _end_at_signals(sidecar: Sidecar) -> None:
+    def end_at_once(number: int) -> None:
+        try:
+            kill_agents(sidecar.server.actors)
+        finally:
+            os._exit(128 + number)
 
-    A terminal that closes may send SIGHUP twice. Where the parent ignored it, as nohup does, it stays ignored.
-
-    A Python handler runs in the main thread, when that does: not while it waits for a lock, where the signal came to
-    another thread or in the moment before the wait. What the interpreter's own handler writes is read by a thread.
-    """
-    told, tell = os.pipe()
-    os.set_blocking(tell, False)
-    signal.set_wakeup_fd(tell)
-    heeded = [signal.SIGTERM, signal.SIGINT]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        heeded.append(signal.SIGHUP)
-    for number in heeded:
-        signal.signal(number, _heeded_elsewhere)
-    threading.Thread(target=_heed, args=(sidecar, told), name="signals", daemon=True).start()
-
-
-def _heeded_elsewhere(number: int, frame: FrameType | None) -> None:
-    """The interpreter's own handler is there only where there is one in Python."""
-
-
-def _heed(sidecar: Sidecar, told: int) -> None:
-    (number,) = os.read(told, 1)
-    log.info("signal received signal=%s", signal.Signals(number).name)
-    sidecar.end()
-    while (number := os.read(told, 1)[0]) == signal.SIGHUP:
-        pass  # it ends already
-    _end_at_once(sidecar, number)
-
-
-def _end_at_once(sidecar: Sidecar, number: int) -> None:
-    """Agents that were to be stopped are killed now: none outlives a sidecar that was told twice to end."""
-    try:
-        ask(sidecar.server.actors.spawner, Drain(timeout_s=0.0), timeout_s=ASK_S)
-    except SidecarError as error:
-        log.error("agents did not end at once: %s", error)
-    finally:
-        os._exit(128 + number)
+    watch_stop_signals(sidecar.end, end_at_once)

@@ -1,9 +1,10 @@
 """Signs and verifies JSON Web Tokens with HS256. The PyJWT door.
 
-`import jwt` imports a client for keys on the web, with urllib, http.client, email and ssl, and `cryptography` where that
+`import jwt` imports a client for keys on the web, with urllib, http.client, email and ssl, and `cryptography` where it
 is installed. HS256 needs none of them. Measured, least of ten runs, in CPU time to import the server: 761 ms as it is,
-872 ms with `import jwt` (1.15 times), 1,001 ms where `cryptography` is installed (1.31 times). Agents wait for a start,
-so this loads PyJWT's own modules without its package; anything else in the process that imports `jwt` gets all of it.
+872 ms with `import jwt` (1.15 times), 1,001 ms where `cryptography` is installed (1.31 times). Agents wait for a
+start, so this loads PyJWT's own modules without its package. Anything else in the process that imports `jwt` gets all
+of it.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from ..state.errors import ConfigError
 from .strategy import Group
 
 
@@ -48,6 +49,18 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     spawn: str
     filter: str = ""
     allow_self: bool = False
+
+
+def refuse_chain_cut(trigger: Trigger, setting: str) -> None:
+    """Raise ConfigError for a trigger on the event that says that a chain was cut: it would begin the chain again.
+
+    setting: the trigger's name in the configuration.
+    """
+    if trigger.on == "chain_cut":
+        raise ConfigError(
+            f"setting {setting}.on is chain_cut, which would begin the chain again: name another event type",
+            field=f"{setting}.on",
+        )
 
 
 class SpawnBucket:

@@ -39,6 +39,17 @@ signal.pause()
 
 Serve = Callable[..., Served]
 
+# A signal comes while the Spawner begins, which may have taken agents over by then.
+EARLY = """
+import os, signal
+from sidecar.actors.spawner import Spawner
+began = Spawner.on_start
+def begin(self):
+    os.kill(os.getpid(), signal.SIGTERM)
+    began(self)
+Spawner.on_start = begin
+"""
+
 # The main thread hears no signal once it waits: as if that came in the moment before, when nothing interrupts the wait.
 DEAF = """
 import signal
@@ -77,6 +88,11 @@ def test_a_signal_ends_it_cleanly_and_at_once_when_nothing_runs(serve: Serve, nu
     code, took_s = served.end(number)
     assert code == 0
     assert took_s < WITHIN_S
+
+
+def test_a_signal_while_it_starts_ends_it_cleanly_too(serve: Serve) -> None:
+    served = serve(before=EARLY)
+    assert served.process.wait(timeout=30) == 0
 
 
 def test_it_ends_and_its_agents_start_afresh_whatever_its_parent_blocked_or_ignored(

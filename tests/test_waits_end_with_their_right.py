@@ -262,7 +262,7 @@ class HoldsEndWithTheirRight(RuleBasedStateMachine):
 
     def _may_go_on(self, hold: Told) -> bool:
         try:
-            self.authenticator.still(hold.caller)
+            self.authenticator.recheck(hold.caller)
         except (Unauthorized, TokenExpired):
             return False
         return hold.session is None or self.sessions.is_open(hold.session, now=self.now)

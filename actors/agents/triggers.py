@@ -17,7 +17,7 @@ from ...state.errors import ChainTooLong, ConfigError, SidecarError
 from ...state.events.filter import EventFilter, compile_filter
 from ...state.events.issue import issue_of
 from ...state.models import Event, EventId, event_id
-from ...supervision.fleet import Trigger
+from ...supervision.fleet import Trigger, refuse_chain_cut
 from ...supervision.profile import Profiles
 from ..messages import SpawnAgent
 from ..replies import SpawnedAgent
@@ -44,11 +44,7 @@ class Triggers:
                     f"the trigger on {trigger.on} spawns {trigger.spawn}, whose profile has no command",
                     field="triggers.spawn",
                 )
-            if trigger.on == "chain_cut":
-                raise ConfigError(
-                    "setting triggers.on is chain_cut, which would begin the chain again: name another event type",
-                    field="triggers.on",
-                )
+            refuse_chain_cut(trigger, "triggers")
             filter_ = compile_filter(trigger.filter)
             trigger_id = hashlib.sha256(msgspec.json.encode((trigger.on, filter_.canonical, trigger.spawn))).hexdigest()
             self._armed.append(_Armed(trigger, trigger_id, filter_))

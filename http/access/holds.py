@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -26,7 +27,7 @@ LOOK_AGAIN = timedelta(minutes=1)  # between looks at an expired token that is k
 Right = str | bytes  # a token's id or a session's key
 
 
-class Hold:
+class Hold(ABC):
     """A request that goes on for as long as its caller may."""
 
     __slots__ = ("caller", "session")
@@ -35,9 +36,9 @@ class Hold:
         self.caller = caller
         self.session = session
 
+    @abstractmethod
     def end(self, error: SidecarError) -> None:
         """End it, in any thread. error: the reason."""
-        raise NotImplementedError
 
 
 class Holds:
@@ -162,7 +163,7 @@ class Holds:
     def _fault(self, hold: Hold) -> SidecarError | None:
         """The reason why its caller may not go on, if there is one."""
         try:
-            self._authenticator.still(hold.caller)
+            self._authenticator.recheck(hold.caller)
         except SidecarError as error:
             return error
         if hold.session is not None and not self._sessions.is_open(hold.session, now=self._now()):

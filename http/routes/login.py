@@ -47,7 +47,7 @@ def show_session(call: Call[Nothing, Nothing]) -> Answer:
     try:
         session = session_of(call.server.sessions, call.header, method="GET", now=call.now)
         if session is not None:
-            call.server.authenticator.still(session.caller)
+            call.server.authenticator.recheck(session.caller)
     except (Unauthorized, TokenExpired):
         session = None
     shown = _shown(session) if session is not None else None

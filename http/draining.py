@@ -1,0 +1,68 @@
+"""Ends what a sidecar has open, in the time that a shutdown may take: requests that wait, and agents."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from ..actors.messages import AnswerWaiters, Drain
+from ..actors.runtime.asking import Later, ask
+from ..actors.runtime.timers import GAP_S
+from ..state.errors import SidecarError, Unavailable
+from .routing import Actors
+
+log = logging.getLogger(__name__)
+
+ASK_S = 1.0
+
+
+def end_agents(actors: Actors, *, within_s: float, has_failed: Callable[[], bool]) -> None:
+    """Stop the agents. Where an actor was given up, leave them: the next sidecar takes them over."""
+    _log_count("agents", lambda: _drain(actors, within_s=within_s, has_failed=has_failed))
+
+
+def answer_waiters(actors: Actors) -> None:
+    """Answer the requests that wait for events."""
+    _log_count("waiting requests", lambda: ask(actors.bus, AnswerWaiters(), timeout_s=ASK_S))
+
+
+def kill_agents(actors: Actors) -> None:
+    """Kill the agents: none outlives a sidecar that was told twice to end."""
+    try:
+        ask(actors.spawner, Drain(timeout_s=0.0), timeout_s=ASK_S)
+    except SidecarError as error:
+        log.error("agents did not end at once: %s", error)
+
+
+def _drain(actors: Actors, *, within_s: float, has_failed: Callable[[], bool]) -> int:
+    """Ask again as often as the Spawner is restarted meanwhile. Returns how many agents ran. Raises Unavailable."""
+    left_s = within_s
+    while True:
+        later = actors.spawner.request(Drain(timeout_s=left_s, leave=has_failed()))
+        left_s = _wait_running(later, left_s)
+        try:
+            return later.result(timeout=ASK_S)
+        except TimeoutError:
+            later.cancel()
+            raise Unavailable(f"the agents did not end within {within_s + ASK_S:g} s") from None
+        except Unavailable:
+            if left_s == 0 or has_failed():  # it may be the Spawner that was given up
+                raise
+
+
+def _wait_running(later: Later[int], left_s: float) -> float:
+    """Wait for an answer. Returns the time left, of which a pause of the sidecar takes nothing: see Timers."""
+    is_done = False
+    while left_s > 0 and not is_done:
+        began_at, step_s = time.monotonic(), min(GAP_S / 2, left_s)
+        is_done = later.wait(step_s)
+        left_s -= min(time.monotonic() - began_at, step_s)
+    return max(0.0, left_s)
+
+
+def _log_count(what: str, end: Callable[[], int]) -> None:
+    try:
+        log.info("%s ended count=%d", what, end())
+    except SidecarError as error:  # the shutdown goes on whatever happens
+        log.error("%s did not end in time: %s", what, error)
