@@ -30,13 +30,13 @@ from ..supervision.profile import Profiles
 from ..supervision.sole_instance import SoleInstance
 from . import messages as m
 from .agent_facts import EventPublished, LogEndsAt, TellTriggered
-from .agents.adoption import adopt, know_again
+from .agents.adoption import adopt, recover_lost
 from .agents.agent import (
     ENDED,
     HOLDS_SLOT,
     RUNS,
     WAITS,
-    Agent,
+    AfterStop,
     AgentDue,
     CensusDue,
     CensusTaken,
@@ -44,18 +44,18 @@ from .agents.agent import (
     ProcessExited,
     QueueDue,
     SaveDue,
-    Then,
+    SupervisedAgent,
 )
 from .agents.announcer import AnnouncementAnswered, AnnouncementDue, Announcer, LifecycleEvent
 from .agents.chains import Chains
-from .agents.forgetting import Forgetting
+from .agents.forgetting import AgentRetention
 from .agents.launching import Launcher
 from .agents.log_bounds import LogBounds
 from .agents.log_following import LogFollowing
 from .agents.numbers import count
-from .agents.records import AgentBook
-from .agents.spawn_requests import Spawning
-from .agents.supervisor import Keeper
+from .agents.records import AgentRecords
+from .agents.spawn_requests import SpawnRequests
+from .agents.supervisor import AgentSupervisor
 from .agents.tokens import AgentTokens
 from .agents.triggers import Triggers
 from .runtime.asking import Fact, Later, Recipient
@@ -155,7 +155,7 @@ class Spawner(Owner):
     def on_start(self) -> None:
         self._announcer = Announcer(self._registry, self._bus, self._timers, self.me, self._changed)
         self._following = LogFollowing(self._logs, self._timers, self.me)
-        book = AgentBook(
+        book = AgentRecords(
             registry=self._registry,
             tokens=self._tokens,
             announcer=self._announcer,
@@ -164,7 +164,7 @@ class Spawner(Owner):
             log_watch=self._log_watch,
         )
         self._log_watch.start()
-        self._keeper = Keeper(
+        self._keeper = AgentSupervisor(
             book=book,
             registry=self._registry,
             options=self._options,
@@ -183,7 +183,7 @@ class Spawner(Owner):
         )
         self._timers.tell_gaps(self.me)
         self._chains = Chains(book.agents, self._options, self._announcer)
-        self._spawning = Spawning(
+        self._spawning = SpawnRequests(
             registry=self._registry,
             projects=self._projects,
             profiles=self._profiles,
@@ -191,7 +191,7 @@ class Spawner(Owner):
             keeper=self._keeper,
             chains=self._chains,
         )
-        self._forgetting = Forgetting(
+        self._forgetting = AgentRetention(
             book=book,
             registry=self._registry,
             tokens=self._tokens,
@@ -201,12 +201,12 @@ class Spawner(Owner):
         )
         self._agents = book.agents
         for record in self._registry.agents.values():
-            book.add(Agent(record, self._profiles.of(record.spec.agent_type)))
+            book.add(SupervisedAgent(record, self._profiles.of(record.spec.agent_type)))
         self._keeper.queue.is_closed = self._draining.is_set()
         self._keeper.open()
         if not self._registry.is_new:
             trees = self._keeper.look_now()
-            know_again(self._keeper, trees, registry=self._registry, profiles=self._profiles, logs=self._logs)
+            recover_lost(self._keeper, trees, registry=self._registry, profiles=self._profiles, logs=self._logs)
             ends = [fact.exited for fact in self.pending_facts() if isinstance(fact, ProcessExited)]
             adopt(self._keeper, trees, ends)
             self._keeper.sweep()  # for what belongs to nobody any more
@@ -217,7 +217,7 @@ class Spawner(Owner):
         self._bus.tell(TellTriggered(since=self._triggers.place))
 
     def release(self) -> None:
-        keeper: Keeper | None = getattr(self, "_keeper", None)
+        keeper: AgentSupervisor | None = getattr(self, "_keeper", None)
         try:
             if keeper is not None:
                 keeper.close()
@@ -311,7 +311,7 @@ class Spawner(Owner):
 
     # --- requests ------------------------------------------------------------------------------------------
 
-    def _explained(self, agent: Agent) -> AgentStatus:
+    def _explained(self, agent: SupervisedAgent) -> AgentStatus:
         self._keeper.queue.explain(agent)
         return agent.status()
 
@@ -328,11 +328,14 @@ class Spawner(Owner):
         agent.stop_waiters.append(later)
         agent.refuse_started(WrongState(f"agent {agent.id} was told to stop", state=AgentState.STOPPING))
         self._keeper.end(
-            agent, Then.STOPPED, note="it was stopped by request", grace_s=0.0 if request.force else max(0.0, grace_s)
+            agent,
+            AfterStop.STOPPED,
+            note="it was stopped by request",
+            grace_s=0.0 if request.force else max(0.0, grace_s),
         )
         return later
 
-    def _restart_agent(self, agent: Agent) -> Later[AgentStatus]:
+    def _restart_agent(self, agent: SupervisedAgent) -> Later[AgentStatus]:
         if self._keeper.queue.is_closed:
             raise Unavailable("the sidecar is shutting down and starts no agents")
         state = agent.record.state
@@ -341,7 +344,7 @@ class Spawner(Owner):
         later: Later[AgentStatus] = Later()
         agent.start_waiters.append(later)
         if state in RUNS:
-            self._keeper.end(agent, Then.STARTED_ANEW, note="it was restarted by request")
+            self._keeper.end(agent, AfterStop.STARTED_ANEW, note="it was restarted by request")
         else:
             self._keeper.start_anew(agent)
         return later
@@ -372,7 +375,7 @@ class Spawner(Owner):
                 self._keeper.drop(agent, [])
         grace_s = request.timeout_s * _DRAIN_MARGIN
         for agent in running:
-            self._keeper.end(agent, Then.STOPPED, note="the sidecar was shut down", grace_s=grace_s)
+            self._keeper.end(agent, AfterStop.STOPPED, note="the sidecar was shut down", grace_s=grace_s)
         self._keeper.sweep()
         self._drained.append((later, len(running)))
         return later
@@ -385,7 +388,7 @@ class Spawner(Owner):
 
     # --- the registry --------------------------------------------------------------------------------------
 
-    def _agent(self, agent_id: AgentId, project_id: str | None) -> Agent:
+    def _agent(self, agent_id: AgentId, project_id: str | None) -> SupervisedAgent:
         agent = self._agents.get(agent_id)
         if agent is None or not agent.is_visible_to(project_id):
             raise NotFound(f"agent {agent_id} is not known", field="agent_id")

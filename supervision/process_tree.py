@@ -1,4 +1,4 @@
-"""Census: which processes belong to which agent, and what they use. Also those that daemonised and were re-parented.
+"""ProcessCensus: which processes belong to which agent, and what they use. Also daemons that were re-parented.
 
 A process is an agent's when its environment carries the agent's marks, when it is in the session of the agent's
 running process, or when its parent is the agent's. Once known it stays known, whatever it does to its environment.
@@ -46,7 +46,7 @@ class TreeProcess(msgspec.Struct, frozen=True, kw_only=True):
 Trees = Mapping[str, tuple[TreeProcess, ...]]
 
 
-class Census:
+class ProcessCensus:
     """Looks at every process of the machine. Used by one thread; remembers what it has seen."""
 
     def __init__(self, instance_id: str) -> None:
@@ -125,7 +125,7 @@ class CensusTaker:
     """
 
     def __init__(self, instance_id: str, *, every_s: float, tell: Callable[[Trees, int], None]) -> None:
-        self._census = Census(instance_id)
+        self._census = ProcessCensus(instance_id)
         self._every_s = every_s
         self._tell = tell
         self._changed = threading.Condition()

@@ -13,7 +13,7 @@ RestartType = Literal["always", "on-failure", "never"]  # OTP: permanent, transi
 SETTLED_AFTER_S = 1.0
 
 
-class Verdict(Enum):
+class RestartVerdict(Enum):
     RESTART = "restart"
     GIVE_UP = "give_up"
     COMPLETE = "complete"
@@ -25,7 +25,7 @@ class RestartIntensity(msgspec.Struct, frozen=True, kw_only=True):
     max_restarts: int = 5
     within_s: float = 60.0
 
-    def decide(self, deaths: tuple[float, ...], *, now: float) -> tuple[Verdict, tuple[float, ...]]:
+    def decide(self, deaths: tuple[float, ...], *, now: float) -> tuple[RestartVerdict, tuple[float, ...]]:
         """Judge one more death, at monotonic time `now` (seconds).
 
         deaths: earlier deaths, monotonic seconds, oldest first.
@@ -33,7 +33,7 @@ class RestartIntensity(msgspec.Struct, frozen=True, kw_only=True):
         Source: restart intensity and period, Erlang/OTP supervisor; as there, a death exactly `within_s` ago counts.
         """
         recent = (*(t for t in deaths if now - t <= self.within_s), now)
-        return (Verdict.RESTART if len(recent) <= self.max_restarts else Verdict.GIVE_UP), recent
+        return (RestartVerdict.RESTART if len(recent) <= self.max_restarts else RestartVerdict.GIVE_UP), recent
 
 
 class Backoff(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +50,7 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
         return full * (1.0 - self.jitter * chance)
 
 
-class History(msgspec.Struct, frozen=True):
+class RestartHistory(msgspec.Struct, frozen=True):
     """The history of an agent. deaths: monotonic seconds, inside the window. in_a_row: without a healthy
     spell between them. is_open: it had too many, and is only probed."""
 
@@ -69,8 +69,8 @@ class Death(msgspec.Struct, frozen=True, kw_only=True):
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """The decision after a death. delay_s: before a restart, else 0. reason: why it was given up, else empty."""
 
-    verdict: Verdict
-    history: History
+    verdict: RestartVerdict
+    history: RestartHistory
     delay_s: float = 0.0
     reason: str = ""
 
@@ -88,7 +88,7 @@ class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
     no_restart_exit_codes: frozenset[int] = frozenset()
     probe_after_s: float = 0.0
 
-    def decide(self, history: History, death: Death, *, now: float, chance: float) -> Decision:
+    def decide(self, history: RestartHistory, death: Death, *, now: float, chance: float) -> Decision:
         """Judge one more death, at monotonic time `now` (seconds); `chance` as in Backoff.
 
         As in OTP every restart counts towards the intensity, also one of an agent that ended well but always runs.
@@ -96,7 +96,7 @@ class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
         that ran for the whole window.
         """
         if death.exit_code == 0 and self.restart != "always":
-            return Decision(verdict=Verdict.COMPLETE, history=History())
+            return Decision(verdict=RestartVerdict.COMPLETE, history=RestartHistory())
         if self.restart == "never":
             return self._give_up(history, "its profile says never to restart it")
         if death.exit_code in self.no_restart_exit_codes:
@@ -104,16 +104,16 @@ class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
         healthy = death.uptime_s >= self.intensity.within_s
         in_a_row = 1 if healthy else history.in_a_row + 1
         verdict, deaths = self.intensity.decide(history.deaths, now=now)
-        after = History(deaths, in_a_row)
-        if self.probe_after_s > 0 and (verdict is Verdict.GIVE_UP or (history.is_open and not healthy)):
-            after = History(deaths, in_a_row, is_open=True)
-            return Decision(verdict=Verdict.RESTART, history=after, delay_s=self.probe_after_s)
-        if verdict is Verdict.GIVE_UP:
+        after = RestartHistory(deaths, in_a_row)
+        if self.probe_after_s > 0 and (verdict is RestartVerdict.GIVE_UP or (history.is_open and not healthy)):
+            after = RestartHistory(deaths, in_a_row, is_open=True)
+            return Decision(verdict=RestartVerdict.RESTART, history=after, delay_s=self.probe_after_s)
+        if verdict is RestartVerdict.GIVE_UP:
             within_s, most = self.intensity.within_s, self.intensity.max_restarts
             return self._give_up(after, f"the limit of restarts within {within_s:g} s is {most}")
         settled = in_a_row == 1 and death.uptime_s >= SETTLED_AFTER_S
         delay_s = 0.0 if settled else self.backoff.delay_s(in_a_row, chance=chance)
-        return Decision(verdict=Verdict.RESTART, history=after, delay_s=delay_s)
+        return Decision(verdict=RestartVerdict.RESTART, history=after, delay_s=delay_s)
 
-    def _give_up(self, history: History, reason: str) -> Decision:
-        return Decision(verdict=Verdict.GIVE_UP, history=history, reason=reason)
+    def _give_up(self, history: RestartHistory, reason: str) -> Decision:
+        return Decision(verdict=RestartVerdict.GIVE_UP, history=history, reason=reason)

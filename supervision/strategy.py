@@ -36,7 +36,7 @@ class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return RestartIntensity(max_restarts=self.max_restarts, within_s=self.restart_window_seconds)
 
 
-class Member(msgspec.Struct, frozen=True):
+class GroupMember(msgspec.Struct, frozen=True):
     """An agent that lives in a group. age: rises; of two agents of one type the older starts first."""
 
     agent_id: AgentId
@@ -45,7 +45,7 @@ class Member(msgspec.Struct, frozen=True):
     state: AgentState
 
 
-def affected(group: Group, dead: Member, others: Iterable[Member]) -> tuple[AgentId, ...]:
+def affected(group: Group, dead: GroupMember, others: Iterable[GroupMember]) -> tuple[AgentId, ...]:
     """The other members that the death of `dead` concerns, in the order in which they start."""
     if group.strategy == "one_for_one":
         return ()
@@ -59,10 +59,10 @@ def affected(group: Group, dead: Member, others: Iterable[Member]) -> tuple[Agen
     return in_order(group, concerned)
 
 
-def in_order(group: Group, members: Iterable[Member]) -> tuple[AgentId, ...]:
+def in_order(group: Group, members: Iterable[GroupMember]) -> tuple[AgentId, ...]:
     """The members in the order in which they start."""
     return tuple(member.agent_id for member in sorted(members, key=lambda member: _place(group, member)))
 
 
-def _place(group: Group, member: Member) -> tuple[int, int]:
+def _place(group: Group, member: GroupMember) -> tuple[int, int]:
     return group.agents.index(member.agent_type), member.age

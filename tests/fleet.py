@@ -29,7 +29,7 @@ from sidecar.state.models import AgentId, AgentState, AgentStatus, Event
 from sidecar.state.projects import Projects
 from sidecar.supervision import process_table
 from sidecar.supervision.fleet import SpawnerOptions, Trigger
-from sidecar.supervision.process_tree import Census, Trees
+from sidecar.supervision.process_tree import ProcessCensus, Trees
 from sidecar.supervision.profile import Profile, Profiles, built_in
 from sidecar.supervision.sole_instance import SoleInstance
 
@@ -223,7 +223,7 @@ class Fleet:
         instance = instances[-1]
         start = instance.index(b'"instance_id":"') + len(b'"instance_id":"')
         instance_id = instance[start : start + 16].decode()
-        return Census(instance_id).take({})
+        return ProcessCensus(instance_id).take({})
 
     def zombies(self) -> list[int]:
         children = psutil.Process(os.getpid()).children()

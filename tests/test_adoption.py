@@ -179,12 +179,12 @@ def test_an_adopted_agent_that_is_killed_is_restarted(tmp_path: Path) -> None:
 
 
 DIES_BEFORE_NOTING_A_START = """
-from sidecar.actors.agents.records import AgentBook
-AgentBook.started = lambda self, agent, begun: os.kill(os.getpid(), signal.SIGKILL)
+from sidecar.actors.agents.records import AgentRecords
+AgentRecords.started = lambda self, agent, begun: os.kill(os.getpid(), signal.SIGKILL)
 """
 DIES_AFTER_RESTARTING_AT_ONCE = """
-from sidecar.actors.agents.supervisor import Keeper
-Keeper.exited = lambda self, exited: os.kill(os.getpid(), signal.SIGKILL)
+from sidecar.actors.agents.supervisor import AgentSupervisor
+AgentSupervisor.exited = lambda self, exited: os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -316,10 +316,10 @@ def test_what_a_lost_agent_left_is_killed_before_it_is_started_again(
 
 
 WRITES_NO_START_OF_THE_SECOND = """
-from sidecar.actors.agents.records import AgentBook
+from sidecar.actors.agents.records import AgentRecords
 from sidecar.state.agent_registry import AgentRegistry
 from sidecar.state.errors import StorageUnavailable
-real, starts = AgentRegistry.commit, AgentBook.starts
+real, starts = AgentRegistry.commit, AgentRecords.starts
 def commit(self):
     if full:
         raise StorageUnavailable("no space left")
@@ -328,7 +328,7 @@ def disk_is_full_from_now_on(self, agent, occurrence, token):
     global full
     full = True
     starts(self, agent, occurrence, token)
-full, AgentRegistry.commit, AgentBook.starts = False, commit, disk_is_full_from_now_on
+full, AgentRegistry.commit, AgentRecords.starts = False, commit, disk_is_full_from_now_on
 """
 
 

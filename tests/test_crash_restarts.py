@@ -22,10 +22,10 @@ from sidecar.supervision.restart import (
     SETTLED_AFTER_S,
     Backoff,
     Death,
-    History,
+    RestartHistory,
     RestartIntensity,
     RestartPolicy,
-    Verdict,
+    RestartVerdict,
 )
 from tests.fleet import SLEEPS, Fleet, does, runs, wait_until
 
@@ -283,7 +283,7 @@ def test_no_window_ever_holds_more_restarts_than_allowed(deaths: list[float], mo
     restarted: list[float] = []
     for now in deaths:
         verdict, history = intensity.decide(history, now=now)
-        if verdict is Verdict.RESTART:
+        if verdict is RestartVerdict.RESTART:
             restarted.append(now)
         in_window = [t for t in restarted if now - t <= within_s]
         assert len(in_window) <= most
@@ -302,10 +302,10 @@ def test_a_delay_is_never_above_its_bound_nor_far_below(
 
 def test_a_half_open_agent_is_tried_once_an_interval_until_a_try_is_healthy() -> None:
     policy = RestartPolicy(intensity=RestartIntensity(max_restarts=2, within_s=10.0), probe_after_s=300.0)
-    now, history, delays = 0.0, History(), []
+    now, history, delays = 0.0, RestartHistory(), []
     for _ in range(6):
         decision = policy.decide(history, Death(exit_code=3, uptime_s=0.1), now=now, chance=0.0)
-        assert decision.verdict is Verdict.RESTART
+        assert decision.verdict is RestartVerdict.RESTART
         history = decision.history
         delays.append(decision.delay_s)
         now += decision.delay_s + 0.1
@@ -317,7 +317,7 @@ def test_a_half_open_agent_is_tried_once_an_interval_until_a_try_is_healthy() ->
 
 def test_only_the_first_death_of_a_settled_agent_is_free() -> None:
     policy = RestartPolicy(backoff=Backoff(initial_s=1.0, max_s=60.0, jitter=0.0))
-    history, delays = History(), []
+    history, delays = RestartHistory(), []
     for n in (1, 2, 3):
         decision = policy.decide(history, Death(exit_code=1, uptime_s=2.0), now=2.0 * n, chance=0.0)
         history = decision.history
@@ -327,7 +327,7 @@ def test_only_the_first_death_of_a_settled_agent_is_free() -> None:
 
 def test_a_healthy_spell_ends_a_row_of_deaths() -> None:
     policy = RestartPolicy(backoff=Backoff(initial_s=1.0, max_s=60.0, jitter=0.0))
-    history, now = History(), 0.0
+    history, now = RestartHistory(), 0.0
     delays = []
     for uptime_s in (0.1, 0.1, 0.1, 60.0, 0.1):
         now += uptime_s

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from sidecar.actors.agents.agent import Agent, Then
+from sidecar.actors.agents.agent import AfterStop, SupervisedAgent
 from sidecar.actors.agents.group_restarts import GroupRestarts
 from sidecar.state.agent_entries import AgentRecord
 from sidecar.state.agent_registry import AgentRegistry
@@ -26,7 +26,7 @@ NOT_YET = 1e18  # monotonic
 
 
 class GroupLife(RuleBasedStateMachine):
-    """Three members; ends and starts happen as the Keeper would let them, but without processes and times."""
+    """Three members; ends and starts happen as the AgentSupervisor would let them, but without processes and times."""
 
     @initialize(
         strategy=st.sampled_from(["one_for_all", "rest_for_one"]),
@@ -36,7 +36,7 @@ class GroupLife(RuleBasedStateMachine):
         self.directory = tempfile.TemporaryDirectory()
         self.registry = AgentRegistry(Path(self.directory.name))
         self.group = Group(agents=TYPES, strategy=strategy, max_restarts=1_000_000)
-        self.agents: dict[AgentId, Agent] = {}
+        self.agents: dict[AgentId, SupervisedAgent] = {}
         self.broken: set[AgentId] = set()
         for serial, kind in enumerate(kinds, start=1):
             spec = AgentSpec(agent_id=AgentId(f"{kind}-{serial}"), agent_type=kind, issue_id="i", project_id="p")
@@ -48,7 +48,7 @@ class GroupLife(RuleBasedStateMachine):
                 state=AgentState.RUNNING,
                 cause=ExitCause.SIGNAL,
             )
-            self.agents[spec.agent_id] = Agent(record, built_in(kind))
+            self.agents[spec.agent_id] = SupervisedAgent(record, built_in(kind))
         self.held: set[AgentId] = set()
         self.restarts_together = False
         self.restarts = self.made()
@@ -56,50 +56,50 @@ class GroupLife(RuleBasedStateMachine):
     def made(self) -> GroupRestarts:
         return GroupRestarts({"g": self.group}, self.agents, self.registry, end=self.end, start=self.start)
 
-    def become(self, agent: Agent, state: AgentState, **more: Any) -> None:
+    def become(self, agent: SupervisedAgent, state: AgentState, **more: Any) -> None:
         agent.record = msgspec.structs.replace(agent.record, state=state, **more)
 
-    def end(self, agent: Agent, then: Then, _: str) -> None:
-        assert then is Then.TOGETHER
+    def end(self, agent: SupervisedAgent, then: AfterStop, _: str) -> None:
+        assert then is AfterStop.TOGETHER
         self.become(agent, AgentState.STOPPING, then=then.name)
 
-    def start(self, agent: Agent) -> None:
+    def start(self, agent: SupervisedAgent) -> None:
         in_order = sorted(self.agents.values(), key=lambda a: (TYPES.index(a.role[2]), a.record.serial))
         place = in_order.index(agent)
         if self.restarts_together:
             # Who was started by hand meanwhile, and told to stop, is no longer the group's concern.
             stopping = [a for a in in_order if a.id in self.held and a.record.state is AgentState.STOPPING]
-            assert not any(a.record.then == Then.TOGETHER.name for a in stopping)
+            assert not any(a.record.then == AfterStop.TOGETHER.name for a in stopping)
             assert all(a.record.state is not AgentState.BACKING_OFF for a in in_order[:place] if a.id in self.held)
         self.become(agent, AgentState.RUNNING)
         if agent.id in self.broken:
             self.dies(agent)
 
-    def dies(self, agent: Agent) -> None:
+    def dies(self, agent: SupervisedAgent) -> None:
         assert self.restarts.count(agent) is None
         self.become(agent, AgentState.BACKING_OFF, resume_at=NOT_YET)
         self.restarts.restart_with(agent)
 
     def advance(self) -> None:
-        """As the Keeper calls it; those of a restart that may start now are started together."""
+        """As the AgentSupervisor calls it; those of a restart that may start now are started together."""
         self.held = {agent_id for restart in self.registry.group_restarts.values() for agent_id in restart.to_start}
         self.restarts_together = True
         self.restarts.advance()
         self.restarts_together = False
 
-    def comes_to_an_end(self, agent: Agent) -> None:
-        is_for_good = agent.record.then == Then.STOPPED.name
+    def comes_to_an_end(self, agent: SupervisedAgent) -> None:
+        is_for_good = agent.record.then == AfterStop.STOPPED.name
         self.become(agent, AgentState.STOPPED if is_for_good else AgentState.BACKING_OFF, resume_at=0.0)
         self.advance()
 
-    def is_due(self, agent: Agent) -> None:
+    def is_due(self, agent: SupervisedAgent) -> None:
         self.become(agent, AgentState.BACKING_OFF, resume_at=0.0)
         if self.restarts.holds(agent):
             self.advance()
         else:
             self.start(agent)
 
-    def one_of(self, place: int, *states: AgentState) -> Agent | None:
+    def one_of(self, place: int, *states: AgentState) -> SupervisedAgent | None:
         found = [agent for agent in self.agents.values() if agent.record.state in states]
         return found[place % len(found)] if found else None
 
@@ -111,7 +111,7 @@ class GroupLife(RuleBasedStateMachine):
     @rule(place=places)
     def one_is_told_to_stop(self, place: int) -> None:
         if (agent := self.one_of(place, AgentState.RUNNING, AgentState.STOPPING)) is not None:
-            self.become(agent, AgentState.STOPPING, then=Then.STOPPED.name)
+            self.become(agent, AgentState.STOPPING, then=AfterStop.STOPPED.name)
 
     @rule(place=places)
     def one_has_stopped(self, place: int) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.state.models import AgentId, AgentState, AgentStatus
-from sidecar.supervision.strategy import Group, Member, affected
+from sidecar.supervision.strategy import Group, GroupMember, affected
 from tests.fleet import SLEEPS, Fleet, does, wait_until
 
 QUICK = {"backoff_initial_seconds": 0.02, "backoff_max_seconds": 0.1}
@@ -197,9 +197,9 @@ def test_agents_that_were_lost_with_the_sidecar_do_not_give_up_their_group(tmp_p
 
 def test_one_that_waits_or_starts_is_restarted_with_the_others() -> None:
     group = Group(agents=("a", "b", "c"), strategy="one_for_all")
-    dead = Member(AgentId("1"), "a", 1, AgentState.BACKING_OFF)
-    waits = Member(AgentId("2"), "b", 2, AgentState.BACKING_OFF)
-    starts = Member(AgentId("3"), "c", 3, AgentState.STARTING)
+    dead = GroupMember(AgentId("1"), "a", 1, AgentState.BACKING_OFF)
+    waits = GroupMember(AgentId("2"), "b", 2, AgentState.BACKING_OFF)
+    starts = GroupMember(AgentId("3"), "c", 3, AgentState.STARTING)
     assert affected(group, dead, (dead, waits, starts)) == ("2", "3")
 
 
@@ -209,7 +209,7 @@ members = st.lists(st.tuples(st.sampled_from("abcx"), st.sampled_from(list(Agent
 @given(members, st.sampled_from(["one_for_one", "one_for_all", "rest_for_one"]))
 def test_a_death_never_concerns_who_has_ended_or_came_before(team: list[tuple[str, AgentState]], strategy: Any) -> None:
     group = Group(agents=("a", "b", "c"), strategy=strategy)
-    everyone = [Member(AgentId(str(n)), kind, n, state) for n, (kind, state) in enumerate(team)]
+    everyone = [GroupMember(AgentId(str(n)), kind, n, state) for n, (kind, state) in enumerate(team)]
     dead = next((one for one in everyone if one.agent_type != "x"), None)
     if dead is None:
         return

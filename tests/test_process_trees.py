@@ -343,8 +343,8 @@ def test_a_session_is_an_agents_only_while_its_leader_is() -> None:
         real = identity_of(child.pid)
         assert real is not None
         before = ProcessIdentity(real.boot_id, real.pid, real.start_ticks - 1)
-        assert process_tree.Census("nobody").take({before: process_tree.Owned("a", 1)}) == {}
-        assert list(process_tree.Census("nobody").take({real: process_tree.Owned("a", 1)})) == ["a"]
+        assert process_tree.ProcessCensus("nobody").take({before: process_tree.Owned("a", 1)}) == {}
+        assert list(process_tree.ProcessCensus("nobody").take({real: process_tree.Owned("a", 1)})) == ["a"]
         child.kill()
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from sidecar.actors import messages as m
 from sidecar.actors.agents import forgetting
-from sidecar.actors.agents.agent import Agent, Role
+from sidecar.actors.agents.agent import Role, SupervisedAgent
 from sidecar.actors.agents.dependency_look import DependencyLook
 from sidecar.state.agent_entries import AgentRecord
 from sidecar.state.clock import utc_now
@@ -69,7 +69,7 @@ def listed(fleet: Fleet) -> Any:
 def test_a_look_at_the_queue_judges_a_dependency_once_for_all_of_an_issue() -> None:
     asked: Counter[Role] = Counter()
 
-    def of_role(role: Role) -> Iterable[Agent]:
+    def of_role(role: Role) -> Iterable[SupervisedAgent]:
         asked[role] += 1
         return [agent(role[2], role[1], AgentState.FAILED)] if role[1] == "lost" else []
 
@@ -83,7 +83,7 @@ def test_a_look_at_the_queue_judges_a_dependency_once_for_all_of_an_issue() -> N
     assert asked == {("p", "lost", "base"): 1, ("p", "open", "base"): 1}
 
 
-def agent(agent_type: str, issue_id: str, state: AgentState) -> Agent:
+def agent(agent_type: str, issue_id: str, state: AgentState) -> SupervisedAgent:
     spec = AgentSpec(agent_id=AgentId(agent_type), agent_type=agent_type, issue_id=issue_id, project_id="p")
     record = AgentRecord(spec=spec, serial=1, requested_by=AgentId("op"), created_at=utc_now(), state=state)
-    return Agent(record, Profile(agent_type=agent_type, agent_class=AgentClass.CODING, depends_on=("base",)))
+    return SupervisedAgent(record, Profile(agent_type=agent_type, agent_class=AgentClass.CODING, depends_on=("base",)))

@@ -23,22 +23,22 @@ from ...supervision.process_exits import Exited
 from ...supervision.process_identity import HAS_PIDFD, boot_id, is_alive, open_pidfd
 from ...supervision.process_tree import Trees, kill_all
 from ...supervision.profile import Profiles
-from ...supervision.restart import Decision, Verdict
-from .agent import HOLDS_SLOT, RUNS, Agent
+from ...supervision.restart import Decision, RestartVerdict
+from .agent import HOLDS_SLOT, RUNS, SupervisedAgent
 from .launching import AgentExited, RestartAttempt
-from .supervisor import Keeper
+from .supervisor import AgentSupervisor
 
 log = logging.getLogger(__name__)
 
 
-class Found(msgspec.Struct, frozen=True):
+class UnrecordedStart(msgspec.Struct, frozen=True):
     """Which incarnation of an agent runs, as which process."""
 
     incarnation: int
     process: ProcessIdentity
 
 
-def newest(record: AgentRecord, trees: Trees) -> Found | None:
+def newest(record: AgentRecord, trees: Trees) -> UnrecordedStart | None:
     """The incarnation that runs although the registry does not know its process; None if there is none.
 
     The first process of an incarnation leads a session; a daemon that made itself one is younger.
@@ -46,7 +46,7 @@ def newest(record: AgentRecord, trees: Trees) -> Found | None:
     # The intent to start it is written before its process is there; in any other state a daemon has outlived it.
     is_starting = record.state is AgentState.STARTING and record.process is None
     unknown = [
-        Found(process.incarnation, process.identity)
+        UnrecordedStart(process.incarnation, process.identity)
         for process in trees.get(record.spec.agent_id, ())
         if process.session == process.identity.pid
         # The exit watcher starts the next one before anything is written.
@@ -58,7 +58,9 @@ def newest(record: AgentRecord, trees: Trees) -> Found | None:
     return min((f for f in unknown if f.incarnation == last), key=lambda found: found.process.start_ticks)
 
 
-def know_again(keeper: Keeper, trees: Trees, *, registry: AgentRegistry, profiles: Profiles, logs: AgentLogs) -> None:
+def recover_lost(
+    keeper: AgentSupervisor, trees: Trees, *, registry: AgentRegistry, profiles: Profiles, logs: AgentLogs
+) -> None:
     """Recover running agents of which the registry has lost every record. Call it before `adopt`.
 
     The environment of their processes says who they are. Any other process with our marks is ended.
@@ -79,12 +81,12 @@ def know_again(keeper: Keeper, trees: Trees, *, registry: AgentRegistry, profile
             record.incarnation,
             leader.identity.pid if leader is not None else 0,
         )
-        agent = Agent(record, profiles.of(record.spec.agent_type))
+        agent = SupervisedAgent(record, profiles.of(record.spec.agent_type))
         keeper.book.add(agent)
         keeper.book.remember(agent)
 
 
-def adopt(keeper: Keeper, trees: Trees, ends: Iterable[AgentExited]) -> None:
+def adopt(keeper: AgentSupervisor, trees: Trees, ends: Iterable[AgentExited]) -> None:
     """Take over every agent that had a process or was to have one. Before anything is started.
 
     trees: what runs now. ends: ends that a Spawner of this sidecar had received and not handled before it
@@ -125,7 +127,7 @@ def _process_of(identity: ProcessIdentity) -> StartedProcess | None:
     return StartedProcess(identity, None) if not HAS_PIDFD and is_alive(identity) else None
 
 
-def _take_over(keeper: Keeper, agent: Agent, trees: Trees) -> bool:
+def _take_over(keeper: AgentSupervisor, agent: SupervisedAgent, trees: Trees) -> bool:
     """False if no process of it is there to be taken over."""
     record = agent.record
     found = newest(record, trees)
@@ -152,7 +154,7 @@ def _take_over(keeper: Keeper, agent: Agent, trees: Trees) -> bool:
     return True
 
 
-def _note_start(keeper: Keeper, agent: Agent, incarnation: int, process: StartedProcess) -> None:
+def _note_start(keeper: AgentSupervisor, agent: SupervisedAgent, incarnation: int, process: StartedProcess) -> None:
     """It was started, which could not be written down: do now what was to follow then."""
     record = agent.record
     begun = keeper.launcher.recover_started(record, agent.profile, process)
@@ -169,7 +171,7 @@ def _note_start(keeper: Keeper, agent: Agent, incarnation: int, process: Started
         case AgentState.RUNNING:
             unseen: AgentExited = Exited(agent.id, incarnation - 1, ExitStatus(), begun.at, None)
             decision = keeper.launcher.decide(agent.record, agent.profile.restart_policy, None, at=begun.at)
-            restarted = Decision(verdict=Verdict.RESTART, history=decision.history)
+            restarted = Decision(verdict=RestartVerdict.RESTART, history=decision.history)
             keeper.died(agent, unseen, RestartAttempt(decision=restarted, started=begun))
         case AgentState.STOPPING:
             keeper.end_successor(agent, begun)
@@ -179,7 +181,7 @@ def _note_start(keeper: Keeper, agent: Agent, incarnation: int, process: Started
             keeper.started(agent, begun)
 
 
-def _lost(keeper: Keeper, agent: Agent, *, up_to: int) -> None:
+def _lost(keeper: AgentSupervisor, agent: SupervisedAgent, *, up_to: int) -> None:
     """It ended while no sidecar looked: how is not known, so the policy treats it as a failure.
 
     up_to: the newest incarnation of which anything was left.

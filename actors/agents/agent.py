@@ -1,4 +1,4 @@
-"""Agent: one agent as the Spawner holds it: its persisted record, and what is known only while the sidecar runs."""
+"""SupervisedAgent: an agent as the Spawner holds it: its record, and what is known only while the sidecar runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WAITS = frozenset({AgentState.QUEUED, AgentState.BLOCKED})  # for a slot or an a
 HOLDS_SLOT = RUNS | {AgentState.BACKING_OFF}
 
 
-class Then(Enum):
+class AfterStop(Enum):
     """The next step after the sidecar has ended an agent's process."""
 
     STOPPED = "that was asked for"
@@ -41,10 +41,10 @@ class Then(Enum):
     @property
     def may_start_again(self) -> bool:
         """Without that anyone asked for it."""
-        return self in (Then.JUDGED, Then.TOGETHER)
+        return self in (AfterStop.JUDGED, AfterStop.TOGETHER)
 
 
-class Agent(msgspec.Struct):
+class SupervisedAgent(msgspec.Struct):
     """stop_at: monotonic, when SIGKILL follows SIGTERM; 0 while the sidecar is not ending its process.
     is_killed: SIGKILL has been sent, so that whatever turns up of its tree is killed too.
     """

@@ -16,7 +16,7 @@ from ...state.errors import ChainTooLong, TooManySpawns
 from ...state.models import AgentId, AgentSpec, Event
 from ...state.typed import decode
 from ...supervision.fleet import SpawnerOptions
-from .agent import Agent
+from .agent import SupervisedAgent
 from .announcer import PUBLISHER, Announcer
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,9 @@ class Cause(msgspec.Struct, frozen=True):
 class Chains:
     """agents: all that are known, by id."""
 
-    def __init__(self, agents: Mapping[AgentId, Agent], options: SpawnerOptions, announcer: Announcer) -> None:
+    def __init__(
+        self, agents: Mapping[AgentId, SupervisedAgent], options: SpawnerOptions, announcer: Announcer
+    ) -> None:
         self._agents = agents
         self._max_depth = options.max_chain_depth
         self._max_of_issue = options.max_spawns_per_issue
@@ -96,7 +98,7 @@ class Chains:
             spec, "chain_cut", topic="error", agent_type=spec.agent_type, issue_id=spec.issue_id, path=spec.chain
         )
 
-    def _possible_publishers(self, event: Event) -> list[Agent]:
+    def _possible_publishers(self, event: Event) -> list[SupervisedAgent]:
         """Agents of the type that ran when the event was published."""
         return [
             agent

@@ -1,4 +1,4 @@
-"""Forgetting: drops the agents that ended longest ago from the list, to bound its length and size.
+"""AgentRetention: drops the agents that ended longest ago from the list, to bound its length and size.
 
 Used in the Spawner's thread. Their logs leave the disk with them; the totals keep counting them.
 """
@@ -14,22 +14,22 @@ from ...state.agent_entries import KEYS_KEPT_FOR, Departed, Forgotten, Tally
 from ...state.agent_registry import AgentRegistry
 from ...state.clock import utc_now
 from ...supervision.agent_logs import AgentLogs
-from .agent import ENDED, Agent, Role
+from .agent import ENDED, Role, SupervisedAgent
 from .numbers import with_one_more
-from .records import AgentBook
+from .records import AgentRecords
 from .tokens import AgentTokens
 
 MAX_ENDED_BYTES = 64 << 20  # of the tasks, environments and requirements of ended agents, in memory
 _FORGET_TOKENS_EVERY_S = 60.0  # there may be thousands to go through
 
 
-class Forgetting:
+class AgentRetention:
     """keep_ended: agents that stay. waited_for: roles on which agents in the queue depend, so that they stay, too."""
 
     def __init__(
         self,
         *,
-        book: AgentBook,
+        book: AgentRecords,
         registry: AgentRegistry,
         tokens: AgentTokens,
         logs: AgentLogs,
@@ -60,7 +60,7 @@ class Forgetting:
     def _are_too_many(self) -> bool:
         return self._book.count(*ENDED) > self._keep_ended or self._book.ended_bytes > MAX_ENDED_BYTES
 
-    def _forget(self, agent: Agent) -> None:
+    def _forget(self, agent: SupervisedAgent) -> None:
         record = agent.record
         where = (record.spec.project_id, record.spec.agent_type)
         tally = self._registry.tallies.get(where) or Tally(project_id=where[0], agent_type=where[1])

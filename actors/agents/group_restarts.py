@@ -17,9 +17,9 @@ from ...state.agent_entries import GroupDeaths, GroupRestart, Together
 from ...state.agent_registry import AgentRegistry
 from ...state.models import AgentId, AgentState
 from ...supervision.process_identity import boot_id
-from ...supervision.restart import Verdict
-from ...supervision.strategy import Group, Member, affected, in_order
-from .agent import HOLDS_SLOT, RUNS, Agent, Then
+from ...supervision.restart import RestartVerdict
+from ...supervision.strategy import Group, GroupMember, affected, in_order
+from .agent import HOLDS_SLOT, RUNS, AfterStop, SupervisedAgent
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +30,11 @@ class GroupRestarts:
     def __init__(
         self,
         groups: Mapping[str, Group],
-        agents: Mapping[AgentId, Agent],
+        agents: Mapping[AgentId, SupervisedAgent],
         registry: AgentRegistry,
         *,
-        end: Callable[[Agent, Then, str], None],
-        start: Callable[[Agent], None],
+        end: Callable[[SupervisedAgent, AfterStop, str], None],
+        start: Callable[[SupervisedAgent], None],
     ) -> None:
         self._groups = groups
         self._agents = agents
@@ -42,15 +42,15 @@ class GroupRestarts:
         self._end = end
         self._start = start
 
-    def restarts_alone(self, agent: Agent) -> bool:
+    def restarts_alone(self, agent: SupervisedAgent) -> bool:
         """Whether its death restarts no other agent."""
         return all(group.strategy == "one_for_one" for _, group in self._of(agent))
 
-    def holds(self, agent: Agent) -> bool:
+    def holds(self, agent: SupervisedAgent) -> bool:
         """Whether it is to start together with others, not when its own delay is over."""
         return any(agent.id in restart.to_start for restart in self._registry.group_restarts.values())
 
-    def count(self, agent: Agent) -> Together | None:
+    def count(self, agent: SupervisedAgent) -> Together | None:
         """Count the restart of one that has died. Returns the group that has had too many of them, if one has."""
         if agent.record.cause is None:
             return None  # it ended unseen, with the sidecar and all others: nothing is wrong with the group
@@ -66,9 +66,9 @@ class GroupRestarts:
         group = self._groups[where.group]
         living = [_member(a) for a in self._members(where, group) if a.record.state in HOLDS_SLOT]
         for agent_id in reversed(in_order(group, living)):
-            self._end(self._agents[agent_id], Then.GIVEN_UP, f"its group {where.group} was given up")
+            self._end(self._agents[agent_id], AfterStop.GIVEN_UP, f"its group {where.group} was given up")
 
-    def restart_with(self, agent: Agent) -> None:
+    def restart_with(self, agent: SupervisedAgent) -> None:
         """One that backs off has died: restart with it whom its death concerns."""
         for where, group in self._of(agent):
             members = [_member(a) for a in self._members(where, group)]
@@ -108,7 +108,7 @@ class GroupRestarts:
         before = known[where].deaths if where in known else ()
         verdict, deaths = group.intensity.decide(before, now=now)
         self._registry.put(GroupDeaths(where=where, boot_id=boot_id(), deaths=deaths))
-        return verdict is Verdict.RESTART
+        return verdict is RestartVerdict.RESTART
 
     def _still_counts(self, known: GroupDeaths, now: float) -> bool:
         group = self._groups.get(known.where.group)  # it may have left the configuration
@@ -120,7 +120,7 @@ class GroupRestarts:
             restart = msgspec.structs.replace(restart, to_stop=tuple(agent.id for agent in running))
             self._registry.put(restart)
         if running and running[0].record.state is AgentState.RUNNING:
-            self._end(running[0], Then.TOGETHER, f"its group {restart.where.group} restarts")
+            self._end(running[0], AfterStop.TOGETHER, f"its group {restart.where.group} restarts")
         return not running
 
     def _is_time(self, restart: GroupRestart) -> bool:
@@ -129,22 +129,22 @@ class GroupRestarts:
         waiting = (agent for agent in found if agent is not None and agent.record.state is AgentState.BACKING_OFF)
         return all(agent.record.resume_at <= now for agent in waiting)
 
-    def _members(self, where: Together, group: Group) -> Iterator[Agent]:
+    def _members(self, where: Together, group: Group) -> Iterator[SupervisedAgent]:
         for agent in self._agents.values():
             spec = agent.record.spec
             if spec.agent_type in group.agents and Together(where.group, spec.project_id, spec.issue_id) == where:
                 yield agent
 
-    def _of(self, agent: Agent) -> Iterator[tuple[Together, Group]]:
+    def _of(self, agent: SupervisedAgent) -> Iterator[tuple[Together, Group]]:
         spec = agent.record.spec
         for name, group in self._groups.items():
             if spec.agent_type in group.agents:
                 yield Together(name, spec.project_id, spec.issue_id), group
 
 
-def _runs(agent: Agent) -> bool:
+def _runs(agent: SupervisedAgent) -> bool:
     return agent.record.state in RUNS
 
 
-def _member(agent: Agent) -> Member:
-    return Member(agent.id, agent.record.spec.agent_type, agent.record.serial, agent.record.state)
+def _member(agent: SupervisedAgent) -> GroupMember:
+    return GroupMember(agent.id, agent.record.spec.agent_type, agent.record.serial, agent.record.state)

@@ -27,7 +27,7 @@ from ...supervision.process_identity import age_s
 from ...supervision.process_tree import TreeProcess
 from ...supervision.profile import Profile, Profiles
 from ...supervision.request_environment import AGENT_ID, TOKEN
-from ...supervision.restart import Death, Decision, History, RestartPolicy, Verdict
+from ...supervision.restart import Death, Decision, RestartHistory, RestartPolicy, RestartVerdict
 from .tokens import AgentTokens
 
 log = logging.getLogger(__name__)
@@ -164,7 +164,7 @@ class Launcher:
     def decide(self, record: AgentRecord, policy: RestartPolicy, exit_code: int | None, *, at: float) -> Decision:
         """Decide what follows the death, at monotonic `at`, of the incarnation that `record` names."""
         death = Death(exit_code=exit_code, uptime_s=max(0.0, at - record.started_monotonic))
-        history = History(record.deaths, record.in_a_row, record.is_open)
+        history = RestartHistory(record.deaths, record.in_a_row, record.is_open)
         return policy.decide(history, death, now=at, chance=self._chance())
 
     def prepare_restart(self, record: AgentRecord, profile: Profile) -> AgentRestart | None:
@@ -200,7 +200,7 @@ class AgentRestart:
 
     def restart(self, status: ExitStatus, at: float) -> RestartAttempt:
         decision = self._launcher.decide(self._record, self._policy, status.exit_code, at=at)
-        if decision.verdict is not Verdict.RESTART or decision.delay_s > 0:
+        if decision.verdict is not RestartVerdict.RESTART or decision.delay_s > 0:
             return RestartAttempt(decision=decision)
         try:
             if self._launcher.is_log_deleted(self._record):

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from ...state.clock import utc_now
 from ...supervision.agent_logs import AgentLogs
-from .agent import Agent
+from .agent import SupervisedAgent
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class LogBounds:
         self._min_free_bytes = min_free_bytes
         self._was_short = False
 
-    def look(self, living: Iterable[Agent], ended: Iterable[Agent]) -> None:
+    def look(self, living: Iterable[SupervisedAgent], ended: Iterable[SupervisedAgent]) -> None:
         """living: those that run or will run again."""
         serials = [agent.record.serial for agent in living]
         self._logs.bound(serials)
@@ -41,7 +41,7 @@ class LogBounds:
         self._was_short = is_short
         return is_short
 
-    def _make_room(self, living: list[int], ended: Iterable[Agent]) -> None:
+    def _make_room(self, living: list[int], ended: Iterable[SupervisedAgent]) -> None:
         for agent in sorted(ended, key=lambda agent: agent.record.ended_at or utc_now()):
             if self._logs.remove(agent.record.serial):
                 log.warning("logs of an ended agent removed to make room agent_id=%s", agent.id)

@@ -11,14 +11,14 @@ from ..messages import ReadLogs
 from ..replies import LogChunk
 from ..runtime.asking import Later, Recipient
 from ..runtime.timers import Timers
-from .agent import Agent, LogsDue
+from .agent import LogsDue, SupervisedAgent
 
 READ_BYTES = 64 << 10  # at most in one answer: to take the secrets out of more would take others their turn
 _LOOK_EVERY_S = 0.1  # as long as a person does not notice
 
 
 class _Waiting(msgspec.Struct):
-    agent: Agent
+    agent: SupervisedAgent
     request: ReadLogs
     offset: int
     until: float
@@ -34,7 +34,7 @@ class LogFollowing:
         self._me = me
         self._waiting: list[_Waiting] = []
 
-    def read(self, agent: Agent, request: ReadLogs) -> LogChunk | Later[LogChunk]:
+    def read(self, agent: SupervisedAgent, request: ReadLogs) -> LogChunk | Later[LogChunk]:
         serial, stream = agent.record.serial, request.stream
         if request.offset is None:
             tail = self._logs.tail(serial, stream, request.tail)
@@ -67,17 +67,17 @@ class LogFollowing:
         waiting.later.answer(self._chunk(found, agent, stream))
         return True
 
-    def _chunk(self, found: Chunk, agent: Agent, stream: Stream) -> LogChunk:
+    def _chunk(self, found: Chunk, agent: SupervisedAgent, stream: Stream) -> LogChunk:
         before = self._logs.line_before(agent.record.serial, stream, found.offset)
         ended = found.at_end and _is_over(agent)
         return LogChunk(found.data, found.offset, found.next_offset, ended=ended, line_before=before)
 
 
-def _is_over(agent: Agent) -> bool:
+def _is_over(agent: SupervisedAgent) -> bool:
     return agent.record.state.has_ended
 
 
-def _readable(found: Chunk, agent: Agent) -> Chunk:
+def _readable(found: Chunk, agent: SupervisedAgent) -> Chunk:
     """Where to cut a chunk: not inside a character, and not inside a line that may go on.
 
     Each chunk is decoded and cleared of secrets by itself. One unfinished line, or the last chunk, is not cut.

@@ -10,10 +10,10 @@ import msgspec
 from ...state.agent_entries import AgentRecord, Tally
 from ...state.models import AgentState
 from ..replies import AgentNumbers
-from .agent import HOLDS_SLOT, Agent
+from .agent import HOLDS_SLOT, SupervisedAgent
 
 
-def count(agents: Sequence[Agent], forgotten: Sequence[Tally]) -> AgentNumbers:
+def count(agents: Sequence[SupervisedAgent], forgotten: Sequence[Tally]) -> AgentNumbers:
     """The numbers of some agents, and of earlier ones that are no longer in the list."""
     states = Counter(agent.record.state for agent in agents)
     by_type = Counter(agent.record.spec.agent_type for agent in agents)

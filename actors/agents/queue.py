@@ -16,9 +16,9 @@ from ...supervision.fleet import SpawnBucket, SpawnerOptions
 from ...supervision.lifecycle import Occurrence
 from ..runtime.asking import Recipient
 from ..runtime.timers import Timers
-from .agent import HOLDS_SLOT, WAITS, Agent, QueueDue, Role
+from .agent import HOLDS_SLOT, WAITS, QueueDue, Role, SupervisedAgent
 from .dependency_look import DependencyLook
-from .records import AgentBook
+from .records import AgentRecords
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,13 @@ class AgentQueue:
     """start: starts a queued agent whose turn has come. is_closed: nobody's turn comes any more."""
 
     def __init__(
-        self, book: AgentBook, options: SpawnerOptions, timers: Timers, me: Recipient, *, start: Callable[[Agent], None]
+        self,
+        book: AgentRecords,
+        options: SpawnerOptions,
+        timers: Timers,
+        me: Recipient,
+        *,
+        start: Callable[[SupervisedAgent], None],
     ) -> None:
         self.is_closed = False
         self._book = book
@@ -48,7 +54,7 @@ class AgentQueue:
             per_second=options.spawns_per_second, burst=options.spawn_burst, now=time.monotonic()
         )
 
-    def takes_turn_at_once(self, agent: Agent) -> bool:
+    def takes_turn_at_once(self, agent: SupervisedAgent) -> bool:
         """Whether a new agent starts now; then it has taken its token from the bucket."""
         look = DependencyLook(self._book.of_role)
         return (
@@ -57,7 +63,7 @@ class AgentQueue:
             and self._bucket.take(now=time.monotonic()) == 0
         )
 
-    def require_room(self, agent: Agent) -> None:
+    def require_room(self, agent: SupervisedAgent) -> None:
         """Refuse an agent that the queue cannot hold. Raises QueueFull."""
         count, size = self._book.count(*WAITS), self._book.waiting_bytes
         self._warn_when_filling(count, size)
@@ -84,11 +90,11 @@ class AgentQueue:
         elif share < 0.25:
             self._is_warned = False
 
-    def has_room_for(self, agent: Agent) -> bool:
+    def has_room_for(self, agent: SupervisedAgent) -> bool:
         """Whether it may start, if nobody were before it."""
         return self._has_room_for(agent, DependencyLook(self._book.of_role))
 
-    def _has_room_for(self, agent: Agent, look: DependencyLook) -> bool:
+    def _has_room_for(self, agent: SupervisedAgent, look: DependencyLook) -> bool:
         return not self.is_closed and self._has_slot and look.may_start(agent)
 
     def run(self) -> None:
@@ -103,11 +109,11 @@ class AgentQueue:
             self._start(agent)
         self._warn_of_deadlock()
 
-    def _ready(self, look: DependencyLook) -> list[Agent]:
+    def _ready(self, look: DependencyLook) -> list[SupervisedAgent]:
         """The agents whose turn may come, in order."""
         return sorted((a for a in self._book.in_state(AgentState.QUEUED) if look.may_start(a)), key=_turn)
 
-    def _takes_token(self, agent: Agent) -> bool:
+    def _takes_token(self, agent: SupervisedAgent) -> bool:
         """Whether it may start by `spawns_per_second`; if not, the queue is looked at again when one may."""
         wait_s = self._bucket.take(now=time.monotonic()) if agent.record.incarnation == 0 else 0.0
         if wait_s == 0:
@@ -140,7 +146,7 @@ class AgentQueue:
             for dependency in dependencies(agent.profile.depends_on)
         )
 
-    def explain(self, *agents: Agent) -> None:
+    def explain(self, *agents: SupervisedAgent) -> None:
         """Record with each waiting agent what it waits for."""
         waiting = [agent for agent in agents if agent.record.state in WAITS]
         if not waiting:
@@ -152,7 +158,9 @@ class AgentQueue:
         for agent in waiting:
             agent.waiting_for = self._waiting_for(agent, look, places.get(agent.id), is_deadlock=is_deadlock)
 
-    def _waiting_for(self, agent: Agent, look: DependencyLook, place: int | None, *, is_deadlock: bool) -> WaitingFor:
+    def _waiting_for(
+        self, agent: SupervisedAgent, look: DependencyLook, place: int | None, *, is_deadlock: bool
+    ) -> WaitingFor:
         if self.is_closed:
             return WaitingFor(what="shutdown", text="the next sidecar: this one is shutting down")
         if place is None:
@@ -191,7 +199,7 @@ class AgentQueue:
             self._is_settling_due = True
             self._timers.tell_after(left_s, self._me, QueueDue(by_settling=True))
 
-    def _lost(self, agent: Agent, why: str) -> None:
+    def _lost(self, agent: SupervisedAgent, why: str) -> None:
         """Block or give up an agent whose dependencies can no longer be met, and that does not run without them."""
         if agent.profile.on_dependency_failure == "fail":
             self._book.remember(agent, last_error=f"its dependencies have failed or were stopped: {why}")
@@ -202,7 +210,7 @@ class AgentQueue:
             return
         self.look_soon()  # others may depend on it
 
-    def _is_deadlock(self, ready: Iterable[Agent]) -> bool:
+    def _is_deadlock(self, ready: Iterable[SupervisedAgent]) -> bool:
         """Whether every slot is held by an agent that has caused an agent that waits for a slot."""
         waited_by = {agent.record.spec.chain[-1] for agent in ready if agent.record.spec.chain}
         holders = {agent.id for agent in self._book.in_state(*HOLDS_SLOT)}
@@ -221,12 +229,12 @@ class AgentQueue:
         self._is_deadlocked = is_deadlock
 
 
-def _turn(agent: Agent) -> tuple[int, int]:
+def _turn(agent: SupervisedAgent) -> tuple[int, int]:
     """Lower comes first."""
     return _PRIORITY[agent.record.spec.priority], agent.record.serial
 
 
-def _for_dependencies(agent: Agent, missing: tuple[DependencyState, ...]) -> WaitingFor:
+def _for_dependencies(agent: SupervisedAgent, missing: tuple[DependencyState, ...]) -> WaitingFor:
     text = ", ".join(
         f"{each.agent_type}, which is {each.state}"
         if each.state is not None

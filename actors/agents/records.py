@@ -1,4 +1,4 @@
-"""AgentBook: the records of agents. Every change is kept in the registry, and what it means is told to the bus.
+"""AgentRecords: the records of agents. Every change is kept in the registry, and what it means is told to the bus.
 
 Used in the Spawner's thread. It writes down and tells; what is to happen others decide.
 """
@@ -26,7 +26,7 @@ from ...supervision.process_identity import boot_id
 from ...supervision.restart import Decision
 from ..agent_facts import AgentEnded, AgentSubscribed
 from ..runtime.asking import Later, Recipient
-from .agent import WAITS, Agent, Role, Then, describe_end, how_it_ended
+from .agent import WAITS, AfterStop, Role, SupervisedAgent, describe_end, how_it_ended
 from .announcer import Announcer
 from .launching import AgentExited, StartedIncarnation
 from .owed_answers import OwedAnswers
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 LAST_LINES = 20
 
 
-class AgentBook:
+class AgentRecords:
     """agents: everyone known, by id. waiting_bytes, ended_bytes: memory for the spawn requests of agents that wait for
     their start, and of agents that have ended."""
 
@@ -52,7 +52,7 @@ class AgentBook:
         bus: Recipient,
         log_watch: LogWatch,
     ) -> None:
-        self.agents: dict[AgentId, Agent] = {}
+        self.agents: dict[AgentId, SupervisedAgent] = {}
         self.announcer = announcer
         self._registry = registry
         self._tokens = tokens
@@ -62,21 +62,21 @@ class AgentBook:
         self.waiting_bytes = 0
         self.ended_bytes = 0
         self._owed = OwedAnswers()
-        self._by_state: dict[AgentState, dict[AgentId, Agent]] = {state: {} for state in AgentState}
-        self._by_role: dict[Role, dict[AgentId, Agent]] = {}
+        self._by_state: dict[AgentState, dict[AgentId, SupervisedAgent]] = {state: {} for state in AgentState}
+        self._by_role: dict[Role, dict[AgentId, SupervisedAgent]] = {}
 
-    def add(self, agent: Agent) -> None:
+    def add(self, agent: SupervisedAgent) -> None:
         self.agents[agent.id] = agent
         self._by_state[agent.record.state][agent.id] = agent
         self._by_role.setdefault(agent.role, {})[agent.id] = agent
         self._count_bytes(agent, +1)
 
-    def enter(self, agent: Agent) -> None:
+    def enter(self, agent: SupervisedAgent) -> None:
         """A new agent; on the disk when this returns. Raises StorageUnavailable; then it is none of ours."""
         self._registry.put_now(agent.record)
         self.add(agent)
 
-    def enter_starting(self, agent: Agent, token: Token) -> None:
+    def enter_starting(self, agent: SupervisedAgent, token: Token) -> None:
         """The same for one whose turn it is at once: the intent to start it is written with it."""
         agent.record = msgspec.structs.replace(
             agent.record,
@@ -86,7 +86,7 @@ class AgentBook:
         )
         self.enter(agent)
 
-    def forget(self, agent: Agent) -> None:
+    def forget(self, agent: SupervisedAgent) -> None:
         self._count_bytes(agent, -1)
         del self.agents[agent.id]
         del self._by_state[agent.record.state][agent.id]
@@ -95,28 +95,28 @@ class AgentBook:
         if not of_role:
             del self._by_role[agent.role]
 
-    def of_role(self, role: Role) -> Iterator[Agent]:
+    def of_role(self, role: Role) -> Iterator[SupervisedAgent]:
         """The agents of a type in an issue, oldest first."""
         return iter(self._by_role.get(role, {}).values())
 
-    def in_state(self, *states: AgentState) -> Iterator[Agent]:
+    def in_state(self, *states: AgentState) -> Iterator[SupervisedAgent]:
         """As they are now; the agents may change while one goes through them."""
         return iter([agent for state in states for agent in self._by_state[state].values()])
 
     def count(self, *states: AgentState) -> int:
         return sum(len(self._by_state[state]) for state in states)
 
-    def _count_bytes(self, agent: Agent, sign: int) -> None:
+    def _count_bytes(self, agent: SupervisedAgent, sign: int) -> None:
         if agent.record.state in WAITS:
             self.waiting_bytes += sign * agent.request_bytes
         elif agent.record.state.has_ended:
             self.ended_bytes += sign * agent.request_bytes
 
-    def change(self, agent: Agent, occurrence: Occurrence, **changes: Any) -> None:
+    def change(self, agent: SupervisedAgent, occurrence: Occurrence, **changes: Any) -> None:
         """Change the state by the lifecycle table, and the rest of the record with it. Raises WrongState."""
         self.remember(agent, state=after(agent.record.state, occurrence), **changes)
 
-    def remember(self, agent: Agent, **changes: Any) -> None:
+    def remember(self, agent: SupervisedAgent, **changes: Any) -> None:
         record = msgspec.structs.replace(agent.record, **changes)
         if record.state is not agent.record.state:
             self._count_bytes(agent, -1)
@@ -127,7 +127,7 @@ class AgentBook:
         agent.record = record
         self._registry.put(agent.record)
 
-    def starts(self, agent: Agent, occurrence: Occurrence, token: Token) -> None:
+    def starts(self, agent: SupervisedAgent, occurrence: Occurrence, token: Token) -> None:
         """The intent to start the next incarnation; on the disk before its process is there."""
         incarnation = agent.record.incarnation + 1
         self.change(agent, occurrence, incarnation=incarnation, process=None, tokens=(token_ref(token),))
@@ -137,7 +137,7 @@ class AgentBook:
             # It is written with the next commit; a full disk is no reason to leave an agent dead.
             log.error("start not recorded agent_id=%s incarnation=%d: %s", agent.id, incarnation, error)
 
-    def started(self, agent: Agent, begun: StartedIncarnation) -> None:
+    def started(self, agent: SupervisedAgent, begun: StartedIncarnation) -> None:
         is_first = agent.record.started_at is None  # which need not be the first that was tried
         agent.token = begun.token
         self.change(
@@ -164,12 +164,12 @@ class AgentBook:
         self.tell_subscribed(agent)
         self.answer(agent, agent.start_waiters)
 
-    def runs(self, agent: Agent) -> None:
+    def runs(self, agent: SupervisedAgent) -> None:
         """Record that its process runs: until it ends, its tokens are good and its logs are bounded."""
         self._tokens.keep(agent.record)
         self._log_watch.watch(agent.record.serial)
 
-    def tell_subscribed(self, agent: Agent) -> None:
+    def tell_subscribed(self, agent: SupervisedAgent) -> None:
         record = agent.record
         self._bus.tell(
             AgentSubscribed(
@@ -181,7 +181,7 @@ class AgentBook:
             )
         )
 
-    def start_failed(self, agent: Agent, why: str) -> None:
+    def start_failed(self, agent: SupervisedAgent, why: str) -> None:
         self.remember(
             agent,
             cause=ExitCause.START_FAILED,
@@ -194,7 +194,7 @@ class AgentBook:
 
     def ended(
         self,
-        agent: Agent,
+        agent: SupervisedAgent,
         exited: AgentExited,
         cause: ExitCause | None,
         note: str,
@@ -225,12 +225,12 @@ class AgentBook:
             then="",
             ending_note="",
         )
-        _log_exit(agent.record, lines, is_crash=record.then == Then.JUDGED.name or not _was_wanted(agent.record))
+        _log_exit(agent.record, lines, is_crash=record.then == AfterStop.JUDGED.name or not _was_wanted(agent.record))
         how = how_it_ended(agent.record, lines)
         self.announcer.announce("agent_exited", agent.record, **how, uptime_seconds=round(ran_for_s, 3))
         return lines
 
-    def backs_off(self, agent: Agent, decision: Decision, *, at: float) -> None:
+    def backs_off(self, agent: SupervisedAgent, decision: Decision, *, at: float) -> None:
         """To be restarted `decision.delay_s` after its death, at monotonic `at`."""
         self._tokens.revoke_all(agent.record, now=utc_now())
         self.change(
@@ -248,32 +248,34 @@ class AgentBook:
         log.info("agent restarting agent_id=%s delay_ms=%d restarts=%d", agent.id, delay_ms, agent.record.restarts + 1)
         self.announcer.announce("agent_restarting", agent.record, **how_it_ended(agent.record), delay_ms=delay_ms)
 
-    def completed(self, agent: Agent) -> None:
+    def completed(self, agent: SupervisedAgent) -> None:
         self.change(agent, Occurrence.COMPLETED, last_error=None)
         self._end_for_good(agent)
         log.info("agent completed agent_id=%s incarnation=%d", agent.id, agent.record.incarnation)
 
-    def given_up(self, agent: Agent, occurrence: Occurrence, reason: str, lines: tuple[str, ...] = ()) -> None:
+    def given_up(
+        self, agent: SupervisedAgent, occurrence: Occurrence, reason: str, lines: tuple[str, ...] = ()
+    ) -> None:
         self.change(agent, occurrence)
         self._end_for_good(agent)
         log.error("agent failed agent_id=%s cause=%s reason=%s", agent.id, agent.record.cause, reason)
         how = how_it_ended(agent.record, lines)
         self.announcer.announce("agent_failed", agent.record, topic="error", reason=reason, **how)
 
-    def stopped(self, agent: Agent, occurrence: Occurrence) -> None:
+    def stopped(self, agent: SupervisedAgent, occurrence: Occurrence) -> None:
         """It ended, or never began, because someone wanted it so."""
         self.change(agent, occurrence, cause=ExitCause.KILLED)
         self._end_for_good(agent)
         log.info("agent stopped agent_id=%s incarnation=%d", agent.id, agent.record.incarnation)
         self.announcer.announce("agent_stopped", agent.record, cause=ExitCause.KILLED)
 
-    def queued(self, agent: Agent) -> None:
+    def queued(self, agent: SupervisedAgent) -> None:
         """Announce that it waits for its start; `waiting_for` says for what."""
         waits_for = agent.waiting_for
         log.info("agent queued agent_id=%s waiting_for=%s", agent.id, waits_for.text if waits_for is not None else "")
         self.announcer.announce("agent_queued", agent.record, waiting_for=waits_for)
 
-    def blocked(self, agent: Agent, why: str) -> None:
+    def blocked(self, agent: SupervisedAgent, why: str) -> None:
         """Mark it as blocked: a dependency has failed, and it waits until somebody acts."""
         log.warning("agent blocked agent_id=%s why=%s", agent.id, why)
         self.change(
@@ -281,7 +283,7 @@ class AgentBook:
         )
         self.announcer.announce("agent_blocked", agent.record, why=why)
 
-    def answer(self, agent: Agent, waiters: list[Later[AgentStatus]]) -> None:
+    def answer(self, agent: SupervisedAgent, waiters: list[Later[AgentStatus]]) -> None:
         """Tell them how the agent is now, once that is on the disk: see `settle`."""
         for later in waiters:
             status = agent.status()
@@ -298,7 +300,7 @@ class AgentBook:
         registry.note_synced()
         self._owed.settle(error, wait_for=registry.must_be_synced, synced=registry.journal.synced_seq)
 
-    def _end_for_good(self, agent: Agent) -> None:
+    def _end_for_good(self, agent: SupervisedAgent) -> None:
         """Close an agent that has ended: revoke its tokens, and answer the requests that waited for its end."""
         now = utc_now()
         self._tokens.revoke_all(agent.record, now=now)

@@ -1,4 +1,4 @@
-"""Spawning: makes an agent of a request, once for each idempotency key, and says what has become of it.
+"""SpawnRequests: makes an agent of a request, once for each idempotency key, and says what has become of it.
 
 Used in the Spawner's thread.
 """
@@ -22,16 +22,16 @@ from ...supervision.profile import Profiles
 from ...supervision.request_environment import check_environment, check_text
 from ..messages import SpawnAgent
 from ..replies import SpawnedAgent
-from .agent import Agent
+from .agent import SupervisedAgent
 from .chains import Chains
 from .records import token_ref
-from .supervisor import Keeper
+from .supervisor import AgentSupervisor
 from .tokens import AgentTokens
 
 log = logging.getLogger(__name__)
 
 
-class Spawning:
+class SpawnRequests:
     def __init__(
         self,
         *,
@@ -39,7 +39,7 @@ class Spawning:
         projects: Projects,
         profiles: Profiles,
         tokens: AgentTokens,
-        keeper: Keeper,
+        keeper: AgentSupervisor,
         chains: Chains,
     ) -> None:
         self._registry = registry
@@ -77,7 +77,7 @@ class Spawning:
             request_digest=digest,
             created_at=utc_now(),
         )
-        agent = Agent(record, profile)
+        agent = SupervisedAgent(record, profile)
         self._keeper.enter(agent)
         log.info(
             "agent spawned agent_id=%s agent_type=%s issue_id=%s requested_by=%s state=%s",
@@ -124,7 +124,7 @@ class Spawning:
             raise IdempotencyConflict(f"idempotency key {request.idempotency_key} spawned another agent")
         return record
 
-    def _answer(self, agent: Agent) -> SpawnedAgent:
+    def _answer(self, agent: SupervisedAgent) -> SpawnedAgent:
         """The answer to a spawn request, with the agent's present state."""
         record = agent.record
         if record.incarnation == 1 and record.cause is ExitCause.START_FAILED:
@@ -134,7 +134,7 @@ class Spawning:
             token = self._tokens.again(record.spec, agent.profile, record.tokens[-1])
         return SpawnedAgent(agent.status(), utc_now(), token, context_injected=record.incarnation > 0)
 
-    def _remember(self, agent: Agent, told: SpawnedAgent) -> None:
+    def _remember(self, agent: SupervisedAgent, told: SpawnedAgent) -> None:
         """Keep the first answer for repeats of the request."""
         state, process_id = told.status.state, told.status.process_id
         token = token_ref(told.token) if told.token is not None else None
@@ -144,7 +144,9 @@ class Spawning:
     def _answer_again(self, record: AgentRecord) -> SpawnedAgent:
         """The answer that its spawn request got."""
         agent_id, first = record.spec.agent_id, record.first_answer
-        agent = self._keeper.book.agents.get(agent_id) or Agent(record, self._profiles.of(record.spec.agent_type))
+        agent = self._keeper.book.agents.get(agent_id) or SupervisedAgent(
+            record, self._profiles.of(record.spec.agent_type)
+        )
         if first is None:
             return self._answer(agent)
         status = msgspec.structs.replace(agent.status(), state=first.state, process_id=first.process_id)

@@ -1,4 +1,4 @@
-"""Ending: sees agents' processes end, ends whole trees, and lets nothing of them live on.
+"""ProcessTrees: sees agents' processes end, ends whole trees, and lets nothing of them live on.
 
 Used in the Spawner's thread. Two threads look for it: one at exits, one at the process table. What they see comes
 back as facts; who died and who is gone to the last process is told on.
@@ -16,10 +16,10 @@ from ...supervision.known_state import allow_many_descriptors
 from ...supervision.limits import Broken, broken_limit, is_left_over
 from ...supervision.process import StartedProcess
 from ...supervision.process_exits import ExitWatcher, PreparedRestart
-from ...supervision.process_tree import Census, CensusTaker, Owned, TreeProcess, Trees, end_all, kill_all
+from ...supervision.process_tree import CensusTaker, Owned, ProcessCensus, TreeProcess, Trees, end_all, kill_all
 from ..runtime.asking import Recipient
 from ..runtime.timers import Timers
-from .agent import Agent, AgentDue, CensusDue, CensusTaken, ProcessExited
+from .agent import AgentDue, CensusDue, CensusTaken, ProcessExited, SupervisedAgent
 from .launching import AgentExited, RestartAttempt
 
 log = logging.getLogger(__name__)
@@ -27,19 +27,19 @@ log = logging.getLogger(__name__)
 _LOOK_AGAIN_S = 0.02  # at a tree that is being ended
 
 
-class Ending:
+class ProcessTrees:
     """gone: called with an agent that was being ended when its last process has gone, and how the first ended."""
 
     def __init__(
         self,
-        agents: Mapping[AgentId, Agent],
+        agents: Mapping[AgentId, SupervisedAgent],
         *,
         instance_id: str,
         sample_s: float,
         timers: Timers,
         me: Recipient,
-        gone: Callable[[Agent, AgentExited], None],
-        broke_limit: Callable[[Agent, Broken], None],
+        gone: Callable[[SupervisedAgent, AgentExited], None],
+        broke_limit: Callable[[SupervisedAgent, Broken], None],
     ) -> None:
         self._agents = agents
         self._timers = timers
@@ -49,8 +49,10 @@ class Ending:
         self._is_look_due = False
         self._asked = 0
         self._served = 0
-        self._first_look = Census(instance_id)
-        self._until_gone: list[tuple[Agent, int, Callable[[], None]]] = []  # each with the look that may show it
+        self._first_look = ProcessCensus(instance_id)
+        self._until_gone: list[
+            tuple[SupervisedAgent, int, Callable[[], None]]
+        ] = []  # each with the look that may show it
         self._beyond: set[ProcessIdentity] = set()  # may not be signalled
         self._watcher: ExitWatcher[RestartAttempt] = ExitWatcher(lambda exited: me.tell(ProcessExited(exited)))
         self._census = CensusTaker(
@@ -78,18 +80,18 @@ class Ending:
         self._watcher.stop()
         self._census.stop()
 
-    def watch(self, agent: Agent, process: StartedProcess) -> None:
+    def watch(self, agent: SupervisedAgent, process: StartedProcess) -> None:
         """It is the agent's process now."""
         agent.process = process
         self._census.lead(process.identity, Owned(agent.id, agent.record.incarnation))
         self._watcher.watch(agent.id, agent.record.incarnation, process)
 
-    def prepare(self, agent: Agent, prepared: PreparedRestart[RestartAttempt]) -> None:
+    def prepare(self, agent: SupervisedAgent, prepared: PreparedRestart[RestartAttempt]) -> None:
         """See ExitWatcher.prepare."""
         if agent.process is not None:
             self._watcher.prepare(agent.process, prepared)
 
-    def end(self, agent: Agent, *, grace_s: float) -> None:
+    def end(self, agent: SupervisedAgent, *, grace_s: float) -> None:
         """End the tree of an agent that is `stopping`: SIGTERM, and SIGKILL after `grace_s`; at once if that is 0.
 
         For one that is being ended already this can only bring the SIGKILL forward.
@@ -109,7 +111,7 @@ class Ending:
             self.kill(agent)
         self._ask()
 
-    def kill(self, agent: Agent) -> None:
+    def kill(self, agent: SupervisedAgent) -> None:
         """SIGKILL for all that is known of the tree; the next looks find the rest."""
         agent.is_killed = True
         if agent.process is not None:
@@ -121,7 +123,7 @@ class Ending:
         """An incarnation ended by itself: look for what it left behind."""
         self._ask()
 
-    def when_gone(self, agent: Agent, act: Callable[[], None]) -> None:
+    def when_gone(self, agent: SupervisedAgent, act: Callable[[], None]) -> None:
         """Call it once nothing is left of the incarnations that have ended, which may be now and then is soon."""
         self._until_gone.append((agent, self._ask(), act))
 
@@ -129,7 +131,7 @@ class Ending:
         """That process has ended."""
         self._census.ended(identity)
 
-    def leader_exited(self, agent: Agent, exited: AgentExited) -> bool:
+    def leader_exited(self, agent: SupervisedAgent, exited: AgentExited) -> bool:
         """Whether that is all to be said of it now: it was being ended, and `gone` follows."""
         if agent.record.state is not AgentState.STOPPING:
             return False
@@ -201,7 +203,7 @@ class Ending:
         self._is_look_due = False
         self._ask()
 
-    def _look_at_ending(self, agent: Agent, tree: tuple[TreeProcess, ...], fact: CensusTaken) -> bool:
+    def _look_at_ending(self, agent: SupervisedAgent, tree: tuple[TreeProcess, ...], fact: CensusTaken) -> bool:
         """Whether to look again soon."""
         agent.tree = tree
         if tree and agent.is_killed:
@@ -217,7 +219,7 @@ class Ending:
             self._gone(agent, agent.exited)
         return False
 
-    def _terminate(self, agent: Agent, tree: tuple[TreeProcess, ...]) -> None:
+    def _terminate(self, agent: SupervisedAgent, tree: tuple[TreeProcess, ...]) -> None:
         leader = agent.process.identity if agent.process is not None else None
         if leader is not None and agent.process is not None and leader not in agent.told_to_end:
             self._watcher.signal(agent.process, signal.SIGTERM)

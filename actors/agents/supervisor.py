@@ -1,4 +1,4 @@
-"""Keeper: keeps agents running: starts them when it is their turn, sees them end, restarts them, ends them.
+"""AgentSupervisor: keeps agents running: starts them when it is their turn, sees them end, restarts them, ends them.
 
 Used by the Spawner in its thread. Nothing here waits: exits, looks at the process table and times come back as facts.
 """
@@ -23,23 +23,23 @@ from ...supervision.proc_fs import oom_kills
 from ...supervision.process import StartedProcess
 from ...supervision.process_exit import ExitStatus
 from ...supervision.process_tree import Trees
-from ...supervision.restart import SETTLED_AFTER_S, Decision, History, Verdict
+from ...supervision.restart import SETTLED_AFTER_S, Decision, RestartHistory, RestartVerdict
 from ..runtime.asking import Later, Recipient
 from ..runtime.timers import Timers
-from .agent import RUNS, WAITS, Agent, AgentDue, CensusTaken, DueWhat, Then
+from .agent import RUNS, WAITS, AfterStop, AgentDue, CensusTaken, DueWhat, SupervisedAgent
 from .group_restarts import GroupRestarts
 from .launching import AgentExited, Launcher, RestartAttempt, StartedIncarnation
 from .queue import AgentQueue
 from .quoting import prepare_soon
-from .records import AgentBook, token_ref
-from .stopping import Ending
+from .records import AgentRecords, token_ref
+from .stopping import ProcessTrees
 
 log = logging.getLogger(__name__)
 
 PREPARED_AFTER_S = SETTLED_AFTER_S - 0.2  # for a restart at once, which only a settled agent gets
 
 
-class Keeper:
+class AgentSupervisor:
     """All times that decide are monotonic. queue: whose turn it is; once it is closed nothing is started any more.
 
     launcher: starts the processes. input_read: see Spawner.
@@ -48,7 +48,7 @@ class Keeper:
     def __init__(
         self,
         *,
-        book: AgentBook,
+        book: AgentRecords,
         registry: AgentRegistry,
         options: SpawnerOptions,
         launcher: Launcher,
@@ -64,7 +64,7 @@ class Keeper:
         self._me = me
         self._oom = OomKills(oom_kills())
         self.queue = AgentQueue(book, options, timers, me, start=lambda agent: self._start(agent, Occurrence.TURN_CAME))
-        self._ending = Ending(
+        self._ending = ProcessTrees(
             book.agents,
             instance_id=instance_id,
             sample_s=options.sample_seconds,
@@ -99,7 +99,7 @@ class Keeper:
         """No agent's process runs, nor anything that one left behind."""
         return self._ending.is_settled and self.book.count(*RUNS) == 0
 
-    def enter(self, agent: Agent) -> None:
+    def enter(self, agent: SupervisedAgent) -> None:
         """A new agent: on the disk before anything else, then started if it is its turn, else queued.
 
         Raises StorageUnavailable, QueueFull; then there is no such agent.
@@ -114,7 +114,7 @@ class Keeper:
         self.book.enter_starting(agent, token)
         self._launch(agent, token)
 
-    def start_anew(self, agent: Agent) -> None:
+    def start_anew(self, agent: SupervisedAgent) -> None:
         """Start one that has ended, or that waits for its restart, with a clean history."""
         self.book.change(agent, Occurrence.START_ASKED, deaths=(), in_a_row=0, is_open=False, resume_at=0.0)
         if self.queue.has_room_for(agent):
@@ -125,17 +125,17 @@ class Keeper:
             self.book.answer(agent, agent.start_waiters)
         self._groups.advance()  # those that were to start with it need not wait for it any more
 
-    def _tell_queued(self, agent: Agent) -> None:
+    def _tell_queued(self, agent: SupervisedAgent) -> None:
         if agent.record.state is AgentState.QUEUED:
             self.queue.explain(agent)
             self.book.queued(agent)
 
-    def _start(self, agent: Agent, occurrence: Occurrence) -> None:
+    def _start(self, agent: SupervisedAgent, occurrence: Occurrence) -> None:
         token = self.launcher.mint(agent.record, agent.profile)
         self.book.starts(agent, occurrence, token)
         self._launch(agent, token)
 
-    def _launch(self, agent: Agent, token: Token) -> None:
+    def _launch(self, agent: SupervisedAgent, token: Token) -> None:
         try:
             begun = self.launcher.start(agent.record, agent.profile, token)
         except SpawnFailed as error:
@@ -146,14 +146,14 @@ class Keeper:
         else:
             self.started(agent, begun)
 
-    def started(self, agent: Agent, begun: StartedIncarnation) -> None:
+    def started(self, agent: SupervisedAgent, begun: StartedIncarnation) -> None:
         """The process of an agent that is `starting` is there."""
         self.book.started(agent, begun)
         self.watch(agent, begun.process)
         if self.book.count(*WAITS):
             self.queue.look_soon()  # others may depend on it
 
-    def watch(self, agent: Agent, process: StartedProcess) -> None:
+    def watch(self, agent: SupervisedAgent, process: StartedProcess) -> None:
         """Its process runs: see it end, measure it, and see to its limits."""
         record, profile = agent.record, agent.profile
         agent.last_heard, agent.excused_s = time.monotonic(), 0.0
@@ -168,7 +168,7 @@ class Keeper:
         if profile.heartbeat_timeout_seconds > 0:
             self.tell_after(profile.heartbeat_timeout_seconds, agent, "heartbeat")
 
-    def _start_failed(self, agent: Agent, why: str) -> None:
+    def _start_failed(self, agent: SupervisedAgent, why: str) -> None:
         """A first start that fails is for whoever asked to mend; a later one is a death like any other."""
         self.book.start_failed(agent, why)
         agent.refuse_started(SpawnFailed(f"agent {agent.id} could not be started: {why}", agent_id=agent.id))
@@ -176,7 +176,7 @@ class Keeper:
         decision = self.launcher.decide(agent.record, agent.profile.restart_policy, None, at=now)
         if agent.record.incarnation == 1:
             self.book.given_up(agent, Occurrence.START_FAILED, why)
-        elif decision.verdict is not Verdict.RESTART:
+        elif decision.verdict is not RestartVerdict.RESTART:
             self.book.given_up(agent, Occurrence.GIVEN_UP, decision.reason)
         else:
             self._back_off(agent, decision, now)
@@ -186,8 +186,8 @@ class Keeper:
 
     def end(
         self,
-        agent: Agent,
-        then: Then,
+        agent: SupervisedAgent,
+        then: AfterStop,
         *,
         cause: ExitCause = ExitCause.KILLED,
         note: str = "",
@@ -196,11 +196,11 @@ class Keeper:
         """End its whole tree: SIGTERM, and SIGKILL after `grace_s` seconds (the profile's); at once if that is 0."""
         if agent.record.state is AgentState.RUNNING:
             self.book.change(agent, Occurrence.STOP_ASKED, ending=cause, then=then.name, ending_note=note)
-        elif then in (Then.STOPPED, Then.STARTED_ANEW):  # what someone wants comes before any other reason
+        elif then in (AfterStop.STOPPED, AfterStop.STARTED_ANEW):  # what someone wants comes before any other reason
             self.book.remember(agent, ending=cause, then=then.name, ending_note=note)
         self._ending.end(agent, grace_s=agent.profile.stop_timeout_seconds if grace_s is None else grace_s)
 
-    def go_on_ending(self, agent: Agent) -> None:
+    def go_on_ending(self, agent: SupervisedAgent) -> None:
         """Another sidecar was ending it."""
         self._ending.end(agent, grace_s=agent.profile.stop_timeout_seconds)
 
@@ -208,18 +208,20 @@ class Keeper:
         """Another sidecar was restarting them."""
         self._groups.advance()
 
-    def _end_for_group(self, agent: Agent, then: Then, note: str) -> None:
+    def _end_for_group(self, agent: SupervisedAgent, then: AfterStop, note: str) -> None:
         state = agent.record.state
         if state is AgentState.RUNNING:
             # As in OTP one that is never restarted ends with the others, and does not start with them.
-            never = then is Then.TOGETHER and agent.profile.restart == "never"
-            self.end(agent, Then.STOPPED if never else then, note=note)
-        elif state is AgentState.BACKING_OFF and then is Then.GIVEN_UP:
+            never = then is AfterStop.TOGETHER and agent.profile.restart == "never"
+            self.end(agent, AfterStop.STOPPED if never else then, note=note)
+        elif state is AgentState.BACKING_OFF and then is AfterStop.GIVEN_UP:
             self.book.given_up(agent, Occurrence.GIVEN_UP, note)
-        elif state is AgentState.STOPPING and then is Then.GIVEN_UP and Then[agent.record.then].may_start_again:
+        elif (
+            state is AgentState.STOPPING and then is AfterStop.GIVEN_UP and AfterStop[agent.record.then].may_start_again
+        ):
             self.book.remember(agent, then=then.name, ending_note=note)
 
-    def drop(self, agent: Agent, waiters: list[Later[AgentStatus]]) -> None:
+    def drop(self, agent: SupervisedAgent, waiters: list[Later[AgentStatus]]) -> None:
         """End an agent that has no process: it is queued, or waits for its restart.
 
         waiters: answered when nothing is left of what ran before.
@@ -276,7 +278,7 @@ class Keeper:
                     self.tell_after(left_s, agent, "run_timeout")
                 else:
                     note = f"it ran longer than {profile.run_timeout_seconds:g} s"
-                    self.end(agent, Then.JUDGED, cause=ExitCause.TIMEOUT, note=note)
+                    self.end(agent, AfterStop.JUDGED, cause=ExitCause.TIMEOUT, note=note)
             case "heartbeat" | "silence" if state is AgentState.RUNNING:
                 left_s = agent.last_heard + profile.heartbeat_timeout_seconds - now
                 if left_s > 0:
@@ -286,7 +288,7 @@ class Keeper:
                     self._input_read(lambda: self._me.tell(silence))  # its heartbeat may wait to be read
                 else:
                     note = f"nothing was heard of it for {profile.heartbeat_timeout_seconds:g} s"
-                    self.end(agent, Then.JUDGED, cause=ExitCause.HEARTBEAT, note=note)
+                    self.end(agent, AfterStop.JUDGED, cause=ExitCause.HEARTBEAT, note=note)
             case _:
                 pass  # the agent has moved on since the timer was set
 
@@ -301,14 +303,14 @@ class Keeper:
                 agent.stop_at += gap_s
                 self.tell_after(agent.stop_at - now, agent, "stop_deadline")
 
-    def tell_after(self, delay_s: float, agent: Agent, what: DueWhat) -> None:
+    def tell_after(self, delay_s: float, agent: SupervisedAgent, what: DueWhat) -> None:
         self._timers.tell_after(delay_s, self._me, AgentDue(agent.id, agent.record.incarnation, what))
 
-    def _broke_limit(self, agent: Agent, broken: Broken) -> None:
+    def _broke_limit(self, agent: SupervisedAgent, broken: Broken) -> None:
         grace_s = 0.0 if broken.is_urgent else None
-        self.end(agent, Then.JUDGED, cause=broken.cause, note=broken.note, grace_s=grace_s)
+        self.end(agent, AfterStop.JUDGED, cause=broken.cause, note=broken.note, grace_s=grace_s)
 
-    def end_successor(self, agent: Agent, begun: StartedIncarnation) -> None:
+    def end_successor(self, agent: SupervisedAgent, begun: StartedIncarnation) -> None:
         """One that is `stopping` was restarted in the very moment in which it was told to end."""
         self.book.remember(
             agent,
@@ -320,32 +322,32 @@ class Keeper:
         self._ending.watch(agent, begun.process)
         self._ending.kill(agent)
 
-    def gone(self, agent: Agent, exited: AgentExited) -> None:
+    def gone(self, agent: SupervisedAgent, exited: AgentExited) -> None:
         """Continue after a stop: the process and its whole tree have ended."""
         record = agent.record
-        then = Then[record.then]
-        if then is Then.JUDGED:
+        then = AfterStop[record.then]
+        if then is AfterStop.JUDGED:
             self.died(agent, exited, None)
             return
         lines = self.book.ended(agent, exited, record.ending, record.ending_note)
         match then:
-            case Then.STOPPED:
+            case AfterStop.STOPPED:
                 self.book.stopped(agent, Occurrence.STOPPED)
-            case Then.STARTED_ANEW:
+            case AfterStop.STARTED_ANEW:
                 self.book.stopped(agent, Occurrence.STOPPED)
                 self.start_anew(agent)
-            case Then.TOGETHER:
-                unchanged = History(record.deaths, record.in_a_row, record.is_open)
-                self.book.backs_off(agent, Decision(verdict=Verdict.RESTART, history=unchanged), at=exited.at)
+            case AfterStop.TOGETHER:
+                unchanged = RestartHistory(record.deaths, record.in_a_row, record.is_open)
+                self.book.backs_off(agent, Decision(verdict=RestartVerdict.RESTART, history=unchanged), at=exited.at)
                 self.tell_after(0.0, agent, "backed_off")
-            case Then.GIVEN_UP:
+            case AfterStop.GIVEN_UP:
                 self.book.given_up(agent, Occurrence.GIVEN_UP, record.ending_note, lines)
             case _:
                 assert_never(then)
         self._groups.advance()
         self.queue.look_soon()
 
-    def died(self, agent: Agent, exited: AgentExited, attempt: RestartAttempt | None) -> None:
+    def died(self, agent: SupervisedAgent, exited: AgentExited, attempt: RestartAttempt | None) -> None:
         """It ended by itself, or for breaking a limit: the policy says what follows."""
         ending, note = agent.record.ending, agent.record.ending_note
         exit_code = exited.status.exit_code if ending is None else None
@@ -358,18 +360,18 @@ class Keeper:
         lines = self.book.ended(agent, exited, ending or self._cause_of(exited.status), note, log_ends=log_ends)
         self._ending.sweep()
         match decision.verdict:
-            case Verdict.COMPLETE:
+            case RestartVerdict.COMPLETE:
                 self.book.completed(agent)
-            case Verdict.GIVE_UP:
+            case RestartVerdict.GIVE_UP:
                 self.book.given_up(agent, Occurrence.GIVEN_UP, decision.reason, lines)
-            case Verdict.RESTART:
+            case RestartVerdict.RESTART:
                 self._back_off(agent, decision, exited.at, lines=lines, attempt=attempt)
         self._groups.advance()
         self.queue.look_soon()
 
     def _back_off(
         self,
-        agent: Agent,
+        agent: SupervisedAgent,
         decision: Decision,
         at: float,
         *,

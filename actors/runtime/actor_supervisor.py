@@ -14,7 +14,7 @@ import pykka
 
 from ...state.durations import Durations
 from ...state.errors import Unavailable
-from ...supervision.restart import RestartIntensity, Verdict
+from ...supervision.restart import RestartIntensity, RestartVerdict
 from .actor_state import ACTOR_LIFECYCLE, ActorOccurrence, ActorState
 from .asking import Envelope, Fact, Later, R, Request
 from .owner import EndLoop, Owner
@@ -171,7 +171,7 @@ class ActorHandle:
         self._failures += 1
         self._last_error = repr(error)
         verdict, self._message_failures = self._intensity.decide(self._message_failures, now=time.monotonic())
-        return verdict is Verdict.GIVE_UP
+        return verdict is RestartVerdict.GIVE_UP
 
     def loop_ended(self, owner: Owner, death: str | None) -> None:
         with self._lock:
@@ -194,7 +194,7 @@ class ActorHandle:
 
     def _may_restart(self) -> bool:
         verdict, self._deaths = self._intensity.decide(self._deaths, now=time.monotonic())
-        return verdict is Verdict.RESTART
+        return verdict is RestartVerdict.RESTART
 
     def _restart_or_give_up(self, reason: str, *, is_asked_for: bool) -> None:
         # One that is asked for says nothing of how the actor is.
