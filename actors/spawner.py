@@ -28,33 +28,26 @@ from ..supervision.launch import inherited
 from ..supervision.log_watch import LogWatch
 from ..supervision.profile import Profiles
 from ..supervision.sole_instance import SoleInstance
+from ..supervision.steps import AfterStop, StartAgain, Stop
 from . import messages as m
 from .agent_facts import EventPublished, LogEndsAt, TellTriggered
-from .agents.adoption import adopt, recover_lost
-from .agents.agent import (
-    ENDED,
-    HOLDS_SLOT,
-    RUNS,
-    WAITS,
-    AfterStop,
-    AgentDue,
-    CensusDue,
-    CensusTaken,
-    LogsDue,
-    ProcessExited,
-    QueueDue,
-    SaveDue,
-    SupervisedAgent,
-)
+from .agents.adoption import Adoption
+from .agents.agent import ENDED, HOLDS_SLOT, RUNS, WAITS, SupervisedAgent
+from .agents.agent_index import AgentIndex
 from .agents.announcer import AnnouncementAnswered, AnnouncementDue, Announcer, LifecycleEvent
 from .agents.chains import Chains
+from .agents.deadlines import AgentDeadlines
 from .agents.forgetting import AgentRetention
+from .agents.group_restarts import GroupRestarts
 from .agents.launching import Launcher
 from .agents.log_bounds import LogBounds
 from .agents.log_following import LogFollowing
 from .agents.numbers import count
+from .agents.queue import AgentQueue
 from .agents.records import AgentRecords
 from .agents.spawn_requests import SpawnRequests
+from .agents.spawner_facts import AgentDue, CensusDue, CensusTaken, LogsDue, ProcessExited, QueueDue, SaveDue
+from .agents.stopping import ProcessTrees
 from .agents.supervisor import AgentSupervisor
 from .agents.tokens import AgentTokens
 from .agents.triggers import Triggers
@@ -132,7 +125,6 @@ class Spawner(Owner):
         self._options = options
         self._bus = bus
         self._timers = timers
-        self._base_url = base_url
         self._draining = draining
         self._input_read = input_read
         self._changed = changed
@@ -144,7 +136,16 @@ class Spawner(Owner):
         except BaseException:
             self._registry.close()
             raise
+        self._index = AgentIndex()
         self._logs = AgentLogs(storage / "logs", max_bytes=int(options.log_max_mb * 2**20))
+        self._launcher = Launcher(
+            projects=projects,
+            tokens=self._tokens,
+            logs=self._logs,
+            instance_id=self._registry.instance_id,
+            api_url=f"{base_url}/api",
+            base_env=inherited(os.environ),
+        )
         self._log_watch = LogWatch(self._logs)
         self._bounds = LogBounds(self._logs, min_free_bytes=int(options.min_free_disk_mb * 2**20))
         self._drained: list[tuple[Later[int], int]] = []
@@ -153,74 +154,86 @@ class Spawner(Owner):
         self._settles_later = False
 
     def on_start(self) -> None:
-        self._announcer = Announcer(self._registry, self._bus, self._timers, self.me, self._changed)
-        self._following = LogFollowing(self._logs, self._timers, self.me)
-        book = AgentRecords(
-            registry=self._registry,
+        self._make_parts()
+        for record in self._registry.agents.values():
+            self._index.add(SupervisedAgent(record, self._profiles.of(record.spec.agent_type)))
+        self._queue.is_closed = self._draining.is_set()
+        self._log_watch.start()
+        self._trees.open()
+        self._timers.tell_gaps(self.me)
+        if not self._registry.is_new:
+            self._take_over()
+        self._supervisor.do(self._queue.run())
+        self._save()
+        self._have_synced()
+        self._announcer.send()
+        self._bus.tell(TellTriggered(since=self._triggers.place))
+
+    def _make_parts(self) -> None:
+        """The parts that need the name of this actor, each with those that it uses."""
+        registry, options, timers, me = self._registry, self._options, self._timers, self.me
+        self._announcer = Announcer(registry, self._bus, timers, me, self._changed)
+        self._following = LogFollowing(self._logs, timers, me)
+        self._records = AgentRecords(
+            index=self._index,
+            registry=registry,
             tokens=self._tokens,
             announcer=self._announcer,
             logs=self._logs,
             bus=self._bus,
             log_watch=self._log_watch,
         )
-        self._log_watch.start()
-        self._keeper = AgentSupervisor(
-            book=book,
-            registry=self._registry,
-            options=self._options,
-            launcher=Launcher(
-                projects=self._projects,
-                tokens=self._tokens,
-                logs=self._logs,
-                instance_id=self._registry.instance_id,
-                api_url=f"{self._base_url}/api",
-                base_env=inherited(os.environ),
-            ),
-            instance_id=self._registry.instance_id,
-            timers=self._timers,
-            me=self.me,
-            input_read=self._input_read,
+        self._queue = AgentQueue(self._index, options, timers, me)
+        groups = GroupRestarts(options.groups, self._index.agents, registry)
+        self._trees = ProcessTrees(
+            self._index.agents,
+            instance_id=registry.instance_id,
+            sample_s=options.sample_seconds,
+            timers=timers,
+            me=me,
         )
-        self._timers.tell_gaps(self.me)
-        self._chains = Chains(book.agents, self._options, self._announcer)
-        self._spawning = SpawnRequests(
-            registry=self._registry,
+        self._deadlines = AgentDeadlines(self._index, self._queue, groups, timers, me, self._input_read)
+        self._supervisor = AgentSupervisor(
+            records=self._records,
+            launcher=self._launcher,
+            queue=self._queue,
+            groups=groups,
+            trees=self._trees,
+            deadlines=self._deadlines,
+        )
+        self._chains = Chains(self._index.agents, options, self._announcer)
+        self._spawn_requests = SpawnRequests(
+            registry=registry,
             projects=self._projects,
             profiles=self._profiles,
             tokens=self._tokens,
-            keeper=self._keeper,
+            records=self._records,
+            queue=self._queue,
+            supervisor=self._supervisor,
             chains=self._chains,
         )
-        self._forgetting = AgentRetention(
-            book=book,
-            registry=self._registry,
+        self._retention = AgentRetention(
+            index=self._index,
+            queue=self._queue,
+            registry=registry,
             tokens=self._tokens,
             logs=self._logs,
-            keep_ended=self._options.keep_ended,
-            waited_for=self._keeper.queue.waited_for,
+            keep_ended=options.keep_ended,
         )
-        self._agents = book.agents
-        for record in self._registry.agents.values():
-            book.add(SupervisedAgent(record, self._profiles.of(record.spec.agent_type)))
-        self._keeper.queue.is_closed = self._draining.is_set()
-        self._keeper.open()
-        if not self._registry.is_new:
-            trees = self._keeper.look_now()
-            recover_lost(self._keeper, trees, registry=self._registry, profiles=self._profiles, logs=self._logs)
-            ends = [fact.exited for fact in self.pending_facts() if isinstance(fact, ProcessExited)]
-            adopt(self._keeper, trees, ends)
-            self._keeper.sweep()  # for what belongs to nobody any more
-        self._keeper.queue.run()
-        self._save()
-        self._have_synced()
-        self._announcer.send()
-        self._bus.tell(TellTriggered(since=self._triggers.place))
+
+    def _take_over(self) -> None:
+        """Take over the agents that another sidecar, or another incarnation of this actor, has left."""
+        adoption = Adoption(self._records, self._launcher, self._trees.look_now())
+        adoption.recover_lost(self._registry, self._profiles, self._logs)
+        exits = [fact.exited for fact in self.pending_facts() if isinstance(fact, ProcessExited)]
+        self._supervisor.do(adoption.steps(exits))
+        self._trees.sweep()  # for what belongs to nobody any more
 
     def release(self) -> None:
-        keeper: AgentSupervisor | None = getattr(self, "_keeper", None)
+        trees: ProcessTrees | None = getattr(self, "_trees", None)
         try:
-            if keeper is not None:
-                keeper.close()
+            if trees is not None:
+                trees.close()
                 self._log_watch.stop()
         finally:
             self._syncs.close()
@@ -234,22 +247,22 @@ class Spawner(Owner):
             if not isinstance(message, AnnouncementAnswered) or not self._registry.unsent:
                 error = self._save()
                 self._have_synced()
-                self._keeper.book.settle(error)
+                self._records.settle(error)
             self._announcer.send()
             self._answer_drained()
 
     def _answer(self, message: m.SpawnerRequest | SpawnerFact) -> Any:
         match message:
             case m.SpawnAgent():
-                return self._spawning.spawn(message)
+                return self._spawn_requests.spawn(message)
             case m.ListAgents(project_id=project_id):
-                visible = [a for a in self._agents.values() if a.is_visible_to(project_id)]
-                self._keeper.queue.explain(*visible)
+                visible = [a for a in self._index.agents.values() if a.is_visible_to(project_id)]
+                self._queue.explain(*visible)
                 return tuple(a.status() for a in sorted(visible, key=lambda a: -a.record.serial))
             case m.GetAgent(agent_id=agent_id, project_id=project_id):
                 return self._explained(self._agent(agent_id, project_id))
             case m.FindSpec(agent_id=agent_id):
-                agent = self._agents.get(agent_id)
+                agent = self._index.agents.get(agent_id)
                 return agent.record.spec if agent is not None else None
             case m.StopAgent():
                 return self._stop_agent(message)
@@ -264,7 +277,7 @@ class Spawner(Owner):
             case m.RefreshToken():
                 return self._refresh(message)
             case m.CountAgents(project_id=project_id):
-                visible = [agent for agent in self._agents.values() if agent.is_visible_to(project_id)]
+                visible = [agent for agent in self._index.agents.values() if agent.is_visible_to(project_id)]
                 tallies = [t for t in self._registry.tallies.values() if project_id in (None, t.project_id)]
                 return count(visible, tallies)
             case m.Drain():
@@ -277,22 +290,22 @@ class Spawner(Owner):
             case LogEndsAt(event_id=event_id):
                 self._triggers.log_ends_at(event_id)
             case EventPublished(event=event):
-                if not self._keeper.queue.is_closed:
-                    self._triggers.look_at(event, self._chains.of_event, self._spawning.spawn)
+                if not self._queue.is_closed:
+                    self._triggers.look_at(event, self._chains.of_event, self._spawn_requests.spawn)
             case ProcessExited(exited=exited):
-                self._keeper.exited(exited)
+                self._supervisor.exited(exited)
             case CensusTaken():
-                self._keeper.census_taken(fact)
-                self._bounds.look(self._keeper.book.in_state(*HOLDS_SLOT), self._keeper.book.in_state(*ENDED))
+                self._supervisor.census_taken(fact)
+                self._bounds.look(self._index.in_state(*HOLDS_SLOT), self._index.in_state(*ENDED))
             case CensusDue():
-                self._keeper.census_due()
+                self._trees.census_due()
             case AgentDue():
-                self._keeper.due(fact)
+                self._supervisor.do(self._deadlines.due(fact))
             case QueueDue():
-                self._keeper.queue.due(fact)
-                self._forgetting.look()
+                self._supervisor.do(self._queue.due(fact))
+                self._retention.look()
             case ClockGap(gap_s=gap_s):
-                self._keeper.excuse(gap_s)
+                self._deadlines.excuse(gap_s)
             case SaveDue():
                 self._is_saving_later = False
             case LogsDue():
@@ -312,7 +325,7 @@ class Spawner(Owner):
     # --- requests ------------------------------------------------------------------------------------------
 
     def _explained(self, agent: SupervisedAgent) -> AgentStatus:
-        self._keeper.queue.explain(agent)
+        self._queue.explain(agent)
         return agent.status()
 
     def _stop_agent(self, request: m.StopAgent) -> Later[AgentStatus]:
@@ -320,68 +333,67 @@ class Spawner(Owner):
         state = agent.record.state
         if state.has_ended:
             raise WrongState(f"agent {agent.id} has ended already: it is {state}", state=state)
-        later: Later[AgentStatus] = Later()
+        later: Later[AgentStatus] = self.later()
         if state in WAITS or state is AgentState.BACKING_OFF:
-            self._keeper.drop(agent, [later])
+            self._supervisor.drop(agent, later)
             return later
-        grace_s = agent.profile.stop_timeout_seconds if request.timeout_s is None else request.timeout_s
+        wanted_s = agent.profile.stop_timeout_seconds if request.timeout_s is None else request.timeout_s
+        grace_s = 0.0 if request.force else max(0.0, wanted_s)
         agent.stop_waiters.append(later)
         agent.refuse_started(WrongState(f"agent {agent.id} was told to stop", state=AgentState.STOPPING))
-        self._keeper.end(
-            agent,
-            AfterStop.STOPPED,
-            note="it was stopped by request",
-            grace_s=0.0 if request.force else max(0.0, grace_s),
+        self._end_tree(
+            agent, AfterStop.STOPPED, "it was stopped by request", 0.0 if request.force else max(0.0, grace_s)
         )
         return later
 
     def _restart_agent(self, agent: SupervisedAgent) -> Later[AgentStatus]:
-        if self._keeper.queue.is_closed:
+        if self._queue.is_closed:
             raise Unavailable("the sidecar is shutting down and starts no agents")
         state = agent.record.state
         if state in WAITS:
             raise WrongState(f"agent {agent.id} is {state}: it has not been started yet", state=state)
-        later: Later[AgentStatus] = Later()
+        later: Later[AgentStatus] = self.later()
         agent.start_waiters.append(later)
         if state in RUNS:
-            self._keeper.end(agent, AfterStop.STARTED_ANEW, note="it was restarted by request")
+            self._end_tree(agent, AfterStop.STARTED_ANEW, "it was restarted by request")
         else:
-            self._keeper.start_anew(agent)
+            self._supervisor.do((StartAgain(agent.id),))
         return later
 
+    def _end_tree(self, agent: SupervisedAgent, after: AfterStop, note: str, grace_s: float | None = None) -> None:
+        self._supervisor.do((Stop(agent_id=agent.id, after=after, note=note, grace_s=grace_s),))
+
     def _refresh(self, request: m.RefreshToken) -> Later[Token]:
-        agent = self._agents.get(request.caller.agent_id)
+        agent = self._index.agents.get(request.caller.agent_id)
         record = agent.record if agent is not None else None
         token, record = self._tokens.refresh(request.caller, record, now=utc_now())
         if agent is not None and record is not None:
-            agent.record = record
-            self._registry.put(record)
-        later: Later[Token] = Later()
+            self._records.remember(agent, tokens=record.tokens)
+        later: Later[Token] = self.later()
         # Both must be kept: the new token, or it could not be revoked later, and the revocation of the old one.
-        self._keeper.book.owe(later, token, f"the token of {request.caller.agent_id} is refreshed")
+        self._records.owe(later, token, f"the token of {request.caller.agent_id} is refreshed")
         return later
 
     def _drain(self, request: m.Drain) -> Later[int]:
         """All agents at once, one deadline. Asked again, it can only be sooner."""
-        self._keeper.queue.is_closed = True
-        running = [agent for agent in self._agents.values() if agent.record.state in RUNS]
-        later: Later[int] = Later()
+        self._queue.is_closed = True
+        running = [agent for agent in self._index.agents.values() if agent.record.state in RUNS]
+        later: Later[int] = self.later()
         if request.leave or self._options.on_shutdown == "detach":
             log.info("agents left running count=%d", len(running))
             later.answer(0)
             return later
-        for agent in tuple(self._agents.values()):
+        for agent in tuple(self._index.agents.values()):
             if agent.record.state is AgentState.BACKING_OFF:
-                self._keeper.drop(agent, [])
-        grace_s = request.timeout_s * _DRAIN_MARGIN
+                self._supervisor.drop(agent)
         for agent in running:
-            self._keeper.end(agent, AfterStop.STOPPED, note="the sidecar was shut down", grace_s=grace_s)
-        self._keeper.sweep()
+            self._end_tree(agent, AfterStop.STOPPED, "the sidecar was shut down", request.timeout_s * _DRAIN_MARGIN)
+        self._trees.sweep()
         self._drained.append((later, len(running)))
         return later
 
     def _answer_drained(self) -> None:
-        if self._drained and self._keeper.is_quiet:
+        if self._drained and self._supervisor.is_quiet:
             for later, count in self._drained:
                 later.answer(count)
             self._drained.clear()
@@ -389,7 +401,7 @@ class Spawner(Owner):
     # --- the registry --------------------------------------------------------------------------------------
 
     def _agent(self, agent_id: AgentId, project_id: str | None) -> SupervisedAgent:
-        agent = self._agents.get(agent_id)
+        agent = self._index.agents.get(agent_id)
         if agent is None or not agent.is_visible_to(project_id):
             raise NotFound(f"agent {agent_id} is not known", field="agent_id")
         return agent

@@ -180,7 +180,7 @@ def test_an_adopted_agent_that_is_killed_is_restarted(tmp_path: Path) -> None:
 
 DIES_BEFORE_NOTING_A_START = """
 from sidecar.actors.agents.records import AgentRecords
-AgentRecords.started = lambda self, agent, begun: os.kill(os.getpid(), signal.SIGKILL)
+AgentRecords.started = lambda self, agent, started: os.kill(os.getpid(), signal.SIGKILL)
 """
 DIES_AFTER_RESTARTING_AT_ONCE = """
 from sidecar.actors.agents.supervisor import AgentSupervisor

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.actors import messages as m
-from sidecar.actors.agents.agent import QueueDue
+from sidecar.actors.agents.spawner_facts import QueueDue
 from sidecar.actors.runtime.asking import Envelope, Fact, Later, Recipient, ask
 from sidecar.actors.runtime.timers import Timers
 from sidecar.state.agent_entries import AgentRecord, Departed

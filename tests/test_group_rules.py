@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from sidecar.actors.agents.agent import AfterStop, SupervisedAgent
+from sidecar.actors.agents.agent import SupervisedAgent
 from sidecar.actors.agents.group_restarts import GroupRestarts
 from sidecar.state.agent_entries import AgentRecord
 from sidecar.state.agent_registry import AgentRegistry
 from sidecar.state.clock import utc_now
 from sidecar.state.models import AgentId, AgentSpec, AgentState, ExitCause
+from sidecar.supervision.after_exit import count_restart
 from sidecar.supervision.profile import built_in
+from sidecar.supervision.steps import AfterStop, Start, Step, Stop
 from sidecar.supervision.strategy import Group
 
 TYPES = ("a", "b", "c")
@@ -26,7 +30,7 @@ NOT_YET = 1e18  # monotonic
 
 
 class GroupLife(RuleBasedStateMachine):
-    """Three members; ends and starts happen as the AgentSupervisor would let them, but without processes and times."""
+    """Three members; steps are done as the AgentSupervisor does them, but without processes and times."""
 
     @initialize(
         strategy=st.sampled_from(["one_for_all", "rest_for_one"]),
@@ -54,14 +58,20 @@ class GroupLife(RuleBasedStateMachine):
         self.restarts = self.made()
 
     def made(self) -> GroupRestarts:
-        return GroupRestarts({"g": self.group}, self.agents, self.registry, end=self.end, start=self.start)
+        return GroupRestarts({"g": self.group}, self.agents, self.registry)
 
     def become(self, agent: SupervisedAgent, state: AgentState, **more: Any) -> None:
         agent.record = msgspec.structs.replace(agent.record, state=state, **more)
 
-    def end(self, agent: SupervisedAgent, then: AfterStop, _: str) -> None:
-        assert then is AfterStop.TOGETHER
-        self.become(agent, AgentState.STOPPING, then=then.name)
+    def do(self, steps: Iterable[Step]) -> None:
+        for step in steps:
+            assert isinstance(step, Start | Stop)
+            agent = self.agents[step.agent_id]
+            if isinstance(step, Stop):
+                assert step.after is AfterStop.TOGETHER
+                self.become(agent, AgentState.STOPPING, then=step.after.name)
+            else:
+                self.start(agent)
 
     def start(self, agent: SupervisedAgent) -> None:
         in_order = sorted(self.agents.values(), key=lambda a: (TYPES.index(a.role[2]), a.record.serial))
@@ -76,15 +86,18 @@ class GroupLife(RuleBasedStateMachine):
             self.dies(agent)
 
     def dies(self, agent: SupervisedAgent) -> None:
-        assert self.restarts.count(agent) is None
+        counted, exceeded = count_restart(self.restarts.standings(agent), now=time.monotonic())
+        assert exceeded is None
+        for each in counted:
+            self.restarts.record_restart(each)
         self.become(agent, AgentState.BACKING_OFF, resume_at=NOT_YET)
-        self.restarts.restart_with(agent)
+        self.do(self.restarts.restart_with(agent))
 
     def advance(self) -> None:
-        """As the AgentSupervisor calls it; those of a restart that may start now are started together."""
+        """Those of a restart that may start now are started together."""
         self.held = {agent_id for restart in self.registry.group_restarts.values() for agent_id in restart.to_start}
         self.restarts_together = True
-        self.restarts.advance()
+        self.do(self.restarts.advance())
         self.restarts_together = False
 
     def comes_to_an_end(self, agent: SupervisedAgent) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sidecar.actors import messages as m
-from sidecar.actors.agents.agent import CensusTaken
+from sidecar.actors.agents.spawner_facts import CensusTaken
 from sidecar.actors.runtime.timers import GAP_S, ClockGap
 from sidecar.state.models import AgentState
 from tests.fleet import SLEEPS, WITHIN_S, Fleet, does, runs, wait_until

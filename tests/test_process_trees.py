@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from sidecar.actors import messages as m
-from sidecar.actors.agents.adoption import Found, newest
-from sidecar.actors.agents.agent import ProcessExited
+from sidecar.actors.agents.adoption import UnrecordedStart, newest
+from sidecar.actors.agents.spawner_facts import ProcessExited
 from sidecar.state.agent_entries import AgentRecord
 from sidecar.state.clock import utc_now
 from sidecar.state.errors import WrongState
@@ -362,7 +362,7 @@ def test_a_daemon_of_one_that_ended_is_not_taken_for_the_agent() -> None:
     )
     assert newest(record, {"a-1": (daemon,)}) is None
     starting = msgspec.structs.replace(record, state=AgentState.STARTING)
-    assert newest(starting, {"a-1": (daemon,)}) == Found(1, daemon.identity)
+    assert newest(starting, {"a-1": (daemon,)}) == UnrecordedStart(1, daemon.identity)
 
 
 def test_an_end_that_is_told_again_is_not_told_on(fleet: Fleet) -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from ...state.agent_entries import AgentRecord
 from ...state.agent_registry import AgentRegistry
 from ...state.models import AgentId, AgentState, ProcessIdentity
+from ...supervision.after_exit import is_news, on_exit
 from ...supervision.agent_logs import AgentLogs
 from ...supervision.lifecycle import Occurrence
 from ...supervision.process import StartedProcess
@@ -24,9 +25,20 @@ from ...supervision.process_identity import HAS_PIDFD, boot_id, is_alive, open_p
 from ...supervision.process_tree import Trees, kill_all
 from ...supervision.profile import Profiles
 from ...supervision.restart import Decision, RestartVerdict
+from ...supervision.steps import (
+    AcceptStart,
+    Adopt,
+    AdvanceGroups,
+    AgentExited,
+    JudgeExit,
+    KillSuccessor,
+    RestartAttempt,
+    Step,
+    Wake,
+)
 from .agent import HOLDS_SLOT, RUNS, SupervisedAgent
-from .launching import AgentExited, RestartAttempt
-from .supervisor import AgentSupervisor
+from .launching import Launcher
+from .records import AgentRecords
 
 log = logging.getLogger(__name__)
 
@@ -58,143 +70,135 @@ def newest(record: AgentRecord, trees: Trees) -> UnrecordedStart | None:
     return min((f for f in unknown if f.incarnation == last), key=lambda found: found.process.start_ticks)
 
 
-def recover_lost(
-    keeper: AgentSupervisor, trees: Trees, *, registry: AgentRegistry, profiles: Profiles, logs: AgentLogs
-) -> None:
-    """Recover running agents of which the registry has lost every record. Call it before `adopt`.
+class Adoption:
+    """Takes over the agents of another sidecar, before anything is started. trees: what runs now."""
 
-    The environment of their processes says who they are. Any other process with our marks is ended.
-    """
-    for agent_id, processes in trees.items():
-        if AgentId(agent_id) in keeper.book.agents:
-            continue
-        leaders = [process for process in processes if process.session == process.identity.pid]
-        leader = min(leaders, key=lambda process: (-process.incarnation, process.identity.start_ticks), default=None)
-        record = keeper.launcher.record_of_lost(leader, profiles, registry, logs) if leader is not None else None
-        if record is None:
-            log.warning("processes of an unknown agent ended agent_id=%s count=%d", agent_id, len(processes))
-            kill_all(processes)
-            continue
-        log.warning(
-            "agent adopted that the registry had lost agent_id=%s incarnation=%d pid=%d",
-            agent_id,
-            record.incarnation,
-            leader.identity.pid if leader is not None else 0,
-        )
-        agent = SupervisedAgent(record, profiles.of(record.spec.agent_type))
-        keeper.book.add(agent)
-        keeper.book.remember(agent)
+    def __init__(self, records: AgentRecords, launcher: Launcher, trees: Trees) -> None:
+        self._records = records
+        self._launcher = launcher
+        self._trees = trees
 
+    def recover_lost(self, registry: AgentRegistry, profiles: Profiles, logs: AgentLogs) -> None:
+        """Recover running agents of which the registry has lost every record. Call it before `steps`.
 
-def adopt(keeper: AgentSupervisor, trees: Trees, ends: Iterable[AgentExited]) -> None:
-    """Take over every agent that had a process or was to have one. Before anything is started.
+        The environment of their processes says who they are. Any other process with our marks is ended.
+        """
+        for agent_id, processes in self._trees.items():
+            if AgentId(agent_id) in self._records.index.agents:
+                continue
+            leaders = [process for process in processes if process.session == process.identity.pid]
+            leader = min(leaders, key=lambda each: (-each.incarnation, each.identity.start_ticks), default=None)
+            record = self._launcher.record_of_lost(leader, profiles, registry, logs) if leader is not None else None
+            if record is None or leader is None:
+                log.warning("processes of an unknown agent ended agent_id=%s count=%d", agent_id, len(processes))
+                kill_all(processes)
+                continue
+            log.warning(
+                "agent adopted that the registry had lost agent_id=%s incarnation=%d pid=%d",
+                agent_id,
+                record.incarnation,
+                leader.identity.pid,
+            )
+            agent = SupervisedAgent(record, profiles.of(record.spec.agent_type))
+            self._records.index.add(agent)
+            self._records.remember(agent)
 
-    trees: what runs now. ends: ends that a Spawner of this sidecar had received and not handled before it
-    ended.
-    """
-    started = time.monotonic()
-    seen = {(exited.agent_id, exited.incarnation): exited for exited in ends}
-    adopted = lost = 0
-    for agent in tuple(keeper.book.agents.values()):
-        record = agent.record
-        if record.state in HOLDS_SLOT and record.boot_id != boot_id():
-            # What it remembers of the clock is of another boot.
-            keeper.book.remember(agent, deaths=(), in_a_row=0, resume_at=0.0, started_monotonic=time.monotonic())
-        exited = seen.get((agent.id, record.incarnation))
-        if exited is not None and keeper.exited(exited):
-            continue
-        if _take_over(keeper, agent, trees):
-            adopted += 1
-        else:
-            left = trees.get(agent.id, ())
+    def steps(self, exits: Iterable[AgentExited]) -> Iterator[Step]:
+        """Take over every agent that had a process or should have one.
+
+        exits: those that a Spawner of this sidecar had received and not handled before it ended.
+        """
+        started = time.monotonic()
+        unhandled = {(exited.agent_id, exited.incarnation): exited for exited in exits}
+        adopted = lost = 0
+        for agent in tuple(self._records.index.agents.values()):
+            record = agent.record
+            if record.state in HOLDS_SLOT and record.boot_id != boot_id():
+                # What it remembers of the clock is of another boot.
+                clean = {"deaths": (), "in_a_row": 0, "resume_at": 0.0, "started_monotonic": time.monotonic()}
+                self._records.remember(agent, **clean)
+            exited = unhandled.get((agent.id, record.incarnation))
+            if exited is not None and is_news(agent.record, exited):
+                yield from on_exit(agent.record, exited)
+                continue
+            found = newest(agent.record, self._trees)
+            process = _process_of(agent.record, found)
+            if process is not None:
+                yield from self._take_over(agent, found, process)
+                adopted += 1
+                continue
+            left = self._trees.get(agent.id, ())
             kill_all(left)
             if agent.record.state is AgentState.BACKING_OFF:
-                keeper.tell_after(agent.record.resume_at - time.monotonic(), agent, "backed_off")
+                yield Wake(agent.id, agent.record.resume_at - time.monotonic())
             elif agent.record.state in RUNS:
-                _lost(keeper, agent, up_to=max((process.incarnation for process in left), default=0))
+                yield self._lose(agent, up_to=max((process.incarnation for process in left), default=0))
                 lost += 1
-    keeper.go_on_with_groups()
-    if adopted or lost:
-        took_ms = (time.monotonic() - started) * 1000
-        log.info("agents adopted count=%d lost=%d took_ms=%.1f", adopted, lost, took_ms)
+        yield AdvanceGroups()  # another sidecar was restarting them
+        if adopted or lost:
+            took_ms = (time.monotonic() - started) * 1000
+            log.info("agents adopted count=%d lost=%d took_ms=%.1f", adopted, lost, took_ms)
+
+    def _take_over(
+        self, agent: SupervisedAgent, found: UnrecordedStart | None, process: StartedProcess
+    ) -> Iterator[Step]:
+        yield self._recover_start(agent, found.incarnation, process) if found is not None else Adopt(agent.id, process)
+        log.info(
+            "agent adopted agent_id=%s incarnation=%d process_id=%d",
+            agent.id,
+            agent.record.incarnation,
+            process.identity.pid,
+        )
+        self._records.announcer.announce("agent_adopted", agent.record)
+
+    def _recover_start(self, agent: SupervisedAgent, incarnation: int, process: StartedProcess) -> Step:
+        """It was started, which could not be written down: do now what should have followed then."""
+        record = agent.record
+        started = self._launcher.recover_started(record, agent.profile, process)
+        if record.state is AgentState.STARTING and record.incarnation == incarnation:
+            return AcceptStart(agent.id, started, None)
+        if record.state is AgentState.STARTING:
+            self._records.change(agent, Occurrence.ADOPTED)
+        elif record.state.has_ended:
+            self._records.change(agent, Occurrence.START_ASKED)
+        # There may have been others between the two, of which nothing is known.
+        self._records.remember(agent, incarnation=incarnation - 1)
+        match agent.record.state:
+            case AgentState.RUNNING:
+                decision = self._launcher.decide(agent.record, agent.profile.restart_policy, None, at=started.at)
+                restarted = Decision(verdict=RestartVerdict.RESTART, history=decision.history)
+                attempt = RestartAttempt(decision=restarted, started=started)
+                return JudgeExit(agent.id, Exited(agent.id, incarnation - 1, ExitStatus(), started.at, attempt))
+            case AgentState.STOPPING:
+                return KillSuccessor(agent.id, started)
+            case AgentState.BACKING_OFF:
+                return AcceptStart(agent.id, started, Occurrence.BACKED_OFF)
+            case _:
+                return AcceptStart(agent.id, started, Occurrence.TURN_CAME)
+
+    def _lose(self, agent: SupervisedAgent, *, up_to: int) -> Step:
+        """It ended while no sidecar looked: how is not known, so the policy treats it as a failure.
+
+        up_to: the newest incarnation of which anything was left.
+        """
+        if up_to > agent.record.incarnation:  # its number must not be given twice
+            self._records.remember(agent, incarnation=up_to)
+        record, now = agent.record, time.monotonic()
+        log.warning(
+            "agent lost agent_id=%s incarnation=%d: it ended while no sidecar ran", agent.id, record.incarnation
+        )
+        self._records.announcer.announce("agent_lost", record)
+        if record.state is AgentState.STARTING:
+            self._records.change(agent, Occurrence.ADOPTED)
+        return JudgeExit(agent.id, Exited(agent.id, record.incarnation, ExitStatus(), now, None))
 
 
-def _process_of(identity: ProcessIdentity) -> StartedProcess | None:
-    """The process with that identity, also as a zombie whose exit status can still be read; None if it has gone."""
+def _process_of(record: AgentRecord, found: UnrecordedStart | None) -> StartedProcess | None:
+    """The process of an agent, also as a zombie whose exit status can still be read; None if it has gone."""
+    identity = found.process if found is not None else record.process if record.state in RUNS else None
+    if identity is None:
+        return None
     pidfd = open_pidfd(identity)
     if pidfd is not None:
         return StartedProcess(identity, pidfd)
     return StartedProcess(identity, None) if not HAS_PIDFD and is_alive(identity) else None
-
-
-def _take_over(keeper: AgentSupervisor, agent: SupervisedAgent, trees: Trees) -> bool:
-    """False if no process of it is there to be taken over."""
-    record = agent.record
-    found = newest(record, trees)
-    identity = found.process if found is not None else record.process if record.state in RUNS else None
-    process = _process_of(identity) if identity is not None else None
-    if process is None:
-        return False
-    if found is not None:
-        _note_start(keeper, agent, found.incarnation, process)
-    else:
-        keeper.book.change(agent, Occurrence.ADOPTED)
-        keeper.book.runs(agent)
-        keeper.watch(agent, process)
-        keeper.book.tell_subscribed(agent)
-        if record.state is AgentState.STOPPING:
-            keeper.go_on_ending(agent)
-    log.info(
-        "agent adopted agent_id=%s incarnation=%d process_id=%d",
-        agent.id,
-        agent.record.incarnation,
-        process.identity.pid,
-    )
-    keeper.book.announcer.announce("agent_adopted", agent.record)
-    return True
-
-
-def _note_start(keeper: AgentSupervisor, agent: SupervisedAgent, incarnation: int, process: StartedProcess) -> None:
-    """It was started, which could not be written down: do now what was to follow then."""
-    record = agent.record
-    begun = keeper.launcher.recover_started(record, agent.profile, process)
-    if record.state is AgentState.STARTING and record.incarnation == incarnation:
-        keeper.started(agent, begun)
-        return
-    if record.state is AgentState.STARTING:
-        keeper.book.change(agent, Occurrence.ADOPTED)
-    elif record.state.has_ended:
-        keeper.book.change(agent, Occurrence.START_ASKED)
-    # There may have been others between the two, of which nothing is known.
-    keeper.book.remember(agent, incarnation=incarnation - 1)
-    match agent.record.state:
-        case AgentState.RUNNING:
-            unseen: AgentExited = Exited(agent.id, incarnation - 1, ExitStatus(), begun.at, None)
-            decision = keeper.launcher.decide(agent.record, agent.profile.restart_policy, None, at=begun.at)
-            restarted = Decision(verdict=RestartVerdict.RESTART, history=decision.history)
-            keeper.died(agent, unseen, RestartAttempt(decision=restarted, started=begun))
-        case AgentState.STOPPING:
-            keeper.end_successor(agent, begun)
-        case state:
-            is_restart = state is AgentState.BACKING_OFF
-            keeper.book.starts(agent, Occurrence.BACKED_OFF if is_restart else Occurrence.TURN_CAME, begun.token)
-            keeper.started(agent, begun)
-
-
-def _lost(keeper: AgentSupervisor, agent: SupervisedAgent, *, up_to: int) -> None:
-    """It ended while no sidecar looked: how is not known, so the policy treats it as a failure.
-
-    up_to: the newest incarnation of which anything was left.
-    """
-    if up_to > agent.record.incarnation:  # its number is not to be given twice
-        keeper.book.remember(agent, incarnation=up_to)
-    record, now = agent.record, time.monotonic()
-    log.warning("agent lost agent_id=%s incarnation=%d: it ended while no sidecar ran", agent.id, record.incarnation)
-    keeper.book.announcer.announce("agent_lost", agent.record)
-    exited: AgentExited = Exited(agent.id, record.incarnation, ExitStatus(), now, None)
-    if record.state is AgentState.STOPPING:
-        keeper.gone(agent, exited)
-    else:
-        if record.state is AgentState.STARTING:
-            keeper.book.change(agent, Occurrence.ADOPTED)
-        keeper.died(agent, exited, None)

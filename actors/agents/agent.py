@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from enum import Enum
 from sys import getsizeof
-from typing import Any, Literal
 
 import msgspec
 
@@ -15,11 +12,10 @@ from ...state.errors import SidecarError
 from ...state.identity import Token
 from ...state.models import AgentId, AgentState, AgentStatus, ProcessIdentity, WaitingFor
 from ...supervision.process import StartedProcess
-from ...supervision.process_exit import ExitStatus
-from ...supervision.process_tree import TreeProcess, Trees
+from ...supervision.process_tree import TreeProcess
 from ...supervision.profile import Profile
-from ..runtime.asking import Fact, Later
-from .launching import AgentExited
+from ...supervision.steps import AgentExited
+from ..runtime.asking import Later
 
 Role = tuple[str, str, str]  # project, issue and type: on this others of the issue may depend
 
@@ -29,43 +25,35 @@ WAITS = frozenset({AgentState.QUEUED, AgentState.BLOCKED})  # for a slot or an a
 HOLDS_SLOT = RUNS | {AgentState.BACKING_OFF}
 
 
-class AfterStop(Enum):
-    """The next step after the sidecar has ended an agent's process."""
-
-    STOPPED = "that was asked for"
-    STARTED_ANEW = "a restart was asked for"
-    JUDGED = "it broke a limit, and the restart policy decides"
-    TOGETHER = "it is restarted with its group"
-    GIVEN_UP = "its group was given up"
-
-    @property
-    def may_start_again(self) -> bool:
-        """Without that anyone asked for it."""
-        return self in (AfterStop.JUDGED, AfterStop.TOGETHER)
-
-
 class SupervisedAgent(msgspec.Struct):
-    """stop_at: monotonic, when SIGKILL follows SIGTERM; 0 while the sidecar is not ending its process.
-    is_killed: SIGKILL has been sent, so that whatever turns up of its tree is killed too.
+    """An agent, with what is known of its running incarnation and the requests that wait for it.
+
+    token: of the running incarnation, where this sidecar made it. stop_at: monotonic, when SIGKILL follows SIGTERM; 0
+    while the sidecar is not ending its process. is_killed: SIGKILL has been sent, so that whatever turns up of its tree
+    is killed too. exited: its first process has ended while the sidecar was ending it; the tree may live on.
+    gone_at_ask: the census that shows whether anything is left of it. signalled: the processes that have had their
+    SIGTERM. drop_waiters: answered when nothing is left of what ran before. excused_s: of this incarnation's time, in
+    which the sidecar did not run. waiting_for: as last looked at, while it waits for its start.
     """
 
     record: AgentRecord
     profile: Profile
     process: StartedProcess | None = None
-    token: Token | None = None  # of the running incarnation, where this sidecar made it
+    token: Token | None = None
     stop_at: float = 0.0
     is_killed: bool = False
-    exited: AgentExited | None = None  # its process has ended while the sidecar was ending it; the tree may live on
-    gone_at_ask: int = 0  # the census that shows whether anything is left of it
-    told_to_end: set[ProcessIdentity] = msgspec.field(default_factory=set)
+    exited: AgentExited | None = None
+    gone_at_ask: int = 0
+    signalled: set[ProcessIdentity] = msgspec.field(default_factory=set)
     stop_waiters: list[Later[AgentStatus]] = msgspec.field(default_factory=list)
     start_waiters: list[Later[AgentStatus]] = msgspec.field(default_factory=list)
+    drop_waiters: list[Later[AgentStatus]] = msgspec.field(default_factory=list)
     last_heard: float = 0.0
-    excused_s: float = 0.0  # of this incarnation's time, in which the sidecar did not run
+    excused_s: float = 0.0
     tree: tuple[TreeProcess, ...] = ()
     sampled_at: float = 0.0
     cpu_percent: float = 0.0
-    waiting_for: WaitingFor | None = None  # as last looked at, while it waits for its start
+    waiting_for: WaitingFor | None = None
 
     @property
     def id(self) -> AgentId:
@@ -101,7 +89,7 @@ class SupervisedAgent(msgspec.Struct):
     def forget_process(self) -> None:
         """It has ended."""
         self.process, self.stop_at, self.is_killed, self.exited = None, 0.0, False, None
-        self.told_to_end.clear()
+        self.signalled.clear()
         self.tree, self.sampled_at, self.cpu_percent = (), 0.0, 0.0
 
     def refuse_started(self, error: SidecarError) -> None:
@@ -141,74 +129,3 @@ def _bytes_of(text: str) -> int:
     if text.isascii():
         return getsizeof(text)
     return getsizeof(f"{text}\0") + len(text.encode("utf-8", "surrogatepass"))
-
-
-class ProcessExited(Fact, frozen=True):
-    """The process of an agent's incarnation has ended."""
-
-    exited: AgentExited
-
-
-class CensusTaken(Fact, frozen=True):
-    """served: how many had asked for one when it was begun. at: monotonic seconds."""
-
-    trees: Trees
-    served: int
-    at: float
-
-
-class CensusDue(Fact, frozen=True):
-    """Look again at those that are ending."""
-
-
-DueWhat = Literal["backed_off", "prepare", "stop_deadline", "run_timeout", "heartbeat", "silence"]
-
-
-class AgentDue(Fact, frozen=True):
-    """A time of an agent's incarnation has come; ignored when that incarnation has gone."""
-
-    agent_id: AgentId
-    incarnation: int
-    what: DueWhat
-
-
-class QueueDue(Fact, frozen=True):
-    """Look at the queue. by_bucket: the spawn bucket has a token again. by_settling: an agent has run for a while."""
-
-    by_bucket: bool = False
-    by_settling: bool = False
-
-
-class SaveDue(Fact, frozen=True):
-    """Storage could not be written; try again."""
-
-
-class LogsDue(Fact, frozen=True):
-    """Look whether followed logs have grown."""
-
-
-def describe_end(status: ExitStatus, note: str, lines: tuple[str, ...]) -> str:
-    """One line for `last_error`: what happened, and what the agent said last."""
-    if note:
-        what = note
-    elif status.signal is not None:
-        what = f"ended by {_name_of(status.signal)}"
-    elif status.exit_code is not None:
-        what = f"ended with exit code {status.exit_code}"
-    else:
-        what = "ended while nobody could see how"
-    said = next((line for line in reversed(lines) if line.strip()), "")
-    return f"{what}: {said}" if said else what
-
-
-def _name_of(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # most real-time signals have none
-        return f"signal {number}"
-
-
-def how_it_ended(record: AgentRecord, last_lines: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The fields of lifecycle events about the last end."""
-    how = {"cause": record.cause, "exit_code": record.exit_code, "signal": record.signal}
-    return {**how, "last_lines": last_lines} if last_lines else how

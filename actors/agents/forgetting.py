@@ -6,7 +6,7 @@ Used in the Spawner's thread. Their logs leave the disk with them; the totals ke
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Set
+from collections.abc import Set
 
 import msgspec
 
@@ -15,8 +15,9 @@ from ...state.agent_registry import AgentRegistry
 from ...state.clock import utc_now
 from ...supervision.agent_logs import AgentLogs
 from .agent import ENDED, Role, SupervisedAgent
+from .agent_index import AgentIndex
 from .numbers import with_one_more
-from .records import AgentRecords
+from .queue import AgentQueue
 from .tokens import AgentTokens
 
 MAX_ENDED_BYTES = 64 << 20  # of the tasks, environments and requirements of ended agents, in memory
@@ -24,30 +25,30 @@ _FORGET_TOKENS_EVERY_S = 60.0  # there may be thousands to go through
 
 
 class AgentRetention:
-    """keep_ended: agents that stay. waited_for: roles on which agents in the queue depend, so that they stay, too."""
+    """The ended agents that stay in the list: at most `keep_ended`, and those on which agents in the queue depend."""
 
     def __init__(
         self,
         *,
-        book: AgentRecords,
+        index: AgentIndex,
+        queue: AgentQueue,
         registry: AgentRegistry,
         tokens: AgentTokens,
         logs: AgentLogs,
         keep_ended: int,
-        waited_for: Callable[[], Set[Role]],
     ) -> None:
-        self._book = book
+        self._index = index
+        self._queue = queue
         self._registry = registry
         self._tokens = tokens
         self._logs = logs
         self._keep_ended = keep_ended
-        self._waited_for = waited_for
         self._forget_tokens_at = 0.0
 
     def look(self) -> None:
         if self._are_too_many():
-            waited_for = self._waited_for()
-            ended = (agent for agent in self._book.in_state(*ENDED) if agent.role not in waited_for)
+            waited_for = self._queue.waited_for()
+            ended = (agent for agent in self._index.in_state(*ENDED) if _may_go(agent, waited_for))
             for agent in sorted(ended, key=lambda agent: agent.record.ended_at or utc_now()):
                 if not self._are_too_many():
                     break
@@ -58,7 +59,7 @@ class AgentRetention:
             self._registry.forget_departed(created_before=utc_now() - KEYS_KEPT_FOR)
 
     def _are_too_many(self) -> bool:
-        return self._book.count(*ENDED) > self._keep_ended or self._book.ended_bytes > MAX_ENDED_BYTES
+        return self._index.count(*ENDED) > self._keep_ended or self._index.ended_bytes > MAX_ENDED_BYTES
 
     def _forget(self, agent: SupervisedAgent) -> None:
         record = agent.record
@@ -71,4 +72,8 @@ class AgentRetention:
             spec = msgspec.structs.replace(record.spec, task="", context_requirements=(), environment={})
             self._registry.put(Departed(record=msgspec.structs.replace(record, spec=spec)))
         self._logs.remove(record.serial)
-        self._book.forget(agent)
+        self._index.remove(agent)
+
+
+def _may_go(agent: SupervisedAgent, waited_for: Set[Role]) -> bool:
+    return agent.role not in waited_for and not agent.drop_waiters

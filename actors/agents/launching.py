@@ -22,41 +22,18 @@ from ...supervision.agent_logs import AgentLogs
 from ...supervision.launch import launch_of
 from ...supervision.process import LogFiles, Prepared, StartedProcess
 from ...supervision.process_exit import ExitStatus
-from ...supervision.process_exits import Exited
 from ...supervision.process_identity import age_s
 from ...supervision.process_tree import TreeProcess
 from ...supervision.profile import Profile, Profiles
 from ...supervision.request_environment import AGENT_ID, TOKEN
 from ...supervision.restart import Death, Decision, RestartHistory, RestartPolicy, RestartVerdict
+from ...supervision.steps import RestartAttempt, StartedIncarnation
 from .tokens import AgentTokens
 
 log = logging.getLogger(__name__)
 
 UNKNOWN = AgentId("unknown")  # the requester of an agent without any record
 _TOKEN_FRESH_S = 300.0  # of the hour it is good for
-
-
-class StartedIncarnation(msgspec.Struct, frozen=True):
-    """A process that was started, at a monotonic time. log_starts: how long stdout's and stderr's log were then."""
-
-    process: StartedProcess
-    token: Token
-    log_starts: tuple[int, int]
-    at: float
-
-
-class RestartAttempt(msgspec.Struct, frozen=True, kw_only=True):
-    """What the exit watcher made of a death: the policy's decision, and the next incarnation if it restarts at once.
-
-    error: why that could not be started.
-    """
-
-    decision: Decision
-    started: StartedIncarnation | None = None
-    error: str | None = None
-
-
-AgentExited = Exited[RestartAttempt]
 
 
 class Launcher:

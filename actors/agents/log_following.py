@@ -11,7 +11,8 @@ from ..messages import ReadLogs
 from ..replies import LogChunk
 from ..runtime.asking import Later, Recipient
 from ..runtime.timers import Timers
-from .agent import LogsDue, SupervisedAgent
+from .agent import SupervisedAgent
+from .spawner_facts import LogsDue
 
 READ_BYTES = 64 << 10  # at most in one answer: to take the secrets out of more would take others their turn
 _LOOK_EVERY_S = 0.1  # as long as a person does not notice

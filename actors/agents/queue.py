@@ -1,4 +1,4 @@
-"""AgentQueue: whose turn it is: agents start by priority, then age, never too many, after those they depend on.
+"""AgentQueue: decides whose turn it is: by priority, then age, never too many, after those they depend on.
 
 Used in the Spawner's thread. A bucket spreads first starts; restarts have their own limits.
 """
@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 
 from ...state.errors import QueueFull
 from ...state.models import AgentState, DependencyState, WaitingFor
 from ...supervision.dependencies import dependencies
 from ...supervision.fleet import SpawnBucket, SpawnerOptions
 from ...supervision.lifecycle import Occurrence
+from ...supervision.steps import Block, FailForDependency, Start, Step, Unblock
 from ..runtime.asking import Recipient
 from ..runtime.timers import Timers
-from .agent import HOLDS_SLOT, WAITS, QueueDue, Role, SupervisedAgent
+from .agent import HOLDS_SLOT, WAITS, Role, SupervisedAgent
+from .agent_index import AgentIndex
 from .dependency_look import DependencyLook
-from .records import AgentRecords
+from .spawner_facts import QueueDue
 
 log = logging.getLogger(__name__)
 
@@ -26,23 +28,14 @@ _PRIORITY = {"high": 0, "normal": 1, "low": 2}
 
 
 class AgentQueue:
-    """start: starts a queued agent whose turn has come. is_closed: nobody's turn comes any more."""
+    """The agents that wait for their start. is_closed: nothing is started any more."""
 
-    def __init__(
-        self,
-        book: AgentRecords,
-        options: SpawnerOptions,
-        timers: Timers,
-        me: Recipient,
-        *,
-        start: Callable[[SupervisedAgent], None],
-    ) -> None:
+    def __init__(self, index: AgentIndex, options: SpawnerOptions, timers: Timers, me: Recipient) -> None:
         self.is_closed = False
-        self._book = book
+        self._index = index
         self._max_concurrent = options.max_concurrent
         self._timers = timers
         self._me = me
-        self._start = start
         self._is_look_due = False
         self._is_bucket_due = False
         self._is_settling_due = False
@@ -56,16 +49,16 @@ class AgentQueue:
 
     def takes_turn_at_once(self, agent: SupervisedAgent) -> bool:
         """Whether a new agent starts now; then it has taken its token from the bucket."""
-        look = DependencyLook(self._book.of_role)
+        look = DependencyLook(self._index.of_role)
         return (
             self._has_room_for(agent, look)
-            and not any(look.may_start(queued) for queued in self._book.in_state(AgentState.QUEUED))
+            and not any(look.may_start(queued) for queued in self._index.in_state(AgentState.QUEUED))
             and self._bucket.take(now=time.monotonic()) == 0
         )
 
     def require_room(self, agent: SupervisedAgent) -> None:
         """Refuse an agent that the queue cannot hold. Raises QueueFull."""
-        count, size = self._book.count(*WAITS), self._book.waiting_bytes
+        count, size = self._index.count(*WAITS), self._index.waiting_bytes
         self._warn_when_filling(count, size)
         if 0 < self._max_queued <= count:
             raise QueueFull(
@@ -92,26 +85,26 @@ class AgentQueue:
 
     def has_room_for(self, agent: SupervisedAgent) -> bool:
         """Whether it may start, if nobody were before it."""
-        return self._has_room_for(agent, DependencyLook(self._book.of_role))
+        return self._has_room_for(agent, DependencyLook(self._index.of_role))
 
     def _has_room_for(self, agent: SupervisedAgent, look: DependencyLook) -> bool:
         return not self.is_closed and self._has_slot and look.may_start(agent)
 
-    def run(self) -> None:
-        """Start who is next, as long as there are slots."""
+    def run(self) -> Iterator[Step]:
+        """Start the agents whose turn it is, as long as there are slots. Each step is done before the next is asked."""
         if self.is_closed:
             return
-        self._weigh_dependencies()
-        # Nobody's start meets a dependency at once, so who is ready now is all there are.
-        for agent in self._ready(DependencyLook(self._book.of_role)) if self._has_slot else ():
+        yield from self._weigh_dependencies()
+        # Nobody's start meets a dependency at once, so those that are ready now are all there are.
+        for agent in self._ready(DependencyLook(self._index.of_role)) if self._has_slot else ():
             if not self._has_slot or not self._takes_token(agent):
                 break
-            self._start(agent)
+            yield Start(agent.id, Occurrence.TURN_CAME)
         self._warn_of_deadlock()
 
     def _ready(self, look: DependencyLook) -> list[SupervisedAgent]:
         """The agents whose turn may come, in order."""
-        return sorted((a for a in self._book.in_state(AgentState.QUEUED) if look.may_start(a)), key=_turn)
+        return sorted((a for a in self._index.in_state(AgentState.QUEUED) if look.may_start(a)), key=_turn)
 
     def _takes_token(self, agent: SupervisedAgent) -> bool:
         """Whether it may start by `spawns_per_second`; if not, the queue is looked at again when one may."""
@@ -129,20 +122,21 @@ class AgentQueue:
             self._is_look_due = True
             self._me.tell(QueueDue())
 
-    def due(self, fact: QueueDue) -> None:
+    def due(self, fact: QueueDue) -> Iterator[Step]:
+        """It is time to look at the queue."""
         if fact.by_bucket:
             self._is_bucket_due = False
         elif fact.by_settling:
             self._is_settling_due = False
         else:
             self._is_look_due = False
-        self.run()
+        return self.run()
 
     def waited_for(self) -> frozenset[Role]:
         """The roles on which agents in the queue depend."""
         return frozenset(
             (*agent.role[:2], dependency.type)
-            for agent in self._book.in_state(*WAITS)
+            for agent in self._index.in_state(*WAITS)
             for dependency in dependencies(agent.profile.depends_on)
         )
 
@@ -151,7 +145,7 @@ class AgentQueue:
         waiting = [agent for agent in agents if agent.record.state in WAITS]
         if not waiting:
             return
-        look = DependencyLook(self._book.of_role)
+        look = DependencyLook(self._index.of_role)
         ready = self._ready(look)
         places = {agent.id: place for place, agent in enumerate(ready, 1)}
         is_deadlock = not self._has_slot and self._is_deadlock(ready)
@@ -167,7 +161,7 @@ class AgentQueue:
             return _for_dependencies(agent, look.missing(agent))
         if self._has_slot:
             return WaitingFor(what="rate", place=place, text=f"its turn: number {place} at agents.spawns_per_second")
-        held = self._book.count(*HOLDS_SLOT)
+        held = self._index.count(*HOLDS_SLOT)
         text = f"a slot: number {place} in the queue, {held} agents hold one, as many as agents.max_concurrent"
         if is_deadlock:
             text += "; each of these has caused an agent that waits: they may wait for one another"
@@ -175,58 +169,55 @@ class AgentQueue:
 
     @property
     def _has_slot(self) -> bool:
-        return self._book.count(*HOLDS_SLOT) < self._max_concurrent
+        return self._index.count(*HOLDS_SLOT) < self._max_concurrent
 
-    def _weigh_dependencies(self) -> None:
+    def _weigh_dependencies(self) -> Iterator[Step]:
         """Block agents whose dependencies can no longer be met, and queue them again when they can.
 
         A blocked agent may have another profile than before: the sidecar has been started again.
         """
-        look = DependencyLook(self._book.of_role)
-        waiting = [agent for agent in self._book.in_state(*WAITS) if agent.profile.depends_on]
-        for agent in (*waiting, *(a for a in self._book.in_state(AgentState.BLOCKED) if not a.profile.depends_on)):
+        look = DependencyLook(self._index.of_role)
+        waiting = [agent for agent in self._index.in_state(*WAITS) if agent.profile.depends_on]
+        for agent in (*waiting, *(a for a in self._index.in_state(AgentState.BLOCKED) if not a.profile.depends_on)):
             policy = agent.profile.on_dependency_failure
             lost = look.lost(agent) if policy != "run" else ()
+            step: Step | None = None
             if lost:
-                self._lost(agent, ", ".join(f"{each.agent_type} is {each.state}" for each in lost))
+                step = _without_dependencies(agent, ", ".join(f"{each.agent_type} is {each.state}" for each in lost))
             elif agent.record.state is AgentState.BLOCKED:
-                self._book.change(agent, Occurrence.DEPENDENCY_BACK, last_error=None)
-                self.explain(agent)
-                self._book.queued(agent)
+                step = Unblock(agent.id)
+            if step is not None:
+                yield step
                 self.look_soon()  # others may depend on it
         left_s = look.settles_in_s(waiting)
         if left_s is not None and not self._is_settling_due:
             self._is_settling_due = True
             self._timers.tell_after(left_s, self._me, QueueDue(by_settling=True))
 
-    def _lost(self, agent: SupervisedAgent, why: str) -> None:
-        """Block or give up an agent whose dependencies can no longer be met, and that does not run without them."""
-        if agent.profile.on_dependency_failure == "fail":
-            self._book.remember(agent, last_error=f"its dependencies have failed or were stopped: {why}")
-            self._book.given_up(agent, Occurrence.GIVEN_UP, f"its dependencies have failed or were stopped: {why}")
-        elif agent.record.state is AgentState.QUEUED:
-            self._book.blocked(agent, why)
-        else:
-            return
-        self.look_soon()  # others may depend on it
-
     def _is_deadlock(self, ready: Iterable[SupervisedAgent]) -> bool:
         """Whether every slot is held by an agent that has caused an agent that waits for a slot."""
         waited_by = {agent.record.spec.chain[-1] for agent in ready if agent.record.spec.chain}
-        holders = {agent.id for agent in self._book.in_state(*HOLDS_SLOT)}
+        holders = {agent.id for agent in self._index.in_state(*HOLDS_SLOT)}
         return bool(holders) and holders <= waited_by
 
     def _warn_of_deadlock(self) -> None:
-        may_be = self._book.count(AgentState.QUEUED) > 0 and not self._has_slot
-        is_deadlock = may_be and self._is_deadlock(self._ready(DependencyLook(self._book.of_role)))
+        may_be = self._index.count(AgentState.QUEUED) > 0 and not self._has_slot
+        is_deadlock = may_be and self._is_deadlock(self._ready(DependencyLook(self._index.of_role)))
         if is_deadlock and not self._is_deadlocked:
             log.warning(
                 "queue may stand still queued=%d max_concurrent=%d: every running agent has caused an agent that"
                 " waits, raise agents.max_concurrent",
-                self._book.count(AgentState.QUEUED),
+                self._index.count(AgentState.QUEUED),
                 self._max_concurrent,
             )
         self._is_deadlocked = is_deadlock
+
+
+def _without_dependencies(agent: SupervisedAgent, why: str) -> Step | None:
+    """Block or fail an agent whose dependencies can no longer be met, and that does not run without them."""
+    if agent.profile.on_dependency_failure == "fail":
+        return FailForDependency(agent.id, why)
+    return Block(agent.id, why) if agent.record.state is AgentState.QUEUED else None
 
 
 def _turn(agent: SupervisedAgent) -> tuple[int, int]:

@@ -1,34 +1,35 @@
-"""AgentRecords: the records of agents. Every change is kept in the registry, and what it means is told to the bus.
+"""AgentRecords: the records of agents. Every change is kept in the registry, and announced where others care.
 
-Used in the Spawner's thread. It writes down and tells; what is to happen others decide.
+Used in the Spawner's thread. It decides nothing.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import msgspec
 
-from ...state.agent_entries import AgentRecord, TokenRef
+from ...state.agent_entries import TokenRef
 from ...state.agent_registry import AgentRegistry
 from ...state.clock import utc_now
 from ...state.errors import StorageUnavailable
 from ...state.identity import Token
-from ...state.models import AgentId, AgentState, AgentStatus, ExitCause
+from ...state.models import AgentStatus, ExitCause
 from ...supervision.agent_logs import AgentLogs
 from ...supervision.lifecycle import Occurrence, after
 from ...supervision.log_watch import LogWatch
 from ...supervision.process_identity import boot_id
 from ...supervision.restart import Decision
+from ...supervision.steps import AfterStop, AgentExited, StartedIncarnation
 from ..agent_facts import AgentEnded, AgentSubscribed
 from ..runtime.asking import Later, Recipient
-from .agent import WAITS, AfterStop, Role, SupervisedAgent, describe_end, how_it_ended
+from .agent import SupervisedAgent
+from .agent_index import AgentIndex
 from .announcer import Announcer
-from .launching import AgentExited, StartedIncarnation
+from .exit_report import describe_end, how_it_ended, log_exit, was_wanted
 from .owed_answers import OwedAnswers
 from .quoting import quoted
 from .tokens import AgentTokens
@@ -39,12 +40,12 @@ LAST_LINES = 20
 
 
 class AgentRecords:
-    """agents: everyone known, by id. waiting_bytes, ended_bytes: memory for the spawn requests of agents that wait for
-    their start, and of agents that have ended."""
+    """index: all agents, with their records as they are now. announcer: for events about agents."""
 
     def __init__(
         self,
         *,
+        index: AgentIndex,
         registry: AgentRegistry,
         tokens: AgentTokens,
         announcer: Announcer,
@@ -52,29 +53,19 @@ class AgentRecords:
         bus: Recipient,
         log_watch: LogWatch,
     ) -> None:
-        self.agents: dict[AgentId, SupervisedAgent] = {}
+        self.index = index
         self.announcer = announcer
         self._registry = registry
         self._tokens = tokens
         self._logs = logs
         self._log_watch = log_watch
         self._bus = bus
-        self.waiting_bytes = 0
-        self.ended_bytes = 0
         self._owed = OwedAnswers()
-        self._by_state: dict[AgentState, dict[AgentId, SupervisedAgent]] = {state: {} for state in AgentState}
-        self._by_role: dict[Role, dict[AgentId, SupervisedAgent]] = {}
-
-    def add(self, agent: SupervisedAgent) -> None:
-        self.agents[agent.id] = agent
-        self._by_state[agent.record.state][agent.id] = agent
-        self._by_role.setdefault(agent.role, {})[agent.id] = agent
-        self._count_bytes(agent, +1)
 
     def enter(self, agent: SupervisedAgent) -> None:
         """A new agent; on the disk when this returns. Raises StorageUnavailable; then it is none of ours."""
         self._registry.put_now(agent.record)
-        self.add(agent)
+        self.index.add(agent)
 
     def enter_starting(self, agent: SupervisedAgent, token: Token) -> None:
         """The same for one whose turn it is at once: the intent to start it is written with it."""
@@ -86,45 +77,13 @@ class AgentRecords:
         )
         self.enter(agent)
 
-    def forget(self, agent: SupervisedAgent) -> None:
-        self._count_bytes(agent, -1)
-        del self.agents[agent.id]
-        del self._by_state[agent.record.state][agent.id]
-        of_role = self._by_role[agent.role]
-        del of_role[agent.id]
-        if not of_role:
-            del self._by_role[agent.role]
-
-    def of_role(self, role: Role) -> Iterator[SupervisedAgent]:
-        """The agents of a type in an issue, oldest first."""
-        return iter(self._by_role.get(role, {}).values())
-
-    def in_state(self, *states: AgentState) -> Iterator[SupervisedAgent]:
-        """As they are now; the agents may change while one goes through them."""
-        return iter([agent for state in states for agent in self._by_state[state].values()])
-
-    def count(self, *states: AgentState) -> int:
-        return sum(len(self._by_state[state]) for state in states)
-
-    def _count_bytes(self, agent: SupervisedAgent, sign: int) -> None:
-        if agent.record.state in WAITS:
-            self.waiting_bytes += sign * agent.request_bytes
-        elif agent.record.state.has_ended:
-            self.ended_bytes += sign * agent.request_bytes
-
     def change(self, agent: SupervisedAgent, occurrence: Occurrence, **changes: Any) -> None:
         """Change the state by the lifecycle table, and the rest of the record with it. Raises WrongState."""
         self.remember(agent, state=after(agent.record.state, occurrence), **changes)
 
     def remember(self, agent: SupervisedAgent, **changes: Any) -> None:
-        record = msgspec.structs.replace(agent.record, **changes)
-        if record.state is not agent.record.state:
-            self._count_bytes(agent, -1)
-            del self._by_state[agent.record.state][agent.id]
-            agent.record = record
-            self._by_state[record.state][agent.id] = agent
-            self._count_bytes(agent, +1)
-        agent.record = record
+        """Change the record."""
+        self.index.replace(agent, msgspec.structs.replace(agent.record, **changes))
         self._registry.put(agent.record)
 
     def starts(self, agent: SupervisedAgent, occurrence: Occurrence, token: Token) -> None:
@@ -137,17 +96,18 @@ class AgentRecords:
             # It is written with the next commit; a full disk is no reason to leave an agent dead.
             log.error("start not recorded agent_id=%s incarnation=%d: %s", agent.id, incarnation, error)
 
-    def started(self, agent: SupervisedAgent, begun: StartedIncarnation) -> None:
+    def started(self, agent: SupervisedAgent, started: StartedIncarnation) -> None:
+        """The process of an agent that is `starting` runs."""
         is_first = agent.record.started_at is None  # which need not be the first that was tried
-        agent.token = begun.token
+        agent.token = started.token
         self.change(
             agent,
             Occurrence.STARTED,
-            process=begun.process.identity,
-            log_starts=begun.log_starts,
+            process=started.process.identity,
+            log_starts=started.log_starts,
             boot_id=boot_id(),
-            started_at=utc_now() - timedelta(seconds=time.monotonic() - begun.at),
-            started_monotonic=begun.at,
+            started_at=utc_now() - timedelta(seconds=time.monotonic() - started.at),
+            started_monotonic=started.at,
             resume_at=0.0,
             ended_at=None,
         )
@@ -155,7 +115,7 @@ class AgentRecords:
             "agent started agent_id=%s incarnation=%d process_id=%d",
             agent.id,
             agent.record.incarnation,
-            begun.process.identity.pid,
+            started.process.identity.pid,
         )
         self.runs(agent)
         if is_first:
@@ -225,7 +185,7 @@ class AgentRecords:
             then="",
             ending_note="",
         )
-        _log_exit(agent.record, lines, is_crash=record.then == AfterStop.JUDGED.name or not _was_wanted(agent.record))
+        log_exit(agent.record, lines, is_crash=record.then == AfterStop.JUDGED.name or not was_wanted(agent.record))
         how = how_it_ended(agent.record, lines)
         self.announcer.announce("agent_exited", agent.record, **how, uptime_seconds=round(ran_for_s, 3))
         return lines
@@ -276,12 +236,15 @@ class AgentRecords:
         self.announcer.announce("agent_queued", agent.record, waiting_for=waits_for)
 
     def blocked(self, agent: SupervisedAgent, why: str) -> None:
-        """Mark it as blocked: a dependency has failed, and it waits until somebody acts."""
+        """A dependency has failed or was stopped, and the agent waits until somebody acts."""
         log.warning("agent blocked agent_id=%s why=%s", agent.id, why)
-        self.change(
-            agent, Occurrence.DEPENDENCY_LOST, last_error=f"its dependencies have failed or were stopped: {why}"
-        )
+        self.change(agent, Occurrence.DEPENDENCY_LOST, last_error=_lost_dependencies(why))
         self.announcer.announce("agent_blocked", agent.record, why=why)
+
+    def failed_with_dependencies(self, agent: SupervisedAgent, why: str) -> None:
+        """A dependency has failed or was stopped, and the agent fails with it."""
+        self.remember(agent, last_error=_lost_dependencies(why))
+        self.given_up(agent, Occurrence.GIVEN_UP, _lost_dependencies(why))
 
     def answer(self, agent: SupervisedAgent, waiters: list[Later[AgentStatus]]) -> None:
         """Tell them how the agent is now, once that is on the disk: see `settle`."""
@@ -310,24 +273,8 @@ class AgentRecords:
         self.answer(agent, agent.stop_waiters)
 
 
-def _was_wanted(record: AgentRecord) -> bool:
-    return record.exit_code == 0 or record.cause is ExitCause.KILLED
-
-
-def _log_exit(record: AgentRecord, lines: tuple[str, ...], *, is_crash: bool) -> None:
-    said = next((line for line in reversed(lines) if line.strip()), "")
-    log.log(
-        logging.WARNING if is_crash else logging.INFO,
-        "agent exited agent_id=%s incarnation=%d cause=%s exit_code=%s signal=%s ran_for_s=%.3f last_line=%s",
-        record.spec.agent_id,
-        record.incarnation,
-        record.cause,
-        record.exit_code,
-        record.signal,
-        record.ran_for_s,
-        # An agent wrote it: no control character may reach the terminal that shows the log.
-        "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in said),
-    )
+def _lost_dependencies(why: str) -> str:
+    return f"its dependencies have failed or were stopped: {why}"
 
 
 def token_ref(token: Token) -> TokenRef:

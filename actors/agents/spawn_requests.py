@@ -1,4 +1,4 @@
-"""SpawnRequests: makes an agent of a request, once for each idempotency key, and says what has become of it.
+"""SpawnRequests: makes an agent for a spawn request, once for each idempotency key, and answers the request.
 
 Used in the Spawner's thread.
 """
@@ -24,7 +24,8 @@ from ..messages import SpawnAgent
 from ..replies import SpawnedAgent
 from .agent import SupervisedAgent
 from .chains import Chains
-from .records import token_ref
+from .queue import AgentQueue
+from .records import AgentRecords, token_ref
 from .supervisor import AgentSupervisor
 from .tokens import AgentTokens
 
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 
 class SpawnRequests:
+    """The road from a spawn request to an agent, and to the answer."""
+
     def __init__(
         self,
         *,
@@ -39,14 +42,18 @@ class SpawnRequests:
         projects: Projects,
         profiles: Profiles,
         tokens: AgentTokens,
-        keeper: AgentSupervisor,
+        records: AgentRecords,
+        queue: AgentQueue,
+        supervisor: AgentSupervisor,
         chains: Chains,
     ) -> None:
         self._registry = registry
         self._projects = projects
         self._profiles = profiles
         self._tokens = tokens
-        self._keeper = keeper
+        self._records = records
+        self._queue = queue
+        self._supervisor = supervisor
         self._chains = chains
 
     def spawn(self, request: SpawnAgent) -> SpawnedAgent:
@@ -58,7 +65,7 @@ class SpawnRequests:
         digest = _digest(request)
         if (earlier := self._spawned_before(request, digest)) is not None:
             return self._answer_again(earlier)
-        if self._keeper.queue.is_closed:
+        if self._queue.is_closed:
             raise Unavailable("the sidecar is shutting down and starts no agents")
         spec = self._spec(request)
         profile = self._profiles.of(spec.agent_type)
@@ -78,7 +85,7 @@ class SpawnRequests:
             created_at=utc_now(),
         )
         agent = SupervisedAgent(record, profile)
-        self._keeper.enter(agent)
+        self._supervisor.enter(agent)
         log.info(
             "agent spawned agent_id=%s agent_type=%s issue_id=%s requested_by=%s state=%s",
             agent.id,
@@ -87,17 +94,17 @@ class SpawnRequests:
             request.requested_by,
             agent.record.state,
         )
-        told = self._answer(agent)
+        answer = self._answer(agent)
         if request.idempotency_key is not None:
-            self._remember(agent, told)
-        return told
+            self._remember(agent, answer)
+        return answer
 
     def _spec(self, request: SpawnAgent) -> AgentSpec:
         """The spec of the agent that a request asks for. Raises InvalidRequest."""
         identifier(request.issue_id, "issue_id")
         identifier(request.project_id, "project_id")
         check_text(request.task, "task")
-        # An identifier has at most 128 characters, and the id's random part is to fit.
+        # An identifier has at most 128 characters, and the random part of the id must fit.
         kind = identifier(request.agent_type, "agent_type")[:118]
         allowed = self._profiles.of(request.agent_type).request_env
         check_environment(request.environment, allowed, agent_type=request.agent_type)
@@ -131,26 +138,26 @@ class SpawnRequests:
             raise SpawnFailed(f"agent {agent.id} could not be started: {record.last_error}", agent_id=agent.id)
         token = agent.token
         if token is None and record.tokens:  # minted by a sidecar that died before it could answer
-            token = self._tokens.again(record.spec, agent.profile, record.tokens[-1])
+            token = self._tokens.remint(record.spec, agent.profile, record.tokens[-1])
         return SpawnedAgent(agent.status(), utc_now(), token, context_injected=record.incarnation > 0)
 
-    def _remember(self, agent: SupervisedAgent, told: SpawnedAgent) -> None:
+    def _remember(self, agent: SupervisedAgent, answer: SpawnedAgent) -> None:
         """Keep the first answer for repeats of the request."""
-        state, process_id = told.status.state, told.status.process_id
-        token = token_ref(told.token) if told.token is not None else None
-        first = FirstAnswer(state=state, process_id=process_id, token=token, at=told.at)
-        self._keeper.book.remember(agent, first_answer=first)
+        state, process_id = answer.status.state, answer.status.process_id
+        token = token_ref(answer.token) if answer.token is not None else None
+        first = FirstAnswer(state=state, process_id=process_id, token=token, at=answer.at)
+        self._records.remember(agent, first_answer=first)
 
     def _answer_again(self, record: AgentRecord) -> SpawnedAgent:
         """The answer that its spawn request got."""
         agent_id, first = record.spec.agent_id, record.first_answer
-        agent = self._keeper.book.agents.get(agent_id) or SupervisedAgent(
+        agent = self._records.index.agents.get(agent_id) or SupervisedAgent(
             record, self._profiles.of(record.spec.agent_type)
         )
         if first is None:
             return self._answer(agent)
         status = msgspec.structs.replace(agent.status(), state=first.state, process_id=first.process_id)
-        token = self._tokens.again(record.spec, agent.profile, first.token) if first.token is not None else None
+        token = self._tokens.remint(record.spec, agent.profile, first.token) if first.token is not None else None
         return SpawnedAgent(status, first.at, token, context_injected=token is not None)
 
 

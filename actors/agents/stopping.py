@@ -1,7 +1,7 @@
 """ProcessTrees: sees agents' processes end, ends whole trees, and lets nothing of them live on.
 
-Used in the Spawner's thread. Two threads look for it: one at exits, one at the process table. What they see comes
-back as facts; who died and who is gone to the last process is told on.
+Used in the Spawner's thread. Other threads look at exits and at the process table for it. What they see comes back as
+facts; what follows is returned as steps.
 """
 
 from __future__ import annotations
@@ -9,18 +9,27 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 from ...state.models import AgentId, AgentState, ProcessIdentity
 from ...supervision.known_state import allow_many_descriptors
-from ...supervision.limits import Broken, broken_limit, is_left_over
+from ...supervision.limits import broken_limit, is_left_over
 from ...supervision.process import StartedProcess
 from ...supervision.process_exits import ExitWatcher, PreparedRestart
 from ...supervision.process_tree import CensusTaker, Owned, ProcessCensus, TreeProcess, Trees, end_all, kill_all
+from ...supervision.steps import (
+    AfterStop,
+    AgentExited,
+    AnswerDropped,
+    JudgeExit,
+    RestartAttempt,
+    Step,
+    Stop,
+)
 from ..runtime.asking import Recipient
 from ..runtime.timers import Timers
-from .agent import AgentDue, CensusDue, CensusTaken, ProcessExited, SupervisedAgent
-from .launching import AgentExited, RestartAttempt
+from .agent import SupervisedAgent
+from .spawner_facts import AgentDue, CensusDue, CensusTaken, ProcessExited
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +37,7 @@ _LOOK_AGAIN_S = 0.02  # at a tree that is being ended
 
 
 class ProcessTrees:
-    """gone: called with an agent that was being ended when its last process has gone, and how the first ended."""
+    """The process trees of all agents. sample_s: between looks at what they use."""
 
     def __init__(
         self,
@@ -38,22 +47,16 @@ class ProcessTrees:
         sample_s: float,
         timers: Timers,
         me: Recipient,
-        gone: Callable[[SupervisedAgent, AgentExited], None],
-        broke_limit: Callable[[SupervisedAgent, Broken], None],
     ) -> None:
         self._agents = agents
         self._timers = timers
         self._me = me
-        self._gone = gone
-        self._broke_limit = broke_limit
         self._is_look_due = False
         self._asked = 0
         self._served = 0
         self._first_look = ProcessCensus(instance_id)
-        self._until_gone: list[
-            tuple[SupervisedAgent, int, Callable[[], None]]
-        ] = []  # each with the look that may show it
-        self._beyond: set[ProcessIdentity] = set()  # may not be signalled
+        self._dropped: list[tuple[SupervisedAgent, int]] = []  # each with the look that may show that nothing is left
+        self._killer = TreeKiller()
         self._watcher: ExitWatcher[RestartAttempt] = ExitWatcher(lambda exited: me.tell(ProcessExited(exited)))
         self._census = CensusTaker(
             instance_id,
@@ -116,80 +119,118 @@ class ProcessTrees:
         agent.is_killed = True
         if agent.process is not None:
             self._watcher.signal(agent.process, signal.SIGKILL)
-        self._kill(agent.id, agent.tree)
+        self._killer.kill(agent.id, agent.tree)
         self._ask()
 
     def sweep(self) -> None:
         """An incarnation ended by itself: look for what it left behind."""
         self._ask()
 
-    def when_gone(self, agent: SupervisedAgent, act: Callable[[], None]) -> None:
-        """Call it once nothing is left of the incarnations that have ended, which may be now and then is soon."""
-        self._until_gone.append((agent, self._ask(), act))
+    def await_nothing_left(self, agent: SupervisedAgent) -> None:
+        """Look whether anything is left of the agent's ended incarnations; AnswerDropped follows when nothing is."""
+        self._dropped.append((agent, self._ask()))
 
-    def leads_no_more(self, identity: ProcessIdentity) -> None:
-        """That process has ended."""
+    def leader_ended(self, identity: ProcessIdentity) -> None:
+        """The first process of an agent's tree has ended."""
         self._census.ended(identity)
 
-    def leader_exited(self, agent: SupervisedAgent, exited: AgentExited) -> bool:
-        """Whether that is all to be said of it now: it was being ended, and `gone` follows."""
-        if agent.record.state is not AgentState.STOPPING:
-            return False
+    def await_tree(self, agent: SupervisedAgent, exited: AgentExited) -> None:
+        """Look whether anything is left of an agent that is being ended; JudgeExit follows when nothing is."""
         agent.exited = exited
         agent.gone_at_ask = self._ask()
-        return True
 
     def _ask(self) -> int:
         self._asked = self._census.ask()
         return self._asked
 
-    def census_taken(self, fact: CensusTaken) -> None:
+    def census_taken(self, fact: CensusTaken) -> Iterator[Step]:
+        """Kill what is left over, and look at what the agents use and at those that are being ended."""
         self._served = fact.served
-        trees = self._within_reach(fact.trees)
-        look_again = False
+        trees = self._killer.within_reach(fact.trees)
+        haunted, look_again = self._kill_left_over(trees)
+        yield from self._answer_dropped(fact.served, haunted)
+        for agent in tuple(self._agents.values()):
+            tree = tuple(p for p in trees.get(agent.id, ()) if p.incarnation == agent.record.incarnation)
+            if agent.record.state is AgentState.RUNNING:
+                agent.sampled(tree, now=fact.at)
+                yield from _stop_for_limit(agent, tree)
+            elif agent.record.state is AgentState.STOPPING:
+                look_again |= self._look_at_ending(agent, tree)
+                if agent.exited is not None and not tree and fact.served >= agent.gone_at_ask:
+                    yield JudgeExit(agent.id, agent.exited)
+        if look_again and not self._is_look_due:
+            self._is_look_due = True
+            self._timers.tell_after(_LOOK_AGAIN_S, self._me, CensusDue())
+
+    def _kill_left_over(self, trees: Trees) -> tuple[set[AgentId], bool]:
+        """Kill the processes that outlived their incarnation, or belong to no agent.
+
+        Returns the agents of which something was left, and whether to look again soon.
+        """
         haunted: set[AgentId] = set()
+        look_again = False
         for agent_id, processes in trees.items():
             agent = self._agents.get(AgentId(agent_id))
             if agent is None:
-                look_again |= self._kill(agent_id, processes)
+                look_again |= self._killer.kill(agent_id, processes)
                 continue
             record = agent.record
             left_over = [p for p in processes if is_left_over(p, state=record.state, incarnation=record.incarnation)]
             if left_over:
                 haunted.add(agent.id)
-                if self._kill(agent_id, left_over):
+                if self._killer.kill(agent_id, left_over):
                     log.info("processes left over killed agent_id=%s count=%d", agent_id, len(left_over))
                     look_again = True
-        self._tell_gone(fact.served, haunted)
-        for agent in tuple(self._agents.values()):
-            tree = tuple(p for p in trees.get(agent.id, ()) if p.incarnation == agent.record.incarnation)
-            if agent.record.state is AgentState.RUNNING:
-                agent.sampled(tree, now=fact.at)
-                if (broken := broken_limit(agent.profile, tree)) is not None:
-                    self._broke_limit(agent, broken)
-            elif agent.record.state is AgentState.STOPPING:
-                look_again |= self._look_at_ending(agent, tree, fact)
-        if look_again and not self._is_look_due:
-            self._is_look_due = True
-            self._timers.tell_after(_LOOK_AGAIN_S, self._me, CensusDue())
+        return haunted, look_again
 
-    def _tell_gone(self, served: int, haunted: Set[AgentId]) -> None:
-        waiting, self._until_gone = self._until_gone, []
-        for agent, asked, act in waiting:
+    def _answer_dropped(self, served: int, haunted: Set[AgentId]) -> Iterator[Step]:
+        waiting, self._dropped = self._dropped, []
+        for agent, asked in waiting:
             if served >= asked and agent.id not in haunted:
-                act()
+                yield AnswerDropped(agent.id)
             else:
-                self._until_gone.append((agent, asked, act))
+                self._dropped.append((agent, asked))
 
-    def _within_reach(self, trees: Trees) -> Trees:
-        """Without those that may not be signalled: nothing can be done about them."""
+    def census_due(self) -> None:
+        self._is_look_due = False
+        self._ask()
+
+    def _look_at_ending(self, agent: SupervisedAgent, tree: tuple[TreeProcess, ...]) -> bool:
+        """Signal what is left of a tree that is being ended. Returns whether to look again soon."""
+        agent.tree = tree
+        if tree and agent.is_killed:
+            self._killer.kill(agent.id, tree)
+            return True
+        if tree:
+            self._terminate(agent, tree)
+        return bool(tree) and agent.exited is not None
+
+    def _terminate(self, agent: SupervisedAgent, tree: tuple[TreeProcess, ...]) -> None:
+        leader = agent.process.identity if agent.process is not None else None
+        if leader is not None and agent.process is not None and leader not in agent.signalled:
+            self._watcher.signal(agent.process, signal.SIGTERM)
+            self._watcher.signal(agent.process, signal.SIGCONT)
+            agent.signalled.add(leader)
+        # The leader's group was signalled as one. Signalled twice, an agent may think that it must hurry.
+        end_all(p for p in tree if p.identity not in agent.signalled and (leader is None or p.group != leader.pid))
+        agent.signalled.update(p.identity for p in tree)
+
+
+class TreeKiller:
+    """Kills processes, and remembers those that may not be signalled: nothing can be done about them."""
+
+    def __init__(self) -> None:
+        self._beyond: set[ProcessIdentity] = set()
+
+    def within_reach(self, trees: Trees) -> Trees:
+        """The trees without the processes that may not be signalled."""
         if not self._beyond:
             return trees
         self._beyond &= {process.identity for processes in trees.values() for process in processes}
-        return {name: tuple(p for p in found if p.identity not in self._beyond) for name, found in trees.items()}
+        return {name: tuple(p for p in tree if p.identity not in self._beyond) for name, tree in trees.items()}
 
-    def _kill(self, agent_id: str, processes: Sequence[TreeProcess]) -> bool:
-        """Whether any of them could be signalled."""
+    def kill(self, agent_id: str, processes: Sequence[TreeProcess]) -> bool:
+        """SIGKILL for all of them. Returns whether any of them could be signalled."""
         within_reach = [process for process in processes if process.identity not in self._beyond]
         refused = kill_all(within_reach)
         for process in refused:
@@ -199,32 +240,9 @@ class ProcessTrees:
         self._beyond.update(process.identity for process in refused)
         return len(refused) < len(within_reach)
 
-    def census_due(self) -> None:
-        self._is_look_due = False
-        self._ask()
 
-    def _look_at_ending(self, agent: SupervisedAgent, tree: tuple[TreeProcess, ...], fact: CensusTaken) -> bool:
-        """Whether to look again soon."""
-        agent.tree = tree
-        if tree and agent.is_killed:
-            self._kill(agent.id, tree)
-            return True
-        if tree:
-            self._terminate(agent, tree)
-        if agent.exited is None:
-            return False  # its exit will be told
-        if tree:
-            return True
-        if fact.served >= agent.gone_at_ask:
-            self._gone(agent, agent.exited)
-        return False
-
-    def _terminate(self, agent: SupervisedAgent, tree: tuple[TreeProcess, ...]) -> None:
-        leader = agent.process.identity if agent.process is not None else None
-        if leader is not None and agent.process is not None and leader not in agent.told_to_end:
-            self._watcher.signal(agent.process, signal.SIGTERM)
-            self._watcher.signal(agent.process, signal.SIGCONT)
-            agent.told_to_end.add(leader)
-        # The leader's group was told as one. Told twice, an agent may think that it must hurry.
-        end_all(p for p in tree if p.identity not in agent.told_to_end and (leader is None or p.group != leader.pid))
-        agent.told_to_end.update(p.identity for p in tree)
+def _stop_for_limit(agent: SupervisedAgent, tree: tuple[TreeProcess, ...]) -> Iterator[Stop]:
+    broken = broken_limit(agent.profile, tree)
+    if broken is not None:
+        grace_s = 0.0 if broken.is_urgent else None
+        yield Stop(agent_id=agent.id, after=AfterStop.JUDGED, cause=broken.cause, note=broken.note, grace_s=grace_s)

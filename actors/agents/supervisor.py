@@ -1,6 +1,8 @@
-"""AgentSupervisor: keeps agents running: starts them when it is their turn, sees them end, restarts them, ends them.
+"""AgentSupervisor: carries out what is decided about agents: starts them, records their ends, stops their trees.
 
-Used by the Spawner in its thread. Nothing here waits: exits, looks at the process table and times come back as facts.
+Used by the Spawner in its thread. The decisions are steps: those of `supervision/steps.py`, and those of the queue, of
+groups and of adoption, where a later step depends on what an earlier one led to. Nothing here waits: exits, looks at
+the process table and times come back as facts.
 """
 
 from __future__ import annotations
@@ -8,396 +10,303 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import assert_never
 
-from ...state.agent_registry import AgentRegistry
+import msgspec
+
 from ...state.errors import SpawnFailed
 from ...state.identity import Token
 from ...state.models import AgentId, AgentState, AgentStatus, ExitCause
-from ...supervision.fleet import SpawnerOptions
+from ...supervision import steps as s
+from ...supervision.after_exit import after_exit, after_failed_start, is_news, on_exit
 from ...supervision.lifecycle import Occurrence
-from ...supervision.limits import Broken
 from ...supervision.oom import OomKills
 from ...supervision.proc_fs import oom_kills
 from ...supervision.process import StartedProcess
 from ...supervision.process_exit import ExitStatus
-from ...supervision.process_tree import Trees
-from ...supervision.restart import SETTLED_AFTER_S, Decision, RestartHistory, RestartVerdict
-from ..runtime.asking import Later, Recipient
-from ..runtime.timers import Timers
-from .agent import RUNS, WAITS, AfterStop, AgentDue, CensusTaken, DueWhat, SupervisedAgent
+from ...supervision.restart import Decision
+from ..runtime.asking import Later
+from .agent import RUNS, WAITS, SupervisedAgent
+from .deadlines import AgentDeadlines
 from .group_restarts import GroupRestarts
-from .launching import AgentExited, Launcher, RestartAttempt, StartedIncarnation
+from .launching import Launcher
 from .queue import AgentQueue
 from .quoting import prepare_soon
 from .records import AgentRecords, token_ref
+from .spawner_facts import CensusTaken
 from .stopping import ProcessTrees
 
 log = logging.getLogger(__name__)
 
-PREPARED_AFTER_S = SETTLED_AFTER_S - 0.2  # for a restart at once, which only a settled agent gets
-
 
 class AgentSupervisor:
-    """All times that decide are monotonic. queue: whose turn it is; once it is closed nothing is started any more.
-
-    launcher: starts the processes. input_read: see Spawner.
-    """
+    """The one place where steps are done. All times that decide are monotonic."""
 
     def __init__(
         self,
         *,
-        book: AgentRecords,
-        registry: AgentRegistry,
-        options: SpawnerOptions,
+        records: AgentRecords,
         launcher: Launcher,
-        instance_id: str,
-        timers: Timers,
-        me: Recipient,
-        input_read: Callable[[Callable[[], None]], None],
+        queue: AgentQueue,
+        groups: GroupRestarts,
+        trees: ProcessTrees,
+        deadlines: AgentDeadlines,
     ) -> None:
-        self.book = book
-        self._input_read = input_read
-        self.launcher = launcher
-        self._timers = timers
-        self._me = me
+        self._records = records
+        self._index = records.index
+        self._launcher = launcher
+        self._queue = queue
+        self._groups = groups
+        self._trees = trees
+        self._deadlines = deadlines
         self._oom = OomKills(oom_kills())
-        self.queue = AgentQueue(book, options, timers, me, start=lambda agent: self._start(agent, Occurrence.TURN_CAME))
-        self._ending = ProcessTrees(
-            book.agents,
-            instance_id=instance_id,
-            sample_s=options.sample_seconds,
-            timers=timers,
-            me=me,
-            gone=self.gone,
-            broke_limit=self._broke_limit,
-        )
-        self._groups = GroupRestarts(
-            options.groups,
-            book.agents,
-            registry,
-            end=self._end_for_group,
-            start=lambda agent: self._start(agent, Occurrence.BACKED_OFF),
-        )
-
-    def open(self) -> None:
-        self._ending.open()
-
-    def close(self) -> None:
-        """Look no longer; what runs goes on running."""
-        self._ending.close()
-
-    def look_now(self) -> Trees:
-        """The trees of this storage's agents, seen in this thread: before `open` only."""
-        return self._ending.look_now()
-
-    # --- starting ------------------------------------------------------------------------------------------
 
     @property
     def is_quiet(self) -> bool:
         """No agent's process runs, nor anything that one left behind."""
-        return self._ending.is_settled and self.book.count(*RUNS) == 0
+        return self._trees.is_settled and self._index.count(*RUNS) == 0
+
+    # --- what comes from outside ---------------------------------------------------------------------------
 
     def enter(self, agent: SupervisedAgent) -> None:
         """A new agent: on the disk before anything else, then started if it is its turn, else queued.
 
         Raises StorageUnavailable, QueueFull; then there is no such agent.
         """
-        if not self.queue.takes_turn_at_once(agent):
-            self.queue.require_room(agent)
-            self.book.enter(agent)
-            self.queue.run()
-            self._tell_queued(agent)
+        if not self._queue.takes_turn_at_once(agent):
+            self._queue.require_room(agent)
+            self._records.enter(agent)
+            self.do(self._queue.run())
+            self._announce_queued(agent)
             return
-        token = self.launcher.mint(agent.record, agent.profile)
-        self.book.enter_starting(agent, token)
-        self._launch(agent, token)
+        token = self._launcher.mint(agent.record, agent.profile)
+        self._records.enter_starting(agent, token)
+        self.do(self._launch(agent, token))
 
-    def start_anew(self, agent: SupervisedAgent) -> None:
-        """Start one that has ended, or that waits for its restart, with a clean history."""
-        self.book.change(agent, Occurrence.START_ASKED, deaths=(), in_a_row=0, is_open=False, resume_at=0.0)
-        if self.queue.has_room_for(agent):
-            self._start(agent, Occurrence.TURN_CAME)
-        else:
-            self.queue.look_soon()  # it may be blocked
-            self._tell_queued(agent)
-            self.book.answer(agent, agent.start_waiters)
-        self._groups.advance()  # those that were to start with it need not wait for it any more
-
-    def _tell_queued(self, agent: SupervisedAgent) -> None:
-        if agent.record.state is AgentState.QUEUED:
-            self.queue.explain(agent)
-            self.book.queued(agent)
-
-    def _start(self, agent: SupervisedAgent, occurrence: Occurrence) -> None:
-        token = self.launcher.mint(agent.record, agent.profile)
-        self.book.starts(agent, occurrence, token)
-        self._launch(agent, token)
-
-    def _launch(self, agent: SupervisedAgent, token: Token) -> None:
-        try:
-            begun = self.launcher.start(agent.record, agent.profile, token)
-        except SpawnFailed as error:
-            self._start_failed(agent, error.message)
-        except Exception as error:  # whatever it is: one that stayed `starting` would never be looked at again
-            log.exception("agent could not be started agent_id=%s", agent.id)
-            self._start_failed(agent, repr(error))
-        else:
-            self.started(agent, begun)
-
-    def started(self, agent: SupervisedAgent, begun: StartedIncarnation) -> None:
-        """The process of an agent that is `starting` is there."""
-        self.book.started(agent, begun)
-        self.watch(agent, begun.process)
-        if self.book.count(*WAITS):
-            self.queue.look_soon()  # others may depend on it
-
-    def watch(self, agent: SupervisedAgent, process: StartedProcess) -> None:
-        """Its process runs: see it end, measure it, and see to its limits."""
-        record, profile = agent.record, agent.profile
-        agent.last_heard, agent.excused_s = time.monotonic(), 0.0
-        self._ending.watch(agent, process)
-        prepare_soon()  # to quote what it says last
-        if profile.restart != "never" and self._groups.restarts_alone(agent):
-            # It dies of its start before that, and then its restart has to wait anyhow.
-            self.tell_after(record.started_monotonic + PREPARED_AFTER_S - time.monotonic(), agent, "prepare")
-        if profile.run_timeout_seconds > 0:
-            left_s = record.started_monotonic + profile.run_timeout_seconds - time.monotonic()
-            self.tell_after(left_s, agent, "run_timeout")
-        if profile.heartbeat_timeout_seconds > 0:
-            self.tell_after(profile.heartbeat_timeout_seconds, agent, "heartbeat")
-
-    def _start_failed(self, agent: SupervisedAgent, why: str) -> None:
-        """A first start that fails is for whoever asked to mend; a later one is a death like any other."""
-        self.book.start_failed(agent, why)
-        agent.refuse_started(SpawnFailed(f"agent {agent.id} could not be started: {why}", agent_id=agent.id))
-        now = time.monotonic()
-        decision = self.launcher.decide(agent.record, agent.profile.restart_policy, None, at=now)
-        if agent.record.incarnation == 1:
-            self.book.given_up(agent, Occurrence.START_FAILED, why)
-        elif decision.verdict is not RestartVerdict.RESTART:
-            self.book.given_up(agent, Occurrence.GIVEN_UP, decision.reason)
-        else:
-            self._back_off(agent, decision, now)
-        self.queue.look_soon()
-
-    # --- ending --------------------------------------------------------------------------------------------
-
-    def end(
-        self,
-        agent: SupervisedAgent,
-        then: AfterStop,
-        *,
-        cause: ExitCause = ExitCause.KILLED,
-        note: str = "",
-        grace_s: float | None = None,
-    ) -> None:
-        """End its whole tree: SIGTERM, and SIGKILL after `grace_s` seconds (the profile's); at once if that is 0."""
-        if agent.record.state is AgentState.RUNNING:
-            self.book.change(agent, Occurrence.STOP_ASKED, ending=cause, then=then.name, ending_note=note)
-        elif then in (AfterStop.STOPPED, AfterStop.STARTED_ANEW):  # what someone wants comes before any other reason
-            self.book.remember(agent, ending=cause, then=then.name, ending_note=note)
-        self._ending.end(agent, grace_s=agent.profile.stop_timeout_seconds if grace_s is None else grace_s)
-
-    def go_on_ending(self, agent: SupervisedAgent) -> None:
-        """Another sidecar was ending it."""
-        self._ending.end(agent, grace_s=agent.profile.stop_timeout_seconds)
-
-    def go_on_with_groups(self) -> None:
-        """Another sidecar was restarting them."""
-        self._groups.advance()
-
-    def _end_for_group(self, agent: SupervisedAgent, then: AfterStop, note: str) -> None:
-        state = agent.record.state
-        if state is AgentState.RUNNING:
-            # As in OTP one that is never restarted ends with the others, and does not start with them.
-            never = then is AfterStop.TOGETHER and agent.profile.restart == "never"
-            self.end(agent, AfterStop.STOPPED if never else then, note=note)
-        elif state is AgentState.BACKING_OFF and then is AfterStop.GIVEN_UP:
-            self.book.given_up(agent, Occurrence.GIVEN_UP, note)
-        elif (
-            state is AgentState.STOPPING and then is AfterStop.GIVEN_UP and AfterStop[agent.record.then].may_start_again
-        ):
-            self.book.remember(agent, then=then.name, ending_note=note)
-
-    def drop(self, agent: SupervisedAgent, waiters: list[Later[AgentStatus]]) -> None:
+    def drop(self, agent: SupervisedAgent, *waiters: Later[AgentStatus]) -> None:
         """End an agent that has no process: it is queued, or waits for its restart.
 
         waiters: answered when nothing is left of what ran before.
         """
-        self.book.stopped(agent, Occurrence.STOP_ASKED)
-        self._ending.when_gone(agent, lambda: self.book.answer(agent, waiters))
-        self._groups.advance()
-        self.queue.look_soon()
+        self._records.stopped(agent, Occurrence.STOP_ASKED)
+        agent.drop_waiters.extend(waiters)
+        self._trees.await_nothing_left(agent)
+        self.do((s.AdvanceGroups(), s.LookAtQueue()))
 
-    def exited(self, exited: AgentExited) -> bool:
-        """Whether that is news."""
-        agent = self.book.agents.get(AgentId(exited.agent_id))
-        if agent is None or agent.record.incarnation != exited.incarnation or agent.record.process is None:
-            return False
-        if agent.record.state not in RUNS:
-            return False  # told to a Spawner that died before it heard of it, and known to the next one
-        self._ending.leads_no_more(agent.record.process)
-        attempt = exited.restart
-        if agent.record.state is AgentState.STOPPING and attempt is not None and attempt.started is not None:
-            self.end_successor(agent, attempt.started)
-        elif not self._ending.leader_exited(agent, exited):
-            self.died(agent, exited, attempt)
-        return True
-
-    def sweep(self) -> None:
-        self._ending.sweep()
+    def exited(self, exited: s.AgentExited) -> None:
+        """The exit watcher has seen a process end."""
+        agent = self._index.agents.get(AgentId(exited.agent_id))
+        if agent is not None and agent.record.process is not None and is_news(agent.record, exited):
+            self._trees.leader_ended(agent.record.process)
+            self.do(on_exit(agent.record, exited))
 
     def census_taken(self, fact: CensusTaken) -> None:
         self._oom.look(oom_kills(), now=fact.at)
-        self._ending.census_taken(fact)
+        self.do(self._trees.census_taken(fact))
 
-    def census_due(self) -> None:
-        self._ending.census_due()
+    # --- steps ---------------------------------------------------------------------------------------------
 
-    def due(self, fact: AgentDue) -> None:
-        agent = self.book.agents.get(fact.agent_id)
-        if agent is None or agent.record.incarnation != fact.incarnation:
-            return
-        state, profile, now = agent.record.state, agent.profile, time.monotonic()
-        match fact.what:
-            case "backed_off" if state is AgentState.BACKING_OFF and not self.queue.is_closed:
-                if self._groups.holds(agent):
-                    self._groups.advance()
-                else:
-                    self._start(agent, Occurrence.BACKED_OFF)
-            case "stop_deadline" if state is AgentState.STOPPING and now >= agent.stop_at:
-                self._ending.kill(agent)
-            case "prepare" if state is AgentState.RUNNING:
-                if (prepared := self.launcher.prepare_restart(agent.record, profile)) is not None:
-                    self._ending.prepare(agent, prepared)
-            case "run_timeout" if state is AgentState.RUNNING:
-                left_s = agent.record.started_monotonic + profile.run_timeout_seconds + agent.excused_s - now
-                if left_s > 0:
-                    self.tell_after(left_s, agent, "run_timeout")
-                else:
-                    note = f"it ran longer than {profile.run_timeout_seconds:g} s"
-                    self.end(agent, AfterStop.JUDGED, cause=ExitCause.TIMEOUT, note=note)
-            case "heartbeat" | "silence" if state is AgentState.RUNNING:
-                left_s = agent.last_heard + profile.heartbeat_timeout_seconds - now
-                if left_s > 0:
-                    self.tell_after(left_s, agent, "heartbeat")
-                elif fact.what == "heartbeat":
-                    silence = AgentDue(agent.id, fact.incarnation, "silence")
-                    self._input_read(lambda: self._me.tell(silence))  # its heartbeat may wait to be read
-                else:
-                    note = f"nothing was heard of it for {profile.heartbeat_timeout_seconds:g} s"
-                    self.end(agent, AfterStop.JUDGED, cause=ExitCause.HEARTBEAT, note=note)
+    def do(self, steps: Iterable[s.Step]) -> None:
+        """Do steps in order. What a step leads to is done before the next one."""
+        for step in steps:
+            self.do(self._done(step))
+
+    def _done(self, step: s.Step) -> Iterable[s.Step]:
+        """Do one step. Returns the steps that it leads to."""
+        match step:
+            case s.CountGroupRestart():
+                self._groups.record_restart(step)
+            case s.RestartGroup(agent_id=agent_id):
+                return self._groups.restart_with(self._index.agents[agent_id])
+            case s.GiveUpGroup(where=where):
+                return self._groups.give_up(where)
+            case s.AdvanceGroups():
+                return self._groups.advance()
+            case s.Sweep():
+                self._trees.sweep()
+            case s.LookAtQueue():
+                self._queue.look_soon()
+            case s.Start() | s.StartAgain() | s.AcceptStart() | s.FailRestart() | s.JudgeExit():
+                return self._done_to_process(self._index.agents[step.agent_id], step)
             case _:
-                pass  # the agent has moved on since the timer was set
+                self._done_to_agent(self._index.agents[step.agent_id], step)
+        return ()
 
-    def excuse(self, gap_s: float) -> None:
-        """Extend every agent's deadlines by `gap_s`, during which the sidecar did not run."""
-        now = time.monotonic()
-        for agent in self.book.in_state(AgentState.RUNNING):
-            agent.last_heard = now
-            agent.excused_s += gap_s
-        for agent in self.book.in_state(AgentState.STOPPING):
-            if not agent.is_killed:
-                agent.stop_at += gap_s
-                self.tell_after(agent.stop_at - now, agent, "stop_deadline")
+    def _done_to_process(self, agent: SupervisedAgent, step: s.StartStep) -> Iterable[s.Step]:
+        match step:
+            case s.Start(occurrence=occurrence):
+                return self._start(agent, occurrence)
+            case s.StartAgain():
+                return self._start_again(agent)
+            case s.AcceptStart(started=started, occurrence=occurrence):
+                if occurrence is not None:
+                    self._records.starts(agent, occurrence, started.token)
+                self._started(agent, started)
+                return ()
+            case s.FailRestart(why=why):
+                self._records.change(agent, Occurrence.BACKED_OFF, incarnation=agent.record.incarnation + 1)
+                return self._start_failed(agent, why)
+            case s.JudgeExit(exited=exited):
+                return self._judge(agent, exited)
+            case _:
+                assert_never(step)
 
-    def tell_after(self, delay_s: float, agent: SupervisedAgent, what: DueWhat) -> None:
-        self._timers.tell_after(delay_s, self._me, AgentDue(agent.id, agent.record.incarnation, what))
+    def _done_to_agent(self, agent: SupervisedAgent, step: s.RecordStep) -> None:
+        match step:
+            case s.Complete():
+                self._records.completed(agent)
+            case s.GiveUp(occurrence=occurrence, reason=reason, lines=lines):
+                self._records.given_up(agent, occurrence, reason, lines)
+            case s.MarkStopped():
+                self._records.stopped(agent, Occurrence.STOPPED)
+            case s.BackOff(decision=decision, at=at):
+                self._records.backs_off(agent, decision, at=at)
+            case s.Wake(delay_s=delay_s):
+                self._deadlines.tell_after(delay_s, agent, "backed_off")
+            case s.Stop():
+                self._stop(agent, step)
+            case s.Kill():
+                self._trees.kill(agent)
+            case s.KillSuccessor(started=started):
+                self._kill_successor(agent, started)
+            case s.ChangeAfterStop(after=after, note=note):
+                self._records.remember(agent, then=after.name, ending_note=note)
+            case s.AwaitTree(exited=exited):
+                self._trees.await_tree(agent, exited)
+            case s.Prepare():
+                if (prepared := self._launcher.prepare_restart(agent.record, agent.profile)) is not None:
+                    self._trees.prepare(agent, prepared)
+            case s.Adopt(process=process):
+                self._adopt(agent, process)
+            case s.Block(why=why):
+                self._records.blocked(agent, why)
+            case s.Unblock():
+                self._records.change(agent, Occurrence.DEPENDENCY_BACK, last_error=None)
+                self._announce_queued(agent)
+            case s.FailForDependency(why=why):
+                self._records.failed_with_dependencies(agent, why)
+            case s.AnswerDropped():
+                self._records.answer(agent, agent.drop_waiters)
+            case _:
+                assert_never(step)
 
-    def _broke_limit(self, agent: SupervisedAgent, broken: Broken) -> None:
-        grace_s = 0.0 if broken.is_urgent else None
-        self.end(agent, AfterStop.JUDGED, cause=broken.cause, note=broken.note, grace_s=grace_s)
+    # --- starting ------------------------------------------------------------------------------------------
 
-    def end_successor(self, agent: SupervisedAgent, begun: StartedIncarnation) -> None:
-        """One that is `stopping` was restarted in the very moment in which it was told to end."""
-        self.book.remember(
+    def _start(self, agent: SupervisedAgent, occurrence: Occurrence) -> tuple[s.Step, ...]:
+        token = self._launcher.mint(agent.record, agent.profile)
+        self._records.starts(agent, occurrence, token)
+        return self._launch(agent, token)
+
+    def _start_again(self, agent: SupervisedAgent) -> tuple[s.Step, ...]:
+        clean = {"deaths": (), "in_a_row": 0, "is_open": False, "resume_at": 0.0}
+        self._records.change(agent, Occurrence.START_ASKED, **clean)
+        steps: tuple[s.Step, ...] = ()
+        if self._queue.has_room_for(agent):
+            steps = self._start(agent, Occurrence.TURN_CAME)
+        else:
+            self._queue.look_soon()  # it may be blocked
+            self._announce_queued(agent)
+            self._records.answer(agent, agent.start_waiters)
+        return (*steps, s.AdvanceGroups())  # those that were to start with it need not wait for it any more
+
+    def _announce_queued(self, agent: SupervisedAgent) -> None:
+        if agent.record.state is AgentState.QUEUED:
+            self._queue.explain(agent)
+            self._records.queued(agent)
+
+    def _launch(self, agent: SupervisedAgent, token: Token) -> tuple[s.Step, ...]:
+        try:
+            started = self._launcher.start(agent.record, agent.profile, token)
+        except SpawnFailed as error:
+            return self._start_failed(agent, error.message)
+        except Exception as error:  # whatever it is: one that stayed `starting` would never be looked at again
+            log.exception("agent could not be started agent_id=%s", agent.id)
+            return self._start_failed(agent, repr(error))
+        self._started(agent, started)
+        return ()
+
+    def _started(self, agent: SupervisedAgent, started: s.StartedIncarnation) -> None:
+        """The process of an agent that is `starting` is there."""
+        self._records.started(agent, started)
+        self._watch(agent, started.process)
+        if self._index.count(*WAITS):
+            self._queue.look_soon()  # others may depend on it
+
+    def _adopt(self, agent: SupervisedAgent, process: StartedProcess) -> None:
+        self._records.change(agent, Occurrence.ADOPTED)
+        self._records.runs(agent)
+        self._watch(agent, process)
+        self._records.tell_subscribed(agent)
+        if agent.record.state is AgentState.STOPPING:  # another sidecar was ending it
+            self._trees.end(agent, grace_s=agent.profile.stop_timeout_seconds)
+
+    def _watch(self, agent: SupervisedAgent, process: StartedProcess) -> None:
+        """Its process runs: see it end, measure it, and see to its limits."""
+        agent.last_heard, agent.excused_s = time.monotonic(), 0.0
+        self._trees.watch(agent, process)
+        prepare_soon()  # to quote what it says last
+        self._deadlines.set_for_run(agent, restarts_alone=self._groups.restarts_alone(agent))
+
+    def _start_failed(self, agent: SupervisedAgent, why: str) -> tuple[s.Step, ...]:
+        self._records.start_failed(agent, why)
+        agent.refuse_started(SpawnFailed(f"agent {agent.id} could not be started: {why}", agent_id=agent.id))
+        now, may_start = time.monotonic(), not self._queue.is_closed
+        decision = self._launcher.decide(agent.record, agent.profile.restart_policy, None, at=now)
+        groups = self._groups.standings(agent)
+        return after_failed_start(agent.record, groups, decision, why, may_start=may_start, now=now)
+
+    # --- ending --------------------------------------------------------------------------------------------
+
+    def _stop(self, agent: SupervisedAgent, stop: s.Stop) -> None:
+        why = {"ending": stop.cause, "then": stop.after.name, "ending_note": stop.note}
+        if agent.record.state is AgentState.RUNNING:
+            self._records.change(agent, Occurrence.STOP_ASKED, **why)
+        elif stop.after.was_asked_for:  # what someone wants comes before any other reason
+            self._records.remember(agent, **why)
+        self._trees.end(agent, grace_s=agent.profile.stop_timeout_seconds if stop.grace_s is None else stop.grace_s)
+
+    def _kill_successor(self, agent: SupervisedAgent, started: s.StartedIncarnation) -> None:
+        """The exit watcher restarted the agent just as it was told to stop: record the new process and kill it."""
+        self._records.remember(
             agent,
             incarnation=agent.record.incarnation + 1,
-            process=begun.process.identity,
-            log_starts=begun.log_starts,
-            tokens=(*agent.record.tokens, token_ref(begun.token)),
+            process=started.process.identity,
+            log_starts=started.log_starts,
+            tokens=(*agent.record.tokens, token_ref(started.token)),
         )
-        self._ending.watch(agent, begun.process)
-        self._ending.kill(agent)
+        self._trees.watch(agent, started.process)
+        self._trees.kill(agent)
 
-    def gone(self, agent: SupervisedAgent, exited: AgentExited) -> None:
-        """Continue after a stop: the process and its whole tree have ended."""
+    def _judge(self, agent: SupervisedAgent, exited: s.AgentExited) -> tuple[s.Step, ...]:
+        """Record the end of an incarnation of which nothing is left, and decide what follows."""
         record = agent.record
-        then = AfterStop[record.then]
-        if then is AfterStop.JUDGED:
-            self.died(agent, exited, None)
-            return
-        lines = self.book.ended(agent, exited, record.ending, record.ending_note)
-        match then:
-            case AfterStop.STOPPED:
-                self.book.stopped(agent, Occurrence.STOPPED)
-            case AfterStop.STARTED_ANEW:
-                self.book.stopped(agent, Occurrence.STOPPED)
-                self.start_anew(agent)
-            case AfterStop.TOGETHER:
-                unchanged = RestartHistory(record.deaths, record.in_a_row, record.is_open)
-                self.book.backs_off(agent, Decision(verdict=RestartVerdict.RESTART, history=unchanged), at=exited.at)
-                self.tell_after(0.0, agent, "backed_off")
-            case AfterStop.GIVEN_UP:
-                self.book.given_up(agent, Occurrence.GIVEN_UP, record.ending_note, lines)
-            case _:
-                assert_never(then)
-        self._groups.advance()
-        self.queue.look_soon()
+        is_stopping = record.state is AgentState.STOPPING
+        end = s.IncarnationEnd(
+            at=exited.at,
+            after=s.AfterStop[record.then] if is_stopping else None,
+            note=record.ending_note,
+            attempt=None if is_stopping else exited.restart,
+        )
+        started = end.attempt.started if end.attempt is not None else None
+        decision = None if end.is_deliberate else self._decide(agent, exited, end.attempt)
+        lines = self._records.ended(
+            agent,
+            exited,
+            record.ending or self._cause_of(exited.status),
+            record.ending_note,
+            log_ends=started.log_starts if started is not None else None,
+        )
+        end = msgspec.structs.replace(end, lines=lines)
+        groups, may_start = self._groups.standings(agent), not self._queue.is_closed
+        return after_exit(agent.record, groups, decision, end, may_start=may_start, now=time.monotonic())
 
-    def died(self, agent: SupervisedAgent, exited: AgentExited, attempt: RestartAttempt | None) -> None:
-        """It ended by itself, or for breaking a limit: the policy says what follows."""
-        ending, note = agent.record.ending, agent.record.ending_note
-        exit_code = exited.status.exit_code if ending is None else None
+    def _decide(self, agent: SupervisedAgent, exited: s.AgentExited, attempt: s.RestartAttempt | None) -> Decision:
+        """What the restart policy says: the exit watcher may have asked it already."""
         if attempt is not None:
-            decision = attempt.decision
-        else:
-            decision = self.launcher.decide(agent.record, agent.profile.restart_policy, exit_code, at=exited.at)
-        next_begun = attempt.started if attempt is not None else None
-        log_ends = next_begun.log_starts if next_begun is not None else None
-        lines = self.book.ended(agent, exited, ending or self._cause_of(exited.status), note, log_ends=log_ends)
-        self._ending.sweep()
-        match decision.verdict:
-            case RestartVerdict.COMPLETE:
-                self.book.completed(agent)
-            case RestartVerdict.GIVE_UP:
-                self.book.given_up(agent, Occurrence.GIVEN_UP, decision.reason, lines)
-            case RestartVerdict.RESTART:
-                self._back_off(agent, decision, exited.at, lines=lines, attempt=attempt)
-        self._groups.advance()
-        self.queue.look_soon()
-
-    def _back_off(
-        self,
-        agent: SupervisedAgent,
-        decision: Decision,
-        at: float,
-        *,
-        lines: tuple[str, ...] = (),
-        attempt: RestartAttempt | None = None,
-    ) -> None:
-        """Restart after the delay; at once if there is none, unless the exit watcher has done that already."""
-        begun = attempt.started if attempt is not None else None
-        exceeded = self._groups.count(agent) if not self.queue.is_closed else None
-        if exceeded is not None and begun is None:
-            self.book.given_up(agent, Occurrence.GIVEN_UP, f"its group {exceeded.group} restarted too often", lines)
-            self._groups.give_up(exceeded)
-            return
-        self.book.backs_off(agent, decision, at=at)
-        if begun is not None:
-            self.book.starts(agent, Occurrence.BACKED_OFF, begun.token)
-            self.started(agent, begun)
-            if exceeded is not None:
-                self._groups.give_up(exceeded)
-        elif attempt is not None and attempt.error is not None:
-            self.book.change(agent, Occurrence.BACKED_OFF, incarnation=agent.record.incarnation + 1)
-            self._start_failed(agent, attempt.error)
-        else:
-            if not self.queue.is_closed:
-                self._groups.restart_with(agent)
-            self.tell_after(agent.record.resume_at - time.monotonic(), agent, "backed_off")
+            return attempt.decision
+        exit_code = exited.status.exit_code if agent.record.ending is None else None
+        return self._launcher.decide(agent.record, agent.profile.restart_policy, exit_code, at=exited.at)
 
     def _cause_of(self, status: ExitStatus) -> ExitCause | None:
         """None where nobody could see how it ended."""

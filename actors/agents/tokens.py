@@ -49,8 +49,8 @@ class AgentTokens:
             return None
         return None if self._revocations.is_revoked(caller.token_id, now=now) else caller
 
-    def again(self, spec: AgentSpec, profile: Profile, ref: TokenRef) -> Token:
-        """One that was minted before, with its text."""
+    def remint(self, spec: AgentSpec, profile: Profile, ref: TokenRef) -> Token:
+        """A token that was minted before, again with its text."""
         return self._mint(spec, profile, ref.expires_at - timedelta(seconds=TOKEN_TTL_S), again=ref.token_id)
 
     def _mint(self, spec: AgentSpec, profile: Profile, now: datetime, *, again: str | None = None) -> Token:
