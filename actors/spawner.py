@@ -14,12 +14,10 @@ from ..state.agent_registry import AgentRegistry
 from ..state.clock import utc_now
 from ..state.errors import (
     NotFound,
-    StorageUnavailable,
     Unavailable,
     WrongState,
 )
 from ..state.identity import Revocations, Token, TokenKey
-from ..state.journal.sync import SETTLE_AFTER_S, BackgroundSync
 from ..state.models import AgentId, AgentState, AgentStatus
 from ..state.projects import Projects
 from ..supervision.agent_logs import AgentLogs
@@ -43,30 +41,23 @@ from .agents.launching import Launcher
 from .agents.log_bounds import LogBounds
 from .agents.log_following import LogFollowing
 from .agents.numbers import count
+from .agents.owed_answers import OwedAnswers
 from .agents.queue import AgentQueue
 from .agents.records import AgentRecords
+from .agents.registry_writer import RegistrySynced, RegistryWriter, SaveDue, SettleDue
 from .agents.spawn_requests import SpawnRequests
-from .agents.spawner_facts import AgentDue, CensusDue, CensusTaken, LogsDue, ProcessExited, QueueDue, SaveDue
+from .agents.spawner_facts import AgentDue, CensusDue, CensusTaken, LogsDue, ProcessExited, QueueDue
 from .agents.stopping import ProcessTrees
 from .agents.supervisor import AgentSupervisor
 from .agents.tokens import AgentTokens
 from .agents.triggers import Triggers
-from .runtime.asking import Fact, Later, Recipient
+from .runtime.asking import Later, Recipient
 from .runtime.owner import Owner
 from .runtime.timers import ClockGap, Timers
 
 log = logging.getLogger(__name__)
 
-_SAVE_AGAIN_S = 1.0
 _DRAIN_MARGIN = 0.7  # of the time to drain, before SIGKILL: the rest is for what comes after it
-
-
-class SettleDue(Fact, frozen=True):
-    """It is time to sync the registry."""
-
-
-class RegistrySynced(Fact, frozen=True):
-    """A sync that was begun has ended, or has failed."""
 
 
 SpawnerFact = (
@@ -149,9 +140,6 @@ class Spawner(Owner):
         self._log_watch = LogWatch(self._logs)
         self._bounds = LogBounds(self._logs, min_free_bytes=int(options.min_free_disk_mb * 2**20))
         self._drained: list[tuple[Later[int], int]] = []
-        self._is_saving_later = False
-        self._syncs = BackgroundSync((self._registry.journal,), lambda: self.me.tell(RegistrySynced()))
-        self._settles_later = False
 
     def on_start(self) -> None:
         self._make_parts()
@@ -164,14 +152,15 @@ class Spawner(Owner):
         if not self._registry.is_new:
             self._take_over()
         self._supervisor.do(self._queue.run())
-        self._save()
-        self._have_synced()
+        self._writer.save()
         self._announcer.send()
         self._bus.tell(TellTriggered(since=self._triggers.place))
 
     def _make_parts(self) -> None:
         """The parts that need the name of this actor, each with those that it uses."""
         registry, options, timers, me = self._registry, self._options, self._timers, self.me
+        self._writer = RegistryWriter(registry, timers, me)
+        self._answers = OwedAnswers(registry)
         self._announcer = Announcer(registry, self._bus, timers, me, self._changed)
         self._following = LogFollowing(self._logs, timers, me)
         self._records = AgentRecords(
@@ -179,6 +168,7 @@ class Spawner(Owner):
             registry=registry,
             tokens=self._tokens,
             announcer=self._announcer,
+            answers=self._answers,
             logs=self._logs,
             bus=self._bus,
             log_watch=self._log_watch,
@@ -195,6 +185,7 @@ class Spawner(Owner):
         self._deadlines = AgentDeadlines(self._index, self._queue, groups, timers, me, self._input_read)
         self._supervisor = AgentSupervisor(
             records=self._records,
+            answers=self._answers,
             launcher=self._launcher,
             queue=self._queue,
             groups=groups,
@@ -230,13 +221,16 @@ class Spawner(Owner):
         self._trees.sweep()  # for what belongs to nobody any more
 
     def release(self) -> None:
+        # Where `on_start` failed there may be none.
+        writer: RegistryWriter | None = getattr(self, "_writer", None)
         trees: ProcessTrees | None = getattr(self, "_trees", None)
         try:
             if trees is not None:
                 trees.close()
                 self._log_watch.stop()
         finally:
-            self._syncs.close()
+            if writer is not None:
+                writer.close()
             self._registry.close()
 
     def handle(self, message: m.SpawnerRequest | SpawnerFact) -> Any:
@@ -245,9 +239,7 @@ class Spawner(Owner):
         finally:
             # What the bus has taken is noted with the next change, or the last of them: sent twice, it counts once.
             if not isinstance(message, AnnouncementAnswered) or not self._registry.unsent:
-                error = self._save()
-                self._have_synced()
-                self._records.settle(error)
+                self._answers.settle(self._writer.save())
             self._announcer.send()
             self._answer_drained()
 
@@ -306,16 +298,10 @@ class Spawner(Owner):
                 self._retention.look()
             case ClockGap(gap_s=gap_s):
                 self._deadlines.excuse(gap_s)
-            case SaveDue():
-                self._is_saving_later = False
             case LogsDue():
                 self._following.look()
-            case SettleDue():
-                self._settles_later = False
-                self._syncs.look(now=time.monotonic())
-            case RegistrySynced():
-                self._syncs.look(now=time.monotonic())
-                if (failure := self._syncs.failure) is not None and self._handle is not None:
+            case SaveDue() | SettleDue() | RegistrySynced():
+                if (failure := self._writer.handle(fact)) is not None and self._handle is not None:
                     self._handle.restart(failure)
             case AnnouncementAnswered() | AnnouncementDue():
                 self._announcer.handle(fact)
@@ -371,7 +357,7 @@ class Spawner(Owner):
             self._records.remember(agent, tokens=record.tokens)
         later: Later[Token] = self.later()
         # Both must be kept: the new token, or it could not be revoked later, and the revocation of the old one.
-        self._records.owe(later, token, f"the token of {request.caller.agent_id} is refreshed")
+        self._answers.owe(later, token, f"the token of {request.caller.agent_id} is refreshed")
         return later
 
     def _drain(self, request: m.Drain) -> Later[int]:
@@ -405,24 +391,3 @@ class Spawner(Owner):
         if agent is None or not agent.is_visible_to(project_id):
             raise NotFound(f"agent {agent_id} is not known", field="agent_id")
         return agent
-
-    def _have_synced(self) -> None:
-        """Sync the registry soon, or at once if an answer waits for it: see AgentRegistry."""
-        registry = self._registry
-        if registry.must_be_synced > registry.journal.synced_seq:
-            self._syncs.look(now=time.monotonic(), at_once=True)
-        if self._syncs.is_behind and not self._settles_later:
-            self._settles_later = True
-            self._timers.tell_after(SETTLE_AFTER_S, self.me, SettleDue())
-
-    def _save(self) -> StorageUnavailable | None:
-        """Why some records could not be written; None if all were."""
-        try:
-            self._registry.commit()
-        except StorageUnavailable as error:
-            if not self._is_saving_later:
-                log.error("agents not recorded, trying again in %g s: %s", _SAVE_AGAIN_S, error)
-                self._is_saving_later = True
-                self._timers.tell_after(_SAVE_AGAIN_S, self.me, SaveDue())
-            return error
-        return None

@@ -192,7 +192,7 @@ def test_a_kill_for_want_of_memory_is_told_from_any_other(fleet: Fleet, monkeypa
     assert fleet.wait_for_event(agent.agent_id, "agent_exited")["cause"] == ExitCause.SIGNAL
     running = wait_until(lambda: status if (status := fleet.status(agent.agent_id)).incarnation == 2 else None)
     kills = oom_kills()
-    monkeypatch.setattr("sidecar.actors.agents.supervisor.oom_kills", lambda: kills + 1)
+    monkeypatch.setattr("sidecar.actors.agents.exit_judge.oom_kills", lambda: kills + 1)
     os.kill(running.process_id or 0, signal.SIGKILL)
     assert fleet.wait_for_event(agent.agent_id, "agent_exited", count=2)["cause"] == ExitCause.OOM
     running = wait_until(lambda: status if (status := fleet.status(agent.agent_id)).incarnation == 3 else None)

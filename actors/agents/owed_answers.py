@@ -7,8 +7,11 @@ from typing import Any
 
 import msgspec
 
+from ...state.agent_registry import AgentRegistry
 from ...state.errors import StorageUnavailable
+from ...state.models import AgentStatus
 from ..runtime.asking import Later
+from .agent import SupervisedAgent
 
 
 class _Owed(msgspec.Struct):
@@ -21,20 +24,26 @@ class _Owed(msgspec.Struct):
 
 
 class OwedAnswers:
-    """The answers in the order of the records that they wait for."""
+    """The answers in the order of the records that they wait for. Used in the Spawner's thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, registry: AgentRegistry) -> None:
+        self._registry = registry
         self._owed: deque[_Owed] = deque()
 
     def owe(self, later: Later[Any], answer: Any, what: str) -> None:
+        """Give the answer once every record put so far is kept. what: the subject of the answer, for the error."""
         self._owed.append(_Owed(later, answer, what))
 
-    def settle(self, error: StorageUnavailable | None, *, wait_for: int, synced: int) -> None:
-        """Give the answers that are due.
+    def owe_status(self, agent: SupervisedAgent, waiters: list[Later[AgentStatus]]) -> None:
+        """Tell the waiters how the agent is now, once that is kept."""
+        for later in waiters:
+            status = agent.status()
+            self.owe(later, status, f"agent {status.agent_id} is {status.state}")
+        waiters.clear()
 
-        error: why records could not be kept, or None. wait_for: the newest record that an answer waits for.
-        synced: the newest synced record.
-        """
+    def settle(self, error: StorageUnavailable | None) -> None:
+        """Give the answers that are due, after the records have been written. error: why some could not be kept."""
+        self._registry.note_synced()
         if error is not None:
             while self._owed:
                 owed = self._owed.popleft()
@@ -42,7 +51,8 @@ class OwedAnswers:
             return
         for owed in self._owed:
             if owed.after is None:
-                owed.after = wait_for
+                owed.after = self._registry.must_be_synced
+        synced = self._registry.journal.synced_seq
         while self._owed and (self._owed[0].after or 0) <= synced:
             owed = self._owed.popleft()
             owed.later.answer(owed.answer)

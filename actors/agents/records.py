@@ -17,7 +17,7 @@ from ...state.agent_registry import AgentRegistry
 from ...state.clock import utc_now
 from ...state.errors import StorageUnavailable
 from ...state.identity import Token
-from ...state.models import AgentStatus, ExitCause
+from ...state.models import ExitCause
 from ...supervision.agent_logs import AgentLogs
 from ...supervision.lifecycle import Occurrence, after
 from ...supervision.log_watch import LogWatch
@@ -25,7 +25,7 @@ from ...supervision.process_identity import boot_id
 from ...supervision.restart import Decision
 from ...supervision.steps import AfterStop, AgentExited, StartedIncarnation
 from ..agent_facts import AgentEnded, AgentSubscribed
-from ..runtime.asking import Later, Recipient
+from ..runtime.asking import Recipient
 from .agent import SupervisedAgent
 from .agent_index import AgentIndex
 from .announcer import Announcer
@@ -49,6 +49,7 @@ class AgentRecords:
         registry: AgentRegistry,
         tokens: AgentTokens,
         announcer: Announcer,
+        answers: OwedAnswers,
         logs: AgentLogs,
         bus: Recipient,
         log_watch: LogWatch,
@@ -56,11 +57,11 @@ class AgentRecords:
         self.index = index
         self.announcer = announcer
         self._registry = registry
+        self._answers = answers
         self._tokens = tokens
         self._logs = logs
         self._log_watch = log_watch
         self._bus = bus
-        self._owed = OwedAnswers()
 
     def enter(self, agent: SupervisedAgent) -> None:
         """A new agent; on the disk when this returns. Raises StorageUnavailable; then it is none of ours."""
@@ -122,7 +123,7 @@ class AgentRecords:
             self.announcer.announce("agent_spawned", agent.record)
         self.announcer.announce("agent_started", agent.record)
         self.tell_subscribed(agent)
-        self.answer(agent, agent.start_waiters)
+        self._answers.owe_status(agent, agent.start_waiters)
 
     def runs(self, agent: SupervisedAgent) -> None:
         """Record that its process runs: until it ends, its tokens are good and its logs are bounded."""
@@ -246,23 +247,6 @@ class AgentRecords:
         self.remember(agent, last_error=_lost_dependencies(why))
         self.given_up(agent, Occurrence.GIVEN_UP, _lost_dependencies(why))
 
-    def answer(self, agent: SupervisedAgent, waiters: list[Later[AgentStatus]]) -> None:
-        """Tell them how the agent is now, once that is on the disk: see `settle`."""
-        for later in waiters:
-            status = agent.status()
-            self._owed.owe(later, status, f"agent {status.agent_id} is {status.state}")
-        waiters.clear()
-
-    def owe(self, later: Later[Any], answer: Any, what: str) -> None:
-        """Give the answer once every record put so far is kept. what: the subject of the answer, for the error."""
-        self._owed.owe(later, answer, what)
-
-    def settle(self, error: StorageUnavailable | None) -> None:
-        """Give the answers that are due: see OwedAnswers. error: why some record could not be kept."""
-        registry = self._registry
-        registry.note_synced()
-        self._owed.settle(error, wait_for=registry.must_be_synced, synced=registry.journal.synced_seq)
-
     def _end_for_good(self, agent: SupervisedAgent) -> None:
         """Close an agent that has ended: revoke its tokens, and answer the requests that waited for its end."""
         now = utc_now()
@@ -270,7 +254,7 @@ class AgentRecords:
         self.remember(agent, ended_at=now, tokens=(), deaths=(), in_a_row=0, is_open=False, resume_at=0.0)
         agent.token = None
         self._bus.tell(AgentEnded(agent_id=agent.id))
-        self.answer(agent, agent.stop_waiters)
+        self._answers.owe_status(agent, agent.stop_waiters)
 
 
 def _lost_dependencies(why: str) -> str:

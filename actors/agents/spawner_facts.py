@@ -46,9 +46,5 @@ class QueueDue(Fact, frozen=True):
     by_settling: bool = False
 
 
-class SaveDue(Fact, frozen=True):
-    """Storage could not be written; try again."""
-
-
 class LogsDue(Fact, frozen=True):
     """Look whether followed logs have grown."""

@@ -8,29 +8,24 @@ the process table and times come back as facts.
 from __future__ import annotations
 
 import logging
-import signal
 import time
 from collections.abc import Iterable
 from typing import assert_never
 
-import msgspec
-
 from ...state.errors import SpawnFailed
 from ...state.identity import Token
-from ...state.models import AgentId, AgentState, AgentStatus, ExitCause
+from ...state.models import AgentId, AgentState, AgentStatus
 from ...supervision import steps as s
-from ...supervision.after_exit import after_exit, after_failed_start, is_news, on_exit
+from ...supervision.after_exit import is_news, on_exit
 from ...supervision.lifecycle import Occurrence
-from ...supervision.oom import OomKills
-from ...supervision.proc_fs import oom_kills
 from ...supervision.process import StartedProcess
-from ...supervision.process_exit import ExitStatus
-from ...supervision.restart import Decision
 from ..runtime.asking import Later
 from .agent import RUNS, WAITS, SupervisedAgent
 from .deadlines import AgentDeadlines
+from .exit_judge import ExitJudge
 from .group_restarts import GroupRestarts
 from .launching import Launcher
+from .owed_answers import OwedAnswers
 from .queue import AgentQueue
 from .quoting import prepare_soon
 from .records import AgentRecords, token_ref
@@ -47,6 +42,7 @@ class AgentSupervisor:
         self,
         *,
         records: AgentRecords,
+        answers: OwedAnswers,
         launcher: Launcher,
         queue: AgentQueue,
         groups: GroupRestarts,
@@ -54,13 +50,14 @@ class AgentSupervisor:
         deadlines: AgentDeadlines,
     ) -> None:
         self._records = records
+        self._answers = answers
         self._index = records.index
         self._launcher = launcher
         self._queue = queue
         self._groups = groups
         self._trees = trees
         self._deadlines = deadlines
-        self._oom = OomKills(oom_kills())
+        self._judge = ExitJudge(records, launcher, queue, groups)
 
     @property
     def is_quiet(self) -> bool:
@@ -102,7 +99,7 @@ class AgentSupervisor:
             self.do(on_exit(agent.record, exited))
 
     def census_taken(self, fact: CensusTaken) -> None:
-        self._oom.look(oom_kills(), now=fact.at)
+        self._judge.look_at_oom_kills(now=fact.at)
         self.do(self._trees.census_taken(fact))
 
     # --- steps ---------------------------------------------------------------------------------------------
@@ -146,9 +143,9 @@ class AgentSupervisor:
                 return ()
             case s.FailRestart(why=why):
                 self._records.change(agent, Occurrence.BACKED_OFF, incarnation=agent.record.incarnation + 1)
-                return self._start_failed(agent, why)
+                return self._judge.judge_failed_start(agent, why)
             case s.JudgeExit(exited=exited):
-                return self._judge(agent, exited)
+                return self._judge.judge(agent, exited)
             case _:
                 assert_never(step)
 
@@ -187,7 +184,7 @@ class AgentSupervisor:
             case s.FailForDependency(why=why):
                 self._records.failed_with_dependencies(agent, why)
             case s.AnswerDropped():
-                self._records.answer(agent, agent.drop_waiters)
+                self._answers.owe_status(agent, agent.drop_waiters)
             case _:
                 assert_never(step)
 
@@ -207,7 +204,7 @@ class AgentSupervisor:
         else:
             self._queue.look_soon()  # it may be blocked
             self._announce_queued(agent)
-            self._records.answer(agent, agent.start_waiters)
+            self._answers.owe_status(agent, agent.start_waiters)
         return (*steps, s.AdvanceGroups())  # those that were to start with it need not wait for it any more
 
     def _announce_queued(self, agent: SupervisedAgent) -> None:
@@ -219,10 +216,10 @@ class AgentSupervisor:
         try:
             started = self._launcher.start(agent.record, agent.profile, token)
         except SpawnFailed as error:
-            return self._start_failed(agent, error.message)
+            return self._judge.judge_failed_start(agent, error.message)
         except Exception as error:  # whatever it is: one that stayed `starting` would never be looked at again
             log.exception("agent could not be started agent_id=%s", agent.id)
-            return self._start_failed(agent, repr(error))
+            return self._judge.judge_failed_start(agent, repr(error))
         self._started(agent, started)
         return ()
 
@@ -248,14 +245,6 @@ class AgentSupervisor:
         prepare_soon()  # to quote what it says last
         self._deadlines.set_for_run(agent, restarts_alone=self._groups.restarts_alone(agent))
 
-    def _start_failed(self, agent: SupervisedAgent, why: str) -> tuple[s.Step, ...]:
-        self._records.start_failed(agent, why)
-        agent.refuse_started(SpawnFailed(f"agent {agent.id} could not be started: {why}", agent_id=agent.id))
-        now, may_start = time.monotonic(), not self._queue.is_closed
-        decision = self._launcher.decide(agent.record, agent.profile.restart_policy, None, at=now)
-        groups = self._groups.standings(agent)
-        return after_failed_start(agent.record, groups, decision, why, may_start=may_start, now=now)
-
     # --- ending --------------------------------------------------------------------------------------------
 
     def _stop(self, agent: SupervisedAgent, stop: s.Stop) -> None:
@@ -277,40 +266,3 @@ class AgentSupervisor:
         )
         self._trees.watch(agent, started.process)
         self._trees.kill(agent)
-
-    def _judge(self, agent: SupervisedAgent, exited: s.AgentExited) -> tuple[s.Step, ...]:
-        """Record the end of an incarnation of which nothing is left, and decide what follows."""
-        record = agent.record
-        is_stopping = record.state is AgentState.STOPPING
-        end = s.IncarnationEnd(
-            at=exited.at,
-            after=s.AfterStop[record.then] if is_stopping else None,
-            note=record.ending_note,
-            attempt=None if is_stopping else exited.restart,
-        )
-        started = end.attempt.started if end.attempt is not None else None
-        decision = None if end.is_deliberate else self._decide(agent, exited, end.attempt)
-        lines = self._records.ended(
-            agent,
-            exited,
-            record.ending or self._cause_of(exited.status),
-            record.ending_note,
-            log_ends=started.log_starts if started is not None else None,
-        )
-        end = msgspec.structs.replace(end, lines=lines)
-        groups, may_start = self._groups.standings(agent), not self._queue.is_closed
-        return after_exit(agent.record, groups, decision, end, may_start=may_start, now=time.monotonic())
-
-    def _decide(self, agent: SupervisedAgent, exited: s.AgentExited, attempt: s.RestartAttempt | None) -> Decision:
-        """What the restart policy says: the exit watcher may have asked it already."""
-        if attempt is not None:
-            return attempt.decision
-        exit_code = exited.status.exit_code if agent.record.ending is None else None
-        return self._launcher.decide(agent.record, agent.profile.restart_policy, exit_code, at=exited.at)
-
-    def _cause_of(self, status: ExitStatus) -> ExitCause | None:
-        """None where nobody could see how it ended."""
-        if status.signal is None:
-            return ExitCause.EXIT if status.exit_code is not None else None
-        is_oom = status.signal == signal.SIGKILL and self._oom.take(oom_kills(), now=time.monotonic())
-        return ExitCause.OOM if is_oom else ExitCause.SIGNAL
