@@ -100,7 +100,7 @@ class ResultStore(Owner):
     def release(self) -> None:
         self._compaction.close()
         try:
-            if self._commit() and self._results.store.numbers().failure is None:
+            if self._commit() and self._results.store.stats().failure is None:
                 self._outbox.let_go(everything=True)
         finally:
             self._results.store.close()
@@ -244,7 +244,7 @@ class ResultStore(Owner):
         for place in refused:
             self._outbox.refuse(place, error)
         self._outbox.try_again(self.me)  # results that had left the outbox may be back in it
-        failure = self._results.store.numbers().failure
+        failure = self._results.store.stats().failure
         if failure is not None and self._handle is not None:
             # The file must not be synced again: the next incarnation reads what is on the disk. Not at once: the
             # request at hand has to get its error first.
@@ -305,13 +305,13 @@ class ResultStore(Owner):
         if self._group:
             self._commit()
         count, size = self._results.count(request.project_id)
-        numbers = self._results.store.numbers()
+        stats = self._results.store.stats()
         return ResultNumbers(
             results_stored=count,
             total_bytes=size,
             storage_path=str(self._directory.parent),
-            problem=numbers.failure or self._problem or self._unreadable,
-            quarantined=numbers.quarantined,
+            problem=stats.failure or self._problem or self._unreadable,
+            quarantined=stats.quarantined,
         )
 
     # --- forgetting ---

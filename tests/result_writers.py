@@ -75,7 +75,7 @@ def write(store: ActorHandle, numbers: count[int]) -> None:
 
 
 def main() -> None:
-    DocumentStore.is_worth_compacting = lambda self: self.numbers().last_seq > 0  # type: ignore[method-assign]
+    DocumentStore.is_worth_compacting = lambda self: self.stats().last_seq > 0  # type: ignore[method-assign]
     result_compaction.AGAIN_AFTER_S = 0.03
     result_compaction.PAUSE_S = 0.0005
     result_outbox.LET_GO_AFTER_S = 0.02

@@ -307,6 +307,6 @@ def _drop_records(segment: Path, *, before: int) -> None:
     journal = Journal.open(segment.parent)
     compaction = journal.begin_compaction()
     compaction.write(lambda: ())
-    journal.finish_compaction(compaction)
+    compaction.finish()
     journal.close()
     assert journal.last_seq == before - 1

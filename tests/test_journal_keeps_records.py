@@ -74,7 +74,7 @@ def test_old_segments_are_dropped_and_the_numbers_go_on(tmp_path: Path) -> None:
     filled(tmp_path / "j", *[[b"%d" % n] for n in range(1, 201)], segment_bytes=500)
     journal = Journal.open(tmp_path / "j", segment_bytes=500)
     journal.drop_before(150)
-    first = journal.numbers().first_seq
+    first = journal.stats().first_seq
     assert 100 < first <= 150
     assert [e.seq for e in journal.entries()] == list(range(first, 201))
     assert journal.append([b"x"]) == 201
@@ -107,7 +107,7 @@ def test_what_is_appended_while_a_snapshot_is_written_comes_after_it(tmp_path: P
     compaction.write(lambda: [b'"1 and 2"'])
     journal.append([b"4"])
     journal.commit()
-    journal.finish_compaction(compaction)
+    compaction.finish()
     assert records(journal) == [b'"1 and 2"', b"3", b"4"]
     journal.close()
     journal = Journal.open(tmp_path / "j")
@@ -126,7 +126,7 @@ def test_a_torn_tail_is_cut_and_kept_and_costs_only_itself(tmp_path: Path) -> No
     assert records(journal) == [b"1", b"2"], "half a transaction is none"
     (bad,) = journal.recovered
     assert bad.read_bytes() == torn
-    assert journal.numbers().quarantined == (bad.name,)
+    assert journal.stats().quarantined == (bad.name,)
     assert journal.append([b"three"]) == 3
     journal.close()
     journal = Journal.open(tmp_path / "j")

@@ -52,7 +52,7 @@ def test_a_full_disk_refuses_a_batch_as_a_whole_and_is_readable(journal: Journal
     journal.append([b"2"])
     journal.commit()
     assert [entry.record for entry in journal.entries()] == [RECORD] * last + [b"2"]
-    assert journal.numbers().failure is None
+    assert journal.stats().failure is None
 
 
 def test_a_full_disk_takes_deletes_from_the_reserve_and_then_only_them(journal: Journal, disk: FaultyFs) -> None:
@@ -123,7 +123,7 @@ def test_a_failed_sync_is_not_tried_again_and_costs_only_its_batch(tmp_path: Pat
         with pytest.raises(StorageUnavailable, match="fdatasync failed"):
             journal.append([b"3"])
     assert [entry.record for entry in journal.entries()] == [b"1"], "reads go on"
-    assert "fdatasync failed" in (journal.numbers().failure or "")
+    assert "fdatasync failed" in (journal.stats().failure or "")
     journal.close()
     assert disk.synced == tried, "a second sync of the same file would prove nothing"
 

@@ -58,7 +58,7 @@ def test_a_snapshot_says_where_its_records_lie(tmp_path: Path) -> None:
     records = [b'"%b"' % (b"x" * n) for n in range(50)]
     compaction = journal.begin_compaction()
     compaction.write(lambda: iter(records))
-    journal.finish_compaction(compaction)
+    compaction.finish()
     offsets = compaction.offsets
     assert len(offsets) == len(records) + 1
     said = [

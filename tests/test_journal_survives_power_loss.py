@@ -15,7 +15,7 @@ from sidecar.state.journal import journal as journal_module
 from sidecar.state.journal.journal import Durability, Journal
 from sidecar.state.journal.lines import encode
 from sidecar.state.journal.reads import Take
-from sidecar.state.journal.sync import Syncing
+from sidecar.state.journal.segment import SegmentSync
 from sidecar.state.results.document_store import Change, DocumentStore
 from tests.simulated_disk import HOME, Inode, PowerLoss, SimulatedFs
 
@@ -39,7 +39,7 @@ class Life:
         self.durability = durability
         self.states: list[Tables] = []
         self.acknowledged = 0  # index into states: of what must survive
-        self.syncing: tuple[Syncing, int] | None = None  # at level `os`, with what it makes certain
+        self.syncing: tuple[SegmentSync, int] | None = None  # at level `os`, with what it makes certain
 
     def run(self, allowed: list[Tables] | None) -> None:
         """Raises PowerLoss. allowed: what recovery may find."""
@@ -77,7 +77,7 @@ class Life:
                 self.sync(store)
         if 0.90 < what < 0.97:
             store.settle()
-        elif what >= 0.97 and store.numbers().last_seq > 0:
+        elif what >= 0.97 and store.stats().last_seq > 0:
             compaction, records = store.begin_compaction()
             self.acknowledged = len(self.states) - 1
             self.change(store)

@@ -196,7 +196,7 @@ class TwoTables(RuleBasedStateMachine):
     @rule()
     def compact(self) -> None:
         store = self.db.storage.store
-        if store.numbers().last_seq:
+        if store.stats().last_seq:
             compaction, records = store.begin_compaction()
             compaction.write(records)
             store.finish_compaction(compaction)

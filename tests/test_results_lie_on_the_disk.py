@@ -123,7 +123,7 @@ def test_a_file_that_is_gone_is_named(world: ResultWorld) -> None:
 
 
 def test_reads_go_on_while_a_compaction_moves_what_they_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DocumentStore, "is_worth_compacting", lambda self: self.numbers().last_seq > 0)
+    monkeypatch.setattr(DocumentStore, "is_worth_compacting", lambda self: self.stats().last_seq > 0)
     monkeypatch.setattr(result_compaction, "AGAIN_AFTER_S", 0.0)
     monkeypatch.setattr(result_compaction, "PAUSE_S", 0.0)
     monkeypatch.setattr("sidecar.state.results.document_store._AT_ONCE", 7)

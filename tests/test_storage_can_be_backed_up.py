@@ -205,7 +205,7 @@ def test_a_backup_of_a_newer_version_is_refused(tmp_path: Path) -> None:
 def test_a_backup_beside_writers_and_compaction_holds_all_that_was_acknowledged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(DocumentStore, "is_worth_compacting", lambda self: self.numbers().last_seq > 0)
+    monkeypatch.setattr(DocumentStore, "is_worth_compacting", lambda self: self.stats().last_seq > 0)
     monkeypatch.setattr(result_compaction, "AGAIN_AFTER_S", 0.02)
     running = Running(tmp_path / "storage")
     stop = threading.Event()

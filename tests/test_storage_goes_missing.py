@@ -76,7 +76,7 @@ def test_a_journal_takes_nothing_more_once_its_files_are_not_in_their_place(jour
 
 def test_a_full_segment_that_is_unlinked_is_missed_too(tmp_path: Path) -> None:
     journal = Journal.open(tmp_path / "j", segment_bytes=200, reserve_bytes=0)
-    while journal.numbers().segments < 3:
+    while journal.stats().segments < 3:
         journal.append([b'"record"'])
         journal.commit()
     sorted((tmp_path / "j").glob("seg-*"))[0].unlink()

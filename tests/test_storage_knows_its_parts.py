@@ -169,7 +169,7 @@ def test_a_flipped_bit_in_the_secret_is_named_or_harmless(storage: Path, serve: 
 
 def test_the_newest_segment_is_missed_and_a_repair_gives_no_number_twice(tmp_path: Path) -> None:
     journal = Journal.open(tmp_path / "j", segment_bytes=400, reserve_bytes=0)
-    while journal.numbers().segments < 4:
+    while journal.stats().segments < 4:
         journal.append([b'"record"'])
         journal.commit()
     first = journal.last_seq

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from ...state.errors import SidecarError, StorageUnavailable
-from ...state.journal.journal import Compaction
+from ...state.journal.compaction import Compaction
 from ...state.results.document_store import DocumentStore
 from ..runtime.asking import Recipient
 from .facts import ResultsCompacted

@@ -11,7 +11,7 @@ from ...actors.replies import ResultNumbers
 from ...state.clock import utc_now
 from ...state.errors import BusUnavailable, NotFound, SidecarError, Unavailable
 from ...state.identity import Permission
-from ...state.journal.journal import missing_below
+from ...state.journal.presence import missing_below
 from ...state.os_text import shown
 from ..observe.vitals import MB, CpuGauge, disk_free_bytes, memory_bytes
 from ..routing import Answer, Call, Pending, Routes, Server

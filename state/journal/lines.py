@@ -1,7 +1,7 @@
 """One line of a journal: `["crc32",seq,synced,left,record]`, valid JSON, checked to the last bit.
 
 seq: the record's number, without gaps from 1; 0 for the journal's own lines (a header, a mark, a footer).
-synced: the last record that was known to be on the disk when the line was written: see `journal_recovery`.
+synced: the last record that was known to be on the disk when the line was written: see recovery.
 left: how many records of the same transaction follow; a transaction counts as a whole or not at all.
 """
 
@@ -17,7 +17,7 @@ import msgspec
 VERSION = 1
 OWN = 0  # the seq of the journal's own lines
 
-_PREFIX = re.compile(rb'\["([0-9a-f]{8})",(\d+),(\d+),(\d+),')
+_PREFIX = re.compile(rb'\["([0-9a-f]{8})",(\d+),(\d+),(\d+),').match
 _BOOT = re.compile(rb'\{"boot":"([0-9a-zA-Z-]+)"\}')
 _CHECKED_FROM = len('["01234567",')
 # Where a line may begin in bytes that are damaged: after a newline, or after one that has lost its newline to a
@@ -67,12 +67,12 @@ def encode(seq: int, synced: int, left: int, record: bytes) -> bytes:
 
 def parse(line: bytes) -> Line | None:
     """Parse a whole line with its newline; None if a single bit of it has changed."""
-    prefix = _PREFIX.match(line)
-    if prefix is None or not line.endswith(b"]\n"):
+    prefix = _PREFIX(line)
+    if prefix is None or line[-2:] != b"]\n":
         return None
     crc, seq, synced, left = prefix.groups()
-    # Compared as text: int() would take capitals and underscores for a checksum too.
-    if b"%08x" % zlib.crc32(line[_CHECKED_FROM:-1]) != crc:
+    # int() would take capitals and underscores for a checksum too; the pattern does not.
+    if int(crc, 16) != zlib.crc32(line[_CHECKED_FROM:-1]):
         return None
     return Line(int(seq), int(synced), int(left), line[prefix.end() : -2])
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from ..errors import StorageUnavailable
 from .fs import Fs, Place
 
 # The times of a directory are coarse. A change so soon after the last look might bear the same time.
@@ -16,17 +17,25 @@ _TIMES_TELL_AFTER_NS = 100_000_000
 
 
 class Presence:
-    """Checks one journal. files: its files, each with its open descriptor, or None for a closed file."""
+    """Checks one journal, from its making to `end`. In any thread.
+
+    files: the journal's files, each with the file that is open, or None for a closed one.
+    """
 
     def __init__(self, fs: Fs, directory: Path, files: Callable[[], Iterable[tuple[Path, Place | None]]]) -> None:
+        self.directory = directory
         self._fs = fs
-        self._directory = directory
         self._files = files
         self._seen: Place | None = None
+        _WATCHED.add(self)
+
+    def end(self) -> None:
+        """The journal is closed: its files may go."""
+        _WATCHED.discard(self)
 
     def missing(self) -> str | None:
         """Why a file is no longer in place, as a sentence; None if all are. One stat, while no name changes."""
-        found = self._fs.place(self._directory)
+        found = self._fs.place(self.directory)
         if found is not None and found == self._seen:
             return None
         problem = self._look(found)
@@ -34,11 +43,28 @@ class Presence:
         self._seen = found if problem is None and is_settled else None
         return problem
 
+    def require(self) -> None:
+        """Raises StorageUnavailable when a file is missing."""
+        if (problem := self.missing()) is not None:
+            raise StorageUnavailable(f"{self.directory} cannot be written: {problem}")
+
     def _look(self, found: Place | None) -> str | None:
         if found is None:
-            return f"folder {self._directory} was removed while it was in use"
+            return f"folder {self.directory} was removed while it was in use"
         for path, opened in self._files():
             place = self._fs.place(path)
             if place is None or (opened is not None and not place.is_same_file(opened)):
                 return f"{path} was {'removed' if place is None else 'replaced'} while it was in use"
         return None
+
+
+# One for the process: owners open their journals themselves, and `/health` needs to know them all.
+_WATCHED: set[Presence] = set()
+
+
+def missing_below(storage: Path) -> tuple[str, ...]:
+    """Why an open journal below a directory is no longer in its place; none if all are. In any thread."""
+    # Checked twice: at the first check a journal may just have begun a new file.
+    suspects = [each for each in tuple(_WATCHED) if storage in each.directory.parents and each.missing()]
+    found = (suspect.missing() for suspect in suspects)
+    return tuple(sorted(problem for problem in found if problem is not None))

@@ -111,8 +111,9 @@ def scan_segment(fs: Fs, directory: Path, first: int, take: Take | None = None) 
     path = segment_path(directory, first)
     name = path.name
     entries: list[Entry] = []
-    transaction: list[Entry] = []
-    spans: list[tuple[int, int]] = []  # offset and size of the transaction's lines
+    if take is None:
+        take = _collector(entries, first)
+    transaction: list[tuple[int, int, bytes]] = []  # offset and size of each line so far, and its record
     expected, left, offset, sound, number, synced = first, 0, 0, 0, 0, 0
     boot = ""
 
@@ -123,36 +124,31 @@ def scan_segment(fs: Fs, directory: Path, first: int, take: Take | None = None) 
     with fs.reader(path) as file:
         for number, raw in enumerate(file, 1):
             line = parse(raw)
-            if number == 1:
-                if line is None or read_header(line, path, "segment", first) is None:
-                    return damage("damaged header", is_header=True)
-            elif line is None:
+            if number == 1 and (line is None or read_header(line, path, "segment", first) is None):
+                return damage("damaged header", is_header=True)
+            if line is None:
                 if raw.endswith(b"\n"):
                     return damage("damaged record")
                 # With a newline in the place of its last byte it would be whole: then nothing was cut.
                 return damage("record cut short", is_cut_short=parse(raw[:-1] + b"\n") is None)
-            elif line.seq == OWN and not transaction:
-                boot = boot_of(line) or boot  # a mark
-            elif line.seq != expected or (transaction and line.left != left - 1):
+            seq, size = line.seq, len(raw)
+            if seq == OWN and not transaction:
+                boot = boot_of(line) or boot  # a mark, or the header
+            elif seq != expected or (transaction and line.left != left - 1):
                 # Tearing damages lines, it never makes sound ones disappear or change places.
-                return damage(f"record {line.seq} out of order", is_tearing=False)
+                return damage(f"record {seq} out of order", is_tearing=False)
             else:
                 expected += 1
-                if line.left == 0 and not transaction and take is not None:
-                    take(name, offset, len(raw), line.record)  # most transactions are one record
-                else:
-                    transaction.append(Entry(line.seq, line.record))
-                    spans.append((offset, len(raw)))
-                    left = line.left
+                left = line.left
+                if left or transaction:
+                    transaction.append((offset, size, line.record))
                     if left == 0:
-                        if take is None:
-                            entries += transaction
-                        else:
-                            for entry, (start, size) in zip(transaction, spans, strict=True):
-                                take(name, start, size, entry.record)
+                        for start, length, record in transaction:
+                            take(name, start, length, record)
                         transaction.clear()
-                        spans.clear()
-            offset += len(raw)
+                else:
+                    take(name, offset, size, line.record)
+            offset += size
             if not transaction:
                 sound, synced = offset, max(synced, line.synced)
     if number == 0:
@@ -160,6 +156,15 @@ def scan_segment(fs: Fs, directory: Path, first: int, take: Take | None = None) 
     if transaction:
         return damage(f"the file ends, {left} more to come in the transaction", is_cut_short=True)
     return SegmentScan(expected - first, entries, synced, boot, None)
+
+
+def _collector(entries: list[Entry], first: int) -> Take:
+    """Collects the records of a segment that begins with number `first`."""
+
+    def take(_file: str, _offset: int, _size: int, record: bytes) -> None:
+        entries.append(Entry(first + len(entries), record))
+
+    return take
 
 
 def find(fs: Fs, directory: Path, take: Take | None = None) -> Found:

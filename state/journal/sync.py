@@ -9,42 +9,13 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
-from .fs import AppendFile
-
-if TYPE_CHECKING:
-    from .journal import Journal
+from .journal import Journal
+from .segment import SegmentSync
 
 # While a journal is written to without a pause.
 SYNC_EVERY_S = 5.0
 SETTLE_AFTER_S = 0.25  # after something was written, and as long after that as it goes on
-
-
-class Syncing:
-    """One sync of a journal's newest segment. last: the newest record that it makes durable. size: the bytes.
-
-    error: why it failed, once it is done.
-    """
-
-    def __init__(self, file: AppendFile, last: int, size: int) -> None:
-        self.file = file
-        self.last = last
-        self.size = size
-        self.is_done = False
-        self.error: OSError | None = None
-        self._lock = threading.Lock()
-
-    def run(self) -> None:
-        """Sync once, in any thread. A second caller waits for the first."""
-        with self._lock:
-            if self.is_done:
-                return
-            try:
-                self.file.sync()
-            except OSError as error:
-                self.error = error
-            self.is_done = True
 
 
 class BackgroundSync:
@@ -58,7 +29,7 @@ class BackgroundSync:
         self._synced = synced
         self._seen: dict[Journal, int] = {}  # the last record of each at the last look
         self._begun_at: dict[Journal, float] = {}  # monotonic
-        self._work: queue.SimpleQueue[Syncing | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[SegmentSync | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def look(self, *, now: float, at_once: bool = False) -> bool:
@@ -74,9 +45,9 @@ class BackgroundSync:
             is_idle = self._seen.get(journal) == journal.last_seq
             self._seen[journal] = journal.last_seq
             is_due = now - self._begun_at.get(journal, float("-inf")) >= SYNC_EVERY_S
-            if (at_once or is_idle or is_due) and (syncing := journal.begin_sync()) is not None:
+            if (at_once or is_idle or is_due) and (sync := journal.begin_sync()) is not None:
                 self._begun_at[journal] = now
-                self._start(syncing)
+                self._start(sync)
         return is_settled
 
     @property
@@ -94,13 +65,13 @@ class BackgroundSync:
         if self._thread is not None:
             self._work.put(None)
 
-    def _start(self, syncing: Syncing) -> None:
+    def _start(self, sync: SegmentSync) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="sync", daemon=True)
             self._thread.start()
-        self._work.put(syncing)
+        self._work.put(sync)
 
     def _run(self) -> None:
-        while (syncing := self._work.get()) is not None:
-            syncing.run()
+        while (sync := self._work.get()) is not None:
+            sync.run()
             self._synced()

@@ -15,7 +15,8 @@ from typing import Literal
 import msgspec
 
 from ..errors import StorageDamaged
-from ..journal.journal import Compaction, Journal, JournalNumbers
+from ..journal.compaction import Compaction
+from ..journal.journal import Journal, JournalStats
 from ..journal.reads import Take, Written
 from ..typed import decode
 from .document_bodies import MEMORY_BYTES, Bodies, head_of, place_of, quoted, size_at
@@ -339,14 +340,14 @@ class DocumentStore:
         finally:
             self._journal.close()
 
-    def numbers(self) -> JournalNumbers:
-        return self._journal.numbers()
+    def stats(self) -> JournalStats:
+        return self._journal.stats()
 
     def is_worth_compacting(self) -> bool:
         """More of the files is dead than alive, and by much; or by little, where the disk is full."""
         live = sum(table.live_bytes for table in self.tables.values())
-        numbers = self._journal.numbers()
-        return numbers.size_bytes > max(2 * live, live + (0 if numbers.is_short else COMPACT_ABOVE_BYTES))
+        stats = self._journal.stats()
+        return stats.size_bytes > max(2 * live, live + (0 if stats.is_short else COMPACT_ABOVE_BYTES))
 
     def begin_compaction(self) -> tuple[Compaction, Callable[[], Iterator[bytes]]]:
         """Draw the line, and freeze what is before it. The records may be asked for in another thread."""
@@ -386,7 +387,7 @@ class DocumentStore:
                     new = place_of(file, start, end - start, size_at(kept))
                     self.tables[name].moved(doc_id, kept, new)
                 number += 1
-        self._journal.finish_compaction(compaction)
+        compaction.finish()
 
     def give_up_compaction(self) -> None:
         """Give up the snapshot, which could not be written."""
