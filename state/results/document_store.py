@@ -43,14 +43,12 @@ class Change(msgspec.Struct, frozen=True):
 
 
 def encode_change(change: Change) -> bytes:
-    table = quoted(change.table)
-    match change.operation:
-        case "+":
-            return b"%b%b]" % (head_of(change.table, change.doc_id), change.document)
-        case "-" | "N":
-            return b'["%b",%b,%d]' % (change.operation.encode(), table, change.doc_id)
-        case _:
-            return b'["%b",%b]' % (change.operation.encode(), table)
+    operation, table = change.operation, quoted(change.table)
+    if operation == "+":
+        return b'["+",%b,%d,%b]' % (table, change.doc_id, change.document)
+    if operation in "-N":
+        return b'["%b",%b,%d]' % (operation.encode(), table, change.doc_id)
+    return b'["%b",%b]' % (operation.encode(), table)
 
 
 # A document, where it is small or not on the disk yet; else its place.
@@ -119,25 +117,22 @@ class TableData:
     def put(self, doc_id: int, kept: Kept, document: bytes) -> Before | None:
         """Put a document; return the one it replaces, or None. kept: the document, or its place."""
         before = None
-        if doc_id in self.documents:
-            before = self._uncount(doc_id)
-        elif doc_id < self.next_id and self.documents and doc_id < next(reversed(self.documents)):
+        if doc_id >= self.next_id:  # most often: no document ever had this id
+            self.next_id = doc_id + 1
+        elif doc_id in self.documents:
+            before = self._uncount(doc_id, self.documents[doc_id])
+        elif self.documents and doc_id < next(reversed(self.documents)):
             self.is_ascending = False
         self.documents[doc_id] = kept
         self.size += len(document)
-        if doc_id >= self.next_id:
-            self.next_id = doc_id + 1
         if self.index is not None:
             self.index.add(doc_id, document)
         return before
 
     def remove(self, doc_id: int) -> Before | None:
         """Remove a document and return it, or None."""
-        if doc_id not in self.documents:
-            return None
-        before = self._uncount(doc_id)
-        del self.documents[doc_id]
-        return before
+        kept = self.documents.pop(doc_id, None)
+        return None if kept is None else self._uncount(doc_id, kept)
 
     def put_back(self, doc_id: int, before: Before | None) -> None:
         """Undo a change: put back the state before it."""
@@ -146,7 +141,7 @@ class TableData:
             return
         was_there, was_ascending = doc_id in self.documents, self.is_ascending
         if was_there:
-            self._uncount(doc_id)
+            self._uncount(doc_id, self.documents[doc_id])
         size = _size(before.kept)
         self.documents[doc_id] = before.kept
         self.size += size
@@ -167,8 +162,7 @@ class TableData:
             self.documents[doc_id] = new
             self._bodies.move(old, new)
 
-    def _uncount(self, doc_id: int) -> Before:
-        kept = self.documents[doc_id]
+    def _uncount(self, doc_id: int, kept: Kept) -> Before:
         size = _size(kept)
         self.size -= size
         return Before(kept, None if self.index is None else self.index.remove(doc_id, size))
@@ -193,6 +187,23 @@ NO_TABLE = TableData("", Bodies(0))
 Frozen = list[tuple[str, int, dict[int, Kept]]]
 
 
+class _Undo(msgspec.Struct, frozen=True, gc=False):
+    """How to take back one change. table: the table before it, or None. doc_id: None for a change of a whole table."""
+
+    name: str
+    table: TableData | None
+    doc_id: int | None = None
+    before: Before | None = None
+
+    def take_back(self, tables: dict[str, TableData]) -> None:
+        if self.table is None:
+            tables.pop(self.name, None)
+            return
+        tables[self.name] = self.table
+        if self.doc_id is not None:
+            self.table.put_back(self.doc_id, self.before)
+
+
 class DocumentStore:
     """All tables of one journal. One thread owns it, as it does the journal.
 
@@ -211,7 +222,7 @@ class DocumentStore:
         self.tables: dict[str, TableData] = {}
         self._fields = fields or {}
         self._bodies = Bodies(memory_bytes)
-        self._undo: list[Callable[[], None]] = []
+        self._undo: list[_Undo] = []
         self._uncommitted: list[Change] = []
         self._frozen: Frozen = []
         self._quoted: dict[bytes, TableData] = {}  # by the name as records have it, while they are read
@@ -226,10 +237,11 @@ class DocumentStore:
     def _take(self, file: str, offset: int, size: int, record: bytes) -> None:
         # The most usual records are `["+","results",7,{...}]` and `["-","outbox",7]`: no pattern is needed for them.
         parts = record.split(b",", 3)
-        table = self._quoted.get(parts[1]) if len(parts) > 1 else None
-        if table is not None and len(parts) == 4 and parts[0] == b'["+"':
+        count = len(parts)
+        table = self._quoted.get(parts[1]) if count > 1 else None
+        if table is not None and count == 4 and parts[0] == b'["+"':
             self._put(table, int(parts[2]), parts[3][:-1], file, offset, size)
-        elif table is not None and len(parts) == 3 and parts[0] == b'["-"':
+        elif table is not None and count == 3 and parts[0] == b'["-"':
             table.remove(int(parts[2][:-1]))
         else:
             self._take_any(file, offset, size, record)
@@ -285,7 +297,7 @@ class DocumentStore:
         except BaseException:
             undo, self._undo = self._undo, []
             for step in reversed(undo):
-                step()
+                step.take_back(self.tables)
             raise
         self._undo.clear()
         if written is not None:
@@ -295,38 +307,28 @@ class DocumentStore:
         """Record that the changes are on the disk: from now on their documents are read from there."""
         file, offset = self._bodies.file_number(written.file), written.offset
         for change, size in zip(changes, written.sizes, strict=True):
-            if len(change.document) > _SMALL and change.table in self.tables:
-                place = place_of(file, offset, size, len(change.document))
-                self.tables[change.table].written(change.doc_id, change.document, place)
+            document = change.document
+            if len(document) > _SMALL and (table := self.tables.get(change.table)) is not None:
+                table.written(change.doc_id, document, place_of(file, offset, size, len(document)))
             offset += size
 
-    def _make(self, change: Change) -> Callable[[], None]:
+    def _make(self, change: Change) -> _Undo:
         """Make one change in memory; returns how to take it back."""
-        name, doc_id = change.table, change.doc_id
-        before = self.tables.get(name)
-        if change.operation == "X":
+        name, doc_id, operation = change.table, change.doc_id, change.operation
+        table = self.tables.get(name)
+        if operation == "+" and table is not None:
+            return _Undo(name, table, doc_id, table.put(doc_id, change.document, change.document))
+        if operation == "-" and table is not None:
+            return _Undo(name, table, doc_id, table.remove(doc_id))
+        if operation == "X":
             self.tables.pop(name, None)
-            return lambda: self._restore(name, before)
-        if change.operation == "0":
+        elif operation == "0":
             self.tables[name] = self._table(name).emptied()
-            return lambda: self._restore(name, before)
-        table = self._table(name)
-        document: Before | None = None
-        if change.operation == "+":
-            document = table.put(doc_id, change.document, change.document)
-        elif change.operation == "-":
-            document = table.remove(doc_id)
+        elif operation == "+":
+            self._table(name).put(doc_id, change.document, change.document)
         else:
-            return lambda: self._restore(name, before)
-        if before is None:
-            return lambda: self._restore(name, None)
-        return lambda: table.put_back(doc_id, document)
-
-    def _restore(self, name: str, table: TableData | None) -> None:
-        if table is None:
-            self.tables.pop(name, None)
-        else:
-            self.tables[name] = table
+            self._table(name)
+        return _Undo(name, table)
 
     def settle(self) -> None:
         """Commit, and note in the journal what is synced; for when nothing is going on."""

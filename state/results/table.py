@@ -96,7 +96,8 @@ class JournalStorage(Storage):
     def apply(self, changes: Sequence[Change]) -> None:
         """Make the changes, of any tables, in one transaction. Raises StorageUnavailable."""
         if changes:
-            self.store.apply(changes, frees_space=all(change.operation in "-0X" for change in changes))
+            frees_space = changes[0].operation in "-0X" and all(change.operation in "-0X" for change in changes)
+            self.store.apply(changes, frees_space=frees_space)
             if self._commit_each:
                 self.store.commit()
 

@@ -9,11 +9,12 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
-from operator import attrgetter
+from operator import getitem
 from typing import Any
 
 import msgspec
 from msgspec import UNSET
+from msgspec.structs import astuple
 
 from ..typed import decoder
 
@@ -93,12 +94,6 @@ def _decoder_of(fields: tuple[str, ...]) -> Callable[[bytes], Any]:
     return decoder(msgspec.defstruct("Fields", names, gc=False)).decode
 
 
-@cache
-def _values_of(count: int) -> Callable[[Any], tuple[Any, ...]]:
-    """A getter of all values of such a decoder's result, two at least."""
-    return attrgetter(*(f"field_{n}" for n in range(count)))
-
-
 class Moments:
     """Documents by a time: both arrays in the order of the times. is_ascending: then the ids ascend as well."""
 
@@ -148,8 +143,10 @@ class TableIndex:
         self._columns = tuple(dict.fromkeys(field for field in fields.columns if field not in fields.indexed))
         self.columns = frozenset((*fields.indexed, *self._columns))  # what queries may ask of `fields_of`
         every = (*fields.indexed, *self._columns, *fields.moments)
-        self._decode = _decoder_of((*every, "", "")[: max(len(every), 2)])  # with two attrgetter makes a tuple
-        self._values = _values_of(max(len(every), 2))
+        self._decode = _decoder_of(every)
+        self._moments_at = tuple(
+            (len(every) - len(self.moments) + number, moments) for number, moments in enumerate(self.moments.values())
+        )
         self._texts: dict[str, _Texts] = {field: _Texts() for field in self.indexed}
         self._others: dict[str, dict[Hashable, Posting]] = {field: {} for field in self.indexed}
         self._every_text = tuple(self._texts.values())
@@ -173,14 +170,18 @@ class TableIndex:
         return fields
 
     def add(self, doc_id: int, document: bytes) -> None:
-        values = self._values(self._decode(document))
+        values: Sequence[Any] = astuple(self._decode(document))
         row: list[Any]
         try:
-            row = [texts[value] for texts, value in zip(self._every_text, values, strict=False)]
-            postings: list[Any] = row
+            row = list(map(getitem, self._every_text, values))
         except (KeyError, TypeError):  # not all of them are strings, which is rare where speed counts
             row = [self._item(doc_id, field, value) for field, value in zip(self.indexed, values, strict=False)]
             postings = [item for item in row if type(item) is Posting]
+            self._weigh(row, len(document))
+        else:
+            postings = row
+            for place in self._weighed:
+                row[place].size += len(document)
         if doc_id > self._newest:  # than any in the arrays
             self._newest = doc_id
             for posting in postings:
@@ -188,29 +189,33 @@ class TableIndex:
         else:
             for posting in postings:
                 add_id(posting.ids, doc_id)
-        if self._weighed:
-            self._weigh(row, len(document))
-        if self._columns:
-            self._add_columns(doc_id, row, values)
-        for moments, value in zip(self.moments.values(), values[len(row) :], strict=False):
-            time = seconds_of(value)
-            row.append(time)
-            if time is not None:
-                moments.add(time, doc_id)
-        self._rows[doc_id] = tuple(row)
+        self._rows[doc_id] = (*row, *self._columns_of(doc_id, values), *self._times_of(doc_id, values))
 
     def _weigh(self, items: Sequence[Any], size: int) -> None:
         for place in self._weighed:
             if type(items[place]) is Posting:
                 items[place].size += size
 
-    def _add_columns(self, doc_id: int, row: list[Any], values: tuple[Any, ...]) -> None:
-        for value in values[len(row) : len(row) + len(self._columns)]:
+    def _columns_of(self, doc_id: int, values: Sequence[Any]) -> Sequence[Any]:
+        if not self._columns:
+            return ()
+        found = []
+        for value in values[len(self.indexed) : len(self.indexed) + len(self._columns)]:
             if isinstance(value, (list, dict)) or (isinstance(value, str) and len(value) > _KEPT_CHARS):
                 self._beyond.add(doc_id)
-                row.append(UNSET)
+                found.append(UNSET)
             else:
-                row.append(value)
+                found.append(value)
+        return found
+
+    def _times_of(self, doc_id: int, values: Sequence[Any]) -> Sequence[float | None]:
+        found = []
+        for place, moments in self._moments_at:
+            time = seconds_of(values[place])
+            found.append(time)
+            if time is not None:
+                moments.add(time, doc_id)
+        return found
 
     def _item(self, doc_id: int, field: str, value: Any) -> Any:
         """The entry of a row for this value of an indexed field."""
