@@ -21,9 +21,10 @@ from ..state.errors import StorageUnavailable
 from ..state.events.gap import BEGINNING
 from ..state.events.log import Retention
 from ..state.events.mailbox import Mailbox, MailboxKey
-from ..state.events.mailboxes import Mailboxes, SubscribedAgent
+from ..state.events.mailboxes import Mailboxes
 from ..state.events.search import step_ends
 from ..state.events.store import EventStore
+from ..state.events.subscribed_agents import SubscribedAgent
 from ..state.journal.journal import Durability
 from ..state.journal.sync import SETTLE_AFTER_S, BackgroundSync
 from ..state.models import AgentId, Event, EventId
@@ -209,7 +210,7 @@ class EventBus(Owner):
             case ListMailboxes(project_id=project_id):
                 return self._statuses(project_id)
             case ListDeadLetters(project_id=project_id):
-                return self._mailboxes.dead_letters(project_id)
+                return self._mailboxes.dead_letters.of_project(project_id)
             case ReplayDeadLetter(event_id=id_, project_id=project_id):
                 return self._mailboxes.replay(id_, project_id, now=utc_now())
             case CountEvents(project_id=project_id):
@@ -313,7 +314,7 @@ class EventBus(Owner):
             event_id=event.event_id,
             topic=event.topic,
             ttl_s=event.ttl_s,
-            subscribers=self._mailboxes.subscribers(event, waiting),
+            subscribers=self._mailboxes.agents.subscribers(event, waiting),
             published_at=event.published_at,
         )
 
@@ -374,7 +375,7 @@ class EventBus(Owner):
     # Agents and triggers
 
     def _agent_runs(self, fact: AgentSubscribed) -> None:
-        if fact.incarnation > self._mailboxes.incarnation(fact.agent_id):
+        if fact.incarnation > self._mailboxes.agents.incarnation(fact.agent_id):
             self._room.end_of_agent(fact.agent_id)
         agent = SubscribedAgent(
             agent_id=fact.agent_id,
@@ -437,7 +438,7 @@ class EventBus(Owner):
 
     def _lag(self, mailbox: Mailbox) -> int:
         """The lag of a mailbox; 0 if its agent has ended, because nobody reads on."""
-        if self._mailboxes.has_ended(mailbox.key):
+        if self._mailboxes.agents.has_ended(mailbox.key):
             return 0
         return self._lags.of(mailbox, self._store.log(mailbox.key.project_id))
 
@@ -447,7 +448,7 @@ class EventBus(Owner):
             project_id,
             waiting=self._room.count(project_id),
             lags=[self._lag(m) for m in self._mailboxes if project_id in (None, m.key.project_id)],
-            dead_letters=len(self._mailboxes.dead_letters(project_id)),
+            dead_letters=len(self._mailboxes.dead_letters.of_project(project_id)),
             durability=self._options.durability,
         )
 

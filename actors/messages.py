@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from ..state.events.mailboxes import DeadLetter
+from ..state.events.dead_letters import DeadLetter
 from ..state.events.store import SIDECAR
 from ..state.identity import Caller, Token
 from ..state.models import (

@@ -1,6 +1,6 @@
 """AgentRegistry: what the Spawner must still know after its death: agents, revoked tokens, triggers, unsent events.
 
-A journal in which the last entry of a key wins. Nothing here decides; the Spawner puts entries and commits them. An
+A ledger: the last entry of a key counts. Nothing here decides; the Spawner puts entries and commits them. An
 entry that could not be written stays pending and goes out with the next commit, so that a full disk stops no agent.
 """
 
@@ -33,14 +33,10 @@ from .agent_entries import (
 from .errors import StorageUnavailable
 from .ids import unique_hex
 from .journal.fs import RealFs
-from .journal.journal import Durability, Journal
+from .journal.ledger import Ledger
 from .journal.recovery import find
 from .models import AgentId, AgentState, EventId, ExitCause
 from .typed import LateDecoder
-
-# History is rewritten as a snapshot when it is this many times longer than what it says.
-_COMPACT_AT_RATIO = 8
-_COMPACT_FROM = 2_000  # entries; below that a rewrite saves nothing
 
 
 class AgentRegistry:
@@ -75,12 +71,10 @@ class AgentRegistry:
         self._pending: list[Entry] = []
         self._must_be_synced = 0
         self._unsynced: deque[tuple[int, int]] = deque()  # a record, and the announcement that waits for its sync
-        self.journal = Journal.open(directory, durability=Durability.OS)
-        self._entries = 0
-        reader: LateDecoder[Entry] = LateDecoder(Entry)
-        for entry in self.journal.entries():
-            self._remember(reader.decode(entry.record))
-            self._entries += 1
+        self._ledger: Ledger[Entry] = Ledger(directory, Entry)
+        self.journal = self._ledger.journal
+        for entry in self._ledger.entries():
+            self._remember(entry)
         self.announcements_kept_to = self._last_announcement
         self.is_new = not self.instance_id
         if self.is_new:
@@ -99,9 +93,7 @@ class AgentRegistry:
         if not self._pending:
             return
         self._write_pending_and()
-        if self._entries > max(_COMPACT_FROM, _COMPACT_AT_RATIO * self._live_entries()):
-            self.journal.compact(msgspec.json.encode(entry) for entry in self._snapshot())
-            self._entries = self._live_entries()
+        self._ledger.rewrite_if_long(self._live_entries(), self._snapshot)
 
     def put_now(self, *entries: Entry) -> None:
         """Remember what is on the disk when this returns. Raises StorageUnavailable; then it is not remembered."""
@@ -112,9 +104,7 @@ class AgentRegistry:
     def _write_pending_and(self, *entries: Entry) -> None:
         """All as one transaction."""
         together = [*self._pending, *entries]
-        self.journal.append([msgspec.json.encode(entry) for entry in together])
-        self.journal.commit()
-        self._entries += len(together)
+        self._ledger.write(together)
         self._pending.clear()
         if any(isinstance(entry, Revoked) for entry in together):
             self._must_be_synced = self.journal.last_seq
@@ -180,7 +170,7 @@ class AgentRegistry:
         return self._last_announcement + 1
 
     def close(self) -> None:
-        self.journal.close()
+        self._ledger.close()
 
     def _remember(self, entry: Entry) -> None:
         match entry:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.actors.messages import ListDeadLetters
-from sidecar.state.events import mailboxes
+from sidecar.state.events import dead_letters
 from sidecar.state.events.log import EVENT_OVERHEAD_BYTES
 from tests.buses import Bus, ids
 
@@ -32,7 +32,7 @@ def die_of_everything(bus: Bus, agent: str) -> None:
 
 @pytest.mark.parametrize("bound", ["MAX_DEAD_BYTES", "MAX_DEAD_BYTES_OF_AGENT"])
 def test_what_finds_no_room_is_given_again(bus: Bus, monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
-    monkeypatch.setattr(mailboxes, bound, ROOM)
+    monkeypatch.setattr(dead_letters, bound, ROOM)
     published = [bus.publish("done").event_id for _ in range(5)]
     die_of_everything(bus, "a")
     letters = bus.ask(ListDeadLetters(project_id="p"))
@@ -43,7 +43,7 @@ def test_what_finds_no_room_is_given_again(bus: Bus, monkeypatch: pytest.MonkeyP
 
 
 def test_one_agent_leaves_room_for_others(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mailboxes, "MAX_DEAD_BYTES_OF_AGENT", ROOM)
+    monkeypatch.setattr(dead_letters, "MAX_DEAD_BYTES_OF_AGENT", ROOM)
     for _ in range(5):
         bus.publish("done")
     for agent in ("a", "b"):

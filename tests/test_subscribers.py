@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.state.events.log import EventLog, Retention
-from sidecar.state.events.mailboxes import Mailboxes, SubscribedAgent
+from sidecar.state.events.mailboxes import Mailboxes
+from sidecar.state.events.subscribed_agents import SubscribedAgent
 from sidecar.state.models import AgentId, Event, event_id
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -72,7 +73,7 @@ def test_who_runs_and_subscribes_is_told_and_nobody_else(lives: list[list[tuple[
                             mailboxes.forget_unused(since=NOW.replace(year=2027))
                 for project_id in PROJECTS:
                     for topic in TOPICS:
-                        told = mailboxes.subscribers(event(project_id, topic), [AgentId("who waits")])
+                        told = mailboxes.agents.subscribers(event(project_id, topic), [AgentId("who waits")])
                         reached = {
                             i for i, (where, topics) in running.items() if where == project_id and topic in topics
                         }
@@ -87,6 +88,6 @@ def test_an_agent_that_ended_before_a_snapshot_is_told_when_it_runs_again(tmp_pa
             mailboxes.commit()
     assert list((tmp_path / "mailboxes").glob("snap-*")), "no snapshot was written"
     with closing(Mailboxes(tmp_path / "mailboxes")) as mailboxes:
-        assert mailboxes.subscribers(event("p", "testing"), ()) == ()
+        assert mailboxes.agents.subscribers(event("p", "testing"), ()) == ()
         runs(mailboxes, "a", "p", frozenset({"testing"}))
-        assert mailboxes.subscribers(event("p", "testing"), ()) == ("a",)
+        assert mailboxes.agents.subscribers(event("p", "testing"), ()) == ("a",)

@@ -260,7 +260,7 @@ class WaitingRoom:
                 limit=MAX_MAILBOXES_PER_AGENT,
                 retry_after_s=60,
             )
-        agent = self._mailboxes.agent(request.agent_id)
+        agent = self._mailboxes.agents.get(request.agent_id)
         return new_mailbox(key, event_log, agent_since=agent.since if agent else request.agent_since, now=now)
 
     def _new_search(self, waiter: Waiter) -> Search:
@@ -308,7 +308,7 @@ class WaitingRoom:
         event_log, mailbox = self._log_of(waiter.request.project_id), waiter.mailbox
         if mailbox is None:
             return waiter.reading.batch(event_log, search) if search.found else None
-        deliveries = mailbox.hand_out(search, incarnation=self._mailboxes.incarnation(mailbox.key.agent_id))
+        deliveries = mailbox.hand_out(search, incarnation=self._mailboxes.agents.incarnation(mailbox.key.agent_id))
         self._mailboxes.changed(mailbox)
         if mailbox.handed is None:
             return None
@@ -335,7 +335,7 @@ class WaitingRoom:
         if mailbox is not None:
             place = mailbox.place
             if mailbox.gap is not None and not waiter.is_superseded:
-                number = mailbox.time_out(incarnation=self._mailboxes.incarnation(mailbox.key.agent_id))
+                number = mailbox.time_out(incarnation=self._mailboxes.agents.incarnation(mailbox.key.agent_id))
                 gap, answer = mailbox.gap, AnswerId(mailbox.key, number)
                 self._mailboxes.changed(mailbox)
         return EventBatch(

@@ -9,9 +9,9 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from ...actors.replies import EventBatch, EventPage, MailboxStatus, Published
+from ...state.events.dead_letters import DeadLetter
 from ...state.events.gap import Gap
 from ...state.events.mailbox import Delivery
-from ...state.events.mailboxes import DeadLetter
 from ...state.models import Event, EventId, Priority
 from .codec import Body, Nothing, Timed
 from .shapes import EventRef, Filter, Identifier, Identifiers, MaybeEventRef, MaybeIdentifier, Moment, Payload, Place
