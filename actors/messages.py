@@ -72,7 +72,7 @@ class SpawnAgent(Request[SpawnedAgent], frozen=True, kw_only=True):
 
 
 class ListAgents(Request[tuple[AgentStatus, ...]], frozen=True, kw_only=True):
-    """Agents, newest first."""
+    """List agents, newest first."""
 
     project_id: str | None
 

@@ -19,13 +19,13 @@ _WRITTEN = "<!-- written by `python -m tests.reference_pages`; a test compares i
 
 
 _OF_ALL_COMMANDS = """\
-Exit codes: 0 done, 1 the server said no (its words are on standard error), 2 wrong usage, 3 no server there.
+Exit codes: 0 success; 1 the server refused the request, with its message on standard error; 2 wrong usage; 3 no server.
 
-Every command that speaks to the server takes `--url` (`SIDECAR_URL`), `--token` (`JWT_TOKEN`) and `--storage`
-(`SIDECAR_STORAGE`); left out, the server and an operator's token are those of the project in this directory.
-`stop`, `token`, `audit verify`, `doctor`, `backup` and `restore` go by the storage and not by a URL.
-Where something is listed or shown, `--format` takes `table`, `json` (the server's whole answer) or `csv` (exact
-values); it is named below only where it is something else.
+Every command that talks to the server takes `--url` (`SIDECAR_URL`), `--token` (`JWT_TOKEN`) and `--storage`
+(`SIDECAR_STORAGE`). Without them, it uses the server of the project in this directory, with an operator's token.
+`stop`, `token`, `audit verify`, `doctor`, `backup` and `restore` use the storage, not a URL.
+Commands that list or show something take `--format`: `table`, `json` (the server's whole answer) or `csv` (exact
+values). It is listed below only if it differs.
 """
 
 _OF_THE_CLIENT = """\
@@ -33,8 +33,8 @@ _OF_THE_CLIENT = """\
 from sidecar.http.sdk import Agent, Client
 ```
 
-`Agent` is this process as an agent; `AsyncAgent` (`sidecar.http.client.asynchronous`) has the same methods as
-coroutines; `Client` is for operators and tools.
+`Agent` is the current process as an agent. `AsyncAgent` (`sidecar.http.client.asynchronous`) has the same methods as
+coroutines. `Client` is for operators and tools.
 """
 
 

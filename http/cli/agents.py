@@ -48,7 +48,7 @@ LOG_POLL_S = 25.0  # one long poll of `logs --follow`; shorter than what proxies
 
 @click.group(cls=Commands)
 def agent() -> None:
-    """Spawn agents, look at them, stop and restart them.
+    """Spawn, inspect, stop and restart agents.
 
     \b
     Example: sidecar agent spawn python-specialist issue-7 --task "Add tags" --wait
@@ -58,11 +58,17 @@ def agent() -> None:
 @agent.command()
 @click.argument("agent_type")
 @click.argument("issue_id")
-@click.option("--task", default="", help="What to do; the agent finds it in AGENT_TASK.")
-@click.option("--requirement", "requirements", multiple=True, help="A section its context needs; may be repeated.")
-@click.option("--env", "environment", multiple=True, metavar="NAME=VALUE", help="For its process; may be repeated.")
+@click.option("--task", default="", help="The task; the agent finds it in AGENT_TASK.")
+@click.option("--requirement", "requirements", multiple=True, help="A section that the context needs; may be repeated.")
+@click.option(
+    "--env",
+    "environment",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Environment variable for the process; may be repeated.",
+)
 @click.option("--priority", type=click.Choice(["low", "normal", "high"]), default="normal", show_default=True)
-@click.option("--wait", is_flag=True, help="Wait until it has ended; exit code 1 unless it completed.")
+@click.option("--wait", is_flag=True, help="Wait until the agent has ended; exit code 1 unless it completed.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the agent's id and nothing else.")
 @project_option
 @format_option
@@ -82,7 +88,7 @@ def spawn(
 ) -> None:
     """Start an agent of AGENT_TYPE for ISSUE_ID.
 
-    What runs is the command of the type's profile in sidecar.toml.
+    Runs the command of the type's profile in sidecar.toml.
 
     \b
     Example: sidecar agent spawn test-engineer issue-7 --env TASK_SUITE=fast --priority high
@@ -126,7 +132,7 @@ def list_(
     project: str | None,
     format_: Format,
 ) -> None:
-    """Agents, newest first.
+    """List agents, newest first.
 
     \b
     Example: sidecar agent list --state running --format csv
@@ -148,7 +154,7 @@ def list_(
 @format_option
 @with_client
 def show(client: Client, agent_id: str, format_: Format) -> None:
-    """One agent: its state, process, restarts and last error."""
+    """Show an agent: its state, process, restarts and last error."""
     _show(client.call("GET", f"/api/agents/{segment(agent_id)}", shape=AgentStatus), format_)
 
 
@@ -189,15 +195,17 @@ def restart(client: Client, agent_id: str, format_: Format) -> None:
 @agent.command()
 @click.argument("agent_id")
 @click.option("--stream", type=click.Choice(["stdout", "stderr"]), default="stdout", show_default=True)
-@click.option("--tail", type=click.IntRange(min=0), default=200, show_default=True, help="Lines to begin with.")
-@click.option("-f", "--follow", is_flag=True, help="Go on until the agent has ended, through its restarts.")
-@click.option("--raw", is_flag=True, help="Print the log as it was written, control sequences included.")
+@click.option(
+    "--tail", type=click.IntRange(min=0), default=200, show_default=True, help="Number of lines to start with."
+)
+@click.option("-f", "--follow", is_flag=True, help="Follow until the agent has ended, also through restarts.")
+@click.option("--raw", is_flag=True, help="Print the log as written, including control sequences.")
 @with_client
 def logs(client: Client, agent_id: str, stream: Any, tail: int, follow: bool, raw: bool) -> None:
     """Print the output of an agent.
 
-    With --follow it also goes on when the sidecar was restarted. Colours are left out; what else would steer a terminal
-    is shown as escapes such as \\x1b, without --raw.
+    With --follow, it continues after a restart of the sidecar. Without --raw, colours are left out and other control
+    sequences are shown as escapes such as \\x1b.
 
     \b
     Example: sidecar agent logs python-specialist-1f0c --stream stderr -f
@@ -230,9 +238,9 @@ def logs(client: Client, agent_id: str, stream: Any, tail: int, follow: bool, ra
 @format_option
 @with_client
 def contexts(client: Client, agent_id: str, format_: Format) -> None:
-    """List the contexts that an agent was given lately, newest first.
+    """List the latest contexts that an agent received, newest first.
 
-    The sidecar keeps that in memory: it is empty after a restart.
+    The sidecar keeps the list in memory: it is empty after a restart.
     """
     answer = client.call("GET", f"/api/agents/{segment(agent_id)}/contexts", shape=ContextsAnswer)
     show_rows(answer, answer["contexts"], CONTEXT_COLUMNS, format_, nothing="no contexts")

@@ -30,7 +30,7 @@ AUDIT_COLUMNS = (
 
 @click.group(cls=Commands)
 def audit() -> None:
-    """See who did what, and verify that the record of it is whole.
+    """See who did what, and verify that the trail is complete.
 
     \b
     Example: sidecar audit list --act denied
@@ -38,9 +38,9 @@ def audit() -> None:
 
 
 @audit.command("list")
-@click.option("--act", help="Only these, such as spawn_agent, stop_agent, token_minted, denied.")
-@click.option("--by", metavar="AGENT_ID", help="Only what this token's holder did.")
-@click.option("--subject", metavar="ID", help="Only what was done to this agent, actor or path.")
+@click.option("--act", help="Only these acts, such as spawn_agent, stop_agent, token_minted, denied.")
+@click.option("--by", metavar="AGENT_ID", help="Only acts of this token's holder.")
+@click.option("--subject", metavar="ID", help="Only acts on this agent, actor or path.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
 @project_option
 @format_option
@@ -54,7 +54,7 @@ def list_records(
     project: str | None,
     format_: Format,
 ) -> None:
-    """List what was done, newest first.
+    """List the recorded acts, newest first.
 
     \b
     Example: sidecar audit list --subject python-specialist-3f2a --format json
@@ -77,13 +77,15 @@ def _head(_: click.Context, __: click.Parameter, value: str | None) -> Head | No
 
 @audit.command()
 @storage_option
-@click.option("--noted", metavar="SEQ:DIGEST", callback=_head, help="A head printed earlier, which must be in it.")
+@click.option(
+    "--noted", metavar="SEQ:DIGEST", callback=_head, help="A head printed earlier, which the trail must contain."
+)
 def verify(storage: Path | None, noted: Head | None) -> None:
-    """Verify the whole trail on the disk.
+    """Verify the whole trail on disk.
 
-    No server is needed, and one may run. Prints the head, SEQ:DIGEST. Kept where nobody can change it, it later shows
-    with --noted that nothing before it was cut off or written again. Exit code 1 when the trail was tampered with, and
-    where.
+    Works with and without a running server. Prints the head, SEQ:DIGEST. Keep it in a safe place: with --noted, it
+    later shows that nothing before it was cut off or rewritten. If someone changed the trail, the exit code is 1 and
+    the error says where.
 
     \b
     Example: sidecar audit verify --noted 1520:9f86d081884c7d65…

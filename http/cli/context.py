@@ -37,7 +37,7 @@ OMITTED_COLUMNS = (
 
 @click.group(cls=Commands)
 def context() -> None:
-    """See the context that an agent would get, or clear its cache.
+    """Show the context that an agent would get, or clear its cache.
 
     \b
     Example: sidecar context get issue-7 python-specialist --query "tags for links"
@@ -52,14 +52,16 @@ def context() -> None:
     "requirements",
     multiple=True,
     metavar="NAME",
-    help="More of a section, or its files as well: project_structure, git_history, previous_decisions, code_reviews, "
-    "dependencies, security_policies, test_coverage_reports or documentation. Nothing else is taken away. "
+    help="More of a section, or its files: project_structure, git_history, previous_decisions, code_reviews, "
+    "dependencies, security_policies, test_coverage_reports or documentation. "
     "May be repeated.",
 )
-@click.option("--file", "files", multiple=True, metavar="GLOB", help="A path or glob to add in full; may be repeated.")
-@click.option("--query", default="", help="What the work is about; it orders the files.")
+@click.option(
+    "--file", "files", multiple=True, metavar="GLOB", help="A path or glob of files to add in full; may be repeated."
+)
+@click.option("--query", default="", help="A description of the work; decides the order of the files.")
 @click.option("--max-bytes", type=click.IntRange(min=1))
-@click.option("--explain", is_flag=True, help="Why each file was chosen, which lines of it, and what was left out.")
+@click.option("--explain", is_flag=True, help="Show why each file was chosen, its lines, and the omitted files.")
 @project_option
 @format_option
 @with_client
@@ -75,7 +77,7 @@ def get(
     project: str | None,
     format_: Format,
 ) -> None:
-    """The context of an agent of AGENT_TYPE that works on ISSUE_ID.
+    """Get the context of an agent of AGENT_TYPE that works on ISSUE_ID.
 
     \b
     Example: sidecar context get issue-7 security-auditor --format json > context.json
@@ -98,7 +100,7 @@ def get(
 @format_option
 @with_client
 def refresh(client: Client, issue_id: str, agent_type: str, project: str | None, format_: Format) -> None:
-    """Build the context again, whatever the cache holds.
+    """Build the context again, without using the cache.
 
     \b
     Example: sidecar context refresh issue-7 python-specialist
@@ -109,12 +111,12 @@ def refresh(client: Client, issue_id: str, agent_type: str, project: str | None,
 
 @context.command()
 @click.argument("issue_id", required=False)
-@click.option("--all", "everything", is_flag=True, help="Of every issue (operators).")
+@click.option("--all", "everything", is_flag=True, help="Clear all issues (operators).")
 @project_option
 @format_option
 @with_client
 def clear(client: Client, issue_id: str | None, everything: bool, project: str | None, format_: Format) -> None:
-    """Forget cached contexts of ISSUE_ID, or of every issue.
+    """Clear the cached contexts of ISSUE_ID, or of every issue.
 
     \b
     Example: sidecar context clear --all

@@ -101,9 +101,9 @@ def events() -> None:
 @click.argument("event_type")
 @click.option("--data", default="{}", show_default=True, help="A JSON object, @FILE to read one, or - for stdin.")
 @click.option("--topic", help="[default: the standard topic of the type]")
-@click.option("--correlation-id", help="Ties events of one conversation together.")
+@click.option("--correlation-id", help="Connects the events of one conversation.")
 @click.option("--priority", type=click.Choice(["low", "normal", "high"]), default="normal", show_default=True)
-@click.option("--ttl", type=click.IntRange(1, 86400), metavar="SECONDS", help="How long it is kept at most.")
+@click.option("--ttl", type=click.IntRange(1, 86400), metavar="SECONDS", help="Maximum time to keep the event.")
 @project_option
 @format_option
 @with_client
@@ -120,8 +120,8 @@ def publish(
 ) -> None:
     """Publish an event.
 
-    When this returns it survives the death of the sidecar. For operators it shows which agents were waiting for it,
-    which will read it at their next wait, and which it spawned.
+    When the command returns, the event survives the death of the sidecar. For operators, it shows which agents were
+    waiting for the event, which will read it at their next wait, and which it spawned.
 
     \b
     Example: sidecar events publish release_approved --data '{"issue_id": "issue-7", "by": "ada"}'
@@ -159,16 +159,16 @@ def publish(
 @click.option("--topic", "topics", multiple=True, help="Only of this topic; may be repeated.")
 @click.option("--filter", default="", help='Such as "issue_id:issue-7,status:success".')
 @click.option("--timeout", type=click.FloatRange(min=0), default=30.0, show_default=True, metavar="SECONDS")
-@click.option("--continuous", is_flag=True, help="Go on until interrupted.")
+@click.option("--continuous", is_flag=True, help="Continue until interrupted.")
 @click.option(
     "--since",
     metavar="PLACE",
     callback=place,
-    help="earliest, latest, an event id or a time.  [default: where you left off]",
+    help="earliest, latest, an event id or a time.  [default: your last position]",
 )
-@click.option("--consumer", default="", help="A name for this place in the log, when you follow it twice.")
+@click.option("--consumer", default="", help="A name for this position, if you follow the log twice.")
 @click.option("--project", "project_id", metavar="ID", help="Of this project.  [default: the token's]")
-@format_option_for("one event a line")
+@format_option_for("one event per line")
 @with_client
 def subscribe(
     client: Client,
@@ -181,8 +181,8 @@ def subscribe(
 ) -> None:
     """Wait for events and print one line for each.
 
-    Of EVENT_TYPES, or of every type. The sidecar remembers what you were given: run it again and it goes on from
-    there. With --continuous it also goes on when the sidecar was restarted. Exit code 1 when nothing came in time.
+    Waits for EVENT_TYPES, or for every type. The sidecar remembers your position: the next run continues from there.
+    With --continuous, it also continues after a restart of the sidecar. Exit code 1 if no event came in time.
 
     \b
     Example: sidecar events subscribe --continuous --since latest --format json | jq .data
@@ -228,7 +228,7 @@ def _said_of(gap: Gap) -> str:
     help="Only after this event id, or from this date or time on, local or RFC 3339.",
 )
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
-@click.option("--cursor", help="next_cursor of the page before.")
+@click.option("--cursor", help="next_cursor of the previous page.")
 @project_option
 @format_option
 @with_client
@@ -273,9 +273,9 @@ def list_(
 @format_option
 @with_client
 def mailboxes(client: Client, project: str | None, format_: Format) -> None:
-    """List the mailboxes, and how far behind each is.
+    """List the mailboxes and their lag.
 
-    Each mailbox's place in the log of events, and how many events there are after it that are for it.
+    Shows each mailbox's position in the log, and the number of its events after that position.
 
     \b
     Example: sidecar events mailboxes --format json | jq '.mailboxes[] | select(.lag > 100)'
@@ -287,12 +287,12 @@ def mailboxes(client: Client, project: str | None, format_: Format) -> None:
 
 
 @events.command("dead-letters")
-@click.option("--replay", metavar="EVENT_ID", help="Give this event again to everyone who gave up on it.")
+@click.option("--replay", metavar="EVENT_ID", help="Deliver this event again to every mailbox that gave up on it.")
 @project_option
 @format_option
 @with_client
 def dead_letters(client: Client, replay: str | None, project: str | None, format_: Format) -> None:
-    """List the dead letters: events of which every reader died.
+    """List the dead letters: events whose readers all died.
 
     \b
     Example: sidecar events dead-letters --replay evt-0000000000000042

@@ -44,10 +44,10 @@ def results() -> None:
 @format_option
 @with_client
 def store(client: Client, issue_id: str, result: str, project: str | None, format_: Format) -> None:
-    """Keep RESULT for ISSUE_ID, in the name of the token's holder.
+    """Store RESULT for ISSUE_ID, in the name of the token's holder.
 
     RESULT is a JSON object with "status" (success, failed or partial), @FILE to read one, or - for standard input.
-    When this returns it is on the disk.
+    When the command returns, the result is on disk.
 
     \b
     Example: sidecar results store issue-7 '{"status": "success", "decisions": ["Shipped by hand"]}'
@@ -76,10 +76,12 @@ def store(client: Client, issue_id: str, result: str, project: str | None, forma
 @click.option("--type", "agent_type", help="Only of agents of this type.")
 @click.option("--agent", "agent_id", help="Only of this agent.")
 @click.option("--status", type=click.Choice(["success", "failed", "partial"]))
-@click.option("--since", metavar="TIME", callback=moment, help="Kept at or after this date or time, local or RFC 3339.")
-@click.option("--until", metavar="TIME", callback=moment, help="Kept before this date or time.")
+@click.option(
+    "--since", metavar="TIME", callback=moment, help="Stored at or after this date or time, local or RFC 3339."
+)
+@click.option("--until", metavar="TIME", callback=moment, help="Stored before this date or time.")
 @click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True)
-@click.option("--cursor", help="next_cursor of the page before.")
+@click.option("--cursor", help="next_cursor of the previous page.")
 @project_option
 @format_option
 @with_client
@@ -96,7 +98,7 @@ def list_(
     project: str | None,
     format_: Format,
 ) -> None:
-    """Results, newest first.
+    """List results, newest first.
 
     \b
     Example: sidecar results list --issue issue-7 --format json
@@ -124,7 +126,7 @@ def list_(
 @click.option("--format", "format_", type=click.Choice(["json", "csv"]), default="json", show_default=True)
 @with_client
 def get(client: Client, result_id: str, format_: Format) -> None:
-    """One result, whole, as the agent handed it in."""
+    """Get a complete result, as the agent stored it."""
     answer = client.call("GET", f"/api/results/{segment(result_id)}", shape=Result)
     if format_ == "json":
         show_json(answer)

@@ -19,7 +19,7 @@ from .options import storage_option
 @click.option(
     "--project-root",
     type=click.Path(file_okay=False, path_type=Path),
-    help="The project.  [env: SIDECAR_PROJECT_ROOT; default: here]",
+    help="Root folder of the project.  [env: SIDECAR_PROJECT_ROOT; default: here]",
 )
 @click.option(
     "--config",
@@ -41,9 +41,8 @@ def serve(
 ) -> None:
     """Run the sidecar of a project until it is stopped.
 
-    Works in any git project without configuration; sidecar.toml says which command runs for which agent type.
-    The line that says it listens names the URL. SIGTERM or Ctrl-C drains it: waiting requests are answered,
-    agents are stopped.
+    Works in any git project without configuration; sidecar.toml maps agent types to commands. The start-up message
+    names the URL. SIGTERM or Ctrl-C shuts it down: waiting requests are answered, agents are stopped.
 
     \b
     Example: sidecar serve --project-root ~/src/shop --port 0

@@ -31,7 +31,7 @@ ACTOR_COLUMNS = (
 @format_option
 @with_client
 def status(client: Client, format_: Format) -> None:
-    """Show the checks and the numbers of the sidecar. Exit code 1 when a check is not healthy.
+    """Show the checks and the numbers of the sidecar. Exit code 1 if a check is not healthy.
 
     \b
     Example: sidecar status --format json | jq .status.performance
@@ -88,12 +88,12 @@ def _status_fields(url: str, health: dict[str, Any], numbers: dict[str, Any]) ->
 
 
 @click.command()
-@click.option("--print", "only_print", is_flag=True, help="Print the link, open nothing.")
+@click.option("--print", "only_print", is_flag=True, help="Print the link and do not open a browser.")
 @with_client
 def dashboard(client: Client, only_print: bool) -> None:
     """Open the dashboard in a browser, already logged in.
 
-    The link is good once, and for a minute; no token is put into an address.
+    The link works once, within a minute. No token is put into a URL.
 
     \b
     Example: sidecar dashboard --print

@@ -40,13 +40,13 @@ FINDING_COLUMNS = (
 
 @click.command()
 @storage_option
-@click.option("--repair", is_flag=True, help="Cut damaged records out of the storage; a copy of it is kept.")
-@format_option_for("all that was found")
+@click.option("--repair", is_flag=True, help="Remove damaged records from the storage, and keep a copy of it.")
+@format_option_for("all findings")
 def doctor(storage: Path | None, repair: bool, format_: Format) -> None:
-    """Find problems that may keep the sidecar here from working.
+    """Find problems that may keep the sidecar from working.
 
-    Reads every record of the storage, the configuration, the port, the projects, git and the agents' commands, and
-    says what to do. Nothing is changed, but with --repair. Exit code 1 when something is wrong.
+    Checks every record of the storage, the configuration, the port, the projects, git and the agents' commands, and
+    says what to do. Changes nothing, except with --repair. Exit code 1 if something is wrong.
 
     \b
     Example: sidecar doctor --format json | jq '.findings[] | select(.verdict != "ok")'
@@ -80,10 +80,10 @@ def _repair(config: Config) -> None:
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @storage_option
 def backup(file: Path, storage: Path | None) -> None:
-    """Copy the storage into the new FILE, also while the server runs.
+    """Copy the storage into a new FILE, also while the server runs.
 
-    In it: events, results, agents, mailboxes, audit trail. Not in it: the signing secret, and the logs of agents.
-    Exit code 1 when something in the storage is damaged, so that the copy could not be restored.
+    Includes events, results, agents, mailboxes and the audit trail, but not the signing secret or the logs of agents.
+    Exit code 1 if the storage is damaged, so that the copy could not be restored.
 
     \b
     Example: sidecar backup /backups/shop-$(date +%F).tar.gz
@@ -105,13 +105,16 @@ def backup(file: Path, storage: Path | None) -> None:
 
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--copy", is_flag=True, help="Give it a name of its own, so that it can be served next to the original.")
+@click.option(
+    "--copy", is_flag=True, help="Give the storage its own name, so that it can be served next to the original."
+)
 @storage_option
 def restore(file: Path, copy: bool, storage: Path | None) -> None:
-    """Put the backup FILE into a storage that is empty or new.
+    """Restore the backup FILE into an empty or new storage.
 
-    Everything in it is checked before anything is put in place. No server may run there. The next server takes over, or
-    starts again, the agents that ran when the backup was made; in a copy they are stopped, and the original's go on.
+    Checks everything before it puts anything in place. No server may be running there. The next server takes over, or
+    starts again, the agents that ran when the backup was made; in a copy they are stopped, and those of the original
+    keep running.
 
     \b
     Example: sidecar restore /backups/shop-2026-01-31.tar.gz --storage /srv/sidecar/shop

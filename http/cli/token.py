@@ -17,12 +17,12 @@ from .options import storage_option
 
 @click.command()
 @storage_option
-@click.option("--operator", is_flag=True, help="A token that may do everything, in every project.")
-@click.option("--agent-type", help="Such as python-specialist; decides what the token may do.")
+@click.option("--operator", is_flag=True, help="Create a token with all rights in all projects.")
+@click.option("--agent-type", help="Such as python-specialist; decides the rights of the token.")
 @click.option("--agent-id", help="[default: the agent type; operator]")
-@click.option("--class", "agent_class", help="Instead of the class of the agent type, such as coding.")
+@click.option("--class", "agent_class", help="A class such as coding, instead of that of the type.")
 @click.option("--project", default="default", show_default=True)
-@click.option("--issue", help="The issue the agent works on.")
+@click.option("--issue", help="The issue that the agent works on.")
 @click.option("--ttl", type=click.IntRange(min=1), default=3600, show_default=True, metavar="SECONDS")
 def token(
     storage: Path | None,
@@ -34,7 +34,7 @@ def token(
     issue: str | None,
     ttl: int,
 ) -> None:
-    """Print a token and nothing else. No server is needed: anyone who can read the storage directory can mint tokens.
+    """Print a token and nothing else. Needs no server: anyone who can read the storage directory can create tokens.
 
     \b
     Example: export JWT_TOKEN=$(sidecar token --operator --ttl 86400)

@@ -32,7 +32,7 @@ _MIN_EVENTS = 5
 def top(client: Client, interval: float, project: str | None) -> None:
     """Watch agents, actors, numbers and events, live.
 
-    Ctrl-C ends it. It waits for a sidecar that is restarted. Not on a terminal it prints one look.
+    Ctrl-C ends it. It waits while the sidecar restarts. If the output is not a terminal, it prints the state once.
 
     \b
     Example: sidecar top --interval 0.5

@@ -73,8 +73,8 @@ class AgentCalls:
         max_bytes: int | None = None,
         refresh: bool = False,
     ) -> Steps[Context]:
-        """The context of this agent. files: paths or globs to add in full. query: what the work is
-        about, which orders the files; "" leaves that to the sidecar."""
+        """Get the context of this agent. files: paths or globs of files to add in full. query: a description of the
+        work, which decides the order of the files; "" lets the sidecar choose."""
         return self._api.context(
             self._who.issue_id,
             self._who.type,
@@ -94,9 +94,9 @@ class AgentCalls:
         key: str | None = None,
         **fields: object,
     ) -> Steps[Stored]:
-        """Keep a result: `store({"status": …, …})`, or its fields by name. When this returns it is on the disk.
+        """Store a result: `store({"status": …, …})`, or its fields by name. When it returns, the result is on disk.
 
-        key: an Idempotency-Key; the same one makes a restarted agent store its result once.
+        key: an Idempotency-Key; with the same key, a restarted agent stores its result only once.
         """
         return self._api.store(
             {"status": status, **(result or {}), **fields},
@@ -118,10 +118,10 @@ class AgentCalls:
         ttl_s: int | None = None,
         key: str | None = None,
     ) -> Steps[Published]:
-        """Publish an event; when this returns it survives the death of the sidecar.
+        """Publish an event. When it returns, the event survives the death of the sidecar.
 
-        data: `issue_id` is filled in where it is missing, since that is what others filter by. topic None: the
-        standard topic of the type. key: an Idempotency-Key; the same one makes a restarted agent publish it once.
+        data: `issue_id` is added if it is missing, because others filter by it. topic None: the standard topic of the
+        type. key: an Idempotency-Key; with the same key, a restarted agent publishes it only once.
         """
         return self._api.publish(
             event_type,
@@ -142,8 +142,8 @@ class AgentCalls:
         timeout_s: float = 30.0,
         limit: int = 100,
     ) -> Steps[Batch]:
-        """The next events of these types as soon as there are any, also those from before this agent began; an empty
-        batch when `timeout_s` is up. What was given once is not given again by the same question."""
+        """Wait for the next events of these types, including events from before this agent started. Returns an empty
+        batch when `timeout_s` is over. The same question never returns an event twice."""
         return self._api.wait(
             *event_types, topics=topics, filter=filter, consumer=consumer, timeout_s=timeout_s, limit=limit
         )
@@ -182,7 +182,7 @@ class AgentCalls:
         context_requirements: Sequence[str] = (),
         key: str | None = None,
     ) -> Steps[Spawned]:
-        """Start another agent, of this one's issue unless said otherwise. Architects and operators only."""
+        """Start another agent, by default for this agent's issue. For architects and operators only."""
         return self._api.spawn(
             agent_type,
             issue_id or self._who.issue_id,
@@ -196,16 +196,16 @@ class AgentCalls:
     def results(
         self, *, agent_type: str | None = None, status: ResultStatus | None = None
     ) -> Steps[tuple[Result, ...]]:
-        """The newest results of this agent's issue, at most 50."""
+        """Get the newest results of this agent's issue, at most 50."""
         page = yield from self._api.results(issue_id=self._who.issue_id, agent_type=agent_type, status=status)
         return page.results
 
     def status(self) -> Steps[AgentStatus]:
-        """This agent as the sidecar sees it; `incarnation` is 1 until it is restarted."""
+        """Get the sidecar's view of this agent; `incarnation` is 1 until it is restarted."""
         return self._api.agent(self._who.id)
 
     def heartbeat(self) -> Steps[None]:
-        """Say now that this agent works; the background thread does so anyhow."""
+        """Send a heartbeat now; the background thread also sends them."""
         return self._api.heartbeat(self._who.id)
 
 
@@ -220,11 +220,13 @@ def _blocking(method: Callable[Concatenate[AgentCalls, P], Steps[T]]) -> Callabl
 
 
 class Agent(AgentIdentity):
-    """This process as an agent of the sidecar that started it. Heartbeats and token refresh go on in the background.
+    """The current process as an agent of the sidecar that started it. Sends heartbeats and refreshes the token in the
+    background.
 
-    environment: instead of os.environ. heartbeat_s: 0 for none. Raises ConfigError naming a variable that is missing.
-    Every method raises the sidecar's errors (`state.errors`: NotFound, RateLimited, …) and NoServer when nothing
-    answered for as long as `retries` is patient; requests that were refused for their rate are asked again in time.
+    environment: instead of os.environ. heartbeat_s: interval of heartbeats, 0 for none. Raises ConfigError if a
+    variable is missing. Every method raises the sidecar's errors (`state.errors`: NotFound, RateLimited, …), and
+    NoServer if no server answered within the patience of `retries`; requests over the rate limit are repeated when it
+    allows them.
     client: the same sidecar, asked for anything else.
     """
 
@@ -250,7 +252,7 @@ class Agent(AgentIdentity):
         self.close()
 
     def close(self) -> None:
-        """End the background thread and the connections; the process may go on."""
+        """End the background thread and the connections; the process may continue."""
         self._upkeep.stop()
         self.client.close()
 
@@ -267,9 +269,10 @@ class Agent(AgentIdentity):
         consumer: str = "events",
         limit: int = 100,
     ) -> Subscription:
-        """Endless: `for event in agent.events("review_requested"):`; asking for the next acknowledges the last.
+        """Iterate over events without end: `for event in agent.events("review_requested"):`. Asking for the next
+        event acknowledges the last.
 
-        consumer: names the place in the log; it is another than that of `wait`, which acknowledges by receiving.
+        consumer: names the position in the log; `wait` has a different one, because it acknowledges by receiving.
         """
         reader = self._calls.mailbox(*event_types, topics=topics, filter=filter, consumer=consumer, limit=limit)
         return Subscription(reader, self.client.connections)

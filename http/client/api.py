@@ -22,12 +22,12 @@ class Api(Calls):
     # --- the sidecar -----------------------------------------------------------------------------------------
 
     def health(self, *, timeout_s: float = ANSWER_WITHIN_S, shape: Any = None) -> Steps[dict[str, Any]]:
-        """The sidecar's checks; an unhealthy one answers too, with `status` saying so. shape: as in `call`."""
+        """Get the sidecar's checks. An unhealthy sidecar answers too; see its `status`. shape: as in `call`."""
         answer = yield from self.once("GET", "/health", timeout_s=timeout_s)
         return self._in_shape(answer, shape, dict[str, Any])
 
     def status(self, *, shape: Any = None) -> Steps[dict[str, Any]]:
-        """The sidecar's numbers. shape: as in `call`."""
+        """Get the sidecar's numbers. shape: as in `call`."""
         answer = yield from self._answer("GET", "/status", None, None, None, ANSWER_WITHIN_S)
         return self._in_shape(answer, shape, dict[str, Any])
 
@@ -45,7 +45,7 @@ class Api(Calls):
         context_requirements: Sequence[str] = (),
         key: str | None = None,
     ) -> Steps[Spawned]:
-        """Start an agent of a type whose profile has a command, or queue it. key: as in `call`; a fresh one if None."""
+        """Start an agent of a type whose profile has a command, or queue it. key: as in `call`; a new one if None."""
         body = _without_none(
             agent_type=agent_type,
             issue_id=issue_id,
@@ -59,14 +59,14 @@ class Api(Calls):
         return self.read(Spawned, "POST", path, body=body, key=key or new_key(), timeout_s=SPAWNED_WITHIN_S)
 
     def agents(self) -> Steps[tuple[AgentStatus, ...]]:
-        """Every agent of the token's project (operators: of all), newest first."""
+        """List the agents of the token's project (for operators: of all projects), newest first."""
         return (yield from self.read(_Agents, "GET", "/api/agents")).agents
 
     def agent(self, agent_id: str) -> Steps[AgentStatus]:
         return self.read(AgentStatus, "GET", f"/api/agents/{segment(agent_id)}")
 
     def stop(self, agent_id: str, *, timeout_s: float | None = None, force: bool = False) -> Steps[AgentStatus]:
-        """Stop an agent's process tree; answered when it has ended. timeout_s: from SIGTERM to SIGKILL."""
+        """Stop an agent's process tree; returns when it has ended. timeout_s: from SIGTERM to SIGKILL."""
         return self.read(
             AgentStatus,
             "DELETE",
@@ -87,7 +87,8 @@ class Api(Calls):
         offset: int | None = None,
         timeout_s: float = 0.0,
     ) -> Steps[LogPart]:
-        """The last `tail` lines of an agent's log, or what stands from `offset` on, awaited for up to `timeout_s`."""
+        """Read the last `tail` lines of an agent's log, or the part from `offset` on, waiting for it for up to
+        `timeout_s`."""
         return self.read(
             LogPart,
             "GET",
@@ -97,7 +98,7 @@ class Api(Calls):
         )
 
     def heartbeat(self, agent_id: str) -> Steps[None]:
-        """Say that an agent works."""
+        """Send a heartbeat of an agent."""
         yield from self.call("POST", f"/api/agents/{segment(agent_id)}/heartbeat", body={})
 
     # --- context and results ---------------------------------------------------------------------------------
@@ -114,7 +115,7 @@ class Api(Calls):
         refresh: bool = False,
         project_id: str | None = None,
     ) -> Steps[Context]:
-        """The context of that type of agent. files: paths or globs to add in full."""
+        """Get the context of that type of agent. files: paths or globs of files to add in full."""
         return self.read(
             Context,
             "GET",
@@ -139,7 +140,7 @@ class Api(Calls):
         project_id: str,
         key: str | None = None,
     ) -> Steps[Stored]:
-        """Keep a result: a JSON object with `status`. When this returns it is on the disk."""
+        """Store a result: a JSON object with `status`. When it returns, the result is on disk."""
         body = {
             "agent_id": agent_id,
             "agent_type": agent_type,
@@ -188,7 +189,8 @@ class Api(Calls):
         key: str | None = None,
         project_id: str | None = None,
     ) -> Steps[Published]:
-        """Publish an event; when this returns it survives the death of the sidecar. topic None: the type's own."""
+        """Publish an event. When it returns, the event survives the death of the
+        sidecar. topic None: the type's own."""
         body = _without_none(
             event_type=event_type,
             data=dict(data or {}),
@@ -212,10 +214,10 @@ class Api(Calls):
         since: str | None = None,
         project_id: str | None = None,
     ) -> Steps[Batch]:
-        """The next events of a mailbox, as soon as there are any; an empty batch when `timeout_s` is up.
+        """Wait for the next events of a mailbox. Returns an empty batch when `timeout_s` is over.
 
-        No types means every type. ack: everything up to that event id is done with. since: read from there without a
-        mailbox ("earliest", "latest", an event id or an RFC 3339 time).
+        Without types, waits for every type. ack: acknowledges everything up to that event id. since: read from there
+        without a mailbox ("earliest", "latest", an event id or an RFC 3339 time).
         """
         deadline = self._clock() + timeout_s
         while True:

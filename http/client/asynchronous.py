@@ -149,7 +149,7 @@ class AsyncSubscription(AsyncIterator[Event]):
         return await self._connections.run(self._reader.next())
 
     async def ack(self) -> None:
-        """The event given last is done, although the next one is not asked for yet."""
+        """Mark the last event as done before asking for the next one."""
         await self._connections.run(self._reader.ack())
 
 
@@ -166,9 +166,9 @@ def _awaited_of_agent(
 
 
 class AsyncAgent(AgentIdentity):
-    """This process as an agent, for asyncio; see `sdk.Agent` for the arguments and for what each method does.
+    """The current process as an agent, for asyncio; see `sdk.Agent` for the arguments and the methods.
 
-    Heartbeats and token refresh go on in a thread of their own, also while the event loop is busy.
+    A thread of its own sends heartbeats and refreshes the token, also while the event loop is busy.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class AsyncAgent(AgentIdentity):
         await self.close()
 
     async def close(self) -> None:
-        """End the background thread and the connections; the process may go on."""
+        """End the background thread and the connections; the process may continue."""
         self._upkeep.stop()
         self._upkeep_connections.close()
         await self.client.close()
@@ -216,6 +216,7 @@ class AsyncAgent(AgentIdentity):
         consumer: str = "events",
         limit: int = 100,
     ) -> AsyncSubscription:
-        """Endless: `async for event in agent.events(…)`; asking for the next acknowledges the last."""
+        """Iterate over events without end: `async for event in agent.events(…)`. Asking for the next acknowledges the
+        last."""
         reader = self._calls.mailbox(*event_types, topics=topics, filter=filter, consumer=consumer, limit=limit)
         return AsyncSubscription(reader, self.client.connections)

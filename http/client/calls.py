@@ -74,10 +74,11 @@ class Calls:
         timeout_s: float = ANSWER_WITHIN_S,
         shape: Any = None,
     ) -> Steps[Any]:
-        """One request, its answer as decoded JSON. key: an Idempotency-Key, which makes repeating a POST safe.
+        """Make a request; return its answer as decoded JSON. key: an Idempotency-Key, which makes repeating a POST
+        safe.
 
-        query: values of None are left out, sequences are joined by commas. shape: a type that the answer must be able
-        to become; fields that it does not name stay in the answer. Raises UnexpectedAnswer where it is another.
+        query: values of None are left out, sequences are joined by commas. shape: a type that the answer must fit;
+        the answer keeps its other fields. Raises UnexpectedAnswer if it does not fit.
         """
         answer = yield from self._answer(method, path, query, body, key, timeout_s)
         return self._in_shape(answer, shape, Any)
@@ -98,7 +99,8 @@ class Calls:
         return self._decoded(answer, type_)
 
     def refresh_token(self) -> Steps[datetime]:
-        """Exchange the token for a new one; the old stays good for a minute. Returns when the new one expires."""
+        """Exchange the token for a new one; the old token stays valid for a minute. Returns the time when the new one
+        expires."""
         # To ask twice does no harm: each answer is a token of its own.
         answer = yield from self._attempts("POST", "/api/auth/refresh", b"{}", None, True, ANSWER_WITHIN_S)
         fresh = self._decoded(answer, _FreshToken)
@@ -108,7 +110,7 @@ class Calls:
     def once(
         self, method: str, path: str, content: bytes | None = None, *, timeout_s: float = ANSWER_WITHIN_S
     ) -> Steps[HttpAnswer]:
-        """One attempt, whatever the status of its answer. Raises NoServer."""
+        """Make one attempt, and return its answer with any status. Raises NoServer."""
         outcome = yield Request(method, path, self._headers(content, None), content, timeout_s)
         if not isinstance(outcome, HttpAnswer):
             raise NoServer(f"no sidecar answers at {self.url}: {outcome.reason if outcome else ''}", url=self.url)

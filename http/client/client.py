@@ -41,12 +41,12 @@ def signed_as(call: Callable[P, T], method: Callable[..., Steps[Any]]) -> Callab
 
 
 class Client:
-    """The API, typed: each method is one request. `call` makes any other. Any thread may use it.
+    """The typed API: each method is one request, and `call` makes any other. Any thread may use it.
 
-    url: with or without `/api` at its end. retries: how failed requests are repeated; the default is for agents that
-    outlive a restart of the sidecar. headers: sent with every request. check: asks each server for a proof that it is
-    the sidecar that is meant, before it is sent a token; agents need none, for their URL comes from the sidecar that
-    started them. Raises the sidecar's errors (`state.errors`), NoServer and UnexpectedAnswer.
+    url: with or without `/api` at its end. retries: how failed requests are repeated; the default suits agents that
+    outlive a restart of the sidecar. headers: sent with every request. check: asks each server to prove that it is
+    the right sidecar, before it gets a token; agents need none, because their URL comes from the sidecar that started
+    them. Raises the sidecar's errors (`state.errors`), NoServer and UnexpectedAnswer.
     """
 
     def __init__(

@@ -12,19 +12,19 @@ from .steps import HttpAnswer
 
 
 class NoServer(SidecarError):
-    """No server answers at the URL, or the connection broke before the answer came."""
+    """No server answers at the URL, or the connection broke before the answer."""
 
     code = "no_server"
 
 
 class UnexpectedAnswer(SidecarError):
-    """Something answers that is no sidecar, or one of another version."""
+    """The answer comes from a program that is not a sidecar, or from another version."""
 
     code = "unexpected_answer"
 
 
 class Superseded(SidecarError):
-    """Another wait on the same mailbox took over; a second reader of the same events names a `consumer`."""
+    """Another wait on the same mailbox took over; a second reader of the same events needs its own `consumer`."""
 
     code = "superseded"
 

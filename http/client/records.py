@@ -13,7 +13,7 @@ __all__ = ["AgentStatus", "NextAgent"]
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """An event as it is handed out. replayed: older than the agent. redelivered: it was handed out before."""
+    """An event as delivered. replayed: older than the agent. redelivered: delivered before."""
 
     event_id: EventId
     event_type: str
@@ -29,9 +29,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
-    """Events that were gone before this mailbox got them.
+    """Events that were removed before this mailbox got them.
 
-    reason: "count", "bytes", "age" or "ttl": retention dropped them; "restart": the sidecar's log lost its newest
+    reason: "count", "bytes", "age" or "ttl": retention removed them. "restart": the sidecar's log lost its newest
     events, in a power loss or because an older backup was restored.
     """
 
@@ -42,9 +42,9 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to a wait: events oldest first, none when its time was up.
+    """The answer to a wait: events, oldest first; none if the time-out came first.
 
-    superseded: a newer wait on the same mailbox took over, this one got nothing.
+    superseded: a newer wait on the same mailbox took over, so this one got nothing.
     """
 
     events: tuple[Event, ...] = ()
@@ -65,7 +65,7 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
-    """A result that was stored. next_agents: who should act on it, by the profile of the agent's type."""
+    """A result that was stored. next_agents: the agents that should act on it, by the profile of the agent's type."""
 
     id: ResultId
     storage_path: str
@@ -74,7 +74,7 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """A stored result. result: the object the agent sent, as it sent it."""
+    """A stored result. result: the object exactly as the agent sent it."""
 
     id: ResultId
     project_id: str
@@ -113,7 +113,7 @@ class LogPart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class File(msgspec.Struct, frozen=True, kw_only=True):
-    """One file of a context. size: of the whole file in bytes, also when `content` was cut."""
+    """One file of a context. size: of the whole file in bytes, even if `content` was cut."""
 
     path: str
     content: str
@@ -159,7 +159,7 @@ class Sections(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """The context of an agent. `context.context` is the wire's shape; the properties are shorter."""
+    """The context of an agent. `context.context` has the shape of the wire; the properties are shorter."""
 
     issue_id: str
     agent_type: str

@@ -23,10 +23,10 @@ _NOT_ACTED = (Failure.NOT_CONNECTED, Failure.RATE_LIMITED)
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """Exponential pauses with full jitter, so that a fleet does not come back in step.
+    """Exponential delays with full jitter, so that the agents of a fleet do not all retry at once.
 
-    patience_s: how long a request may go on failing, from its first failure on; 0 means one attempt only. The time in
-    which a server held the request, however long it was, does not count.
+    patience_s: how long a request may keep failing, from its first failure on; 0 means one attempt only. The time in
+    which a server holds the request does not count.
     Source: "Exponential Backoff and Jitter" (AWS Architecture Blog), full jitter.
     """
 

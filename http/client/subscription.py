@@ -42,7 +42,7 @@ class MailboxReader:
         return self._given
 
     def ack(self) -> Steps[None]:
-        """The event given last is done, although the next one is not asked for yet."""
+        """Mark the last event as done before asking for the next one."""
         if self._given is not None:
             yield from self._acknowledge(0.0)
 
@@ -66,10 +66,10 @@ class MailboxReader:
 
 
 class Subscription(Iterator[Event]):
-    """`for event in agent.events(…)`: at least once, in the order of the log, for as long as one likes.
+    """`for event in agent.events(…)`: delivers each event at least once, in the order of the log, without end.
 
-    An event counts as done when the next one is asked for, so one whose handling killed the process is given to the
-    next incarnation again. Leaving the loop leaves the last event undone; `ack()` says that it is done.
+    An event counts as done when the next one is asked for, so an event that killed the process is delivered again to
+    the next incarnation. After leaving the loop, the last event is not done, unless you call `ack()`.
     """
 
     def __init__(self, reader: MailboxReader, connections: BlockingConnections) -> None:
@@ -86,5 +86,5 @@ class Subscription(Iterator[Event]):
         return self._connections.run(self._reader.next())
 
     def ack(self) -> None:
-        """The event given last is done, although the next one is not asked for yet."""
+        """Mark the last event as done before asking for the next one."""
         self._connections.run(self._reader.ack())
