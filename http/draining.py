@@ -10,16 +10,16 @@ from ..actors.messages import AnswerWaiters, Drain
 from ..actors.runtime.asking import Later, ask
 from ..actors.runtime.timers import GAP_S
 from ..state.errors import SidecarError, Unavailable
-from .routing import Actors
+from .routing import Actors, Server
 
 log = logging.getLogger(__name__)
 
 ASK_S = 1.0
 
 
-def end_agents(actors: Actors, *, within_s: float, has_failed: Callable[[], bool]) -> None:
+def end_agents(server: Server, *, within_s: float, has_failed: Callable[[], bool]) -> None:
     """Stop the agents. Where an actor was given up, leave them: the next sidecar takes them over."""
-    _log_count("agents", lambda: _drain(actors, within_s=within_s, has_failed=has_failed))
+    _log_count("agents", lambda: _drain(server, within_s=within_s, has_failed=has_failed))
 
 
 def answer_waiters(actors: Actors) -> None:
@@ -35,11 +35,11 @@ def kill_agents(actors: Actors) -> None:
         log.error("agents did not end at once: %s", error)
 
 
-def _drain(actors: Actors, *, within_s: float, has_failed: Callable[[], bool]) -> int:
+def _drain(server: Server, *, within_s: float, has_failed: Callable[[], bool]) -> int:
     """Ask again as often as the Spawner is restarted meanwhile. Returns how many agents ran. Raises Unavailable."""
     left_s = within_s
     while True:
-        later = actors.spawner.request(Drain(timeout_s=left_s, leave=has_failed()))
+        later = server.actors.spawner.request(Drain(timeout_s=left_s, leave=has_failed()))
         left_s = _wait_running(later, left_s)
         try:
             return later.result(timeout=ASK_S)
@@ -47,8 +47,12 @@ def _drain(actors: Actors, *, within_s: float, has_failed: Callable[[], bool]) -
             later.cancel()
             raise Unavailable(f"the agents did not end within {within_s + ASK_S:g} s") from None
         except Unavailable:
-            if left_s == 0 or has_failed():  # it may be the Spawner that was given up
+            if left_s == 0 or has_failed() or _is_over("spawner", server):
                 raise
+
+
+def _is_over(actor: str, server: Server) -> bool:
+    return all(status.state.is_over for status in server.actor_statuses() if status.name == actor)
 
 
 def _wait_running(later: Later[int], left_s: float) -> float:

@@ -241,7 +241,7 @@ def _serving(sock: socket.socket, sidecar: Sidecar, input_read: InputRead) -> It
         server.draining.set()
         until = time.monotonic() + DRAIN_S + CLOSE_S
         answer_waiters(server.actors)
-        end_agents(server.actors, within_s=DRAIN_S, has_failed=lambda: sidecar.failure is not None)
+        end_agents(server, within_s=DRAIN_S, has_failed=lambda: sidecar.failure is not None)
         http.close(
             answer_waiters=lambda: answer_waiters(server.actors), within_s=max(until - time.monotonic(), CLOSE_S)
         )

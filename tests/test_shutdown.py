@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -349,6 +350,15 @@ def test_an_actor_that_keeps_dying_ends_the_server_with_an_error(start_sidecar: 
     bus.restart("to see it fail")
     assert sidecar.sidecar.wait(15)
     assert "event_bus" in sidecar.sidecar.failure
+
+
+def test_it_does_not_wait_for_a_spawner_that_was_stopped(start_sidecar: Any) -> None:
+    sidecar = start_sidecar()
+    sidecar.sidecar.server.actors.spawner.stop()
+    end = threading.Thread(target=sidecar.stop, daemon=True)
+    end.start()
+    end.join(WITHIN_S)
+    assert not end.is_alive()
 
 
 def test_what_is_said_while_it_runs_holds_no_token(serve: Serve, tmp_path: Path) -> None:
