@@ -89,6 +89,10 @@ class Site:
     def unread(self) -> int:
         return self.server.unread.bytes
 
+    def holds_only_unread_answers(self) -> bool:
+        """Every client was answered or closed, and some were closed: none that is left waits for its answer."""
+        return len(self.server.active_channels) == len(self.server.unread._accounts) < 10
+
     def in_loop(self, act: Any) -> None:
         done = threading.Event()
 
@@ -147,7 +151,7 @@ def test_unread_answers_of_one_account_are_bounded_and_the_oldest_is_closed(site
         others = stack.enter_context(site.asks("/honest/9"))
         wait_until(lambda: site.unread() > 4 * MIB)
         clients = [stack.enter_context(site.asks("/hoarder/9")) for _ in range(12)]
-        wait_until(lambda: len(site.server.unread._accounts) <= 4 and len(site.server.active_channels) <= 4)
+        wait_until(site.holds_only_unread_answers)  # how many fit depends on what the kernel takes of each
         assert site.unread() <= MAX_UNREAD_BYTES_OF_ONE + 10 * MIB
         assert received(clients[0]) < 9 * MIB
         others.shutdown(socket.SHUT_WR)
