@@ -25,7 +25,7 @@ from ..supervision.request_environment import SET_BY_SIDECAR, changes_code, is_p
 from ..supervision.strategy import Group
 from .access.limits import ClassLimit, LimitOptions
 from .logs import LogFormat
-from .place import SECTIONS, Asked, Place, existing_directory, expanded, find_place
+from .place import SECTIONS, PlaceOptions, ProjectPlace, existing_directory, expanded, find_place
 from .tables import convert, read_table, refuse_unknown, require_table
 
 MAX_PORT = 65_535
@@ -34,7 +34,10 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[server]`. port 0: picks a free port. storage, project_root: paths, relative ones to the file's directory."""
+    """The settings `[server]`.
+
+    port 0: picks a free port. storage, project_root: paths, relative ones to the file's directory.
+    """
 
     host: str = "127.0.0.1"
     port: int = 3001
@@ -81,7 +84,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 def load(flags: Flags, environ: Mapping[str, str], *, working_dir: Path) -> Config:
     """The configuration of a server started in `working_dir`. Raises ConfigError."""
     flags = _over_environment(flags, environ)
-    asked = Asked(config=flags.config, project_root=flags.project_root, storage=flags.storage, host=flags.host)
+    asked = PlaceOptions(config=flags.config, project_root=flags.project_root, storage=flags.storage, host=flags.host)
     place = find_place(asked, environ, working_dir=working_dir)
     try:
         return _assembled(place, flags, environ, working_dir=working_dir)
@@ -108,7 +111,7 @@ def _over_environment(flags: Flags, environ: Mapping[str, str]) -> Flags:
     )
 
 
-def _assembled(place: Place, flags: Flags, environ: Mapping[str, str], *, working_dir: Path) -> Config:
+def _assembled(place: ProjectPlace, flags: Flags, environ: Mapping[str, str], *, working_dir: Path) -> Config:
     tables = place.tables
     refuse_unknown(tables, SECTIONS, "")
     beside = place.source.parent if place.source is not None else working_dir

@@ -16,7 +16,7 @@ from ..state.os_text import writable
 from .wire.shapes import Moment
 
 
-class Row(msgspec.Struct, frozen=True):
+class ErrorKind(msgspec.Struct, frozen=True):
     """How one error appears to clients.
 
     status: HTTP. wire_code: `code` of the answer. word: `error` of the answer. when, advice: its cause and its remedy,
@@ -43,8 +43,8 @@ _INTERNAL_WHEN = "An unexpected failure; the log has the request id."
 _INTERNAL_ADVICE = "Report the log's entry; the same request may fail again."
 
 # Source: the protocol, "Errors".
-ROWS: Mapping[str, Row] = {
-    "invalid_request": Row(
+ROWS: Mapping[str, ErrorKind] = {
+    "invalid_request": ErrorKind(
         400,
         "REQ_001",
         "invalid_request",
@@ -52,7 +52,7 @@ ROWS: Mapping[str, Row] = {
         "of more than 200,000 strings, commas and brackets.",
         "Correct the field in `details.field`.",
     ),
-    "invalid_event": Row(
+    "invalid_event": ErrorKind(
         400,
         "EVT_002",
         "invalid_event",
@@ -60,80 +60,80 @@ ROWS: Mapping[str, Row] = {
         "`issue_id` is a number that cannot be an issue's id.",
         "Correct the field in `details.field`.",
     ),
-    "invalid_filter": Row(
+    "invalid_filter": ErrorKind(
         400,
         "EVT_003",
         "invalid_filter",
         "The filter has a syntax error at `details.position`, or more than 256 terms and alternatives.",
         "Correct the filter at that position.",
     ),
-    "invalid_context_request": Row(
+    "invalid_context_request": ErrorKind(
         400,
         "CTX_003",
         "invalid_context_request",
         "A requirement, path or glob is not valid for a context.",
         "Correct the field in `details.field`.",
     ),
-    "unauthorized": Row(
+    "unauthorized": ErrorKind(
         401,
         "AUTH_001",
         "unauthorized",
         "The token is missing, revoked, or not from this sidecar.",
         "Send the agent's own `JWT_TOKEN`, or create a token with `sidecar token`.",
     ),
-    "token_expired": Row(
+    "token_expired": ErrorKind(
         401,
         "AUTH_002",
         "token_expired",
         "The token has expired.",
         "If its agent is running, use `POST /api/auth/refresh`; otherwise create a new token with `sidecar token`.",
     ),
-    "forbidden": Row(
+    "forbidden": ErrorKind(
         403,
         "AUTH_003",
         "forbidden",
         "The agent's class does not have this permission, or the Host is not one of the sidecar's.",
         "Use an agent with the permission, or an operator; use a Host from `details.expected`.",
     ),
-    "wrong_project": Row(
+    "wrong_project": ErrorKind(
         403,
         "AUTH_004",
         "wrong_project",
         "The token belongs to another project.",
         "Use a token of the right project, or an operator's.",
     ),
-    "wrong_identity": Row(
+    "wrong_identity": ErrorKind(
         403,
         "AUTH_005",
         "wrong_identity",
         "The publisher, agent id or agent type differs from that of the token.",
         "Use those of the token.",
     ),
-    "not_found": Row(
+    "not_found": ErrorKind(
         404,
         "REQ_404",
         "not_found",
         "The path or id is unknown, or the id belongs to another project.",
         "Check the spelling and the token's project.",
     ),
-    "method_not_allowed": Row(
+    "method_not_allowed": ErrorKind(
         405, "REQ_405", "method_not_allowed", "The path does not support this method.", "Use a method from `Allow`."
     ),
-    "idempotency_conflict": Row(
+    "idempotency_conflict": ErrorKind(
         409,
         "REQ_409",
         "idempotency_conflict",
         "The Idempotency-Key was already used with a different body.",
         "Use a new key for a different body.",
     ),
-    "wrong_state": Row(
+    "wrong_state": ErrorKind(
         409,
         "AGT_003",
         "wrong_state",
         "The agent's state does not allow this.",
         "Check its state with `GET /api/agents/{agent_id}`.",
     ),
-    "events_gone": Row(
+    "events_gone": ErrorKind(
         410,
         "EVT_004",
         "events_gone",
@@ -141,7 +141,7 @@ ROWS: Mapping[str, Row] = {
         "`details.oldest` and `details.reason`.",
         "Continue from `earliest`; earlier events are gone.",
     ),
-    "body_too_large": Row(
+    "body_too_large": ErrorKind(
         413,
         "REQ_413",
         "body_too_large",
@@ -149,77 +149,77 @@ ROWS: Mapping[str, Row] = {
         "body is expected.",
         "Store large content in a file, and send its path.",
     ),
-    "not_json": Row(
+    "not_json": ErrorKind(
         415,
         "REQ_415",
         "not_json",
         "The body is not declared as JSON, or is compressed.",
         "Send `Content-Type: application/json` and no `Content-Encoding`.",
     ),
-    "no_command": Row(
+    "no_command": ErrorKind(
         422,
         "AGT_002",
         "no_command",
         "The profile of the agent type has no command.",
         "Add a command in `sidecar.toml`, and restart the sidecar.",
     ),
-    "chain_too_long": Row(
+    "chain_too_long": ErrorKind(
         409,
         "AGT_005",
         "chain_too_long",
         "More than `agents.max_chain_depth` agents in a row caused one another; `details.path` names them.",
         "Find the loop in the path. If the chain is intended, raise the setting.",
     ),
-    "too_many_spawns": Row(
+    "too_many_spawns": ErrorKind(
         409,
         "AGT_006",
         "too_many_spawns",
         "The issue already had `agents.max_spawns_per_issue` agents within a day.",
         "Find out what spawns them. If so many are intended, raise the setting.",
     ),
-    "queue_full": Row(
+    "queue_full": ErrorKind(
         503,
         "AGT_007",
         "queue_full",
         "The queue has reached `agents.max_queued` or `agents.max_queued_mb`.",
         "Retry after `Retry-After`; `sidecar agent list --state queued` shows what each agent is waiting for.",
     ),
-    "rate_limited": Row(
+    "rate_limited": ErrorKind(
         429,
         "RATE_001",
         "rate_limited",
         "A limit was reached: requests, mailboxes, open streams or refreshes of a token.",
         "Retry after `Retry-After`; wait for events instead of polling.",
     ),
-    "internal": Row(500, "SRV_001", "internal", _INTERNAL_WHEN, _INTERNAL_ADVICE, _INTERNAL),
-    "config": Row(500, "SRV_001", "internal", _INTERNAL_WHEN, _INTERNAL_ADVICE, _INTERNAL),
-    "storage_unavailable": Row(503, "STR_001", "storage_unavailable", _STORAGE_WHEN, _STORAGE_ADVICE, _STORAGE),
-    "storage_unreadable": Row(503, "STR_001", "storage_unavailable", _STORAGE_WHEN, _STORAGE_ADVICE),
-    "storage_damaged": Row(503, "STR_001", "storage_unavailable", _STORAGE_WHEN, _STORAGE_ADVICE, _STORAGE),
-    "storage_in_use": Row(503, "STR_001", "storage_unavailable", _STORAGE_WHEN, _STORAGE_ADVICE, _STORAGE),
-    "storage_too_new": Row(503, "STR_001", "storage_unavailable", _STORAGE_WHEN, _STORAGE_ADVICE, _STORAGE),
-    "event_bus_unavailable": Row(
+    "internal": ErrorKind(500, "SRV_001", "internal", _INTERNAL_WHEN, _INTERNAL_ADVICE, _INTERNAL),
+    "config": ErrorKind(500, "SRV_001", "internal", _INTERNAL_WHEN, _INTERNAL_ADVICE, _INTERNAL),
+    "storage_unavailable": ErrorKind(503, "STR_001", "storage_unavailable", _STORAGE_WHEN, _STORAGE_ADVICE, _STORAGE),
+    "storage_unreadable": ErrorKind(503, "STR_001", "storage_unavailable", _STORAGE_WHEN, _STORAGE_ADVICE),
+    "storage_damaged": ErrorKind(503, "STR_001", "storage_unavailable", _STORAGE_WHEN, _STORAGE_ADVICE, _STORAGE),
+    "storage_in_use": ErrorKind(503, "STR_001", "storage_unavailable", _STORAGE_WHEN, _STORAGE_ADVICE, _STORAGE),
+    "storage_too_new": ErrorKind(503, "STR_001", "storage_unavailable", _STORAGE_WHEN, _STORAGE_ADVICE, _STORAGE),
+    "event_bus_unavailable": ErrorKind(
         503,
         "EVT_001",
         "event_bus_unavailable",
         "The event bus failed during the request, and is being restarted.",
         "Retry after `Retry-After`, with the same Idempotency-Key.",
     ),
-    "context_failed": Row(
+    "context_failed": ErrorKind(
         503,
         "CTX_001",
         "context_failed",
         "The context could not be built.",
         "Fix the cause given in the message or in the sidecar's log, then retry.",
     ),
-    "spawn_failed": Row(
+    "spawn_failed": ErrorKind(
         503,
         "AGT_001",
         "spawn_failed",
         "The process could not be started.",
         "Correct the profile as the message says, then retry.",
     ),
-    "unavailable": Row(
+    "unavailable": ErrorKind(
         503,
         "SRV_503",
         "unavailable",

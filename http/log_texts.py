@@ -21,7 +21,7 @@ from .access.limits import Owner
 Read = Callable[[], LogChunk]
 
 
-class LogText(msgspec.Struct, frozen=True):
+class LogExcerpt(msgspec.Struct, frozen=True):
     """A piece of a log as it may be shown."""
 
     chunk: LogChunk
@@ -29,27 +29,30 @@ class LogText(msgspec.Struct, frozen=True):
 
 
 class LogTexts:
-    """Used by every request thread. The thread lives as long as there is something to do."""
+    """Makes pieces of logs readable, reader by reader in turn.
+
+    Used by every request thread. The thread lives as long as there is something to do.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: OrderedDict[Owner, deque[tuple[Read, Later[LogText]]]] = OrderedDict()
+        self._waiting: OrderedDict[Owner, deque[tuple[Read, Later[LogExcerpt]]]] = OrderedDict()
         self._is_running = False
 
-    def of(self, reader: Owner, read: Read) -> Later[LogText]:
+    def of(self, reader: Owner, read: Read) -> Later[LogExcerpt]:
         """The text of what `read` returns. It is called at the reader's turn, so no piece waits in memory."""
-        later: Later[LogText] = Later()
+        later: Later[LogExcerpt] = Later()
         self._put(reader, read, later)
         return later
 
-    def of_later(self, reader: Owner, chunk: Later[LogChunk]) -> Later[LogText]:
+    def of_later(self, reader: Owner, chunk: Later[LogChunk]) -> Later[LogExcerpt]:
         """The text of a chunk that has not come yet. Cancelling the one cancels the other."""
-        later: Later[LogText] = Later()
+        later: Later[LogExcerpt] = Later()
         later.add_done_callback(lambda _: chunk.cancel())
         chunk.add_done_callback(lambda done: self._put(reader, done.result, later))
         return later
 
-    def _put(self, reader: Owner, read: Read, later: Later[LogText]) -> None:
+    def _put(self, reader: Owner, read: Read, later: Later[LogExcerpt]) -> None:
         if later.done():
             return
         with self._lock:
@@ -66,11 +69,11 @@ class LogTexts:
                 continue
             try:
                 chunk = read()
-                later.answer(LogText(chunk, _without_secrets(chunk)))
+                later.answer(LogExcerpt(chunk, _without_secrets(chunk)))
             except Exception as error:  # noqa: BLE001  # the requester gets it
                 later.refuse(error)
 
-    def _next(self) -> tuple[Read, Later[LogText]] | None:
+    def _next(self) -> tuple[Read, Later[LogExcerpt]] | None:
         """The oldest request of the reader who has waited longest since the last one."""
         with self._lock:
             if not self._waiting:

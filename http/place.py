@@ -28,7 +28,7 @@ _MAX_FILE_BYTES = 1_000_000
 _OWN_SETTINGS = ("host", "port", "storage", "log_level", "log_format")
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class PlaceOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Places named by flags and environment; None for those left out."""
 
     config: Path | None = None
@@ -37,7 +37,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     host: str | None = None
 
 
-class Place(msgspec.Struct, frozen=True, kw_only=True):
+class ProjectPlace(msgspec.Struct, frozen=True, kw_only=True):
     """The places of a project. root: absolute, with its links. storage: absolute, without links and `..`.
 
     server: the `[server]` table, with the user's own settings. source: the file that was read, if there was one.
@@ -51,7 +51,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     server: dict[str, Any]
 
 
-def find_place(asked: Asked, environ: Mapping[str, str], *, working_dir: Path) -> Place:
+def find_place(asked: PlaceOptions, environ: Mapping[str, str], *, working_dir: Path) -> ProjectPlace:
     """Find the place of a sidecar that is started in `working_dir`. Raises ConfigError that names file and setting."""
     source = _source(asked, working_dir)
     tables = read_toml(source) if source is not None else {}
@@ -67,14 +67,14 @@ def find_place(asked: Asked, environ: Mapping[str, str], *, working_dir: Path) -
 
 
 def _place(
-    asked: Asked,
+    asked: PlaceOptions,
     environ: Mapping[str, str],
     *,
     working_dir: Path,
     source: Path | None,
     tables: dict[str, Any],
     own: dict[str, Any],
-) -> Place:
+) -> ProjectPlace:
     server = require_table(tables.get("server", {}), "server")
     root = _root(asked, server, source=source, working_dir=working_dir)
     of_user, of_root = _own_settings(own, root)
@@ -92,10 +92,12 @@ def _place(
         _require_own_storage(asked, server, of_root, Path(os.path.realpath(storage)), root, environ)
         if asked.host is None and "host" not in of_root:
             _require_loopback(server.get("host"))
-    return Place(root=root, storage=Path(os.path.realpath(storage)), source=source, tables=tables, server=settings)
+    return ProjectPlace(
+        root=root, storage=Path(os.path.realpath(storage)), source=source, tables=tables, server=settings
+    )
 
 
-def _root(asked: Asked, server: Mapping[str, Any], *, source: Path | None, working_dir: Path) -> Path:
+def _root(asked: PlaceOptions, server: Mapping[str, Any], *, source: Path | None, working_dir: Path) -> Path:
     beside = source.parent if source is not None else working_dir
     if asked.project_root is not None:
         root = working_dir / asked.project_root
@@ -119,7 +121,7 @@ def existing_directory(root: Path, setting: str) -> Path:
     return Path(os.path.abspath(root))  # noqa: PTH100  # links stay: one that is turned leads to another folder later
 
 
-def _source(asked: Asked, working_dir: Path) -> Path | None:
+def _source(asked: PlaceOptions, working_dir: Path) -> Path | None:
     if asked.config is not None:
         named = working_dir / asked.config
         if not named.is_file():
@@ -160,14 +162,14 @@ def others_that_may_change(path: Path) -> str | None:
     return None
 
 
-def _is_operators(source: Path, root: Path, asked: Asked) -> bool:
+def _is_operators(source: Path, root: Path, asked: PlaceOptions) -> bool:
     """Whether the file was named and lies where no agent of the project writes."""
     lies_outside = not Path(os.path.realpath(source)).is_relative_to(os.path.realpath(root))
     return asked.config is not None and lies_outside and others_that_may_change(source) is None
 
 
 def _require_own_storage(
-    asked: Asked,
+    asked: PlaceOptions,
     server: Mapping[str, Any],
     of_root: Mapping[str, Any],
     storage: Path,

@@ -51,7 +51,10 @@ Access = Literal["open", "loopback", "token", "refresh"]
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """body: a wire struct, or bytes that are sent as they are."""
+    """An answer that is known.
+
+    body: a wire struct, or bytes that are sent as they are.
+    """
 
     status: int
     body: msgspec.Struct | bytes
@@ -218,7 +221,9 @@ Handler = Callable[..., Outcome]
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """path: Bottle's syntax; every part in angle brackets is an identifier.
+    """One line of the table of routes: what a request needs, what it may send, what is answered, and by which function.
+
+    path: Bottle's syntax; every part in angle brackets is an identifier.
 
     access: "open" to anyone, "loopback": open to this machine, else for operators; "token": for any valid token;
     "refresh": also for a token that expired within the refresh grace. needs: a permission beyond having a token.

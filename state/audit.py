@@ -42,50 +42,53 @@ class AuditRecord(Act, frozen=True, kw_only=True):
     previous: str
 
 
-class Head(msgspec.Struct, frozen=True):
+class ChainHead(msgspec.Struct, frozen=True):
     """Where a chain ends: its length, and the SHA-256 of its last record."""
 
     seq: int = 0
     digest: str = GENESIS
 
 
-def link(head: Head, act: Act, *, now: datetime) -> tuple[AuditRecord, bytes, Head]:
+def link(head: ChainHead, act: Act, *, now: datetime) -> tuple[AuditRecord, bytes, ChainHead]:
     """The act as the next record after `head`: the record, its bytes, and the new head."""
     record = AuditRecord(**msgspec.structs.asdict(act), seq=head.seq + 1, at=now, previous=head.digest)
     encoded = msgspec.json.encode(record)
-    return record, encoded, Head(record.seq, digest_of(encoded))
+    return record, encoded, ChainHead(record.seq, digest_of(encoded))
 
 
 def digest_of(record: bytes) -> str:
     return hashlib.sha256(record).hexdigest()
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """head: of the part that is sound. fault: what is wrong with the record after it, or None for a whole chain."""
+class ChainCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """What a check of a chain found.
 
-    head: Head
+    head: of the part that is sound. fault: what is wrong with the record after it, or None for a whole chain.
+    """
+
+    head: ChainHead
     fault: str | None = None
 
 
-def verify(records: Iterable[bytes], *, noted: Head | None = None) -> Verdict:
+def verify(records: Iterable[bytes], *, noted: ChainHead | None = None) -> ChainCheck:
     """Walk the chain from its beginning. noted: a head of earlier, which must be in it."""
-    head = Head()
+    head = ChainHead()
     is_noted_found = noted is None or noted == head
     for raw in records:
         fault = _fault(raw, head)
         if fault is not None:
-            return Verdict(head=head, fault=fault)
-        head = Head(head.seq + 1, digest_of(raw))
+            return ChainCheck(head=head, fault=fault)
+        head = ChainHead(head.seq + 1, digest_of(raw))
         if noted is not None and head.seq == noted.seq:
             if head.digest != noted.digest:
-                return Verdict(head=head, fault=f"record {head.seq} is not the one that was noted")
+                return ChainCheck(head=head, fault=f"record {head.seq} is not the one that was noted")
             is_noted_found = True
     if not is_noted_found and noted is not None:
-        return Verdict(head=head, fault=f"it ends with record {head.seq}, but record {noted.seq} was noted")
-    return Verdict(head=head)
+        return ChainCheck(head=head, fault=f"it ends with record {head.seq}, but record {noted.seq} was noted")
+    return ChainCheck(head=head)
 
 
-def _fault(raw: bytes, head: Head) -> str | None:
+def _fault(raw: bytes, head: ChainHead) -> str | None:
     expected = head.seq + 1
     try:
         record = decode(raw, AuditRecord)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from .audit import Act, AuditRecord, Head, Verdict, digest_of, link, verify
+from .audit import Act, AuditRecord, ChainCheck, ChainHead, digest_of, link, verify
 from .errors import NotFound, StorageDamaged
 from .journal.fs import Fs, RealFs
 from .journal.journal import Journal
@@ -34,7 +34,7 @@ class AuditLog:
         if verdict.fault is not None:
             # To go on is better than not to record; every verification will say the same.
             log.critical("audit trail is broken directory=%s: %s", journal.directory, verdict.fault)
-        self._head = Head(len(raws), digest_of(raws[-1])) if raws else Head()
+        self._head = ChainHead(len(raws), digest_of(raws[-1])) if raws else ChainHead()
         for raw in raws[-RECENT:]:
             try:
                 self._recent.append(decode(raw, AuditRecord))
@@ -47,7 +47,7 @@ class AuditLog:
         return cls(Journal.open(storage / DIRECTORY, fs=fs))
 
     @property
-    def head(self) -> Head:
+    def head(self) -> ChainHead:
         return self._head
 
     def append(self, acts: Sequence[Act], *, now: datetime) -> None:
@@ -75,7 +75,7 @@ class AuditLog:
         self._journal.close()
 
 
-def verify_files(storage: Path, *, noted: Head | None = None) -> Verdict:
+def verify_files(storage: Path, *, noted: ChainHead | None = None) -> ChainCheck:
     """Judge the trail on the disk without changing it, also while a server appends to it.
 
     Raises NotFound when there is none.
@@ -86,8 +86,8 @@ def verify_files(storage: Path, *, noted: Head | None = None) -> Verdict:
     try:
         found = find(RealFs(), directory)
     except StorageDamaged as error:
-        return Verdict(head=Head(), fault=error.message)
+        return ChainCheck(head=ChainHead(), fault=error.message)
     verdict = verify((entry.record for entry in found.entries), noted=noted)
     if verdict.fault is None and found.damage is not None:
-        return Verdict(head=verdict.head, fault=str(found.damage))
+        return ChainCheck(head=verdict.head, fault=str(found.damage))
     return verdict

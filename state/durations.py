@@ -10,7 +10,10 @@ BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.
 
 
 class Durations:
-    """Fed by one thread, read by any: a reader may see the newest duration in one number and not yet in another."""
+    """A histogram of how long something took.
+
+    Fed by one thread, read by any: a reader may see the newest duration in one number and not yet in another.
+    """
 
     def __init__(self) -> None:
         self._counts = [0] * (len(BOUNDS_S) + 1)

@@ -16,17 +16,18 @@ from hypothesis import strategies as st
 from sidecar.http.app import ROUTES
 from sidecar.http.cli.main import main
 from sidecar.http.observe.auditing import auditing
-from sidecar.state.audit import FOLD_S, MAX_FOLDED, Act, Folding, Head, digest_of, link, verify
+from sidecar.state.audit import FOLD_S, MAX_FOLDED, Act, ChainHead, Folding, digest_of, link, verify
 from sidecar.state.audit_log import DIRECTORY, AuditLog, verify_files
 from sidecar.state.clock import utc_at
 from sidecar.state.journal.lines import encode, parse
+from tests.fleet import wait_until
 
 NOON = utc_at(1_767_268_800)
 
 
 def chain(count: int) -> list[bytes]:
     """Records as they lie on the disk."""
-    head, raws = Head(), []
+    head, raws = ChainHead(), []
     for n in range(count):
         _, raw, head = link(head, Act(act="spawn_agent", by="ada", subject=f"agent-{n}"), now=NOON)
         raws.append(raw)
@@ -37,10 +38,10 @@ class TestTheChain:
     def test_is_sound_as_it_was_written(self) -> None:
         raws = chain(5)
         verdict = verify(raws)
-        assert (verdict.fault, verdict.head) == (None, Head(5, digest_of(raws[-1])))
+        assert (verdict.fault, verdict.head) == (None, ChainHead(5, digest_of(raws[-1])))
 
     def test_of_nothing_is_sound(self) -> None:
-        assert verify([]).head == Head()
+        assert verify([]).head == ChainHead()
 
     @given(st.data())
     def test_shows_a_flipped_bit_wherever_it_is(self, data: st.DataObject) -> None:
@@ -50,7 +51,7 @@ class TestTheChain:
         bit = data.draw(st.integers(0, 7))
         altered = bytearray(raws[place])
         altered[at] ^= 1 << bit
-        noted = Head(4, digest_of(raws[-1]))
+        noted = ChainHead(4, digest_of(raws[-1]))
         # A change of the last record alone has no link after it: that is what a noted head is for.
         assert verify([*raws[:place], bytes(altered), *raws[place + 1 :]], noted=noted).fault is not None
 
@@ -80,7 +81,7 @@ class TestTheChain:
 
     def test_shows_a_chain_written_anew_to_who_noted_the_head(self) -> None:
         noted = verify(chain(2)).head
-        head, raws = Head(), []
+        head, raws = ChainHead(), []
         for n in range(3):
             _, raw, head = link(head, Act(act="spawn_agent", by="mallory", subject=f"agent-{n}"), now=NOON)
             raws.append(raw)
@@ -282,7 +283,7 @@ class TestWhatGoesOnRecord:
         sidecar.operator.delete("/api/cache/all")
         assert [each["subject"] for each in records(sidecar, act="restart_actor")] == ["context_builder"]
         assert len(records(sidecar, act="clear_all_contexts")) == 1
-        (restarted,) = records(sidecar, act="actor_restarted")
+        (restarted,) = wait_until(lambda: records(sidecar, act="actor_restarted"))  # after it has refused requests
         assert (restarted["by"], restarted["subject"]) == ("sidecar", "context_builder")
 
     def test_a_refreshed_token(self, sidecar: Any) -> None:
@@ -324,7 +325,7 @@ class TestReadingIt:
     def test_the_head_is_the_one_on_the_disk(self, sidecar: Any) -> None:
         records(sidecar)
         head = sidecar.operator.get("/api/audit").json()["head"]
-        assert verify_files(sidecar.storage).head == Head(head["seq"], head["digest"])
+        assert verify_files(sidecar.storage).head == ChainHead(head["seq"], head["digest"])
 
     def test_each_record_names_the_one_before(self, sidecar: Any) -> None:
         sidecar.spawn("python-specialist")

@@ -65,7 +65,9 @@ class AnnouncementDue(Fact, frozen=True):
 
 
 class Announcer:
-    """Used in the Spawner's thread. What is announced leaves when it has been committed and `send` is called.
+    """Gives the bus the lifecycle events of agents, and keeps those that it does not have yet.
+
+    Used in the Spawner's thread. What is announced leaves when it has been committed and `send` is called.
 
     changed: called in the bus's thread with the events that it has taken.
     """

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 STOP_WITHIN_S = 10.0  # an actor's last commit on a slow disk
 
-Asked = Callable[[Any, Later[Any]], Any]
+AskedHook = Callable[[Any, Later[Any]], Any]
 
 
 class ActorStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +57,7 @@ class ActorHandle:
         intensity: RestartIntensity,
         gave_up: Callable[[str, str], None],
         restarted: Callable[[str, str], None] | None = None,
-        asked: Asked | None = None,
+        asked: AskedHook | None = None,
         failure: type[Unavailable] = Unavailable,
     ) -> None:
         self._name = name
@@ -257,7 +257,7 @@ class ActorSupervisor:
         *,
         gave_up: Callable[[str, str], None],
         restarted: Callable[[str, str], None] | None = None,
-        asked: Asked | None = None,
+        asked: AskedHook | None = None,
         intensity: RestartIntensity | None = None,
     ) -> None:
         self._gave_up = gave_up

@@ -42,7 +42,10 @@ class Hold(ABC):
 
 
 class Holds:
-    """Used by every thread. `look` has to be called about once a second."""
+    """The requests that wait or stream, by the token and the session that allow them.
+
+    Used by every thread. `look` has to be called about once a second.
+    """
 
     def __init__(
         self, authenticator: Authenticator, sessions: Sessions, *, now: Callable[[], datetime] = utc_now

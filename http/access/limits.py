@@ -43,7 +43,10 @@ BUILT_IN: Mapping[AgentClass, ClassLimit] = {
 
 
 class LimitOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[limits]`. classes: overrides of the built-in limits, by agent class."""
+    """The settings `[limits]`.
+
+    classes: overrides of the built-in limits, by agent class.
+    """
 
     enabled: bool = True
     classes: dict[AgentClass, ClassLimit] = {}
@@ -57,7 +60,10 @@ class LimitOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Bucket(msgspec.Struct, frozen=True):
-    """level: requests left at the time `at` (seconds, any clock that only goes forward)."""
+    """A token bucket.
+
+    level: requests left at the time `at` (seconds, any clock that only goes forward).
+    """
 
     level: float
     at: float
@@ -68,7 +74,10 @@ class Bucket(msgspec.Struct, frozen=True):
 
 
 class Taken(msgspec.Struct, frozen=True):
-    """allowed: whether the request may go on. reset_s: until the bucket is full. retry_after_s: 0 when allowed."""
+    """What became of a request's turn.
+
+    allowed: whether the request may go on. reset_s: until the bucket is full. retry_after_s: 0 when allowed.
+    """
 
     allowed: bool
     limit: int

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ...state.audit import Head
+from ...state.audit import ChainHead
 from ...state.audit_log import verify_files
 from ..client.client import Client
 from .commands import REFUSED, Commands
@@ -66,13 +66,13 @@ def list_records(
     show_rows(answer, answer["records"], AUDIT_COLUMNS, format_, nothing="nothing is on record")
 
 
-def _head(_: click.Context, __: click.Parameter, value: str | None) -> Head | None:
+def _head(_: click.Context, __: click.Parameter, value: str | None) -> ChainHead | None:
     if value is None:
         return None
     seq, digest = value.split(":", 1) if ":" in value else (value, "")
-    if not seq.isdigit() or len(digest) != len(Head().digest):
+    if not seq.isdigit() or len(digest) != len(ChainHead().digest):
         raise click.BadParameter("expected SEQ:DIGEST, as an earlier `sidecar audit verify` printed it")
-    return Head(int(seq), digest.lower())
+    return ChainHead(int(seq), digest.lower())
 
 
 @audit.command()
@@ -80,7 +80,7 @@ def _head(_: click.Context, __: click.Parameter, value: str | None) -> Head | No
 @click.option(
     "--noted", metavar="SEQ:DIGEST", callback=_head, help="A head printed earlier, which the trail must contain."
 )
-def verify(storage: Path | None, noted: Head | None) -> None:
+def verify(storage: Path | None, noted: ChainHead | None) -> None:
     """Verify the whole trail on disk.
 
     Works with and without a running server. Prints the head, SEQ:DIGEST. Keep it in a safe place: with --noted, it

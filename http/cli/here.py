@@ -13,7 +13,7 @@ import msgspec
 
 from ...state.errors import ConfigError
 from ...state.journal.fs import lock_holder
-from ..place import CONFIG_FILE, SECTIONS, Asked, default_storage, find_place, others_that_may_change, read_toml
+from ..place import CONFIG_FILE, SECTIONS, PlaceOptions, default_storage, find_place, others_that_may_change, read_toml
 from ..storage import LOCK_FILE
 from ..tables import refuse_unknown
 from .stderr import tell
@@ -71,11 +71,11 @@ def project_root_above(here: Path) -> Path:
     return here
 
 
-def _asked() -> Asked:
+def _asked() -> PlaceOptions:
     def path(name: str) -> Path | None:
         return Path(os.environ[name]) if os.environ.get(name) else None
 
-    return Asked(config=path("SIDECAR_CONFIG"), project_root=path("SIDECAR_PROJECT_ROOT"))
+    return PlaceOptions(config=path("SIDECAR_CONFIG"), project_root=path("SIDECAR_PROJECT_ROOT"))
 
 
 def _say_what_serve_would_refuse(source: Path | None) -> None:

@@ -68,13 +68,15 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What went wrong, as JSON-RPC 2.0 says it. code: of the protocol; data: the error of the HTTP API."""
+
     code: int
     message: str
     data: Any = None
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """id: null if the request was refused before it was read."""
+    """The answer to a message that was refused. id: null if it was refused before it was read."""
 
     jsonrpc: str = "2.0"
     id: Id | None

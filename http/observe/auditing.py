@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from ...actors.agents.announcer import LifecycleEvent
-from ...state.audit import Act, AuditRecord, Detail, Folding, Head
+from ...state.audit import Act, AuditRecord, ChainHead, Detail, Folding
 from ...state.audit_log import AuditLog
 from ...state.clock import utc_now
 from ...state.errors import SidecarError, StorageUnavailable
@@ -33,7 +33,10 @@ CLOSE_S = 5.0
 
 
 class Auditor(Observer):
-    """Made by `auditing`. lost: acts that could not be written; each is in the server's log instead."""
+    """Puts acts on record.
+
+    Made by `auditing`. lost: acts that could not be written; each is in the server's log instead.
+    """
 
     def __init__(self, trail: AuditLog) -> None:
         self.lost = 0
@@ -112,7 +115,7 @@ class Auditor(Observer):
         return self._trail.recent()
 
     @property
-    def head(self) -> Head:
+    def head(self) -> ChainHead:
         return self._trail.head
 
     def start(self) -> None:

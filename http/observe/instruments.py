@@ -1,4 +1,4 @@
-"""Instruments: what is counted as it happens, for /metrics. What actors count themselves is in routes/census.py.
+"""Instruments: what is counted as it happens, for /metrics. What actors count themselves is in routes/numbers.py.
 
 Labels are bounded: routes, codes, causes and tools, never an id, a path or a text that a client chose.
 """
@@ -19,7 +19,10 @@ _BYTES = tuple(float(4**power) for power in range(5, 13))  # 1 KiB to 16 MiB
 
 
 class Instruments(Observer):
-    """Used by every thread. measured: where everything can be read."""
+    """Counts and times what happens, for /metrics.
+
+    Used by every thread. measured: where everything can be read.
+    """
 
     def __init__(self) -> None:
         self._spawn_s = Histograms(

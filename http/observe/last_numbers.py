@@ -80,7 +80,7 @@ class LastAnswer(Generic[R]):
         return max(status.at_hand_s, self.owes_for_s(now)) < BUSY_S and status.mailbox_depth <= BUSY_MESSAGES
 
 
-class Look(msgspec.Struct, frozen=True):
+class AwaitedNumbers(msgspec.Struct, frozen=True):
     """A look at all actors. done: answered when those that answer soon have; it takes `within_s` at most."""
 
     done: Later[None]
@@ -106,13 +106,13 @@ class LastNumbers:
         self._all: tuple[LastAnswer[Any], ...] = (self.agents, self.events, self.results, self._contexts)
         self._statuses = statuses
 
-    def look(self) -> Look:
+    def look(self) -> AwaitedNumbers:
         """Ask all actors. Waits longer than SOON_S only for one that has never answered."""
         now, statuses = time.monotonic(), self._by_name()
         unknown = [last for last in self._all if not last.is_known]
         soon = [last for last in self._all if last in unknown or last.answers_soon(statuses[last.name], now=now)]
         owed = {last: last.ask(now=now) for last in self._all}
-        return Look(all_done([owed[last] for last in soon]), STUCK_S if unknown else SOON_S)
+        return AwaitedNumbers(all_done([owed[last] for last in soon]), STUCK_S if unknown else SOON_S)
 
     def silent(self) -> frozenset[str]:
         """The names of the actors that do not answer: they have ended, or are stuck."""

@@ -42,7 +42,10 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RequestMeter(Observer):
-    """Fed by every thread that answers; to append to a bounded deque is atomic. measured: what /metrics shows of it."""
+    """Counts answers and errors, and judges the last minute for /status.
+
+    Fed by every thread that answers; to append to a bounded deque is atomic. measured: what /metrics shows of it.
+    """
 
     def __init__(self, *, started_at: float | None = None) -> None:
         self._started_at = time.monotonic() if started_at is None else started_at

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from ...actors.runtime.actor_supervisor import Asked
+from ...actors.runtime.actor_supervisor import AskedHook
 from .auditing import Auditor, auditing
 from .instruments import Instruments
 from .meter import RequestMeter
@@ -26,7 +26,7 @@ class Observers(msgspec.Struct, frozen=True):
     instruments: Instruments
     auditor: Auditor
     everyone: Observer
-    asked: Asked | None
+    asked: AskedHook | None
 
 
 @contextmanager

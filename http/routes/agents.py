@@ -26,7 +26,7 @@ from ...state.identity import Permission
 from ...state.models import AgentId, AgentStatus, identifier
 from ..access.auth import require, require_project
 from ..access.limits import owner_of
-from ..log_texts import LogText
+from ..log_texts import LogExcerpt
 from ..routing import ASK_S, Answer, Call, Pending, Routes
 from ..wire import codec as wire
 from ..wire.agents import (
@@ -168,14 +168,14 @@ def read_logs(call: Call[Nothing, LogQuery], agent_id: str) -> Pending[Any]:
         timeout_s=query.timeout,
     )
 
-    def render(made: LogText) -> Answer:
+    def render(made: LogExcerpt) -> Answer:
         return Answer(
             200, LogOut.of(made.chunk, made.text, agent_id=AgentId(agent_id), stream=query.stream, now=utc_now())
         )
 
     def late() -> Answer:
         """Nothing came, or the sidecar shuts down: whoever follows asks again from the same place."""
-        return render(LogText(LogChunk(b"", query.offset or 0, query.offset or 0, ended=False), ""))
+        return render(LogExcerpt(LogChunk(b"", query.offset or 0, query.offset or 0, ended=False), ""))
 
     texts, reader, spawner = call.server.log_texts, owner_of(call.caller), call.actors.spawner
     if query.offset is None:

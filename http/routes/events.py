@@ -203,7 +203,7 @@ def _wait(
         )
     )
 
-    waiting = _Waiting(call.actors.bus, later)
+    waiting = _Receipt(call.actors.bus, later)
     return Pending(later, _handed_out, deadline_s=timeout_s + AFTER_TIME_OUT_S, receipt=waiting.settle, is_wait=True)
 
 
@@ -218,7 +218,7 @@ def _handed_out(batch: EventBatch) -> Answer:
     return Answer(200, EventsAwaited.of(batch, now=utc_now()))
 
 
-class _Waiting:
+class _Receipt:
     """What a wait needs until its answer was taken or lost. Ten thousand may wait, so it keeps no headers."""
 
     __slots__ = ("_bus", "_later")

@@ -20,7 +20,7 @@ from ..loop.stages import Stage
 from ..observe.connections import Connections
 from ..observe.series import Counters, Histograms
 from ..routing import Server
-from .census import take_census
+from .numbers import ask_numbers
 
 SCRAPE_S = 5.0
 
@@ -41,10 +41,10 @@ class _Everything(Collector):
     def collect(self) -> Iterator[Metric]:
         server = self._server
         yield from map(family_of, (*server.observers.instruments.measured, *server.observers.meter.measured))
-        census = take_census(server.actors, project_id=None, timeout_s=SCRAPE_S)
-        yield from _agents(census.agents)
-        yield from _events(census.events)
-        yield from _stores(census.results, census.contexts)
+        numbers = ask_numbers(server.actors, project_id=None, timeout_s=SCRAPE_S)
+        yield from _agents(numbers.agents)
+        yield from _events(numbers.events)
+        yield from _stores(numbers.results, numbers.contexts)
         yield from self._actors()
         yield from self._audit()
         yield _durations(

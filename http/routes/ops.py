@@ -31,7 +31,7 @@ from ..wire.ops import (
     StorageStatus,
     health_of,
 )
-from .census import take_census
+from .numbers import ask_numbers
 
 R = TypeVar("R")
 
@@ -108,16 +108,16 @@ def prove_address(call: Call[Nothing, ProofQuery]) -> Answer:
 def show_status(call: Call[Nothing, Nothing]) -> Answer:
     """Get measured numbers: of the caller's project, or of everything for operators."""
     server, scope = call.server, call.scope
-    census = take_census(server.actors, project_id=scope, timeout_s=STATUS_S)
+    numbers = ask_numbers(server.actors, project_id=scope, timeout_s=STATUS_S)
     status = Status(
-        agents=AgentsStatus.of(_known(census.agents)),
+        agents=AgentsStatus.of(_known(numbers.agents)),
         storage=StorageStatus.of(
-            _known(census.results),
-            _known(census.contexts),
-            _known(census.events),
+            _known(numbers.results),
+            _known(numbers.contexts),
+            _known(numbers.events),
             storage_path=shown(server.storage) if call.caller.is_operator else None,
         ),
-        events=EventsStatus.of(_known(census.events)),
+        events=EventsStatus.of(_known(numbers.events)),
         performance=server.observers.meter.performance(project_id=scope, now=time.monotonic()),
         timestamp=call.now,
     )

@@ -35,6 +35,8 @@ class NewAgent(Body, frozen=True, kw_only=True):
 
 
 class AgentSpawned(Timed, frozen=True, kw_only=True):
+    """The answer to a spawn. jwt_token: null while the agent is queued, and then process_id is null too."""
+
     agent_id: AgentId
     spawned: bool
     process_id: int | None
@@ -59,6 +61,8 @@ class AgentSpawned(Timed, frozen=True, kw_only=True):
 
 
 class AgentOut(Timed, frozen=True, kw_only=True):
+    """An agent as it is now. exit_code, signal, cause: of its last process that ended."""
+
     agent_id: AgentId
     agent_type: str
     issue_id: str
@@ -93,14 +97,20 @@ class AgentsListed(Timed, frozen=True, kw_only=True):
 
 
 class StopQuery(Nothing, frozen=True, kw_only=True):
-    """timeout: seconds from SIGTERM to SIGKILL; default: the profile's. force: SIGKILL at once."""
+    """How to stop an agent.
+
+    timeout: seconds from SIGTERM to SIGKILL; default: the profile's. force: SIGKILL at once.
+    """
 
     timeout: Annotated[float, Meta(extra_json_schema={"minimum": 0, "maximum": STOP_MAX_S})] | None = None
     force: bool = False
 
 
 class LogQuery(Nothing, frozen=True, kw_only=True):
-    """offset: bytes from the start, instead of `tail` lines. timeout: seconds to wait for more output."""
+    """Which part of a log to read.
+
+    offset: bytes from the start, instead of `tail` lines. timeout: seconds to wait for more output.
+    """
 
     stream: Literal["stdout", "stderr"] = "stdout"
     tail: Annotated[int, Meta(ge=0, le=MAX_TAIL)] = 200
@@ -109,7 +119,9 @@ class LogQuery(Nothing, frozen=True, kw_only=True):
 
 
 class LogOut(Timed, frozen=True, kw_only=True):
-    """data: text of the log. Secrets of a known form and invalid UTF-8 are replaced; an incomplete last character is
+    """A part of a log.
+
+    data: text of the log. Secrets of a known form and invalid UTF-8 are replaced; an incomplete last character is
     left out.
 
     next_offset: where to continue, in bytes.
@@ -136,5 +148,7 @@ class LogOut(Timed, frozen=True, kw_only=True):
 
 
 class TokenRefreshed(Timed, frozen=True, kw_only=True):
+    """A new token for the caller."""
+
     token: str
     expires_at: Moment

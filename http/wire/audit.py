@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from ...state.audit import AuditRecord, Detail, Head
+from ...state.audit import AuditRecord, ChainHead, Detail
 from .codec import Nothing, Timed
 from .shapes import Moment
 
@@ -17,7 +17,10 @@ MAX_PAGE = 1000
 
 
 class AuditQuery(Nothing, frozen=True, kw_only=True):
-    """act, by, subject, outcome: only records with this value. before: only records older than this `seq`."""
+    """Which records of the audit trail to list.
+
+    act, by, subject, outcome: only records with this value. before: only records older than this `seq`.
+    """
 
     act: str | None = None
     by: str | None = None
@@ -61,7 +64,7 @@ class AuditListed(Timed, frozen=True, kw_only=True):
 
     @classmethod
     def of(
-        cls, recent: Sequence[AuditRecord], head: Head, query: AuditQuery, *, project_id: str | None, now: datetime
+        cls, recent: Sequence[AuditRecord], head: ChainHead, query: AuditQuery, *, project_id: str | None, now: datetime
     ) -> AuditListed:
         """recent: oldest first. project_id None: of every project and of none."""
         asked = {

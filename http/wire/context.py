@@ -28,7 +28,10 @@ Requirements = Annotated[
 
 
 class ContextQuery(Nothing, frozen=True, kw_only=True):
-    """requirements, files: comma-separated. q: a description of the work."""
+    """What a context should hold.
+
+    requirements, files: comma-separated. q: a description of the work.
+    """
 
     requirements: Requirements = ""
     files: Globs = ""
@@ -77,6 +80,8 @@ class RelevantFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CommitOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A commit of the project's history. hash: as git writes it in full."""
+
     hash: str
     message: str
     author: str
@@ -94,7 +99,10 @@ class ChangeOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GitContext(msgspec.Struct, frozen=True, kw_only=True):
-    """branch: null without a repository or with a detached head. problem: the missing parts, and why."""
+    """What git says of the project.
+
+    branch: null without a repository or with a detached head. problem: the missing parts, and why.
+    """
 
     branch: str | None
     head: str | None
@@ -129,7 +137,10 @@ class CoverageReport(msgspec.Struct, frozen=True):
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):
-    """dependencies: as written in the manifests. test_coverage: percent of lines, from the newest report."""
+    """What files of the project say of it.
+
+    dependencies: as written in the manifests. test_coverage: percent of lines, from the newest report.
+    """
 
     project_type: str
     project_types: list[str]
@@ -152,7 +163,10 @@ class OmissionOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ContextOut(msgspec.Struct, frozen=True, kw_only=True):
-    """relevant_files: most relevant first. omitted: a limited list; omitted_counts: all of them, by reason."""
+    """A context.
+
+    relevant_files: most relevant first. omitted: a limited list; omitted_counts: all of them, by reason.
+    """
 
     project_structure: ProjectStructure
     relevant_files: list[RelevantFile]
@@ -234,6 +248,8 @@ class ContextsListed(Timed, frozen=True, kw_only=True):
 
 
 class CacheCleared(Timed, frozen=True, kw_only=True):
+    """How many cached contexts were forgotten, and how many bytes they took."""
+
     cleared: bool
     entries_removed: int
     bytes_freed: int

@@ -33,6 +33,8 @@ class NewEvent(Body, frozen=True, kw_only=True):
 
 
 class EventPublished(Timed, frozen=True, kw_only=True):
+    """The answer to a publish. subscribers_notified: agents that wait for the event, or subscribe to its topic."""
+
     event_id: EventId
     published: bool
     subscribers_notified: tuple[str, ...]
@@ -54,7 +56,10 @@ class EventPublished(Timed, frozen=True, kw_only=True):
 
 
 class WaitQuery(Nothing, frozen=True, kw_only=True):
-    """timeout: milliseconds."""
+    """How to wait for events.
+
+    timeout: milliseconds.
+    """
 
     timeout: Annotated[int, Meta(ge=0)] = 30_000
     filter: Filter = ""
@@ -66,14 +71,19 @@ class WaitQuery(Nothing, frozen=True, kw_only=True):
 
 
 class WaitManyQuery(WaitQuery, frozen=True, kw_only=True):
-    """types, topics: comma lists; left out means every one."""
+    """How to wait for events of several types or topics.
+
+    types, topics: comma lists; left out means every one.
+    """
 
     types: Identifiers = ""
     topics: Identifiers = ""
 
 
 class StreamQuery(Nothing, frozen=True, kw_only=True):
-    """types, topics: comma-separated; default: all. since: as for a wait; default: from now.
+    """Which events to stream.
+
+    types, topics: comma-separated; default: all. since: as for a wait; default: from now.
 
     strict: 410 if `since` or `Last-Event-ID` would begin with a gap.
     """
@@ -86,7 +96,9 @@ class StreamQuery(Nothing, frozen=True, kw_only=True):
 
 
 class ListQuery(Nothing, frozen=True, kw_only=True):
-    """since: only events after this one. cursor: only events before this one; use the last page's next_cursor.
+    """Which events to list.
+
+    since: only events after this one. cursor: only events before this one; use the last page's next_cursor.
 
     strict: 410 if the answer would have a gap.
     """
@@ -155,6 +167,11 @@ class GapOut(msgspec.Struct, frozen=True, rename={"from_": "from"}):
 
 
 class EventsAwaited(Timed, frozen=True, kw_only=True):
+    """The answer to a wait.
+
+    timeout: no event came in time. superseded: another wait of the same mailbox took its place.
+    """
+
     events: list[EventOut]
     more_available: bool
     next_cursor: EventId
@@ -229,6 +246,8 @@ class MailboxOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MailboxesListed(Timed, frozen=True, kw_only=True):
+    """Every mailbox of the project, or of all projects for operators."""
+
     mailboxes: list[MailboxOut]
 
 
@@ -266,7 +285,10 @@ class DeadLettersListed(Timed, frozen=True, kw_only=True):
 
 
 class Replayed(Timed, frozen=True, kw_only=True):
-    """mailboxes: the number of mailboxes that get the event again."""
+    """The answer to a replay of a dead letter.
+
+    mailboxes: the number of mailboxes that get the event again.
+    """
 
     event_id: str
     mailboxes: int

@@ -17,21 +17,30 @@ MB = 1_000_000
 
 
 class ProofQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """nonce: 64 digits of 0-9 a-f, new for each request. address: the address that the client is connected to."""
+    """What a client asks a server to prove.
+
+    nonce: 64 digits of 0-9 a-f, new for each request. address: the address that the client is connected to.
+    """
 
     nonce: str
     address: str
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
-    """proof: HMAC-SHA256 over address and nonce, by a key derived from the storage's secret; in hexadecimal."""
+    """The proof that a server holds the storage's secret.
+
+    proof: HMAC-SHA256 over address and nonce, by a key derived from the storage's secret; in hexadecimal.
+    """
 
     address: str
     proof: str
 
 
 class Checks(msgspec.Struct, frozen=True, kw_only=True):
-    """storage, event_bus: "healthy", or the problem. disk_space_available_mb: on the disk of the storage."""
+    """The checks and numbers of /health.
+
+    storage, event_bus: "healthy", or the problem. disk_space_available_mb: on the disk of the storage.
+    """
 
     storage: str
     event_bus: str
@@ -43,7 +52,10 @@ class Checks(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Health(Timed, frozen=True, kw_only=True):
-    """status: "healthy", "unhealthy", or "draining" during shutdown."""
+    """Whether the sidecar can do its work.
+
+    status: "healthy", "unhealthy", or "draining" during shutdown.
+    """
 
     status: str
     service: str
@@ -53,6 +65,8 @@ class Health(Timed, frozen=True, kw_only=True):
 
 
 class AgentsStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Numbers of agents. active: those that hold a slot; by_type: how many were spawned."""
+
     active: int
     completed: int
     failed: int
@@ -77,7 +91,10 @@ class AgentsStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StorageStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """storage_path: for operators only. durability: "commit" or "os" for each kind of data; a setting for events."""
+    """Numbers of what is stored, and how safely.
+
+    storage_path: for operators only. durability: "commit" or "os" for each kind of data; a setting for events.
+    """
 
     durability: dict[str, str]
     context_cache_entries: int
@@ -101,6 +118,8 @@ class StorageStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventsStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Numbers of events since the start. queue_depth: events that no mailbox has taken yet."""
+
     total_published: int
     total_delivered: int
     active_subscriptions: int
@@ -155,6 +174,8 @@ class ActorsListed(Timed, frozen=True, kw_only=True):
 
 
 class ActorRestarting(Timed, frozen=True, kw_only=True):
+    """The answer to the restart of an actor, which may not have ended yet."""
+
     name: str
     restarting: bool
 

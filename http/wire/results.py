@@ -49,7 +49,10 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class ResultAccepted(Timed, frozen=True, kw_only=True):
-    """storage_path: relative to the storage directory."""
+    """The answer to a result that is stored.
+
+    storage_path: relative to the storage directory.
+    """
 
     id: ResultId
     stored: bool
@@ -72,6 +75,8 @@ class ResultAccepted(Timed, frozen=True, kw_only=True):
 
 
 class ResultQuery(Nothing, frozen=True, kw_only=True):
+    """Which results to list; all that is given must fit."""
+
     issue_id: MaybeIdentifier | None = None
     agent_type: MaybeIdentifier | None = None
     agent_id: MaybeIdentifier | None = None
@@ -83,7 +88,10 @@ class ResultQuery(Nothing, frozen=True, kw_only=True):
 
 
 class ResultOut(Timed, frozen=True, kw_only=True):
-    """timestamp: the time given by the agent. stored_at: the time when it was stored."""
+    """A stored result.
+
+    timestamp: the time given by the agent. stored_at: the time when it was stored.
+    """
 
     id: ResultId
     project_id: str

@@ -9,7 +9,10 @@ from .shapes import Moment
 
 
 class LoginQuery(Nothing, frozen=True, kw_only=True):
-    """code: used by the page, not by the server."""
+    """The query of the page that logs in.
+
+    code: used by the page, not by the server.
+    """
 
     code: str = ""
 
@@ -22,7 +25,10 @@ class LogIn(Body, frozen=True, kw_only=True):
 
 
 class SessionOut(msgspec.Struct, frozen=True, kw_only=True):
-    """csrf_token: required as X-CSRF-Token in every write from the browser."""
+    """A browser's session, as its page gets it.
+
+    csrf_token: required as X-CSRF-Token in every write from the browser.
+    """
 
     agent_id: str
     agent_type: str
@@ -32,13 +38,19 @@ class SessionOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionShown(Timed, frozen=True, kw_only=True):
-    """session: null if nobody is logged in."""
+    """Who is logged in.
+
+    session: null if nobody is logged in.
+    """
 
     session: SessionOut | None
 
 
 class LoginCodeOut(Timed, frozen=True, kw_only=True):
-    """code: works once, until expires_at. path: open it in a browser, after the server's address."""
+    """A code that logs a browser in.
+
+    code: works once, until expires_at. path: open it in a browser, after the server's address.
+    """
 
     code: str
     path: str
@@ -46,4 +58,6 @@ class LoginCodeOut(Timed, frozen=True, kw_only=True):
 
 
 class SessionEnded(Timed, frozen=True, kw_only=True):
+    """The answer to a log-out."""
+
     ended: bool

@@ -13,7 +13,7 @@ from ...state.errors import SidecarError, Unavailable
 from ..routing import Actors
 
 
-class Census(msgspec.Struct, frozen=True):
+class SidecarNumbers(msgspec.Struct, frozen=True):
     """Each actor's numbers, or the error it answered with."""
 
     agents: AgentNumbers | SidecarError
@@ -22,14 +22,14 @@ class Census(msgspec.Struct, frozen=True):
     contexts: ContextNumbers | SidecarError
 
 
-def take_census(actors: Actors, *, project_id: str | None, timeout_s: float) -> Census:
+def ask_numbers(actors: Actors, *, project_id: str | None, timeout_s: float) -> SidecarNumbers:
     """Ask all four, then wait once, up to `timeout_s`. project_id None: of every project."""
     agents = actors.spawner.request(CountAgents(project_id=project_id))
     events = actors.bus.request(CountEvents(project_id=project_id))
     results = actors.results.request(CountResults(project_id=project_id))
     contexts = actors.contexts.request(CountContexts(project_id=project_id))
     all_done((agents, events, results, contexts)).wait(timeout_s)
-    return Census(
+    return SidecarNumbers(
         agents=_counted(agents, actors.spawner),
         events=_counted(events, actors.bus),
         results=_counted(results, actors.results),
