@@ -20,7 +20,7 @@ from sidecar.http.client import http_client
 from sidecar.http.client.api import Api
 from sidecar.http.client.asynchronous import AsyncClient
 from sidecar.http.client.blocking_http import BlockingHttp
-from sidecar.http.client.steps import AnswerLost, HttpAnswer, Request
+from sidecar.http.client.steps import AnswerLost, HttpAnswer, HttpRequest
 from sidecar.http.sdk import ONE_ATTEMPT, Client, NoServer, UnexpectedAnswer
 
 Act = Callable[[BaseHTTPRequestHandler], None]
@@ -136,8 +136,8 @@ def test_an_answer_as_long_as_the_longest_of_a_sidecar_is_read(ask: Callable[...
 def test_a_time_that_was_up_leaves_no_connection_for_the_next_exchange() -> None:
     with server(DRIPPING["body"]) as url:
         http = BlockingHttp(url, check=None)
-        first = http.exchange(Request("GET", "/", {}, None, 0.2))
-        second = http.exchange(Request("GET", "/", {}, None, 0.2))
+        first = http.exchange(HttpRequest("GET", "/", {}, None, 0.2))
+        second = http.exchange(HttpRequest("GET", "/", {}, None, 0.2))
         assert isinstance(first, AnswerLost)
         assert isinstance(second, AnswerLost)
         http.close()
@@ -204,7 +204,7 @@ def test_text_that_is_nested_too_deep_is_another_shape() -> None:
 def test_a_field_that_the_shape_does_not_name_stays_in_the_answer() -> None:
     steps = Api("http://x", "t").call("GET", "/x", shape=dict[str, int])
     request = next(steps)
-    assert isinstance(request, Request)
+    assert isinstance(request, HttpRequest)
     assert request.headers["Accept-Encoding"] == "identity"
     with pytest.raises(StopIteration) as end:
         steps.send(HttpAnswer(200, {}, b'{"a": 1}'))

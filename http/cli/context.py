@@ -12,7 +12,7 @@ from .agent_types import class_here
 from .commands import Commands
 from .connection import with_client
 from .options import format_option, project_option
-from .shapes import ClearedAnswer, ContextAnswer
+from .shapes import ClearedAnswer, ContextParts
 from .terminal import Column, Format, number, show, show_fields, show_json, show_rows, table_of, text
 
 FILE_COLUMNS = (
@@ -90,7 +90,7 @@ def get(
         "max_bytes": max_bytes,
         "project_id": project,
     }
-    _show(client.call("GET", _path(issue_id, agent_type), query=options, shape=ContextAnswer), format_, explain=explain)
+    _show(client.call("GET", _path(issue_id, agent_type), query=options, shape=ContextParts), format_, explain=explain)
 
 
 @context.command()
@@ -106,7 +106,7 @@ def refresh(client: Client, issue_id: str, agent_type: str, project: str | None,
     Example: sidecar context refresh issue-7 python-specialist
     """
     query = {"refresh": True, "project_id": project}
-    _show(client.call("GET", _path(issue_id, agent_type), query=query, shape=ContextAnswer), format_)
+    _show(client.call("GET", _path(issue_id, agent_type), query=query, shape=ContextParts), format_)
 
 
 @context.command()

@@ -12,7 +12,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -245,8 +245,7 @@ def _running(config: Config, holder: int) -> Finding:
         )
     check = SidecarCheck(token_key(config.storage, config.environ), config.storage)
     try:
-        with Client(url, retries=ONE_ATTEMPT, check=check) as client:
-            client.health(timeout_s=HEALTH_WITHIN_S)
+        _health(url, check)
     except SidecarError as error:
         return Finding(
             check="server",
@@ -257,14 +256,15 @@ def _running(config: Config, holder: int) -> Finding:
     return Finding(check="server", verdict="ok", found=f"process {holder} listens on {url}")
 
 
+def _health(url: str, check: SidecarCheck | None = None) -> dict[str, Any]:
+    """The health of the server at a URL, which is soon in coming or an error."""
+    with Client(url, retries=ONE_ATTEMPT, check=check) as client:
+        return client.health(timeout_s=HEALTH_WITHIN_S)
+
+
 def _who_answers(url: str) -> Literal["sidecar", "other"] | None:
     try:
-        with Client(url, retries=ONE_ATTEMPT) as client:
-            return (
-                "sidecar"
-                if client.health(timeout_s=HEALTH_WITHIN_S).get("service") == "orchestration-sidecar"
-                else "other"
-            )
+        return "sidecar" if _health(url).get("service") == "orchestration-sidecar" else "other"
     except UnexpectedAnswer:
         return "other"
     except NoServer:

@@ -131,7 +131,7 @@ class ContextSections(msgspec.Struct):
     omitted_counts: dict[str, int] = {}
 
 
-class ContextAnswer(msgspec.Struct):
+class ContextParts(msgspec.Struct):
     """A context."""
 
     context: ContextSections
@@ -170,7 +170,7 @@ class HealthAnswer(msgspec.Struct):
     checks: HealthChecks
 
 
-class AgentNumbers(msgspec.Struct):
+class AgentCounts(msgspec.Struct):
     """Counts of agents."""
 
     active: int
@@ -181,7 +181,7 @@ class AgentNumbers(msgspec.Struct):
     by_type: dict[str, int]
 
 
-class EventNumbers(msgspec.Struct):
+class EventCounts(msgspec.Struct):
     """Counts of events."""
 
     total_published: int
@@ -190,7 +190,7 @@ class EventNumbers(msgspec.Struct):
     dead_letter_queue_size: int
 
 
-class StorageNumbers(msgspec.Struct):
+class StorageCounts(msgspec.Struct):
     """Counts of what is stored and cached."""
 
     results_stored: int
@@ -199,7 +199,7 @@ class StorageNumbers(msgspec.Struct):
     cache_hit_rate: float
 
 
-class RequestNumbers(msgspec.Struct):
+class RequestRates(msgspec.Struct):
     """Rates and times of requests."""
 
     requests_per_second: float
@@ -211,7 +211,7 @@ class RequestNumbers(msgspec.Struct):
 class StatusAnswer(msgspec.Struct):
     """The numbers of a sidecar."""
 
-    agents: AgentNumbers
-    events: EventNumbers
-    storage: StorageNumbers
-    performance: RequestNumbers
+    agents: AgentCounts
+    events: EventCounts
+    storage: StorageCounts
+    performance: RequestRates

@@ -20,7 +20,7 @@ import httpcore
 import httpx
 
 from .http_client import KEPT_CONNECTIONS, KEPT_FOR_S, AnswerBody, failed_exchange, time_is_up
-from .steps import HttpAnswer, NotConnected, Outcome, Request
+from .steps import HttpAnswer, HttpRequest, NotConnected, Outcome
 
 # SO_LINGER: for no time, so that closing discards and resets; and off.
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -33,9 +33,9 @@ class AsyncHttp:
     def __init__(self, url: str) -> None:
         self._url = url
         # The sidecar is next to its agents: a proxy in the environment is for other places.
-        self._client = httpx.AsyncClient(transport=_Transport(has_tls=url.startswith("https:")), trust_env=False)
+        self._client = httpx.AsyncClient(transport=_AsyncTransport(has_tls=url.startswith("https:")), trust_env=False)
 
-    async def exchange(self, request: Request) -> Outcome:
+    async def exchange(self, request: HttpRequest) -> Outcome:
         """Send one request, read its whole answer. Raises UnexpectedAnswer."""
         carrier = _Carrier()
         before = _carrier.set(carrier)
@@ -53,7 +53,7 @@ class AsyncHttp:
                 carrier.reset()
         return answer
 
-    async def _answer(self, request: Request, carrier: _Carrier) -> HttpAnswer:
+    async def _answer(self, request: HttpRequest, carrier: _Carrier) -> HttpAnswer:
         async with self._client.stream(
             request.method,
             self._url + request.target,
@@ -75,9 +75,9 @@ class AsyncHttp:
 class _Carrier:
     """The connection that carries an exchange, once something was sent over it."""
 
-    stream: _Stream | None = None
+    stream: _AsyncStream | None = None
 
-    def sends_over(self, stream: _Stream) -> None:
+    def sends_over(self, stream: _AsyncStream) -> None:
         self.stream = stream
         stream.carries = self
         stream.linger(_RESET_ON_CLOSE)
@@ -96,7 +96,7 @@ class _Carrier:
 _carrier: ContextVar[_Carrier | None] = ContextVar("carrier", default=None)
 
 
-class _Transport(httpx.AsyncHTTPTransport):
+class _AsyncTransport(httpx.AsyncHTTPTransport):
     """httpx's own transport, over sockets of our backend."""
 
     def __init__(self, *, has_tls: bool) -> None:
@@ -107,11 +107,11 @@ class _Transport(httpx.AsyncHTTPTransport):
             max_connections=None,
             max_keepalive_connections=KEPT_CONNECTIONS,
             keepalive_expiry=KEPT_FOR_S,
-            network_backend=_Backend(),
+            network_backend=_AsyncBackend(),
         )
 
 
-class _Backend(httpcore.AsyncNetworkBackend):
+class _AsyncBackend(httpcore.AsyncNetworkBackend):
     """Connections of asyncio. No time-outs: `exchange` has one for all of it."""
 
     async def connect_tcp(
@@ -123,12 +123,12 @@ class _Backend(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[Any] | None = None,  # noqa: ARG002
     ) -> httpcore.AsyncNetworkStream:
         try:
-            return _Stream(*await asyncio.open_connection(host, port, happy_eyeballs_delay=0.25))
+            return _AsyncStream(*await asyncio.open_connection(host, port, happy_eyeballs_delay=0.25))
         except OSError as error:
             raise httpcore.ConnectError(str(error)) from error
 
 
-class _Stream(httpcore.AsyncNetworkStream):
+class _AsyncStream(httpcore.AsyncNetworkStream):
     """One connection. carries: the exchange that last sent something over it."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -19,7 +19,7 @@ from .client import signed_as
 from .connections import BlockingConnections, require_url
 from .records import Event, Gap
 from .retry import RetryPolicy
-from .steps import Outcome, Pause, Request, Steps
+from .steps import HttpRequest, Outcome, Pause, Steps
 from .subscription import MailboxReader
 from .upkeep import Upkeep
 
@@ -48,7 +48,7 @@ class AsyncConnections:
                 answer: T = end.value
                 return answer
             match step:
-                case Request():
+                case HttpRequest():
                     outcome = await self._opened().exchange(step)
                 case Pause():
                     outcome = None

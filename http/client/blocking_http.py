@@ -15,7 +15,7 @@ import httpcore
 import httpx
 
 from .http_client import KEPT_CONNECTIONS, KEPT_FOR_S, AnswerBody, failed_exchange
-from .steps import Outcome, Request
+from .steps import HttpRequest, Outcome
 
 if TYPE_CHECKING:
     from .vouching import SidecarCheck
@@ -26,11 +26,11 @@ class BlockingHttp:
 
     def __init__(self, url: str, *, check: SidecarCheck | None) -> None:
         self._url = url
-        transport = _Transport(_Backend(check), has_tls=url.startswith("https:"))
+        transport = _BlockingTransport(_BlockingBackend(check), has_tls=url.startswith("https:"))
         # The sidecar is next to its agents: a proxy in the environment is for other places.
         self._client = httpx.Client(transport=transport, trust_env=False)
 
-    def exchange(self, request: Request) -> Outcome:
+    def exchange(self, request: HttpRequest) -> Outcome:
         """Send one request, read its whole answer. Raises UnexpectedAnswer, and what the check raises."""
         deadline = time.monotonic() + request.timeout_s
         try:
@@ -52,7 +52,7 @@ class BlockingHttp:
         self._client.close()
 
 
-class _Transport(httpx.HTTPTransport):
+class _BlockingTransport(httpx.HTTPTransport):
     """httpx's own transport, over sockets of our backend."""
 
     def __init__(self, backend: httpcore.NetworkBackend, *, has_tls: bool) -> None:
@@ -67,7 +67,7 @@ class _Transport(httpx.HTTPTransport):
         )
 
 
-class _Backend(httpcore.NetworkBackend):
+class _BlockingBackend(httpcore.NetworkBackend):
     """Sockets for which a time-out is the monotonic time at which to give up."""
 
     def __init__(self, check: SidecarCheck | None) -> None:
@@ -86,10 +86,10 @@ class _Backend(httpcore.NetworkBackend):
         stream = self._sockets.connect_tcp(host, port, left_s, local_address, socket_options)
         if self._check is not None:
             self._check(stream)
-        return _Stream(stream)
+        return _BlockingStream(stream)
 
 
-class _Stream(httpcore.NetworkStream):
+class _BlockingStream(httpcore.NetworkStream):
     """A connection whose reads and writes end at their deadline."""
 
     def __init__(self, stream: httpcore.NetworkStream) -> None:
@@ -104,7 +104,9 @@ class _Stream(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        return _Stream(self._stream.start_tls(ssl_context, server_hostname, _left_s(timeout, httpcore.ConnectTimeout)))
+        return _BlockingStream(
+            self._stream.start_tls(ssl_context, server_hostname, _left_s(timeout, httpcore.ConnectTimeout))
+        )
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)

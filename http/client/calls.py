@@ -17,7 +17,7 @@ from ...state.errors import SidecarError, TokenExpired
 from ...state.typed import decode
 from .errors import NoServer, error_of, no_sidecar
 from .retry import Failure, RetryPolicy, failure_of
-from .steps import AnswerLost, HttpAnswer, NotConnected, Outcome, Pause, Request, Steps
+from .steps import AnswerLost, HttpAnswer, HttpRequest, NotConnected, Outcome, Pause, Steps
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ class Calls:
         self, method: str, path: str, content: bytes | None = None, *, timeout_s: float = ANSWER_WITHIN_S
     ) -> Steps[HttpAnswer]:
         """Make one attempt, and return its answer with any status. Raises NoServer."""
-        outcome = yield Request(method, path, self._headers(content, None), content, timeout_s)
+        outcome = yield HttpRequest(method, path, self._headers(content, None), content, timeout_s)
         if not isinstance(outcome, HttpAnswer):
             raise NoServer(f"no sidecar answers at {self.url}: {outcome.reason if outcome else ''}", url=self.url)
         return outcome
@@ -151,7 +151,7 @@ class Calls:
         while True:
             attempt += 1
             began = self._clock()
-            outcome = yield Request(method, target, self._headers(content, key), content, timeout_s)
+            outcome = yield HttpRequest(method, target, self._headers(content, key), content, timeout_s)
             if isinstance(outcome, HttpAnswer) and outcome.status < 400:
                 return outcome
             failure, error = self._failure(outcome)
@@ -185,7 +185,7 @@ class Calls:
             case NotConnected():
                 return Failure.NOT_CONNECTED, NoServer(f"no sidecar answers at {self.url}: {outcome.reason}")
             case None:
-                raise TypeError("a Request was answered like a Pause")
+                raise TypeError("an HttpRequest was answered like a Pause")
 
     def _headers(self, content: bytes | None, key: str | None) -> dict[str, str]:
         headers = dict(self._fixed_headers)

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
-from .steps import Outcome, Pause, Request, Steps
+from .steps import HttpRequest, Outcome, Pause, Steps
 
 if TYPE_CHECKING:
     from .blocking_http import BlockingHttp
@@ -64,7 +64,7 @@ class BlockingConnections:
                 answer: T = end.value
                 return answer
             match step:
-                case Request():
+                case HttpRequest():
                     outcome = self._opened().exchange(step)
                 case Pause():
                     outcome = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 
 from .errors import UnexpectedAnswer, no_sidecar
-from .steps import AnswerLost, HttpAnswer, NotConnected, Request
+from .steps import AnswerLost, HttpAnswer, HttpRequest, NotConnected
 
 # Keeping more would only hold sockets: an agent has one wait open, one heartbeat and its own work.
 KEPT_CONNECTIONS = 8
@@ -43,7 +43,7 @@ class AnswerBody:
         return no_sidecar(self._url, reason, status=self._response.status_code)
 
 
-def failed_exchange(request: Request, error: httpx.HTTPError | httpx.InvalidURL) -> NotConnected | AnswerLost:
+def failed_exchange(request: HttpRequest, error: httpx.HTTPError | httpx.InvalidURL) -> NotConnected | AnswerLost:
     """What an error of httpx says about the request."""
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.InvalidURL):
         return NotConnected(str(error))
@@ -52,7 +52,7 @@ def failed_exchange(request: Request, error: httpx.HTTPError | httpx.InvalidURL)
     return AnswerLost(f"no answer to {request.method} {request.target}: {error!r}", was_held=True)
 
 
-def time_is_up(request: Request) -> AnswerLost:
+def time_is_up(request: HttpRequest) -> AnswerLost:
     return AnswerLost(
         f"no whole answer to {request.method} {request.target} within {request.timeout_s:g} s", was_held=False
     )

@@ -1,7 +1,7 @@
 """The steps of a call, without I/O: what to send and how long to pause, and what came of it.
 
-A call of the API is a generator. It yields a `Request` and is sent its `Outcome`, or yields a `Pause` and is sent None;
-what it returns is the answer of the call. `connections.py` carries the steps out with blocking sockets,
+A call of the API is a generator. It yields an `HttpRequest` and is sent its `Outcome`, or yields a `Pause` and is sent
+None; what it returns is the answer of the call. `connections.py` carries the steps out with blocking sockets,
 `asynchronous.py` with asyncio, so that every rule of retries, tokens and waits is written once and tested without a
 server.
 """
@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 T = TypeVar("T")
 
 
-class Request(NamedTuple):
+class HttpRequest(NamedTuple):
     """One HTTP request. target: path and query. timeout_s: for all of it, from connecting to the answer's last byte."""
 
     method: str
@@ -55,4 +55,4 @@ class AnswerLost(NamedTuple):
 
 
 Outcome: TypeAlias = HttpAnswer | NotConnected | AnswerLost
-Steps: TypeAlias = Generator[Request | Pause, Outcome | None, T]
+Steps: TypeAlias = Generator[HttpRequest | Pause, Outcome | None, T]
