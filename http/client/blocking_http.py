@@ -59,7 +59,7 @@ class _BlockingTransport(httpx.HTTPTransport):
         super().__init__(verify=False)
         self._pool = httpcore.ConnectionPool(
             # Reading the system's certificates costs 30 ms of CPU, and without TLS there is nothing to verify.
-            ssl_context=httpx.create_ssl_context() if has_tls else None,
+            ssl_context=httpx.create_ssl_context(trust_env=False) if has_tls else None,
             max_connections=None,
             max_keepalive_connections=KEPT_CONNECTIONS,
             keepalive_expiry=KEPT_FOR_S,
