@@ -225,7 +225,7 @@ class EventBus(Owner):
             case TellTriggered(since=since):
                 return self._tell_triggered(since)
             case _WaiterGone(number):
-                return self._room.leave(number)
+                return self._room.waiters.remove(number)
             case _TimeIsUp():
                 return self._time_is_up()
             case _SearchOn():
@@ -360,7 +360,7 @@ class EventBus(Owner):
 
     def _arm(self) -> None:
         """See to it that `_TimeIsUp` comes at the earliest deadline."""
-        deadline = self._room.next_deadline()
+        deadline = self._room.waiters.next_deadline()
         if deadline is not None and (self._tick_at is None or deadline < self._tick_at):
             self._tick_at = deadline
             self._timers.tell_after(deadline - time.monotonic(), self.me, _TimeIsUp())
@@ -431,7 +431,7 @@ class EventBus(Owner):
             position=self._store.log(key.project_id).id_at(mailbox.position),
             lag=self._lag(mailbox),
             deliveries=mailbox.deliveries,
-            is_waited_on=self._room.is_waited_on(key),
+            is_waited_on=self._room.waiters.is_waited_on(key),
             gap=mailbox.gap,
             last_used_at=mailbox.last_used_at,
         )

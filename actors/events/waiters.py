@@ -7,19 +7,19 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 from ...state.events.filter import EventFilter
-from ...state.events.mailbox import Mailbox, MailboxKey
+from ...state.events.mailbox import MailboxKey
 from ...state.events.search import Search
 from ...state.models import Event
 from ..messages import AwaitEvents
 from ..replies import EventBatch
 from ..runtime.asking import Later
-from .reading import Reading
+from .sources import Source
 
 _EVERY_TYPE = ""  # no event type is empty
 
 
 class Waiter:
-    """One request that waits. mailbox None: it reads from `reading` on and leaves no trace.
+    """One request that waits. source: where its events come from.
 
     search: what has not ended yet of a look at the log. gone: called with its number when its client has gone away.
     """
@@ -30,11 +30,10 @@ class Waiter:
         "gone",
         "is_superseded",
         "later",
-        "mailbox",
         "number",
-        "reading",
         "request",
         "search",
+        "source",
     )
 
     def __init__(
@@ -43,15 +42,13 @@ class Waiter:
         request: AwaitEvents,
         later: Later[EventBatch],
         event_filter: EventFilter,
-        mailbox: Mailbox | None,
-        reading: Reading,
+        source: Source,
         deadline: float,
     ) -> None:
         self.number = number
         self.request = request
         self.event_filter = event_filter
-        self.mailbox = mailbox
-        self.reading = reading
+        self.source = source
         self.deadline = deadline
         self.later = later
         self.is_superseded = False
@@ -96,20 +93,19 @@ class Waiters:
         request: AwaitEvents,
         later: Later[EventBatch],
         event_filter: EventFilter,
-        mailbox: Mailbox | None,
-        reading: Reading,
+        source: Source,
         deadline: float,
     ) -> Waiter:
         """Let `request` wait. An older waiter on the same mailbox is superseded: it gets nothing any more."""
-        waiter = Waiter(next(self._numbers), request, later, event_filter, mailbox, reading, deadline)
+        waiter = Waiter(next(self._numbers), request, later, event_filter, source, deadline)
         self._all[waiter.number] = waiter
         for event_type in request.event_types or (_EVERY_TYPE,):
             self._by_type.setdefault((request.project_id, event_type), {})[waiter.number] = waiter
-        if mailbox is not None:
-            older = self._of_mailbox.get(mailbox.key)
+        if source.key is not None:
+            older = self._of_mailbox.get(source.key)
             if older is not None:
                 older.is_superseded = True
-            self._of_mailbox[mailbox.key] = waiter
+            self._of_mailbox[source.key] = waiter
         heapq.heappush(self._deadlines, (deadline, waiter.number))
         return waiter
 
@@ -124,8 +120,9 @@ class Waiters:
             del same_type[number]
             if not same_type:
                 del self._by_type[(waiter.request.project_id, event_type)]
-        if waiter.mailbox is not None and self._of_mailbox.get(waiter.mailbox.key) is waiter:
-            del self._of_mailbox[waiter.mailbox.key]
+        key = waiter.source.key
+        if key is not None and self._of_mailbox.get(key) is waiter:
+            del self._of_mailbox[key]
         # Answered waiters leave their deadlines behind; a long poll that is woken often would pile them up.
         if len(self._deadlines) > 64 + 2 * len(self._all):
             self._deadlines = [entry for entry in self._deadlines if entry[1] in self._all]

@@ -21,13 +21,14 @@ from ...state.events.filter import EventFilter, compile_filter
 from ...state.events.log import EventLog
 from ...state.events.mailbox import Mailbox, MailboxKey, new_mailbox
 from ...state.events.mailboxes import Mailboxes
-from ...state.events.search import Search, step_ends
+from ...state.events.search import step_ends
 from ...state.models import Event, EventId
 from ..messages import AwaitEvents
-from ..replies import AnswerId, EventBatch
+from ..replies import EventBatch
 from ..runtime.asking import Later
-from .reading import Reading, read_since
+from .reading import read_since
 from .searches import Searches
+from .sources import MailboxSource, ReadingSource, Source
 from .waiters import Waiter, Waiters, concerns
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,6 @@ MAX_MAILBOXES_PER_AGENT = 256
 # A wait whose time is up before everything was looked at ends with what was found by then. More than a quarter of a
 # gigabyte takes when many search; less than the server gives the bus to answer.
 LOOK_ON_S = 4.0
-_BY_MAILBOX = Reading(place=0)  # a waiter with a mailbox reads from the mailbox's place
 
 
 class _Verdicts:
@@ -61,7 +61,10 @@ class _Verdicts:
 
 
 class WaitingRoom:
-    """max_wait_s: no wait is longer. log_of: the log of a project. searches: where long looks at it go on."""
+    """All requests that wait for events, and the answers to them that have not left yet.
+
+    max_wait_s: no wait is longer. log_of: the log of a project. searches: where long looks at it go on.
+    """
 
     def __init__(
         self, mailboxes: Mailboxes, log_of: Callable[[str], EventLog], searches: Searches, *, max_wait_s: float
@@ -70,23 +73,16 @@ class WaitingRoom:
         self._log_of = log_of
         self._searches = searches
         self._max_wait_s = max_wait_s
-        self._waiters = Waiters()
+        self.waiters = Waiters()
         self._answered: list[tuple[Waiter, EventBatch]] = []
         self._owed: set[str] = set()  # agents that these are for
         self._verdicts = _Verdicts()
 
     def __len__(self) -> int:
-        return len(self._waiters)
+        return len(self.waiters)
 
     def count(self, project_id: str | None) -> int:
-        return sum(1 for waiter in self._waiters if project_id in (None, waiter.request.project_id))
-
-    def next_deadline(self) -> float | None:
-        """Monotonic seconds."""
-        return self._waiters.next_deadline()
-
-    def is_waited_on(self, key: MailboxKey) -> bool:
-        return self._waiters.is_waited_on(key)
+        return sum(1 for waiter in self.waiters if project_id in (None, waiter.request.project_id))
 
     def enter(
         self, request: AwaitEvents, later: Later[EventBatch], *, gone: Callable[[int], None], may_wait: bool
@@ -100,21 +96,23 @@ class WaitingRoom:
         event_log = self._log_of(request.project_id)
         now = utc_now()
         event_log.expire(now=now)
-        mailbox, reading = None, _BY_MAILBOX
+        source: Source
         if request.since is not None:
             reading = read_since(event_log, request.since, strict=request.strict)
+            source = ReadingSource(reading, event_log, request.event_types)
         else:
             mailbox = self._mailbox(request, event_filter, event_log, now)
             mailbox.begin_wait(event_log, ack=request.ack, is_proxied=request.is_proxied, now=now)
             self._mailboxes.changed(mailbox)
+            source = MailboxSource(mailbox, self._mailboxes, event_log)
         timeout_s = min(request.timeout_s, self._max_wait_s) if may_wait else 0.0
-        waiter = self._waiters.add(request, later, event_filter, mailbox, reading, time.monotonic() + timeout_s)
+        waiter = self.waiters.add(request, later, event_filter, source, time.monotonic() + timeout_s)
         try:
             batch = self._look(waiter, until=step_ends())
             if batch is None and (not may_wait or (timeout_s <= 0 and not waiter.is_searching())):
                 batch = self._found_in_time(waiter)
         except Exception:
-            self._waiters.remove(waiter.number)
+            self.waiters.remove(waiter.number)
             raise
         if batch is not None:
             self._answer(waiter, batch)
@@ -124,17 +122,13 @@ class WaitingRoom:
         if waiter.is_searching():
             self._searches.add(partial(self._look_on, waiter))
 
-    def leave(self, number: int) -> None:
-        """The client has gone; nothing will be handed to it."""
-        self._waiters.remove(number)
-
     def matching(self, event: Event, *, until: float) -> list[Waiter]:
         """Waiters whose question the event answers, as far as filters tell by then (perf_counter seconds).
 
         The others look for themselves.
         """
         found = []
-        for waiter in self._waiters.concerned(event):
+        for waiter in self.waiters.concerned(event):
             if waiter.event_filter.terms and time.perf_counter() >= until:
                 self._search_later(waiter)
             elif self._matches(waiter, event):
@@ -143,7 +137,7 @@ class WaitingRoom:
 
     def _search_later(self, waiter: Waiter) -> None:
         if not waiter.is_searching() and not waiter.is_superseded:
-            waiter.search = self._new_search(waiter)
+            waiter.search = waiter.source.search(limit=waiter.request.limit)
             self._searches.add(partial(self._look_on, waiter))
 
     def _matches(self, waiter: Waiter, event: Event) -> bool:
@@ -180,7 +174,7 @@ class WaitingRoom:
         try:
             batch = self._look(waiter, until=until)
             if batch is None and not waiter.is_searching() and time.monotonic() >= waiter.deadline:
-                batch = self._timed_out(waiter)
+                batch = waiter.source.timed_out(is_superseded=waiter.is_superseded)
         except Exception as error:
             log.exception("wait failed %s", waiter)
             self._fail(waiter, error)
@@ -191,24 +185,24 @@ class WaitingRoom:
 
     def end_overdue(self, *, now: float) -> None:
         """Answer those whose time is up. now: monotonic seconds."""
-        for waiter in self._waiters.overdue(now=now):
+        for waiter in self.waiters.overdue(now=now):
             look_until = waiter.deadline + LOOK_ON_S
             if waiter.is_searching() and not waiter.is_superseded and now < look_until:
-                self._waiters.prolong(waiter, until=look_until)
+                self.waiters.prolong(waiter, until=look_until)
             else:
                 self._end(waiter)
 
     def end_all(self) -> int:
         """Answer everyone as if their time were up; returns how many that were."""
-        waiters = list(self._waiters)
+        waiters = list(self.waiters)
         for waiter in waiters:
             self._end(waiter)
         return len(waiters)
 
     def end_of_agent(self, agent_id: str) -> None:
-        """The agent's process died: whoever still waits in its name is a ghost and is handed nothing."""
-        for waiter in self._waiters:
-            if waiter.request.agent_id == agent_id and waiter.mailbox is not None:
+        """The agent's process died: a request that still waits in its name is a ghost and is given nothing."""
+        for waiter in self.waiters:
+            if waiter.request.agent_id == agent_id and waiter.source.key is not None:
                 waiter.is_superseded = True
                 self._end(waiter)
 
@@ -222,7 +216,7 @@ class WaitingRoom:
 
     def _fail(self, waiter: Waiter, error: Exception) -> None:
         """Fail this wait alone, not those that are answered with it."""
-        self._waiters.remove(waiter.number)
+        self.waiters.remove(waiter.number)
         waiter.later.refuse(error)
 
     def owes_answer_to(self, agent_id: str) -> bool:
@@ -230,14 +224,14 @@ class WaitingRoom:
         return agent_id in self._owed
 
     def answers(self) -> list[tuple[Waiter, EventBatch]]:
-        """Answers that have not left yet; whoever takes them resolves their futures."""
+        """Take the answers that have not left yet; the caller resolves their futures."""
         answered, self._answered = self._answered, []
         self._owed.clear()
         self._verdicts.forget()
         return answered
 
     def _answer(self, waiter: Waiter, batch: EventBatch) -> None:
-        if self._waiters.remove(waiter.number) is not None:
+        if self.waiters.remove(waiter.number) is not None:
             self._answered.append((waiter, batch))
             self._owed.add(waiter.request.agent_id)
 
@@ -263,87 +257,27 @@ class WaitingRoom:
         agent = self._mailboxes.agents.get(request.agent_id)
         return new_mailbox(key, event_log, agent_since=agent.since if agent else request.agent_since, now=now)
 
-    def _new_search(self, waiter: Waiter) -> Search:
-        if waiter.mailbox is not None:
-            return waiter.mailbox.search(limit=waiter.request.limit)
-        return waiter.reading.search(self._log_of(waiter.request.project_id), limit=waiter.request.limit)
-
     def _look(self, waiter: Waiter, *, until: float) -> EventBatch | None:
         """The answer that the log has for a waiter now. None if it has none, or none yet: then its search goes on."""
-        request, mailbox = waiter.request, waiter.mailbox
-        event_log = self._log_of(request.project_id)
-        if mailbox is not None and mailbox.place == event_log.last_place and not mailbox.replays and not waiter.search:
+        request, source = waiter.request, waiter.source
+        if waiter.search is None and not source.has_news():
             return None  # as for nearly every wait that begins
-        search = waiter.search or self._new_search(waiter)
+        search = waiter.search or source.search(limit=request.limit)
 
         def matches(event: Event) -> bool:
             return concerns(request.event_types, request.topics, event) and self._verdicts.passes(
                 event, waiter.event_filter
             )
 
-        if mailbox is not None:
-            is_over = mailbox.look(event_log, search, matches, now=utc_now(), until=until)
-        else:
-            is_over = self._read(waiter, event_log, search, matches, until)
+        is_over = source.look(search, matches, until=until)
         waiter.search = None if is_over else search
-        return self._batch(waiter, search) if is_over else None
-
-    def _read(
-        self, waiter: Waiter, event_log: EventLog, search: Search, matches: Callable[[Event], bool], until: float
-    ) -> bool:
-        """Go on with a search without a mailbox; whether it has ended."""
-        waiter.reading = waiter.reading.missing(search.missed(event_log))
-        now = utc_now()
-
-        def wants(place: int, event: Event) -> bool:
-            return matches(event) and not event_log.is_past_ttl(place, now=now)
-
-        is_over = search.step(event_log, waiter.request.event_types, wants, until=until)
-        if not search.found:
-            waiter.reading = waiter.reading.behind(search)
-        return is_over
-
-    def _batch(self, waiter: Waiter, search: Search) -> EventBatch | None:
-        """What a search has found; None if nothing."""
-        event_log, mailbox = self._log_of(waiter.request.project_id), waiter.mailbox
-        if mailbox is None:
-            return waiter.reading.batch(event_log, search) if search.found else None
-        deliveries = mailbox.hand_out(search, incarnation=self._mailboxes.agents.incarnation(mailbox.key.agent_id))
-        self._mailboxes.changed(mailbox)
-        if mailbox.handed is None:
-            return None
-        return EventBatch(
-            deliveries=deliveries,
-            more_available=search.more,
-            next_cursor=event_log.cursor_at(mailbox.handed.reached),
-            timed_out=False,
-            gap=mailbox.gap,
-            answer=AnswerId(mailbox.key, mailbox.handed.number),
-        )
+        return source.batch(search) if is_over else None
 
     def _found_in_time(self, waiter: Waiter) -> EventBatch:
         """What there is for a waiter whose time is up, although its search may not have ended: the next goes on."""
         search, waiter.search = waiter.search, None
-        if search is None or waiter.is_superseded:
-            return self._timed_out(waiter)
-        search.more = bool(search.found)
-        return self._batch(waiter, search) or self._timed_out(waiter)
-
-    def _timed_out(self, waiter: Waiter) -> EventBatch:
-        event_log, mailbox = self._log_of(waiter.request.project_id), waiter.mailbox
-        gap, answer, place = waiter.reading.gap, None, waiter.reading.place
-        if mailbox is not None:
-            place = mailbox.place
-            if mailbox.gap is not None and not waiter.is_superseded:
-                number = mailbox.time_out(incarnation=self._mailboxes.agents.incarnation(mailbox.key.agent_id))
-                gap, answer = mailbox.gap, AnswerId(mailbox.key, number)
-                self._mailboxes.changed(mailbox)
-        return EventBatch(
-            deliveries=(),
-            more_available=False,
-            next_cursor=event_log.cursor_at(place),
-            timed_out=True,
-            superseded=waiter.is_superseded,
-            gap=gap,
-            answer=answer,
-        )
+        if search is not None and not waiter.is_superseded:
+            search.more = bool(search.found)
+            if (batch := waiter.source.batch(search)) is not None:
+                return batch
+        return waiter.source.timed_out(is_superseded=waiter.is_superseded)
