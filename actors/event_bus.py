@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -20,20 +20,31 @@ from ..state.clock import utc_now
 from ..state.errors import StorageUnavailable
 from ..state.events.gap import BEGINNING
 from ..state.events.log import Retention
-from ..state.events.mailbox import Mailbox, MailboxKey
+from ..state.events.mailbox import MailboxKey
 from ..state.events.mailboxes import Mailboxes
 from ..state.events.search import step_ends
 from ..state.events.store import EventStore
 from ..state.events.subscribed_agents import SubscribedAgent
 from ..state.journal.journal import Durability
 from ..state.journal.sync import SETTLE_AFTER_S, BackgroundSync
-from ..state.models import AgentId, Event, EventId
-from .agent_facts import AgentEnded, AgentSubscribed, EventPublished, LogEndsAt, TellTriggered
+from ..state.models import AgentId, Event
+from .agent_facts import AgentEnded, AgentSubscribed, TellTriggered
 from .events.counter import EventCounter
-from .events.mailbox_lag import Lags
-from .events.publishing import answer_all, digest_of, published_before, record_of
+from .events.facts import (
+    DeadlineReached,
+    EventBusFact,
+    HousekeepingDue,
+    SearchesDue,
+    SyncDue,
+    SyncEnded,
+    WaiterGone,
+)
+from .events.publications import Publications
+from .events.publishing import answer_all, digest_of, published_before
 from .events.reading import Listing
+from .events.reports import EventReports
 from .events.searches import Searches
+from .events.trigger_feed import TriggerFeed
 from .events.waiters import Waiter
 from .events.waiting_room import WaitingRoom
 from .messages import (
@@ -49,8 +60,8 @@ from .messages import (
     PublishTogether,
     ReplayDeadLetter,
 )
-from .replies import AnswerId, EventBatch, EventNumbers, EventPage, MailboxStatus, Published
-from .runtime.asking import Fact, Later, Recipient, together
+from .replies import AnswerId, EventBatch, EventPage, Published
+from .runtime.asking import Later, Recipient, together
 from .runtime.owner import Owner
 from .runtime.timers import Timers
 
@@ -73,42 +84,11 @@ class EventOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     durability: Literal["os", "commit"] = "os"
 
 
-class _WaiterGone(Fact, frozen=True):
-    number: int
-
-
-class _TimeIsUp(Fact, frozen=True):
-    """The earliest deadline of a waiter has come."""
-
-
-class _SearchOn(Fact, frozen=True):
-    """Time to go on with searches; what has come meanwhile is dealt with."""
-
-
-class _KeepHouse(Fact, frozen=True):
-    """Time to drop what retention no longer keeps."""
-
-
-class _SettleDue(Fact, frozen=True):
-    """It is time to sync the journals."""
-
-
-class _Synced(Fact, frozen=True):
-    """A sync that was begun has ended, or has failed."""
-
-
-class _Unanswered(msgspec.Struct, frozen=True):
-    """A publisher who is answered when the event is durable. received: perf_counter seconds."""
-
-    later: Later[Published]
-    received: float
-
-
-_Message = EventBusRequest | _WaiterGone | _TimeIsUp | _SearchOn | _KeepHouse | _SettleDue | _Synced
+_Message = EventBusRequest | EventBusFact
 
 
 class EventBus(Owner):
-    """See the module. spawner: gets events whose type is in `trigger_types`; None if there is none."""
+    """The actor of the events; see the module. spawner: gets events whose type is in `trigger_types`."""
 
     def __init__(
         self,
@@ -122,8 +102,6 @@ class EventBus(Owner):
         super().__init__()
         self._options = options
         self._timers = timers
-        self._spawner = spawner
-        self._trigger_types = trigger_types
         self._store = EventStore(
             journal_dir / "log",
             Retention(
@@ -135,36 +113,29 @@ class EventBus(Owner):
         )
         try:
             self._mailboxes = Mailboxes(journal_dir / "mailboxes")
-            self._begin_life()
+            _begin_life(self._store, self._mailboxes)
         except BaseException:
             self._store.close()
             raise
+        self._triggers = TriggerFeed(spawner, trigger_types, self._store)
+        self._publications = Publications(self._store, retention_s=options.retention_seconds)
         self._searches = Searches()
-        self._searches_on = False  # whether _SearchOn was told and has not come
+        self._searches_on = False  # whether SearchesDue was told and has not come
         self._room = WaitingRoom(
             self._mailboxes, self._store.log, self._searches, max_wait_s=options.max_wait_ms / 1000
         )
-        self._unanswered: list[_Unanswered] = []
-        self._acknowledged: list[tuple[Later[Published], Published]] = []  # what publishers are about to be told
         self._held = 0  # messages since the last time that answers left
         self._counter = EventCounter()
-        self._lags = Lags()
+        self._reports = EventReports(self._store, self._mailboxes, self._room, self._counter, options.durability)
         self._tick_at: float | None = None
         self._is_draining = False
-        self._syncs = BackgroundSync((self._store.journal, self._mailboxes.journal), lambda: self.me.tell(_Synced()))
+        self._syncs = BackgroundSync((self._store.journal, self._mailboxes.journal), lambda: self.me.tell(SyncEnded()))
         self._settles_later = False
-        self._gone = self._tell_gone  # one for all who wait
-
-    def _begin_life(self) -> None:
-        """Begin with ids that are new to every reader, and put back mailboxes that stand beyond the end of the log."""
-        self._store.knew(self._mailboxes.losses)
-        loss = self._store.begin_life(self._mailboxes.newest_id, now=utc_now())
-        self._mailboxes.put_back(self._store.log, loss)
-        self._store.life_began()
+        self._gone: Callable[[int], None] = lambda number: self.me.tell(WaiterGone(number))  # one for all waiters
 
     def on_start(self) -> None:
         self._keep_house()
-        self._tell_triggered(BEGINNING)
+        self._triggers.repeat(BEGINNING)
 
     def release(self) -> None:
         self._commit()
@@ -185,19 +156,16 @@ class EventBus(Owner):
                 self._settle_later()
             if self._searches and not self._searches_on:
                 self._searches_on = True
-                self.me.tell(_SearchOn())
+                self.me.tell(SearchesDue())
 
     def _dispatch(self, message: _Message) -> Any:
         if isinstance(message, PublishEvent):
             return self._publish(message)
-        self._commit()  # whoever looks sees what was published before
-        match message:
-            # What is held back would look like an answer that the client took before it asked again or went away.
-            case AwaitEvents(agent_id=agent_id) | AnswerSettled(answer=AnswerId(MailboxKey(agent_id=agent_id))):
-                if self._room.owes_answer_to(agent_id):
-                    self._give_answers()
-            case _:
-                self._give_answers()
+        self._commit()  # the sender sees what was published before
+        # What an agent is owed leaves before its next wait, which would else count as proof that it was received.
+        reader = _reader_that_sends(message)
+        if reader is None or self._room.owes_answer_to(reader):
+            self._give_answers()
         match message:
             case PublishTogether(events=events):
                 return self._publish_together(events)
@@ -208,13 +176,13 @@ class EventBus(Owner):
             case ListEvents():
                 return self._list(message)
             case ListMailboxes(project_id=project_id):
-                return self._statuses(project_id)
+                return self._reports.mailboxes(project_id)
             case ListDeadLetters(project_id=project_id):
                 return self._mailboxes.dead_letters.of_project(project_id)
             case ReplayDeadLetter(event_id=id_, project_id=project_id):
                 return self._mailboxes.replay(id_, project_id, now=utc_now())
             case CountEvents(project_id=project_id):
-                return self._count(project_id)
+                return self._reports.numbers(project_id)
             case AnswerWaiters():
                 self._is_draining = True
                 return self._room.end_all()
@@ -223,20 +191,20 @@ class EventBus(Owner):
             case AgentEnded(agent_id=agent_id):
                 return self._mailboxes.agent_ended(agent_id, now=utc_now())
             case TellTriggered(since=since):
-                return self._tell_triggered(since)
-            case _WaiterGone(number):
+                return self._triggers.repeat(since)
+            case WaiterGone(number):
                 return self._room.waiters.remove(number)
-            case _TimeIsUp():
+            case DeadlineReached():
                 return self._time_is_up()
-            case _SearchOn():
+            case SearchesDue():
                 self._searches_on = False
                 return self._searches.go_on()
-            case _KeepHouse():
+            case HousekeepingDue():
                 return self._keep_house()
-            case _SettleDue():
+            case SyncDue():
                 self._settles_later = False
                 return self._have_synced()
-            case _Synced():
+            case SyncEnded():
                 return self._have_synced()
             case _:
                 assert_never(message)
@@ -252,7 +220,7 @@ class EventBus(Owner):
             if known is not None:
                 return self._answer_to(known, ())
         later = self.later()
-        self._append(request, digest, later)
+        self._publications.append(request, digest, later)
         return later
 
     def _publish_together(self, events: tuple[PublishEvent, ...]) -> Later[tuple[Published, ...]]:
@@ -267,47 +235,32 @@ class EventBus(Owner):
             else:
                 part.answer(self._answer_to(known, ()))
         for event, digest, part in new:
-            self._append(event, digest, part)
+            self._publications.append(event, digest, part)
         last = new[-1][2] if new else parts[-1]
         last.add_done_callback(lambda settled: answer_all(whole, parts, settled))
         return whole
 
-    def _append(self, request: PublishEvent, digest: str | None, later: Later[Published]) -> None:
-        self._store.append(record_of(request, digest, retention_s=self._options.retention_seconds))
-        self._unanswered.append(_Unanswered(later, time.perf_counter()))
-
     def _commit(self) -> None:
-        """Make what was published durable, then wake whoever waits for it and answer the publishers."""
-        if not self._unanswered:
-            return
-        unanswered, self._unanswered = self._unanswered, []
-        try:
-            events = self._store.commit()
-        except StorageUnavailable as error:
-            for publisher in unanswered:
-                publisher.later.refuse(error)
+        """Make what was published durable, then wake the requests that wait for it, and answer the publishers."""
+        committed = self._publications.commit()
+        if not committed:
             return
         woken: dict[int, tuple[Waiter, float]] = {}
         until = step_ends()
-        for event, publisher in zip(events, unanswered, strict=True):
+        for event, publication in committed:
             self._counter.published(event.project_id)
-            self._tell_spawner(event)
+            self._triggers.published(event)
             matching = self._room.matching(event, until=until)
             for waiter in matching:
-                woken.setdefault(waiter.number, (waiter, publisher.received))
-            published = self._answer_to(event, (waiter.request.agent_id for waiter in matching))
-            self._acknowledged.append((publisher.later, published))
+                woken.setdefault(waiter.number, (waiter, publication.received))
+            agents = (waiter.request.agent_id for waiter in matching)
+            self._publications.answer(publication, self._answer_to(event, agents))
         if len(woken) > A_FEW:
-            self._acknowledge()
+            self._publications.give_answers()
         until = step_ends()
         for waiter, received in woken.values():
             if self._room.wake(waiter, until=until):
                 self._counter.woken(waiter.request.project_id, after_s=time.perf_counter() - received)
-
-    def _acknowledge(self) -> None:
-        acknowledged, self._acknowledged = self._acknowledged, []
-        for later, published in acknowledged:
-            later.answer(published)
 
     def _answer_to(self, event: Event, waiting: Iterable[AgentId]) -> Published:
         return Published(
@@ -319,9 +272,6 @@ class EventBus(Owner):
         )
 
     # Waiting
-
-    def _tell_gone(self, number: int) -> None:
-        self.me.tell(_WaiterGone(number))
 
     def _await(self, request: AwaitEvents) -> Later[Any]:
         later = self.later()
@@ -337,13 +287,13 @@ class EventBus(Owner):
         except Exception as error:  # else nobody would answer these until their connections give up
             for waiter, _ in answers:
                 waiter.later.refuse(error)
-            self._acknowledge()
+            self._publications.give_answers()
             raise
-        if answers or self._acknowledged:
+        if answers or self._publications.has_answers:
             with together():
                 for waiter, batch in answers:
                     self._answer_waiter(waiter, batch)
-                self._acknowledge()
+                self._publications.give_answers()
 
     def _answer_waiter(self, waiter: Waiter, batch: EventBatch) -> None:
         self._counter.delivered(waiter.request.project_id, len(batch.deliveries))
@@ -359,11 +309,11 @@ class EventBus(Owner):
             self._mailboxes.changed(mailbox)
 
     def _arm(self) -> None:
-        """See to it that `_TimeIsUp` comes at the earliest deadline."""
+        """See to it that `DeadlineReached` comes at the earliest deadline."""
         deadline = self._room.waiters.next_deadline()
         if deadline is not None and (self._tick_at is None or deadline < self._tick_at):
             self._tick_at = deadline
-            self._timers.tell_after(deadline - time.monotonic(), self.me, _TimeIsUp())
+            self._timers.tell_after(deadline - time.monotonic(), self.me, DeadlineReached())
 
     def _time_is_up(self) -> None:
         now = time.monotonic()
@@ -372,7 +322,7 @@ class EventBus(Owner):
         self._room.end_overdue(now=now)
         self._arm()
 
-    # Agents and triggers
+    # Agents
 
     def _agent_runs(self, fact: AgentSubscribed) -> None:
         if fact.incarnation > self._mailboxes.agents.incarnation(fact.agent_id):
@@ -386,24 +336,6 @@ class EventBus(Owner):
         )
         self._mailboxes.agent_runs(agent, self._store.log, now=utc_now())
 
-    def _tell_triggered(self, since: EventId) -> None:
-        """Send the Spawner again the events that it may have missed; it skips those that it has handled.
-
-        since: its place. A place that the log has lost is put back to the beginning of this life of the log.
-        """
-        if self._spawner is None or not self._trigger_types:
-            return
-        place = self._store.place_after_loss(since)
-        self._spawner.tell(LogEndsAt(event_id=self._store.newest_id if place == since else place))
-        events = [event for event_log in self._store.logs(None) for _, event in event_log.after(0)]
-        for event in sorted(events, key=lambda event: event.event_id):
-            if event.event_id > place:
-                self._tell_spawner(event)
-
-    def _tell_spawner(self, event: Event) -> None:
-        if self._spawner is not None and event.event_type in self._trigger_types:
-            self._spawner.tell(EventPublished(event=event))
-
     # Operators
 
     def _list(self, request: ListEvents) -> Later[EventPage] | EventPage:
@@ -415,47 +347,12 @@ class EventBus(Owner):
         self._searches.add(partial(listing.answer, later))
         return later
 
-    def _statuses(self, project_id: str | None) -> tuple[MailboxStatus, ...]:
-        self._lags.begin()
-        return tuple(self._status_of(m) for m in self._mailboxes if project_id in (None, m.key.project_id))
-
-    def _status_of(self, mailbox: Mailbox) -> MailboxStatus:
-        key = mailbox.key
-        return MailboxStatus(
-            project_id=key.project_id,
-            agent_id=key.agent_id,
-            event_types=key.event_types,
-            topics=key.topics,
-            filter=key.filter,
-            consumer=key.consumer,
-            position=self._store.log(key.project_id).id_at(mailbox.position),
-            lag=self._lag(mailbox),
-            deliveries=mailbox.deliveries,
-            is_waited_on=self._room.waiters.is_waited_on(key),
-            gap=mailbox.gap,
-            last_used_at=mailbox.last_used_at,
-        )
-
-    def _lag(self, mailbox: Mailbox) -> int:
-        """The lag of a mailbox; 0 if its agent has ended, because nobody reads on."""
-        if self._mailboxes.agents.has_ended(mailbox.key):
-            return 0
-        return self._lags.of(mailbox, self._store.log(mailbox.key.project_id))
-
-    def _count(self, project_id: str | None) -> EventNumbers:
-        self._lags.begin()
-        return self._counter.numbers(
-            project_id,
-            waiting=self._room.count(project_id),
-            lags=[self._lag(m) for m in self._mailboxes if project_id in (None, m.key.project_id)],
-            dead_letters=len(self._mailboxes.dead_letters.of_project(project_id)),
-            durability=self._options.durability,
-        )
+    # The disk
 
     def _settle_later(self) -> None:
         if not self._settles_later and self._syncs.is_behind and self._handle is not None:
             self._settles_later = True
-            self._timers.tell_after(SETTLE_AFTER_S, self.me, _SettleDue())
+            self._timers.tell_after(SETTLE_AFTER_S, self.me, SyncDue())
 
     def _have_synced(self) -> None:
         """Mark in the journals which records are synced, and sync the rest in another thread, so nobody waits."""
@@ -470,8 +367,25 @@ class EventBus(Owner):
             self._store.expire(now=now)
             self._mailboxes.forget_unused(since=forgotten_before)
             self._store.knew(self._mailboxes.losses)
-            self._lags.forget({mailbox.key for mailbox in self._mailboxes})
+            self._reports.forget_unused()
         except StorageUnavailable as error:
             log.warning("old events not removed, trying again in %g s: %s", HOUSEKEEPING_EVERY_S, error)
         finally:
-            self._timers.tell_after(HOUSEKEEPING_EVERY_S, self.me, _KeepHouse())
+            self._timers.tell_after(HOUSEKEEPING_EVERY_S, self.me, HousekeepingDue())
+
+
+def _begin_life(store: EventStore, mailboxes: Mailboxes) -> None:
+    """Begin with ids that are new to every reader, and put back mailboxes that stand beyond the end of the log."""
+    store.knew(mailboxes.losses)
+    loss = store.begin_life(mailboxes.newest_id, now=utc_now())
+    mailboxes.put_back(store.log, loss)
+    store.life_began()
+
+
+def _reader_that_sends(message: _Message) -> AgentId | None:
+    """The agent whose wait the message is, or whose answer's fate; None for any other message."""
+    match message:
+        case AwaitEvents(agent_id=agent_id) | AnswerSettled(answer=AnswerId(MailboxKey(agent_id=agent_id))):
+            return agent_id
+        case _:
+            return None

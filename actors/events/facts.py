@@ -1,0 +1,34 @@
+"""Facts that the EventBus tells itself, from its timers, its waiters' connections and the syncing thread."""
+
+from __future__ import annotations
+
+from ..runtime.asking import Fact
+
+
+class WaiterGone(Fact, frozen=True):
+    """The client of a waiting request has gone away."""
+
+    number: int
+
+
+class DeadlineReached(Fact, frozen=True):
+    """The earliest deadline of a waiter has come."""
+
+
+class SearchesDue(Fact, frozen=True):
+    """Time to go on with searches; what has come meanwhile is dealt with."""
+
+
+class HousekeepingDue(Fact, frozen=True):
+    """Time to drop what retention no longer keeps."""
+
+
+class SyncDue(Fact, frozen=True):
+    """Time to sync the journals."""
+
+
+class SyncEnded(Fact, frozen=True):
+    """A sync in the background has ended, or has failed."""
+
+
+EventBusFact = WaiterGone | DeadlineReached | SearchesDue | HousekeepingDue | SyncDue | SyncEnded
