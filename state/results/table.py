@@ -25,13 +25,12 @@ from ..journal.journal import Journal
 from ..journal.reads import Take
 from .document_bodies import MEMORY_BYTES
 from .document_store import NO_TABLE, Change, DocumentStore, TableData
-from .query_plan import SCAN, Plan, is_covered, is_within, plan
-from .table_index import Fields, Ids, has_id
+from .query_plan import is_within
+from .selection import Condition, Selection
+from .table_index import Fields
 from .table_overlay import TableOverlay
 
 __all__ = ["Document", "Fields", "JournalDB", "JournalStorage", "JournalTable", "Page", "Query", "between", "where"]
-
-Condition = Callable[[Mapping[str, Any]], bool]
 
 _decode = msgspec.json.decode
 _encode = msgspec.json.Encoder().encode
@@ -142,7 +141,7 @@ class JournalTable(Table):
 
     def search(self, cond: Condition) -> list[Document]:
         data = self._data()
-        return _documents(data, self._matching(cond, data))
+        return _documents(data, _select(cond, data).ids())
 
     def get(  # type: ignore[override]  # TinyDB spells it in seven overloads
         self, cond: Condition | None = None, doc_id: int | None = None, doc_ids: list[int] | None = None
@@ -157,14 +156,10 @@ class JournalTable(Table):
             return _documents(data, (one for one in found if one in wanted))
         if cond is None:
             raise RuntimeError("You have to pass either cond or doc_id or doc_ids")
-        return next(iter(_documents(data, islice(self._matching(cond, data), 1))), None)
+        return next(iter(_documents(data, islice(_select(cond, data).ids(), 1))), None)
 
     def count(self, cond: Condition) -> int:
-        data = self._data()
-        candidates, test = self._plan(cond, data)
-        if candidates is not None and test is None:
-            return len(candidates)
-        return sum(1 for _ in self._matching(cond, data))
+        return _select(cond, self._data()).count()
 
     def page(
         self, cond: Condition | None, *, limit: int, before: int | None = None, max_bytes: int | None = None
@@ -174,11 +169,11 @@ class JournalTable(Table):
         max_bytes: of their JSON together; the page ends sooner then, though never without its first document.
         """
         data = self._data()
-        candidates, test = self._plan(cond, data)
-        if test is not None:
-            matching: Sequence[int] = sorted(self._matching(cond, data))
-        elif candidates is not None:
-            matching = candidates
+        selection = _select(cond, data)
+        if selection.test is not None:
+            matching: Sequence[int] = sorted(selection.ids())
+        elif selection.candidates is not None:
+            matching = selection.candidates
         elif data.is_ascending and before is None:
             newest = list(islice(reversed(data.documents), limit))
             return _cut(data, newest, max_bytes, len(data), len(data) > limit)
@@ -196,7 +191,7 @@ class JournalTable(Table):
         match _description(cond):
             case ("==", (str() as field,), str() as value) if data.index is not None and field in data.index.of.weighed:
                 return len(data.index.with_value(field, value)), data.index.size_with(field, value)
-        sizes = [data.size_of(doc_id) for doc_id in self._matching(cond, data)]
+        sizes = [data.size_of(doc_id) for doc_id in _select(cond, data).ids()]
         return len(sizes), sum(sizes)
 
     def earliest(self, field: str, until: datetime, limit: int) -> tuple[list[int], datetime | None]:
@@ -213,10 +208,7 @@ class JournalTable(Table):
 
     def explain(self, cond: Condition) -> str:
         """How a query is answered: the indexes it uses, or a scan, and how many documents are looked at for it."""
-        data = self._data()
-        found = _plan(cond, data)
-        looked_at = len(data) if found.candidates is None else len(found.candidates)
-        return f"{found.uses}: {0 if found.exact else looked_at} of {len(data)} documents looked at"
+        return str(_select(cond, self._data()))
 
     def __len__(self) -> int:
         return len(self._data())
@@ -237,31 +229,6 @@ class JournalTable(Table):
             data.use(self._fields)
         return data
 
-    def _plan(self, cond: Condition | None, data: TableData) -> tuple[Ids[int] | None, Condition | None]:
-        """Candidates, or None for all of the table, and what each must pass, or None if all of them match."""
-        if cond is None:
-            return None, None
-        found = _plan(cond, data)
-        return found.candidates, None if found.exact else cond
-
-    def _matching(self, cond: Condition | None, data: TableData) -> Iterator[int]:
-        """Ids of documents that match, in the order of the table."""
-        candidates, test = self._plan(cond, data)
-        ids: Iterable[int] = data.ids()
-        if candidates is not None:
-            ids = candidates if data.is_ascending else (i for i in data.ids() if has_id(candidates, i))
-        if test is None:
-            yield from ids
-        elif data.index is not None and is_covered(_description(cond), data.index):
-            for doc_id in ids:
-                fields = data.index.fields_of(doc_id)
-                if test(_decode(data.read(doc_id) or b"") if fields is None else fields):
-                    yield doc_id
-        else:
-            for doc_id, document in data.read_each(ids):
-                if test(_decode(document)):
-                    yield doc_id
-
     # --- writing ---
 
     def next_id(self) -> int:
@@ -275,12 +242,12 @@ class JournalTable(Table):
         doc_ids: Iterable[int] | None = None,
     ) -> list[int]:
         if doc_ids is None and cond is not None:
-            doc_ids = list(self._matching(cond, self._data()))
+            doc_ids = list(_select(cond, self._data()).ids())
         return super().update(fields, None, doc_ids)
 
     def remove(self, cond: Condition | None = None, doc_ids: Iterable[int] | None = None) -> list[int]:
         if doc_ids is None and cond is not None:
-            doc_ids = list(self._matching(cond, self._data()))
+            doc_ids = list(_select(cond, self._data()).ids())
         return super().remove(None, doc_ids)
 
     def _get_next_id(self) -> int:
@@ -335,9 +302,10 @@ def _cut(data: TableData, ids: list[int], max_bytes: int | None, total: int, has
     return Page(ids, total, has_more)
 
 
+def _select(cond: Condition | None, data: TableData) -> Selection:
+    return Selection(cond, _description(cond), data)
+
+
 def _description(cond: Condition | None) -> Any:
+    """The description of itself that a TinyDB query carries; None for any other condition."""
     return cond._hash if isinstance(cond, QueryInstance) else None
-
-
-def _plan(cond: Condition, data: TableData) -> Plan:
-    return SCAN if data.index is None else plan(_description(cond), data.index)
