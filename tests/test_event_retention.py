@@ -52,7 +52,7 @@ class TestBytes:
         assert sum(size_of(each) for each in kept) <= bound
         dropped = events[: len(events) - len(kept)]
         assert not dropped or sum(size_of(each) for each in (dropped[-1], *kept)) > bound
-        gap = log.gap_after(0, event_id(0))
+        gap = log.missing.after(0, event_id(0))
         assert (gap is not None) == bool(dropped)
         assert gap is None or (gap.reason, gap.dropped_at_most) == ("bytes", len(dropped))
 

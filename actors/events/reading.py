@@ -67,15 +67,15 @@ def read_since(event_log: EventLog, since: str, *, strict: bool) -> Reading:
     point = _point(since)
     if point == "earliest":
         # Without an earlier place to go on from, nothing is refused, but the loss is reported.
-        return Reading(place=event_log.dropped, gap=event_log.loss_after(event_log.id_at(event_log.dropped)))
+        return Reading(place=event_log.dropped, gap=event_log.missing.lost_after(event_log.id_at(event_log.dropped)))
     if point == "latest":
         return Reading(place=event_log.last_place)
     if isinstance(point, datetime):
         place = event_log.place_at(point)
-        gap = event_log.gap_after_time(point)
+        gap = event_log.missing.since(point)
     else:
         place = event_log.place_after_loss(EventId(point))
-        gap = event_log.gap_after_id(EventId(point))
+        gap = event_log.missing.after_id(EventId(point))
     if gap is not None and strict:
         raise _gone(since, event_log, gap)
     return Reading(place=place, gap=gap)

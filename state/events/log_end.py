@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from ..journal.fs import PRIVATE_FILE
+from ..journal.fs import PRIVATE_FILE, RealFs
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +35,7 @@ class KnownEnd(msgspec.Struct, frozen=True, kw_only=True):
 
 def this_boot() -> str:
     """Names this run of the machine; the same text each time where the system does not tell."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:  # not Linux
-        return "unknown"
+    return RealFs().boot() or "unknown"
 
 
 class LogEnd:

@@ -290,5 +290,5 @@ def new_mailbox(key: MailboxKey, log: EventLog, *, agent_since: datetime, now: d
         place_id=place_id,
         agent_since=agent_since,
         last_used_at=now,
-        gap=log.loss_after(place_id),
+        gap=log.missing.lost_after(place_id),
     )

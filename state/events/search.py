@@ -51,7 +51,7 @@ class Search(msgspec.Struct, kw_only=True):
 
     def missed(self, log: EventLog) -> Gap | None:
         """What retention dropped before it was looked at. The search goes on behind it."""
-        gap = log.gap_after(self.place, self.place_id)
+        gap = log.missing.after(self.place, self.place_id)
         if gap is not None:
             self.place, self.place_id = log.dropped, gap.to
         return gap
