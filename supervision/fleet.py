@@ -61,22 +61,3 @@ def refuse_chain_cut(trigger: Trigger, setting: str) -> None:
             f"setting {setting}.on is chain_cut, which would begin the chain again: name another event type",
             field=f"{setting}.on",
         )
-
-
-class SpawnBucket:
-    """A token bucket for first starts. now: monotonic seconds."""
-
-    def __init__(self, *, per_second: float, burst: int, now: float) -> None:
-        self._per_second = per_second
-        self._burst = float(burst)
-        self._tokens = float(burst)
-        self._filled_at = now
-
-    def take(self, *, now: float) -> float:
-        """0 and one token less; or the seconds until there is one."""
-        self._tokens = min(self._burst, self._tokens + (now - self._filled_at) * self._per_second)
-        self._filled_at = now
-        if self._tokens < 1.0:
-            return (1.0 - self._tokens) / self._per_second
-        self._tokens -= 1.0
-        return 0.0

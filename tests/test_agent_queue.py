@@ -10,8 +10,6 @@ from typing import Any
 import msgspec
 import pytest
 from freezegun import freeze_time
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sidecar.actors import messages as m
 from sidecar.actors.agents.spawner_facts import QueueDue
@@ -22,7 +20,7 @@ from sidecar.state.agent_registry import AgentRegistry
 from sidecar.state.clock import utc_now
 from sidecar.state.errors import ConfigError, IdempotencyConflict, NotFound
 from sidecar.state.models import AgentId, AgentSpec, AgentState, AgentStatus
-from sidecar.supervision.fleet import SpawnBucket, Trigger
+from sidecar.supervision.fleet import Trigger
 from tests.fleet import SLEEPS, Fleet, does, wait_until
 
 QUICK = {"backoff_initial_seconds": 0.01}
@@ -252,15 +250,6 @@ def test_one_timer_is_enough_however_many_wait_for_the_rate(tmp_path: Path, monk
         states = [fleet.spawn("sleeps").status.state for _ in range(20)]
         assert states == [AgentState.RUNNING, *[AgentState.QUEUED] * 19]
         assert told.count(QueueDue(by_bucket=True)) == 1
-
-
-@given(st.lists(st.floats(0, 3), max_size=60).map(sorted), st.floats(0.5, 50), st.integers(1, 10))
-def test_a_bucket_never_gives_more_than_its_burst_and_rate(times: list[float], per_second: float, burst: int) -> None:
-    bucket = SpawnBucket(per_second=per_second, burst=burst, now=0.0)
-    taken = [now for now in times if bucket.take(now=now) == 0.0]
-    for place, begin in enumerate(taken):
-        for count, end in enumerate(taken[place:], start=1):
-            assert count <= burst + (end - begin) * per_second + 1e-6
 
 
 # --- dependencies

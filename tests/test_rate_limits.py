@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.http.access.limits import MAX_BUCKETS, REFRESHES, Bucket, Buckets, ClassLimit, take
+from sidecar.http.access.limits import MAX_BUCKETS, REFRESHES, Buckets, ClassLimit, take
+from sidecar.state.token_bucket import TokenBucket
 
 LIMIT = ClassLimit(per_minute=60, burst=10)
 
 
 def test_a_bucket_holds_per_minute_plus_burst_and_refills_at_the_rate() -> None:
-    bucket = Bucket(70.0, 0.0)
+    bucket = TokenBucket(70.0, 0.0)
     for remaining in range(69, -1, -1):
         bucket, taken = take(bucket, LIMIT, now=0.0)
         assert (taken.allowed, taken.limit, taken.remaining) == (True, 70, remaining)
@@ -37,7 +38,7 @@ def test_never_more_than_the_bucket_and_its_refill_get_through(
     per_minute: int, burst: int, pauses: list[float]
 ) -> None:
     limit = ClassLimit(per_minute=per_minute, burst=burst)
-    bucket, now, allowed = Bucket(float(limit.capacity), 0.0), 0.0, 0
+    bucket, now, allowed = TokenBucket(float(limit.capacity), 0.0), 0.0, 0
     for pause in pauses:
         now += pause
         bucket, taken = take(bucket, limit, now=now)

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator
 
 from ...state.errors import QueueFull
 from ...state.models import AgentState, DependencyState, WaitingFor
+from ...state.token_bucket import TokenBucket
 from ...supervision.dependencies import dependencies
-from ...supervision.fleet import SpawnBucket, SpawnerOptions
+from ...supervision.fleet import SpawnerOptions
 from ...supervision.lifecycle import Occurrence
 from ...supervision.steps import Block, FailForDependency, Start, Step, Unblock
 from ..runtime.asking import Recipient
@@ -43,9 +44,8 @@ class AgentQueue:
         self._max_queued = options.max_queued
         self._max_queued_bytes = int(options.max_queued_mb * 2**20)
         self._is_warned = False
-        self._bucket = SpawnBucket(
-            per_second=options.spawns_per_second, burst=options.spawn_burst, now=time.monotonic()
-        )
+        self._spawns_per_s, self._burst = options.spawns_per_second, options.spawn_burst
+        self._bucket = TokenBucket(float(self._burst), time.monotonic())
 
     def takes_turn_at_once(self, agent: SupervisedAgent) -> bool:
         """Whether a new agent starts now; then it has taken its token from the bucket."""
@@ -53,7 +53,7 @@ class AgentQueue:
         return (
             self._has_room_for(agent, look)
             and not any(look.may_start(queued) for queued in self._index.in_state(AgentState.QUEUED))
-            and self._bucket.take(now=time.monotonic()) == 0
+            and self._take_token() == 0
         )
 
     def require_room(self, agent: SupervisedAgent) -> None:
@@ -106,9 +106,14 @@ class AgentQueue:
         """The agents whose turn may come, in order."""
         return sorted((a for a in self._index.in_state(AgentState.QUEUED) if look.may_start(a)), key=_turn)
 
+    def _take_token(self) -> float:
+        """Take a token out of the bucket of first starts; the seconds until there is one, or 0."""
+        self._bucket, wait_s = self._bucket.take(capacity=self._burst, per_s=self._spawns_per_s, now=time.monotonic())
+        return wait_s
+
     def _takes_token(self, agent: SupervisedAgent) -> bool:
         """Whether it may start by `spawns_per_second`; if not, the queue is looked at again when one may."""
-        wait_s = self._bucket.take(now=time.monotonic()) if agent.record.incarnation == 0 else 0.0
+        wait_s = self._take_token() if agent.record.incarnation == 0 else 0.0
         if wait_s == 0:
             return True
         if not self._is_bucket_due:

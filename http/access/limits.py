@@ -1,4 +1,4 @@
-"""How often a caller may ask: a token bucket for each agent of a project. Pure: every decision takes `now`.
+"""How often a caller may ask: a token bucket for each agent of a project. Every decision takes `now`.
 
 A bucket holds per_minute + burst requests and refills at the per-minute rate.
 """
@@ -13,10 +13,11 @@ import msgspec
 
 from ...state.errors import RateLimited
 from ...state.identity import AgentClass, Caller
+from ...state.token_bucket import TokenBucket
 
 
 class ClassLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """per_minute 0: unlimited."""
+    """The limit of one class of agents. per_minute 0: unlimited."""
 
     per_minute: int
     burst: int = 0
@@ -24,6 +25,10 @@ class ClassLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     @property
     def capacity(self) -> int:
         return self.per_minute + self.burst
+
+    @property
+    def per_s(self) -> float:
+        return self.per_minute / 60
 
 
 _WORKER = ClassLimit(per_minute=60, burst=10)
@@ -59,20 +64,6 @@ class LimitOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return limit if limit.per_minute > 0 else None
 
 
-class Bucket(msgspec.Struct, frozen=True):
-    """A token bucket.
-
-    level: requests left at the time `at` (seconds, any clock that only goes forward).
-    """
-
-    level: float
-    at: float
-
-    def refilled(self, limit: ClassLimit, *, now: float) -> Bucket:
-        level = min(float(limit.capacity), self.level + (now - self.at) * limit.per_minute / 60)
-        return Bucket(level, now)
-
-
 class Taken(msgspec.Struct, frozen=True):
     """What became of a request's turn.
 
@@ -86,19 +77,15 @@ class Taken(msgspec.Struct, frozen=True):
     retry_after_s: int
 
 
-def take(bucket: Bucket, limit: ClassLimit, *, now: float) -> tuple[Bucket, Taken]:
+def take(bucket: TokenBucket, limit: ClassLimit, *, now: float) -> tuple[TokenBucket, Taken]:
     """Take one request out of the bucket if there is one. A refused request costs nothing."""
-    full = bucket.refilled(limit, now=now)
-    # A request that comes exactly when Retry-After said must not be refused by a rounding error.
-    allowed = full.level >= 1.0 - 1e-9
-    left = Bucket(max(0.0, full.level - 1.0), now) if allowed else full
-    per_s = limit.per_minute / 60
+    left, wait_s = bucket.take(capacity=limit.capacity, per_s=limit.per_s, now=now)
     return left, Taken(
-        allowed=allowed,
+        allowed=wait_s == 0,
         limit=limit.capacity,
         remaining=math.floor(left.level + 1e-9),
-        reset_s=(limit.capacity - left.level) / per_s,
-        retry_after_s=0 if allowed else max(1, math.ceil((1.0 - left.level) / per_s - 1e-9)),
+        reset_s=(limit.capacity - left.level) / limit.per_s,
+        retry_after_s=0 if wait_s == 0 else max(1, math.ceil(wait_s - 1e-9)),
     )
 
 
@@ -115,7 +102,7 @@ class Buckets:
     """One bucket for each owner; used by every request thread."""
 
     def __init__(self) -> None:
-        self._buckets: dict[Owner, tuple[Bucket, ClassLimit]] = {}
+        self._buckets: dict[Owner, tuple[TokenBucket, ClassLimit]] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -125,7 +112,7 @@ class Buckets:
         """Count one request at monotonic time `now`."""
         with self._lock:
             known = self._buckets.get(owner)
-            bucket = known[0] if known is not None else Bucket(float(limit.capacity), now)
+            bucket = known[0] if known is not None else TokenBucket(float(limit.capacity), now)
             left, taken = take(bucket, limit, now=now)
             if known is None and len(self._buckets) >= MAX_BUCKETS:
                 self._forget_full(now)
@@ -135,7 +122,7 @@ class Buckets:
     def _forget_full(self, now: float) -> None:
         """A full bucket is the same as none. If all are in use, the fullest goes: its owner loses the least."""
         levels = {
-            owner: bucket.refilled(limit, now=now).level / limit.capacity
+            owner: bucket.refilled(capacity=limit.capacity, per_s=limit.per_s, now=now).level / limit.capacity
             for owner, (bucket, limit) in self._buckets.items()
         }
         full = [owner for owner, level in levels.items() if level >= 1.0]
