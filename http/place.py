@@ -155,7 +155,7 @@ def others_that_may_change(path: Path) -> str | None:
         if stat.S_ISDIR(about.st_mode) and about.st_mode & stat.S_ISVTX:
             continue  # in /tmp and its like nobody replaces what is another's
         if about.st_mode & stat.S_IWOTH:
-            return f"everybody (mode {stat.S_IMODE(about.st_mode):04o} of {each})"
+            return f"everyone (mode {stat.S_IMODE(about.st_mode):04o} of {each})"
         # A group of the user's own, as most systems make one, has no other member.
         if about.st_mode & stat.S_IWGRP and about.st_gid not in (0, os.getegid(), about.st_uid):
             return f"group {about.st_gid} (mode {stat.S_IMODE(about.st_mode):04o} of {each})"

@@ -33,8 +33,8 @@ class Router:
         except bottle.HTTPError as error:
             if error.status_code == 405:
                 allowed = error.headers["Allow"].split(",")
-                raise MethodNotAllowed(f"{method} is not answered here", field="method", allowed=allowed) from None
-            raise NotFound("there is nothing at this path", field="path") from None
+                raise MethodNotAllowed(f"{method} is not allowed here", field="method", allowed=allowed) from None
+            raise NotFound("no route has this path", field="path") from None
         return Match(route, parts)
 
     def is_quick(self, method: str, path: str) -> bool:

@@ -171,7 +171,7 @@ def _secret_text(path: Path) -> str:
         _make_secret(path)
     if not stat.S_ISREG(path.lstat().st_mode):
         raise ConfigError(
-            f"{path} is no file; a secret that lies elsewhere is given in {SECRET_VARIABLE}", field="storage"
+            f"{path} is not a regular file; to use a secret from elsewhere, set {SECRET_VARIABLE}", field="storage"
         )
     descriptor = open_plain(path)
     with os.fdopen(descriptor, encoding="ascii") as file:

@@ -247,7 +247,7 @@ def _unpack_file(
     fs: RealFs, scratch: Path, name: str, file: IO[bytes], has_come_further: Callable[[], object]
 ) -> CopiedFile:
     if _NAME.fullmatch(name) is None:  # a path from a file that anybody may have made
-        raise StorageDamaged(f"backup names a file that is none of a journal: {name!r}", file=name)
+        raise StorageDamaged(f"the backup lists a file that belongs to no journal: {name!r}", file=name)
     path = scratch / name
     path.parent.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
     digest = hashlib.sha256()

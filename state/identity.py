@@ -237,11 +237,11 @@ class TokenKey:
             raise Unauthorized("the token is not one of this sidecar's") from error
         for value in (body.sub, body.agent_type, body.project_id, body.issue_id, body.jti):
             if value is not None and IDENTIFIER.fullmatch(value) is None:
-                raise Unauthorized("the token names something that is not an identifier")
+                raise Unauthorized("the token has an invalid identifier")
         try:
             issued_at, expires_at = utc_at(body.iat), utc_at(body.exp)
         except OverflowError:
-            raise Unauthorized("the token names a time that there is not") from None
+            raise Unauthorized("the token has an impossible time") from None
         if max(body.iat, body.nbf) > now.timestamp() + CLOCK_SKEW_S:
             raise Unauthorized("the token is not valid yet")
         if now - timedelta(seconds=grace_s) >= expires_at and body.jti not in kept:

@@ -104,3 +104,19 @@ def test_the_index_names_every_page() -> None:
     index = (docs / "README.md").read_text(encoding="utf-8")
     pages = {str(path.relative_to(docs)) for path in docs.rglob("*.md")} - {"README.md"}
     assert pages <= set(re.findall(r"\]\(([^)#]+)", index))
+
+
+def test_every_file_that_the_architecture_page_names_exists() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    folder, missing, count = "", [], 0
+    for line in page.splitlines():
+        if row := re.match(r"\| `(\w+/)` \|", line):
+            folder = row[1]
+        elif line.startswith("## "):
+            folder = ""
+        for name in re.findall(r"`(\w+(?:/\w+)*\.(?:py|md|yml)|\w+(?:/\w+)*/)`", line):
+            count += 1
+            if not ((ROOT / name).exists() or (ROOT / folder / name).exists()):
+                missing.append(name)
+    assert missing == []
+    assert count > 100

@@ -95,7 +95,7 @@ class AgentDeadlines:
             silence = AgentDue(agent.id, agent.record.incarnation, "silence")
             self._input_read(lambda: self._me.tell(silence))  # its heartbeat may wait to be read
             return ()
-        note = f"nothing was heard of it for {silent_s:g} s"
+        note = f"it sent no heartbeat for {silent_s:g} s"
         return (Stop(agent_id=agent.id, after=AfterStop.JUDGED, cause=ExitCause.HEARTBEAT, note=note),)
 
     def excuse(self, gap_s: float) -> None:

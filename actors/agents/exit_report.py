@@ -22,7 +22,7 @@ def describe_end(status: ExitStatus, note: str, lines: tuple[str, ...]) -> str:
     elif status.exit_code is not None:
         what = f"ended with exit code {status.exit_code}"
     else:
-        what = "ended while nobody could see how"
+        what = "ended with an unknown cause"
     said = next((line for line in reversed(lines) if line.strip()), "")
     return f"{what}: {said}" if said else what
 

@@ -113,7 +113,7 @@ def _to_publish(call: Call[NewEvent, Nothing], event_type: str) -> PublishEvent:
     data = wire.require_object(body.data, "data")
     if misnames_issue(data):
         raise InvalidEvent(
-            "issue_id is a number that names no issue",
+            "issue_id is a number that cannot be an issue's id",
             field="data.issue_id",
             expected="the issue's id as text, or a number such as 42",
         )
@@ -210,7 +210,7 @@ def _wait(
 def _event(text: str | None, field: str) -> EventId | None:
     """Raises InvalidRequest unless it is an event's id."""
     if text is not None and event_seq(text) is None:
-        raise InvalidRequest(f"{field} is no event's id", field=field, expected="an event_id")
+        raise InvalidRequest(f"{field} is not an event id", field=field, expected="an event_id")
     return EventId(text) if text is not None else None
 
 

@@ -254,7 +254,7 @@ def in_utc(at: datetime, field: str) -> datetime:
     try:
         return at.astimezone(UTC)
     except OverflowError:
-        raise InvalidRequest(f"{field} is no time in UTC", field=field, expected=_MOMENT) from None
+        raise InvalidRequest(f"{field} is not a valid time in UTC", field=field, expected=_MOMENT) from None
 
 
 def between(value: float, field: str, low: float, high: float) -> None:

@@ -223,7 +223,7 @@ def _judge(fs: Fs, damage: Damage, last_seq: int, later: list[Path]) -> None:
     evidence = None
     has_run_since = "the machine has run ever since it was written, so no power loss has torn it"
     if not damage.is_tearing:
-        evidence = "no tearing does that"
+        evidence = "a torn write cannot cause this"
     elif damage.boot and damage.boot == fs.boot() and not damage.is_cut_short:
         evidence = has_run_since
     else:

@@ -214,7 +214,7 @@ class StoredResults:
         if cursor is not None:
             before = place_of(cursor)
             if before is None:
-                raise InvalidRequest("cursor is not one of ours", field="cursor", expected="a next_cursor")
+                raise InvalidRequest("cursor does not come from this sidecar", field="cursor", expected="a next_cursor")
         wanted = {
             "project_id": project_id,
             "issue_id": issue_id,
