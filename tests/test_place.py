@@ -66,7 +66,7 @@ def test_a_projects_file_names_a_storage_of_its_own(tmp_path: Path, home: dict[s
     assert read(folder, home).storage == folder / "state"
     (folder / "state").mkdir(mode=0o777)
     (folder / "state").chmod(0o777)
-    with pytest.raises(ConfigError, match="can be changed by everybody"):
+    with pytest.raises(ConfigError, match="can be changed by everyone"):
         read(folder, home)
 
 
@@ -142,7 +142,7 @@ def test_a_slip_in_the_users_own_configuration_is_named_with_its_file(
     assert said in caught.value.message
 
 
-@pytest.mark.parametrize(("mode", "who"), [(0o666, "everybody"), (0o664, "group 54321")])
+@pytest.mark.parametrize(("mode", "who"), [(0o666, "everyone"), (0o664, "group 54321")])
 def test_a_file_that_others_can_change_is_refused_until_it_is_named(
     tmp_path: Path, home: dict[str, str], mode: int, who: str
 ) -> None:
