@@ -1,6 +1,8 @@
 """From an error's code to what a client sees: one table, and the one JSON shape of every error answer.
 
 Routes neither catch errors nor set error statuses; everything they raise passes through `describe`.
+
+See docs/errors.md.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Whoever alters, removes, inserts or moves a record breaks the chain at that place; whoever cuts the end off, or writes
 the whole chain again, is found by a head that was noted elsewhere. Pure: every decision takes `now`.
+
+See docs/audit.md.
 """
 
 from __future__ import annotations

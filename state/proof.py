@@ -3,6 +3,8 @@
 A client sends a fresh nonce and the address that it is connected to; the server answers with a MAC over both. The
 address is in it because another program could hand the nonce on to the real server: that one proves its own address
 only, and the client is connected to another. The key of the MAC is derived, so that no proof is a token's signature.
+
+See docs/security.md.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Each decision is a tuple of steps, which `actors/agents/supervisor.py` does in order. Source: the rules of groups and of
 restart windows are those of Erlang/OTP, supervisor.
+
+See docs/supervision.md.
 """
 
 from __future__ import annotations

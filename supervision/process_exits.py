@@ -2,6 +2,8 @@
 
 It may start the next incarnation itself, as the first thing it does, so that a busy sidecar does not delay it. All of
 its threads wake for an end, and the first that gets the GIL sees to it. Without pidfds one looks twenty times a second.
+
+See docs/supervision.md, "How a restart is fast".
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 A process is an agent's when its environment carries the agent's marks, when it is in the session of the agent's
 running process, or when its parent is the agent's. Once known it stays known, whatever it does to its environment.
+
+See docs/supervision.md, "The processes of an agent".
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""When to restart what died: intensity within a window and back-off, as pure functions of earlier deaths and now."""
+"""When to restart what died: intensity within a window and back-off, as pure functions of earlier deaths and now.
+
+See docs/supervision.md.
+"""
 
 from __future__ import annotations
 

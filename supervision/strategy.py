@@ -1,6 +1,8 @@
 """Decides which members of a group are restarted when one dies, and in which order. Pure; words from OTP.
 
 A group of the configuration names agent types. Its members live together: those of the same project and issue.
+
+See docs/supervision.md.
 """
 
 from __future__ import annotations

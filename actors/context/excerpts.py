@@ -1,4 +1,7 @@
-"""Cutting a file where its definitions begin, so that the part a task needs can be sent without the rest. Pure."""
+"""Cutting a file where its definitions begin, so that the part a task needs can be sent without the rest. Pure.
+
+See docs/context.md.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 Answers are collected and leave together once the mailboxes' moves are written (`answers`). Owned by the EventBus,
 used in its thread alone.
+
+See docs/long-polling.md.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 To hand a message to another thread and wake it costs as much as to handle it. A loop that reads sixteen publishes in
 a turn wakes the actor once, and the actor commits them once.
+
+See docs/long-polling.md.
 """
 
 from __future__ import annotations

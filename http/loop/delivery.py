@@ -2,6 +2,8 @@
 
 Two traps make this more than "all bytes were sent and then the client hung up": a client that gave up *before* the
 answer was written hangs up in just the same way, and a send error leaves no trace in Waitress's counters.
+
+See docs/long-polling.md, "Taken or lost".
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Other threads hand it work through `post` and `wake`; it sleeps until a socket is ready, something was handed over or a
 deadline has passed. Connections cost nothing while they are idle.
+
+See docs/long-polling.md.
 """
 
 from __future__ import annotations

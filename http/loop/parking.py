@@ -2,6 +2,8 @@
 
 The connection keeps the request at the head of its queue, and no thread waits. How a handler asks for it is in
 handling.py.
+
+See docs/long-polling.md.
 """
 
 from __future__ import annotations

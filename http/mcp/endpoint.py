@@ -2,6 +2,8 @@
 
 Streamable HTTP without sessions and without a stream of our own: each request is answered by one JSON document. The
 tools are the routes of the HTTP API, so tokens, permissions, limits and errors are the same.
+
+See docs/mcp.md.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 The one door to OpenTelemetry, opened by telemetry.py. Where spans go, how many are sampled and what the service is
 called is the SDK's business, by its OTEL_* variables. Attributes are ids, types, sizes and codes: never a header, a
 query, a body or a token.
+
+See docs/tracing.md.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 A few bytes that are overwritten with each commit. After kill -9 they are exact. After a power loss they may be as old
 as the end of the log; that there was one shows by the machine's boot id.
+
+See docs/guarantees.md, "A log that lost its newest events".
 """
 
 from __future__ import annotations

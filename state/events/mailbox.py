@@ -2,6 +2,8 @@
 
 The rules are those of the protocol, "Mailboxes": what was scanned or taken is behind `place`; what was handed out
 but not yet settled is in `handed` and is given again if it was lost, or if the process that took it died.
+
+See docs/guarantees.md.
 """
 
 from __future__ import annotations

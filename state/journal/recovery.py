@@ -14,6 +14,8 @@ Damage to what was acknowledged raises StorageDamaged, and nothing is cut. A tor
 which the log names with what is in it, and the journal goes on before it. A segment's header is synced before its
 first record, so a damaged header with any sound line after it is damage too. The journal also notes which segment is
 the newest, so that one that was deleted is missed.
+
+See docs/durability.md.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ In memory are the ids, what indexes need, and where each document lies in the jo
 from there (see document_bodies). They are JSON bytes and decoded by whoever reads them: a caller who edits what he was
 given cannot change what is stored. Records: `["+",table,id,document]`, `["-",table,id]`, `["T",table]` makes a table,
 `["0",table]` empties it, `["X",table]` drops it, `["N",table,id]` (in snapshots) says which id comes next.
+
+See docs/durability.md.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Git runs programs that a repository's configuration names. It never sees that configuration: the shadow has the values
 that count, copies of index, HEAD and the like, each read without following a link, and links to the folders with the
 objects. HEAD stands alone: other refs are not needed, and none can lead elsewhere.
+
+See docs/security.md, "Git".
 """
 
 from __future__ import annotations

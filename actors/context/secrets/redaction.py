@@ -2,6 +2,8 @@
 
 One pass of all marks over a text tells which kinds it can hold; only their expressions are looked for. An entropy
 scanner over every word would take minutes.
+
+See docs/security.md, "Secrets in texts and names".
 """
 
 from __future__ import annotations
