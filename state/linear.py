@@ -28,11 +28,12 @@ class Linear(Generic[S]):
     """An expression in RE2's syntax, compiled when it is first used.
 
     Of `str` it matches characters, of `bytes` bytes. `(?i)`, `(?m)` and `(?s)` at its start are its flags.
-    A lone surrogate in a text counts as `?`.
+    A lone surrogate in a text counts as `?`. groups: whether anybody asks for them; to look for none is faster.
     """
 
-    def __init__(self, expression: S) -> None:
+    def __init__(self, expression: S, *, groups: bool = True) -> None:
         self.expression: S = expression
+        self._groups = groups
 
     @cached_property
     def _compiled(self) -> Any:
@@ -41,6 +42,7 @@ class Linear(Generic[S]):
         options = re2.Options()
         options.max_mem = _MEMORY_BYTES
         options.log_errors = False
+        options.never_capture = not self._groups
         if isinstance(self.expression, bytes):
             options.encoding = re2.Options.Encoding.LATIN1
         return re2.compile(self.expression, options)
@@ -58,6 +60,11 @@ class Linear(Generic[S]):
     def is_in(self, text: S) -> bool:
         """Whether the expression matches anywhere."""
         return self._compiled.search(searchable(text)) is not None
+
+    def first_in(self, text: S, start: int = 0) -> tuple[int, int] | None:
+        """Start and end of the first match that begins at `start` or after it."""
+        match = self._compiled.search(searchable(text), start)
+        return None if match is None else match.span()
 
     def fits(self, text: S) -> bool:
         """Whether the expression matches the whole text."""

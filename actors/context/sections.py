@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from .changes import Change, Commit
 from .emit import encode, joined, members, rfc3339, shortened
-from .secrets.redaction import redact, redact_names, redact_start, without_credentials
+from .secrets.redaction import MARGIN_CHARS, are_clean, redact, redact_names, redact_start, without_credentials
 
 _MAX_OMITTED = 500
 _MAX_FOLDERS_CHARS = 16 << 20  # of folders' paths: one file in thousands of folders names each of them
@@ -165,14 +165,17 @@ def _name(name: str | None, max_bytes: int) -> str | None:
 
 
 def _commit(commit: Commit) -> dict[str, Any]:
-    message, _ = redact_start(commit.message, _MAX_MESSAGE_CHARS)
-    author, _ = redact_start(commit.author, _MAX_AUTHOR_CHARS)
+    message, author, files = commit.message, commit.author, list(commit.files[:_MAX_FILES_OF_COMMIT])
+    if not are_clean((message[: _MAX_MESSAGE_CHARS + MARGIN_CHARS], author, *files)):
+        message, _ = redact_start(message, _MAX_MESSAGE_CHARS)
+        author, _ = redact_start(author, _MAX_AUTHOR_CHARS)
+        files = redact_names(files)
     told: dict[str, Any] = {
         "hash": commit.oid,
         "message": message[:_MAX_MESSAGE_CHARS],
         "author": author[:_MAX_AUTHOR_CHARS],
         "timestamp": rfc3339(commit.committed_at),
-        "files_changed": redact_names(commit.files[:_MAX_FILES_OF_COMMIT]),
+        "files_changed": files,
     }
     if len(commit.files) > _MAX_FILES_OF_COMMIT:
         told["files_changed_total"] = len(commit.files)

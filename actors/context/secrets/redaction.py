@@ -1,7 +1,7 @@
 """Takes secrets out of any text that leaves: contents, commit messages, earlier outputs, names, quoted output.
 
-One pass of all marks over a text tells which kinds it can hold; only their expressions are looked for. An entropy
-scanner over every word would take minutes.
+One pass of one expression tells the few parts of a text where a secret may be; one pass of all marks over these tells
+which kinds; only their expressions are looked for there. An entropy scanner over every word would take minutes.
 
 See docs/security.md, "Secrets in texts and names".
 """
@@ -9,14 +9,14 @@ See docs/security.md, "Secrets in texts and names".
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ahocorasick_rs import BytesAhoCorasick, Implementation
 
 from ....state.linear import Linear
-from .rules import RULES, URL_PASSWORD, URL_TOKEN, Rule
+from .rules import RULES, URL_PASSWORD, URL_TOKEN, Rule, hint_of_all
 from .values import is_token_of_user
 
 # A text is cut before it is searched, but this much beyond the cut is searched, too. No secret is longer, so none is
@@ -34,6 +34,8 @@ _KEY_LINES = Linear(rb"[^\n]{0,8}(?:\n[^\nA-Za-z0-9+/=]{0,8}[A-Za-z0-9+/=]{16,}[
 _MOST_OF_A_KEY = 16 * 1024  # bytes; of RSA with 16,384 bits it is 12.5 KB
 _SCHEME_ENDS = (b"://", rb":\/\/", b"%3A%2F%2F")  # also as JSON and URLs may write it
 _URLS, _PRIVATE_KEYS = -2, -1  # in the place of a rule's number
+_NEAR = 2048  # bytes; no rule's mark is farther from where its hint begins
+_STRIDE = 64  # bytes
 _PIECE = 64 * 1024  # bytes looked at in one go
 _MOST_OF_A_USER = 1024  # bytes of a URL before its host
 _MOST_OF_A_NAME = 100  # characters of a name in JSON
@@ -48,7 +50,7 @@ class _Span(NamedTuple):
 
 
 class _Marks:
-    """All marks of all rules, looked for in one pass."""
+    """All marks of all rules, looked for in one pass over the parts of a text where a secret may be."""
 
     def __init__(self) -> None:
         rules_of: dict[bytes, list[int]] = {b"PRIVATE KEY": [_PRIVATE_KEYS]} | {end: [_URLS] for end in _SCHEME_ENDS}
@@ -63,26 +65,54 @@ class _Marks:
         self._looked_for = BytesAhoCorasick(list(rules_of), implementation=Implementation.DFA)
         self._longest = max(map(len, rules_of))
 
-    def found_in(self, data: bytes) -> dict[int, list[tuple[int, int]]]:
-        """Rule -> start and end of each of its marks, in order."""
+    def found_in(self, data: bytes, parts: list[tuple[int, int]]) -> dict[int, list[tuple[int, int]]]:
+        """Rule -> start and end of its marks, in order.
+
+        Of marks that follow each other closely only one in `_STRIDE` bytes counts; see `_windows`.
+        """
         found: dict[int, list[tuple[int, int]]] = {}
-        for begin in range(0, len(data), _PIECE):  # other threads go on in between
-            from_ = max(0, begin - self._longest + 1)
-            piece = data[from_ : begin + _PIECE] if len(data) > _PIECE else data
-            for mark, start, end in self._looked_for.find_matches_as_indexes(piece, overlapping=True):
-                if from_ + end <= begin:
-                    continue  # the piece before had it
-                allowed = self._next_bytes[mark]
-                if allowed and (from_ + end >= len(data) or data[from_ + end] not in allowed):
+        counts_from = [0] * len(self._rules_of)
+        for begin, until in self._pieces(parts):
+            for mark, start, end in self._looked_for.find_matches_as_indexes(data[begin:until], overlapping=True):
+                if begin + start < counts_from[mark]:
                     continue
+                allowed = self._next_bytes[mark]
+                if allowed and (begin + end >= len(data) or data[begin + end] not in allowed):
+                    continue
+                counts_from[mark] = begin + start + _STRIDE
                 for place in self._rules_of[mark]:
-                    found.setdefault(place, []).append((from_ + start, from_ + end))
+                    found.setdefault(place, []).append((begin + start, begin + end))
         return found
+
+    def _pieces(self, parts: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """The parts in pieces, so that other threads go on in between. A mark that ends a piece begins the next."""
+        for begin, until in parts:
+            for at in range(begin, until, _PIECE):
+                yield max(begin, at - self._longest + 1), min(until, at + _PIECE)
 
 
 @lru_cache(maxsize=1)
 def _marks() -> _Marks:
     return _Marks()
+
+
+@lru_cache(maxsize=1)
+def _hint() -> Linear[bytes]:
+    """Found in every text with a secret, and in few others."""
+    return Linear(hint_of_all().encode(), groups=False)
+
+
+def _parts_with_hints(data: bytes) -> list[tuple[int, int]]:
+    """The parts of a text in which secrets and their marks may be; mostly there is none."""
+    parts: list[tuple[int, int]] = []
+    at, hint = 0, _hint()
+    while at < len(data) and (match := hint.first_in(data, at)) is not None:
+        at = match[1] + _NEAR
+        begin, until = max(0, match[0] - 2 * _NEAR), min(len(data), at + _NEAR)
+        if parts and begin <= parts[-1][1]:
+            begin = parts.pop()[0]
+        parts.append((begin, until))
+    return parts
 
 
 @lru_cache(maxsize=len(RULES) + 2)
@@ -91,12 +121,12 @@ def _expression(rule: Rule) -> Linear[bytes]:
 
 
 def prepare() -> None:
-    """Make what the first text would wait for: the table of marks, and RE2's first expression.
+    """Make what the first text would wait for: the expression of all hints, and the table of marks.
 
     Each rule has its expression made when a text has one of its marks.
     """
+    _hint().is_in(b"")
     _marks()
-    _BEGIN.is_in(b"")
 
 
 def redact(text: str) -> tuple[str, int]:
@@ -127,9 +157,10 @@ def redact_start(text: str, length: int) -> tuple[str, int]:
 
 def _spans_in(data: bytes) -> list[_Span]:
     """Where secrets are, in order, none within another."""
-    met = _marks().found_in(data)
-    if not met:
+    parts = _parts_with_hints(data)
+    if not parts:
         return []
+    met = _marks().found_in(data, parts)
     found: list[tuple[int, int, int, str]] = []
     for place, marks in met.items():
         if place == _PRIVATE_KEYS:
@@ -162,10 +193,10 @@ def _of_rule(rule: Rule, data: bytes, marks: list[tuple[int, int]]) -> list[tupl
 
 
 def _windows(rule: Rule, marks: list[tuple[int, int]], size: int) -> list[tuple[int, int]]:
-    """Where to look, overlapping windows joined."""
+    """Where to look, overlapping windows joined. Within `_STRIDE` bytes behind a mark there may be more of them."""
     windows: list[tuple[int, int]] = []
     for start, end in marks:
-        begin, until = max(0, start - rule.before), min(size, end + rule.after)
+        begin, until = max(0, start - rule.before), min(size, end + _STRIDE + rule.after)
         if windows and begin <= windows[-1][1]:
             windows[-1] = (windows[-1][0], max(until, windows[-1][1]))
         else:
@@ -205,11 +236,14 @@ def _private_keys(data: bytes) -> list[tuple[int, int]]:
     return found
 
 
+def are_clean(texts: Iterable[str]) -> bool:
+    """Whether there is no secret in any of the texts. One pass over all of them costs less than one over each."""
+    return not _spans_in("\n".join(texts).encode("utf-8", "surrogatepass"))
+
+
 def redact_names(names: Sequence[str]) -> list[str]:
-    """Names of files without the secrets in them; one pass tells that there is none."""
-    if not redact("\0".join(names))[1]:
-        return list(names)
-    return [redact(name)[0] for name in names]
+    """Names of files without the secrets in them."""
+    return list(names) if are_clean(names) else [redact(name)[0] for name in names]
 
 
 class JsonRedaction:
