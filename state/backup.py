@@ -29,7 +29,7 @@ from .journal.files import LOCK, segment_path, segments, snapshot_path, snapshot
 from .journal.fs import PRIVATE_DIRECTORY, PRIVATE_FILE, RealFs
 from .journal.inspection import journals_in, size_of
 from .journal.recovery import find
-from .progress import Progress, untold
+from .progress import Progress, ignore
 from .storage_manifest import forget
 from .typed import decode
 
@@ -66,7 +66,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     version: int = VERSION
 
 
-def back_up(storage: Path, target: Path, *, now: datetime, progress: Progress = untold) -> Manifest:
+def back_up(storage: Path, target: Path, *, now: datetime, progress: Progress = ignore) -> Manifest:
     """Copy every journal of `storage` into the new file `target`, readable by its owner alone.
 
     progress: told what was copied, of what there was at the beginning. Raises InvalidRequest when `target` exists or
@@ -167,7 +167,7 @@ class _Hashed:
         return data
 
 
-def restore(source: Path, storage: Path, *, copied_at: datetime | None = None, progress: Progress = untold) -> Manifest:
+def restore(source: Path, storage: Path, *, copied_at: datetime | None = None, progress: Progress = ignore) -> Manifest:
     """Put the journals of a backup into `storage`, which must not hold any; all is checked before any is in place.
 
     copied_at: None, or it is to be a storage of its own, from that time on: see AgentRegistry.become_copy.

@@ -11,5 +11,5 @@ class Progress(Protocol):
     def __call__(self, done: int, total: int) -> object: ...
 
 
-def untold(done: int, total: int) -> None:
+def ignore(done: int, total: int) -> None:
     """Ignores progress."""

@@ -33,8 +33,8 @@ _OF_THE_CLIENT = """\
 from sidecar.http.sdk import Agent, Client
 ```
 
-`Agent` is the current process as an agent. `AsyncAgent` (`sidecar.http.client.asynchronous`) has the same methods as
-coroutines. `Client` is for operators and tools.
+`Agent` is the current process as an agent. `Client` is for operators and tools. `AsyncAgent` and `AsyncClient`
+(`sidecar.http.client.asynchronous`) have the same methods as coroutines.
 """
 
 

@@ -14,8 +14,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
+from sidecar.http.cli import terminal
 from sidecar.http.cli.main import main
+from sidecar.http.cli.sentences import sentence_of
 from sidecar.http.client import http_client
 from sidecar.http.client.api import Api
 from sidecar.http.client.asynchronous import AsyncClient
@@ -191,6 +195,64 @@ def test_a_command_that_gets_another_shape_says_so_in_one_line(command: str) -> 
                 assert len(said) == 1 or command.startswith("events subscribe"), (shape, shown.stderr)
                 assert "Traceback" not in shown.stderr
                 assert all(f"what answers at {url} is no sidecar" in line or line.startswith("no ") for line in said)
+
+
+REFUSALS: list[dict[str, Any]] = [
+    {
+        "error": "unauthorized",
+        "message": "no",
+        "code": "X",
+        "details": {"message": 1, "self": 2, "expected": [1, None]},
+    },
+    {"error": "token_expired", "message": "no", "code": "X", "details": {"expected": {"a": []}, "wire_code": [1]}},
+    {"error": "no_server", "message": "\x1b]0;title\x07 no", "code": "X"},
+    {"error": "config", "message": "no\nno", "code": "", "details": {"request_id": {}}},
+    {"error": 1, "message": "no"},
+    {"error": "unauthorized", "message": "no", "details": []},
+]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_refusal_with_odd_details_is_shown_in_one_line(refusal: dict[str, Any]) -> None:
+    body = json.dumps(refusal).encode()
+
+    def act(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(b"HTTP/1.1 401 No\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+    with server(act) as url:
+        shown = CliRunner().invoke(main, ["agent", "list", "--url", url, "--token", "t"])
+    assert isinstance(shown.exception, SystemExit), shown.exc_info
+    assert len(shown.stderr.splitlines()) == 1
+    assert shown.stderr.rstrip("\n").isprintable()
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+FIELDS = (
+    *("incarnation", "cause", "exit_code", "signal", "process_id", "uptime_seconds", "delay_ms", "reason", "why"),
+    *("waiting_for", "path", "files", "agent_type", "decision", "tests", "status", "error"),
+)
+EVENT_TYPES = (
+    *("agent_spawned", "agent_started", "agent_exited", "agent_restarting", "agent_stopped", "agent_failed"),
+    *("agent_queued", "agent_blocked", "agent_adopted", "agent_lost", "chain_cut", "implementation_complete"),
+    *("testing_complete", "other"),
+)
+event_data = st.dictionaries(st.sampled_from(FIELDS), json_values) | json_values
+
+
+@given(st.sampled_from(EVENT_TYPES), st.sampled_from(["sidecar", "a"]), event_data)
+def test_every_event_has_a_sentence_whatever_its_data(event_type: str, publisher: str, data: Any) -> None:
+    event = {"event_type": event_type, "publisher": publisher, "topic": "system", "data": data}
+    assert isinstance(sentence_of(event).what, str)
+
+
+@given(json_values)
+def test_every_value_can_stand_in_a_table(value: Any) -> None:
+    for show in (terminal.clock, terminal.seconds, terminal.number(1, " MB"), terminal.state, terminal.as_it_is):
+        assert isinstance(show(value), str)
 
 
 def test_text_that_is_nested_too_deep_is_another_shape() -> None:

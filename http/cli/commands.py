@@ -86,4 +86,4 @@ def _hint(error: SidecarError) -> str:
     expected = error.details.get("expected")
     if not error.details.get("wire_code") or not expected or str(expected) in error.message:
         return ""
-    return f"; expected {', '.join(expected) if isinstance(expected, list) else expected}"
+    return f"; expected {', '.join(map(str, expected)) if isinstance(expected, list) else expected}"

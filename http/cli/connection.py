@@ -56,7 +56,9 @@ def require_project(client: Client, project: str | None) -> None:
 
 
 def _same_kind(error: SidecarError, message: str) -> SidecarError:
-    return type(error)(message, **error.details)
+    same = type(error)(message)
+    same.details = dict(error.details)  # the server's own names, which need not be fit for arguments
+    return same
 
 
 def _source_of_token(given: str | None) -> str:

@@ -23,7 +23,7 @@ from ...actors.context.project import SHOWN_COMMITS
 from ...state.errors import ConfigError, SidecarError
 from ...state.journal.fs import is_private
 from ...state.journal.inspection import JournalReport, inspect, journals_in
-from ...state.progress import Progress, untold
+from ...state.progress import Progress, ignore
 from ...state.storage_manifest import (
     ADVICE,
     MANIFEST,
@@ -60,7 +60,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     advice: str | None = None
 
 
-def examine(config: Config, *, holder: int | None, progress: Progress = untold) -> Iterator[Finding]:
+def examine(config: Config, *, holder: int | None, progress: Progress = ignore) -> Iterator[Finding]:
     """Every check for this configuration. holder: the process that serves the storage, or None. progress: told how
     much of the storage is read."""
     source = config.source or "none: the defaults hold"
@@ -73,7 +73,7 @@ def examine(config: Config, *, holder: int | None, progress: Progress = untold) 
     yield from _commands(config)
 
 
-def damaged(storage: Path, progress: Progress = untold) -> tuple[JournalReport, ...]:
+def damaged(storage: Path, progress: Progress = ignore) -> tuple[JournalReport, ...]:
     """The journals that only a repair, or a backup, brings back. progress: told how much of the storage is read."""
     return tuple(report for report in inspect(storage, progress=progress) if report.health == "damaged")
 

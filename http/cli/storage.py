@@ -18,7 +18,7 @@ from ...state.backup import restore as put_back
 from ...state.clock import utc_now
 from ...state.errors import ConfigError
 from ...state.journal.repair import repair_journal
-from ...state.progress import Progress, untold
+from ...state.progress import Progress, ignore
 from ...state.storage_manifest import StorageManifest, go_on_without, read_manifest, require_journals
 from ..config import Config, Flags, load
 from .commands import REFUSED
@@ -131,7 +131,7 @@ def restore(file: Path, copy: bool, storage: Path | None) -> None:
 def _bar(what: str) -> Iterator[Progress]:
     """A bar on standard error while it goes on, gone afterwards; nothing where that is no terminal."""
     if not sys.stderr.isatty():
-        yield untold
+        yield ignore
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), DownloadColumn())
     with ProgressBar(*columns, TimeRemainingColumn(), console=console(stderr=True), transient=True) as bars:

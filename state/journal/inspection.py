@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 import msgspec
 
 from ..errors import StorageDamaged, StorageInUse, StorageTooNew
-from ..progress import Progress, untold
+from ..progress import Progress, ignore
 from .files import LOCK, NEWEST, REPAIR_COPY, quarantined, segments, snapshots
 from .fs import Lock, RealFs, is_private, lock_holder
 from .recovery import Found, find
@@ -79,7 +79,7 @@ def size_of(directory: Path) -> int:
     return size
 
 
-def inspect(storage: Path, *, progress: Progress = untold) -> tuple[JournalReport, ...]:
+def inspect(storage: Path, *, progress: Progress = ignore) -> tuple[JournalReport, ...]:
     """Read and check every journal of a storage directory. progress: told what was read, of what there is."""
     journals = journals_in(storage)
     fs = _CountingFs(sum(size_of(directory) for directory in journals), progress)
