@@ -1,7 +1,7 @@
 """Announcer: gives the bus the lifecycle events of agents, each exactly once and in order, however often either dies.
 
-An outbox: an event is kept with the change it tells of, and leaves when the bus has it; its number is the
-idempotency key, so one that is sent twice counts once.
+It is an outbox: an event is kept with the change that it is about, and removed when the bus has it. Its number is the
+idempotency key, so an event that is sent twice counts once.
 """
 
 from __future__ import annotations
@@ -53,7 +53,10 @@ class LifecycleEvent(msgspec.Struct, frozen=True):
 
 
 class AnnouncementAnswered(Fact, frozen=True):
-    """Of those up to `seq`. error: why the bus did not take them, or None. is_final: another try cannot help."""
+    """The bus has answered for the events up to `seq`.
+
+    error: why it did not take them, or None. is_final: another try cannot help.
+    """
 
     seq: int
     error: str | None = None
