@@ -60,7 +60,7 @@ from .messages import (
     PublishTogether,
     ReplayDeadLetter,
 )
-from .replies import AnswerId, EventBatch, EventPage, Published
+from .replies import AnswerId, EventBatch, EventPage, PublishedEvent
 from .runtime.asking import Later, Recipient, together
 from .runtime.owner import Owner
 from .runtime.timers import Timers
@@ -211,7 +211,7 @@ class EventBus(Owner):
 
     # Publishing
 
-    def _publish(self, request: PublishEvent) -> Later[Published] | Published:
+    def _publish(self, request: PublishEvent) -> Later[PublishedEvent] | PublishedEvent:
         digest = None
         if request.idempotency_key is not None:
             self._commit()
@@ -223,9 +223,9 @@ class EventBus(Owner):
         self._publications.append(request, digest, later)
         return later
 
-    def _publish_together(self, events: tuple[PublishEvent, ...]) -> Later[tuple[Published, ...]]:
-        whole: Later[tuple[Published, ...]] = self.later()
-        parts: list[Later[Published]] = [Later() for _ in events]
+    def _publish_together(self, events: tuple[PublishEvent, ...]) -> Later[tuple[PublishedEvent, ...]]:
+        whole: Later[tuple[PublishedEvent, ...]] = self.later()
+        parts: list[Later[PublishedEvent]] = [Later() for _ in events]
         new = []
         for event, part in zip(events, parts, strict=True):
             digest = digest_of(event)
@@ -262,8 +262,8 @@ class EventBus(Owner):
             if self._room.wake(waiter, until=until):
                 self._counter.woken(waiter.request.project_id, after_s=time.perf_counter() - received)
 
-    def _answer_to(self, event: Event, waiting: Iterable[AgentId]) -> Published:
-        return Published(
+    def _answer_to(self, event: Event, waiting: Iterable[AgentId]) -> PublishedEvent:
+        return PublishedEvent(
             event_id=event.event_id,
             topic=event.topic,
             ttl_s=event.ttl_s,

@@ -28,6 +28,7 @@ from ..state.models import (
 )
 from .agent_facts import AgentEnded, AgentSubscribed, TellTriggered
 from .replies import (
+    AcceptedResult,
     AgentNumbers,
     AnswerId,
     ContextBundle,
@@ -39,11 +40,10 @@ from .replies import (
     EventPage,
     LogChunk,
     MailboxStatus,
-    Published,
+    PublishedEvent,
+    ResultListing,
     ResultNumbers,
-    ResultPage,
     SpawnedAgent,
-    Stored,
 )
 from .runtime.asking import Fact, Request
 
@@ -164,7 +164,7 @@ SpawnerRequest = (
 # --- EventBus --------------------------------------------------------------------------------------------------
 
 
-class PublishEvent(Request[Published], frozen=True, kw_only=True):
+class PublishEvent(Request[PublishedEvent], frozen=True, kw_only=True):
     """Append an event and wake whoever waits for it. Answered when it survives the death of the sidecar.
 
     data: a JSON object. topic None: the standard topic of the type. ttl_s None: the configured retention.
@@ -187,7 +187,7 @@ class PublishEvent(Request[Published], frozen=True, kw_only=True):
     traceparent: str | None = None
 
 
-class PublishTogether(Request[tuple[Published, ...]], frozen=True, kw_only=True):
+class PublishTogether(Request[tuple[PublishedEvent, ...]], frozen=True, kw_only=True):
     """Append events in their order, with one commit. Each has an idempotency key, as in PublishEvent.
 
     After an error the first of them may have been appended, but none without those before it. Raises
@@ -291,7 +291,7 @@ EventBusRequest = (
 # --- ResultStore -----------------------------------------------------------------------------------------------
 
 
-class StoreResult(Request[Stored], frozen=True, kw_only=True):
+class StoreResult(Request[AcceptedResult], frozen=True, kw_only=True):
     """Keep a result; answered when it is on the disk and its `result_stored` event is published.
 
     result: a JSON object with `status`. idempotency_key: a repeat by the same agent gets the first answer.
@@ -316,7 +316,7 @@ class GetResult(Request[StoredResult], frozen=True, kw_only=True):
     project_id: str | None
 
 
-class FindResults(Request[ResultPage], frozen=True, kw_only=True):
+class FindResults(Request[ResultListing], frozen=True, kw_only=True):
     """Raises InvalidRequest for a cursor that is not one of ours."""
 
     project_id: str | None

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from ..state.events.gap import Gap
+from ..state.events.gap import EventGap
 from ..state.events.mailbox import Delivery, MailboxKey
 from ..state.identity import Token
 from ..state.models import (
@@ -62,7 +62,7 @@ class AgentNumbers(msgspec.Struct, frozen=True):
     by_state: Mapping[str, int] = msgspec.field(default_factory=dict)
 
 
-class Published(msgspec.Struct, frozen=True):
+class PublishedEvent(msgspec.Struct, frozen=True):
     """subscribers: agents that wait for the event now or whose profile subscribes to its topic, sorted."""
 
     event_id: EventId
@@ -90,7 +90,7 @@ class EventBatch(msgspec.Struct, frozen=True, kw_only=True):
     next_cursor: EventId
     timed_out: bool
     superseded: bool = False
-    gap: Gap | None = None
+    gap: EventGap | None = None
     answer: AnswerId | None = None
 
 
@@ -103,7 +103,7 @@ class EventPage(msgspec.Struct, frozen=True):
     events: tuple[Event, ...]
     next_cursor: EventId | None
     total: int
-    gap: Gap | None = None
+    gap: EventGap | None = None
 
 
 class MailboxStatus(msgspec.Struct, frozen=True):
@@ -122,7 +122,7 @@ class MailboxStatus(msgspec.Struct, frozen=True):
     lag: int
     deliveries: int
     is_waited_on: bool
-    gap: Gap | None
+    gap: EventGap | None
     last_used_at: datetime
 
 
@@ -143,7 +143,9 @@ class EventNumbers(msgspec.Struct, frozen=True):
     max_lag: int = 0
 
 
-class Stored(msgspec.Struct, frozen=True):
+class AcceptedResult(msgspec.Struct, frozen=True):
+    """A result that is on the disk. next_agents: the agent types that should act on it."""
+
     result_id: ResultId
     storage_path: str
     next_agents: tuple[NextAgent, ...]
@@ -151,7 +153,7 @@ class Stored(msgspec.Struct, frozen=True):
     stored_at: datetime
 
 
-class ResultPage(msgspec.Struct, frozen=True):
+class ResultListing(msgspec.Struct, frozen=True):
     """Newest first. total: matches on all pages. next_cursor: of the next older page, or None."""
 
     results: tuple[StoredResult, ...]

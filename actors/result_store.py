@@ -26,7 +26,7 @@ from ..state.models import ResultId, StoredResult
 from ..state.results.stored_results import Answer, ResultHead, StoredResults, digest_of
 from ..supervision.profile import Profiles
 from .messages import CountResults, FindResults, GetResult, ResultStoreRequest, StoreResult
-from .replies import ResultNumbers, ResultPage, Stored
+from .replies import AcceptedResult, ResultListing, ResultNumbers
 from .results.compaction import ResultCompaction
 from .results.facts import (
     ResultAnnounced,
@@ -146,7 +146,7 @@ class ResultStore(Owner):
 
     # --- storing ---
 
-    def _store(self, request: StoreResult) -> Later[Stored] | Stored:
+    def _store(self, request: StoreResult) -> Later[AcceptedResult] | AcceptedResult:
         answer = None
         if request.idempotency_key is not None:
             answer = self._answer(request, request.idempotency_key)
@@ -192,7 +192,7 @@ class ResultStore(Owner):
             next_agents=next_agents(self._profiles, request.agent_type, request.status),
         )
 
-    def _repeated(self, request: StoreResult, answer: Answer) -> Later[Stored] | Stored | None:
+    def _repeated(self, request: StoreResult, answer: Answer) -> Later[AcceptedResult] | AcceptedResult | None:
         """The answer to an earlier request with the same key, given or pending; None if there was none."""
         known = self._results.answer_to(answer.key)
         if known is None:
@@ -283,7 +283,7 @@ class ResultStore(Owner):
             raise NotFound(f"result {request.result_id} is not known", field="result_id")
         return result
 
-    def _find(self, request: FindResults) -> ResultPage:
+    def _find(self, request: FindResults) -> ResultListing:
         if self._group:
             self._commit()
         results, next_cursor, total = self._results.find(
@@ -299,7 +299,7 @@ class ResultStore(Owner):
         )
         if sum(len(bytes(result.result)) for result in results) >= LARGE_BYTES:
             give_back_large_blocks()
-        return ResultPage(results=results, next_cursor=next_cursor, total=total)
+        return ResultListing(results=results, next_cursor=next_cursor, total=total)
 
     def _count(self, request: CountResults) -> ResultNumbers:
         if self._group:

@@ -11,7 +11,7 @@ import msgspec
 from sidecar.actors.agent_facts import AgentSubscribed
 from sidecar.actors.event_bus import EventBus, EventOptions
 from sidecar.actors.messages import AwaitEvents, PublishEvent
-from sidecar.actors.replies import EventBatch, Published
+from sidecar.actors.replies import EventBatch, PublishedEvent
 from sidecar.actors.runtime.actor_supervisor import ActorHandle, ActorSupervisor
 from sidecar.actors.runtime.asking import Later, R, Request, ask
 from sidecar.actors.runtime.timers import Timers
@@ -49,7 +49,7 @@ class Bus:
     def ask(self, request: Request[R]) -> R:
         return ask(self.handle, request, timeout_s=WITHIN_S)
 
-    def publish(self, event_type: str = "done", **more: Any) -> Published:
+    def publish(self, event_type: str = "done", **more: Any) -> PublishedEvent:
         return self.ask(publishing(event_type, **more))
 
     def wait(self, *event_types: str, **more: Any) -> Later[EventBatch]:

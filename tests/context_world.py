@@ -22,7 +22,7 @@ from sidecar.actors.context.project import Project
 from sidecar.actors.context.requirements import FilePatterns
 from sidecar.actors.context_builder import ContextBuilder
 from sidecar.actors.messages import BuildContext, FindResults, FindSpec, ListEvents
-from sidecar.actors.replies import ContextBundle, EventPage, ResultPage
+from sidecar.actors.replies import ContextBundle, EventPage, ResultListing
 from sidecar.actors.runtime.actor_supervisor import ActorHandle, ActorSupervisor
 from sidecar.actors.runtime.asking import Fact, Later, R, Request, ask
 from sidecar.actors.runtime.timers import Timers
@@ -173,7 +173,7 @@ class Neighbours:
                 later.answer(self.specs.get(agent_id))
             case FindResults(issue_id=issue_id):
                 found = tuple(result for result in self.results if result.issue_id == issue_id)
-                later.answer(ResultPage(found, None, len(found)))
+                later.answer(ResultListing(found, None, len(found)))
             case ListEvents(topic=topic):
                 events = tuple(event for event in self.events if topic in (None, event.topic))
                 later.answer(EventPage(events, None, len(events)))

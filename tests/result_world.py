@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from sidecar.actors.messages import FindResults, GetResult, PublishEvent, StoreResult
-from sidecar.actors.replies import Published, Stored
+from sidecar.actors.replies import AcceptedResult, PublishedEvent
 from sidecar.actors.result_store import ResultOptions, ResultStore
 from sidecar.actors.runtime.actor_supervisor import ActorHandle, ActorSupervisor
 from sidecar.actors.runtime.asking import ask
@@ -31,13 +31,13 @@ class ListeningBus(Owner):
         super().__init__()
         self._heard = heard
         self._fail = fail
-        self._answers: dict[str | None, Published] = {}
+        self._answers: dict[str | None, PublishedEvent] = {}
 
-    def handle(self, message: PublishEvent) -> Published:
+    def handle(self, message: PublishEvent) -> PublishedEvent:
         if self._fail.is_set():
             raise BusUnavailable("not now")
         self._heard.append(message)
-        published = Published(event_id(len(self._answers) + 1), "coordination", 86400, (), datetime.now(UTC))
+        published = PublishedEvent(event_id(len(self._answers) + 1), "coordination", 86400, (), datetime.now(UTC))
         return self._answers.setdefault(message.idempotency_key, published)
 
 
@@ -74,7 +74,7 @@ class ResultWorld:
         self.supervisor.stop()
         self.timers.stop()
 
-    def put(self, n: int = 0, **fields: Any) -> Stored:
+    def put(self, n: int = 0, **fields: Any) -> AcceptedResult:
         return ask(self.store, new(n, **fields), timeout_s=WAIT_S)
 
     def get(self, result_id: str, project_id: str | None = "p") -> Any:

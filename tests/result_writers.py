@@ -14,7 +14,7 @@ import msgspec
 
 from sidecar.actors.event_bus import EventBus, EventOptions
 from sidecar.actors.messages import StoreResult
-from sidecar.actors.replies import Stored
+from sidecar.actors.replies import AcceptedResult
 from sidecar.actors.result_store import ResultOptions, ResultStore
 from sidecar.actors.results import compaction as result_compaction
 from sidecar.actors.results import outbox as result_outbox
@@ -53,7 +53,7 @@ def world(directory: Path, timers: Timers) -> tuple[ActorSupervisor, ActorHandle
     return supervisor, bus, store
 
 
-def store_one(store: ActorHandle, n: int) -> Stored:
+def store_one(store: ActorHandle, n: int) -> AcceptedResult:
     """Store the result of number n, and wait for the answer."""
     request = StoreResult(
         project_id="p",

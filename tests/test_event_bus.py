@@ -19,7 +19,7 @@ from sidecar.actors.messages import (
     ListMailboxes,
     ReplayDeadLetter,
 )
-from sidecar.actors.replies import EventBatch, Published
+from sidecar.actors.replies import EventBatch, PublishedEvent
 from sidecar.actors.runtime.asking import Envelope, Later
 from sidecar.state.errors import EventsGone, IdempotencyConflict, InvalidRequest, RateLimited
 from tests.buses import WITHIN_S, Bus, awaiting, got, ids, publishing
@@ -348,7 +348,7 @@ class TestMessagesThatCameTogether:
 
     def test_all_are_answered_though_the_last_is_refused(self, bus: Bus) -> None:
         bus.publish(data={"n": 1}, idempotency_key="k")
-        waiting, publish, conflict = bus.wait("news"), Later[Published](), Later[Published]()
+        waiting, publish, conflict = bus.wait("news"), Later[PublishedEvent](), Later[PublishedEvent]()
         bus.handle.send(
             (
                 Envelope(publishing("news"), publish),
@@ -360,7 +360,7 @@ class TestMessagesThatCameTogether:
         assert ids(got(waiting)) == [publish.result(timeout=WITHIN_S).event_id]
 
     def test_a_reader_sees_what_was_published_before_it(self, bus: Bus) -> None:
-        publish, listed = Later[Published](), Later[Any]()
+        publish, listed = Later[PublishedEvent](), Later[Any]()
         bus.handle.send((Envelope(publishing(), publish), Envelope(ListEvents(project_id="p", limit=10), listed)))
         page = listed.result(timeout=WITHIN_S)
         assert [event.event_id for event in page.events] == [publish.result().event_id]

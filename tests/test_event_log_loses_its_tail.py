@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from sidecar.actors.messages import AnswerSettled, ListEvents, ListMailboxes
 from sidecar.actors.replies import EventBatch
 from sidecar.state.errors import EventsGone
-from sidecar.state.events.gap import Gap
+from sidecar.state.events.gap import EventGap
 from sidecar.state.events.log_end import KnownEnd, LogEnd
 from sidecar.state.journal.journal import Journal
 from sidecar.state.journal.lines import OWN, parse
@@ -40,7 +40,7 @@ class Reader:
         self.name = name
         self.cursor = "earliest" if by_cursor else None
         self.given: list[str] = []
-        self.told: list[Gap] = []
+        self.told: list[EventGap] = []
 
     def take(self, bus: Bus, limit: int = 100) -> bool:
         """One wait; whether there may be more."""

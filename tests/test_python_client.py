@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from sidecar.http import sdk
 from sidecar.http.access.minting import mint_agent_token
 from sidecar.http.client.asynchronous import AsyncAgent, AsyncClient
-from sidecar.http.client.retry import Failure
+from sidecar.http.client.retry import AttemptFailure
 from sidecar.http.config import Flags, load
 from sidecar.http.sdk import ONE_ATTEMPT, Agent, Client, NoServer, RetryPolicy, UnexpectedAnswer
 from sidecar.http.serve import running
@@ -456,7 +456,7 @@ class TestWhatIsRepeated:
 class TestTheRetryPolicy:
     outcomes = st.fixed_dictionaries(
         {
-            "failure": st.sampled_from(Failure),
+            "failure": st.sampled_from(AttemptFailure),
             "attempt": st.integers(1, 10_000),
             "failing_s": st.floats(0, 100),
             "repeatable": st.booleans(),
@@ -479,12 +479,12 @@ class TestTheRetryPolicy:
     def test_never_repeats_what_may_have_been_done_unless_that_is_safe(
         self, outcome: dict[str, Any], rng: random.Random
     ) -> None:
-        may_have_acted = outcome["failure"] in (Failure.ANSWER_LOST, Failure.UNAVAILABLE)
+        may_have_acted = outcome["failure"] in (AttemptFailure.ANSWER_LOST, AttemptFailure.UNAVAILABLE)
         pause_s = RetryPolicy(patience_s=1e9).pause_s(**outcome, rng=rng)
         assert (pause_s is None) == (may_have_acted and not outcome["repeatable"])
 
     def test_gives_up_at_once_when_it_is_told_to(self) -> None:
-        for failure in Failure:
+        for failure in AttemptFailure:
             pause_s = ONE_ATTEMPT.pause_s(
                 failure, attempt=1, failing_s=0.0, repeatable=True, retry_after_s=None, rng=random.Random(1)
             )

@@ -11,7 +11,7 @@ import pytest
 from freezegun import freeze_time
 
 from sidecar.actors.messages import CountResults
-from sidecar.actors.replies import Stored
+from sidecar.actors.replies import AcceptedResult
 from sidecar.actors.result_store import ResultOptions
 from sidecar.actors.results.facts import TimeToForget
 from sidecar.actors.runtime.asking import Later, ask
@@ -195,7 +195,7 @@ def test_results_are_kept_for_ever_unless_told_otherwise(world: ResultWorld) -> 
 
 
 def test_many_writers_share_commits(world: ResultWorld) -> None:
-    laters: list[Later[Stored]] = [world.store.request(new(n)) for n in range(500)]
+    laters: list[Later[AcceptedResult]] = [world.store.request(new(n)) for n in range(500)]
     assert len({later.result(timeout=WAIT_S).result_id for later in laters}) == 500
     assert world.find().total == 500
     assert len(world.heard) == 500

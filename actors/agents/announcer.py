@@ -19,7 +19,7 @@ from ...state.errors import SidecarError
 from ...state.models import AgentSpec
 from ...state.typed import decode
 from ..messages import PublishEvent, PublishTogether
-from ..replies import Published
+from ..replies import PublishedEvent
 from ..runtime.asking import Fact, Later, Recipient
 from ..runtime.timers import Timers
 
@@ -171,7 +171,7 @@ class Announcer:
                 self._is_waiting = False
                 self._registry.put(Announced(seq=seq))
 
-    def _answered(self, seqs: list[int], later: Later[tuple[Published, ...]]) -> None:
+    def _answered(self, seqs: list[int], later: Later[tuple[PublishedEvent, ...]]) -> None:
         """In the bus's thread."""
         error = None if later.cancelled() else later.exception()
         if error is None:

@@ -11,7 +11,7 @@ from ...state.errors import StorageUnavailable
 from ...state.events.store import EventStore
 from ...state.models import Event
 from ..messages import PublishEvent
-from ..replies import Published
+from ..replies import PublishedEvent
 from ..runtime.asking import Later
 from .publishing import record_of
 
@@ -19,7 +19,7 @@ from .publishing import record_of
 class Publication(msgspec.Struct, frozen=True):
     """One event whose publisher is not answered yet. received: perf_counter seconds."""
 
-    later: Later[Published]
+    later: Later[PublishedEvent]
     received: float
 
 
@@ -30,14 +30,14 @@ class Publications:
         self._store = store
         self._retention_s = retention_s
         self._uncommitted: list[Publication] = []
-        self._answers: list[tuple[Later[Published], Published]] = []
+        self._answers: list[tuple[Later[PublishedEvent], PublishedEvent]] = []
 
     @property
     def has_answers(self) -> bool:
         """Whether answers have not left yet."""
         return bool(self._answers)
 
-    def append(self, request: PublishEvent, digest: str | None, later: Later[Published]) -> None:
+    def append(self, request: PublishEvent, digest: str | None, later: Later[PublishedEvent]) -> None:
         """Put an event into the log's buffer. Raises StorageUnavailable."""
         self._store.append(record_of(request, digest, retention_s=self._retention_s))
         self._uncommitted.append(Publication(later, time.perf_counter()))
@@ -55,7 +55,7 @@ class Publications:
             return ()
         return tuple(zip(events, publications, strict=True))
 
-    def answer(self, publication: Publication, answer: Published) -> None:
+    def answer(self, publication: Publication, answer: PublishedEvent) -> None:
         """Have the publisher of a durable event answered with the next `give_answers`."""
         self._answers.append((publication.later, answer))
 

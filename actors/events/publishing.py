@@ -13,7 +13,7 @@ from ...state.events.store import EventStore, NewEvent
 from ...state.events.topics import standard_topic
 from ...state.models import Event
 from ..messages import PublishEvent
-from ..replies import Published
+from ..replies import PublishedEvent
 from ..runtime.asking import Later
 
 
@@ -58,7 +58,9 @@ def published_before(store: EventStore, request: PublishEvent, digest: str) -> E
     return event
 
 
-def answer_all(whole: Later[tuple[Published, ...]], parts: Sequence[Later[Published]], last: Later[Published]) -> None:
+def answer_all(
+    whole: Later[tuple[PublishedEvent, ...]], parts: Sequence[Later[PublishedEvent]], last: Later[PublishedEvent]
+) -> None:
     """Answer who has published together. Parts are committed with one another: how the last ended all have."""
     error = last.exception()
     if error is None:

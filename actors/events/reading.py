@@ -14,7 +14,7 @@ import msgspec
 
 from ...state.errors import EventsGone, InvalidRequest, SidecarError
 from ...state.events.filter import compile_filter
-from ...state.events.gap import Gap
+from ...state.events.gap import EventGap
 from ...state.events.log import EventLog, size_of
 from ...state.events.mailbox import Delivery
 from ...state.events.search import MAX_ANSWER_BYTES, Search
@@ -31,14 +31,14 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """Where a stateless read stands, and what is missing before it."""
 
     place: int
-    gap: Gap | None = None
+    gap: EventGap | None = None
 
     def search(self, event_log: EventLog, *, limit: int) -> Search:
         """A search for the first events after the place. What was dropped before it begins was told before."""
         place = max(self.place, event_log.dropped)
         return Search(place=place, place_id=event_log.id_at(place), limit=limit)
 
-    def missing(self, gap: Gap | None) -> Reading:
+    def missing(self, gap: EventGap | None) -> Reading:
         """The same with one gap more."""
         if gap is None:
             return self
@@ -81,7 +81,7 @@ def read_since(event_log: EventLog, since: str, *, strict: bool) -> Reading:
     return Reading(place=place, gap=gap)
 
 
-def _gone(since: str, event_log: EventLog, gap: Gap) -> EventsGone:
+def _gone(since: str, event_log: EventLog, gap: EventGap) -> EventsGone:
     why = "the log has lost them, or it is another log" if gap.reason == "restart" else "they are no longer retained"
     return EventsGone(
         f"events after {since} are missing: {why}",
@@ -155,7 +155,7 @@ class Listing:
             later.answer(page)
         return page is not None
 
-    def _missed(self, event_log: EventLog, gap: Gap) -> None:
+    def _missed(self, event_log: EventLog, gap: EventGap) -> None:
         if self._request.since is None:
             return  # whoever asks for what is retained misses nothing
         if self._request.strict:
@@ -198,7 +198,7 @@ def _first(events: Sequence[Event], limit: int) -> Iterator[Event]:
         yield event
 
 
-def _joined(gaps: Iterable[Gap | None]) -> Gap | None:
+def _joined(gaps: Iterable[EventGap | None]) -> EventGap | None:
     """All gaps as one; a loss that several logs share counts once."""
     distinct = sorted({gap for gap in gaps if gap is not None}, key=attrgetter("to"))
-    return reduce(Gap.joined, distinct) if distinct else None
+    return reduce(EventGap.joined, distinct) if distinct else None

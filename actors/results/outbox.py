@@ -19,7 +19,7 @@ from ...state.models import EventId, NextAgent, ResultStatus
 from ...state.results.stored_results import ResultHead, StoredResults
 from ...supervision.profile import Profiles
 from ..messages import PublishEvent
-from ..replies import Published, Stored
+from ..replies import AcceptedResult, PublishedEvent
 from ..runtime.asking import Later, Recipient
 from ..runtime.timers import Timers
 from .facts import ResultAnnounced, TimeToAnnounce
@@ -44,9 +44,9 @@ def next_agents(profiles: Profiles, agent_type: str, status: ResultStatus) -> tu
     )
 
 
-def stored(result: ResultHead, follow: tuple[NextAgent, ...], event_id: EventId) -> Stored:
+def stored(result: ResultHead, follow: tuple[NextAgent, ...], event_id: EventId) -> AcceptedResult:
     """The answer to who stored `result`."""
-    return Stored(
+    return AcceptedResult(
         result_id=result.id,
         storage_path=f"results/{result.id}",
         next_agents=follow,
@@ -63,7 +63,7 @@ class ResultOutbox:
         self._bus = bus
         self._profiles = profiles
         self._timers = timers
-        self._waiting: dict[int, list[Later[Stored]]] = {}
+        self._waiting: dict[int, list[Later[AcceptedResult]]] = {}
         self._announcing: dict[int, ResultHead] = {}  # the bus has been asked and has not answered yet
         self._published: dict[int, tuple[float, EventId]] = {}  # with the time to let it go, monotonic; soonest first
         self._failures = 0  # in a row
@@ -78,9 +78,9 @@ class ResultOutbox:
         published = self._published.get(place)
         return None if published is None else published[1]
 
-    def wait(self, place: int) -> Later[Stored]:
+    def wait(self, place: int) -> Later[AcceptedResult]:
         """The answer that is given when the result's event is published."""
-        later: Later[Stored] = Later()
+        later: Later[AcceptedResult] = Later()
         self._waiting.setdefault(place, []).append(later)
         return later
 
@@ -168,7 +168,7 @@ class ResultOutbox:
 
 
 def _tell_announced(store: Recipient, place: int) -> Callable[[Any], None]:
-    def tell(answered: Later[Published]) -> None:
+    def tell(answered: Later[PublishedEvent]) -> None:
         error = None if answered.cancelled() else answered.exception()
         event_id = None if answered.cancelled() or error is not None else answered.result().event_id
         store.tell(ResultAnnounced(place=place, event_id=event_id, error=error))

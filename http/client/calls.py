@@ -16,7 +16,7 @@ import msgspec
 from ...state.errors import SidecarError, TokenExpired
 from ...state.typed import decode
 from .errors import NoServer, error_of, no_sidecar
-from .retry import Failure, RetryPolicy, failure_of
+from .retry import AttemptFailure, RetryPolicy, failure_of
 from .steps import AnswerLost, HttpAnswer, HttpRequest, NotConnected, Outcome, Pause, Steps
 
 log = logging.getLogger(__name__)
@@ -174,16 +174,16 @@ class Calls:
             yield Pause(pause_s)
             failing_s += pause_s
 
-    def _failure(self, outcome: Outcome | None) -> tuple[Failure | None, SidecarError]:
+    def _failure(self, outcome: Outcome | None) -> tuple[AttemptFailure | None, SidecarError]:
         """What became of an attempt without a good answer. None: asking again would change nothing."""
         match outcome:
             case HttpAnswer():
                 error = error_of(outcome, url=self.url)
                 return failure_of(outcome.status, error.code), error
             case AnswerLost():
-                return Failure.ANSWER_LOST, NoServer(outcome.reason, url=self.url)
+                return AttemptFailure.ANSWER_LOST, NoServer(outcome.reason, url=self.url)
             case NotConnected():
-                return Failure.NOT_CONNECTED, NoServer(f"no sidecar answers at {self.url}: {outcome.reason}")
+                return AttemptFailure.NOT_CONNECTED, NoServer(f"no sidecar answers at {self.url}: {outcome.reason}")
             case None:
                 raise TypeError("an HttpRequest was answered like a Pause")
 

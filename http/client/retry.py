@@ -10,7 +10,7 @@ import msgspec
 from ...state.errors import ContextFailed, SpawnFailed
 
 
-class Failure(Enum):
+class AttemptFailure(Enum):
     """The failure of one attempt, by what the server may have done with the request."""
 
     NOT_CONNECTED = "not_connected"  # nothing reached it
@@ -19,7 +19,7 @@ class Failure(Enum):
     RATE_LIMITED = "rate_limited"  # 429: it has not acted
 
 
-_NOT_ACTED = (Failure.NOT_CONNECTED, Failure.RATE_LIMITED)
+_NOT_ACTED = (AttemptFailure.NOT_CONNECTED, AttemptFailure.RATE_LIMITED)
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +36,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     def pause_s(
         self,
-        failure: Failure,
+        failure: AttemptFailure,
         *,
         attempt: int,
         failing_s: float,
@@ -63,11 +63,11 @@ ONE_ATTEMPT = RetryPolicy(patience_s=0.0)
 _FINAL = frozenset({SpawnFailed.code, ContextFailed.code})
 
 
-def failure_of(status: int, code: str) -> Failure | None:
+def failure_of(status: int, code: str) -> AttemptFailure | None:
     """The failure that an error answer stands for, or None for one that will not change by asking again.
 
     code: of the SidecarError that the answer named.
     """
     if status == 429:
-        return Failure.RATE_LIMITED
-    return Failure.UNAVAILABLE if status in (502, 503, 504) and code not in _FINAL else None
+        return AttemptFailure.RATE_LIMITED
+    return AttemptFailure.UNAVAILABLE if status in (502, 503, 504) and code not in _FINAL else None

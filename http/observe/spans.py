@@ -25,7 +25,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from ... import __version__
 from ...actors.messages import BuildContext, PublishEvent, PublishTogether, SpawnAgent, StoreResult
-from ...actors.replies import ContextBundle, Published, SpawnedAgent, Stored
+from ...actors.replies import AcceptedResult, ContextBundle, PublishedEvent, SpawnedAgent
 from ...actors.runtime.asking import Later, Request
 from ...state.errors import SidecarError
 from ...state.events.topics import standard_topic
@@ -204,11 +204,11 @@ def _publish(request: PublishEvent) -> Operation:
     return Operation(f"publish {topic}", SpanKind.PRODUCER, about, _published)
 
 
-def _published(published: Published) -> Attributes:
+def _published(published: PublishedEvent) -> Attributes:
     return {"messaging.message.id": published.event_id, "sidecar.subscribers": len(published.subscribers)}
 
 
-def _stored(stored: Stored) -> Attributes:
+def _stored(stored: AcceptedResult) -> Attributes:
     return {"sidecar.result_id": stored.result_id}
 
 
@@ -243,5 +243,5 @@ def _end_together(spans: list[Span], done: Later[Any]) -> None:
         _end(span, done, partial(_published_at, place))
 
 
-def _published_at(place: int, published: tuple[Published, ...]) -> Attributes:
+def _published_at(place: int, published: tuple[PublishedEvent, ...]) -> Attributes:
     return _published(published[place])

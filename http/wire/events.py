@@ -8,9 +8,9 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from ...actors.replies import EventBatch, EventPage, MailboxStatus, Published
+from ...actors.replies import EventBatch, EventPage, MailboxStatus, PublishedEvent
 from ...state.events.dead_letters import DeadLetter
-from ...state.events.gap import Gap
+from ...state.events.gap import EventGap
 from ...state.events.mailbox import Delivery
 from ...state.models import Event, EventId, Priority
 from .codec import Body, Nothing, Timed
@@ -43,7 +43,7 @@ class EventPublished(Timed, frozen=True, kw_only=True):
     ttl_seconds: int
 
     @classmethod
-    def of(cls, published: Published) -> EventPublished:
+    def of(cls, published: PublishedEvent) -> EventPublished:
         return cls(
             event_id=published.event_id,
             published=True,
@@ -162,7 +162,7 @@ class GapOut(msgspec.Struct, frozen=True, rename={"from_": "from"}):
     reason: str
 
     @classmethod
-    def of(cls, gap: Gap) -> GapOut:
+    def of(cls, gap: EventGap) -> GapOut:
         return cls(gap.from_, gap.to, gap.dropped_at_most, gap.reason)
 
 

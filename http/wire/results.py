@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from ...actors.replies import ResultPage, Stored
+from ...actors.replies import AcceptedResult, ResultListing
 from ...state.models import EventId, NextAgent, ResultId, ResultStatus, StoredResult
 from .codec import Body, Nothing, Timed
 from .shapes import Identifier, MaybeIdentifier, Moment, Payload, Time
@@ -27,7 +27,7 @@ class NewResult(Body, frozen=True, kw_only=True):
     timestamp: Moment | None = None
 
 
-class File(msgspec.Struct, frozen=True):
+class ResultFile(msgspec.Struct, frozen=True):
     """A file as an object; other keys are up to the agent."""
 
     path: str
@@ -37,9 +37,9 @@ class Outcome(msgspec.Struct, frozen=True):
     """The keys of `result` that the sidecar understands; it checks them and never changes them."""
 
     status: ResultStatus
-    files_created: list[str | File] = []
-    files_modified: list[str | File] = []
-    files_deleted: list[str | File] = []
+    files_created: list[str | ResultFile] = []
+    files_modified: list[str | ResultFile] = []
+    files_deleted: list[str | ResultFile] = []
     decisions: list[Any] = []
     errors: list[Any] = []
     warnings: list[Any] = []
@@ -62,7 +62,7 @@ class ResultAccepted(Timed, frozen=True, kw_only=True):
     event_id: EventId
 
     @classmethod
-    def of(cls, stored: Stored) -> ResultAccepted:
+    def of(cls, stored: AcceptedResult) -> ResultAccepted:
         return cls(
             id=stored.result_id,
             stored=True,
@@ -127,7 +127,7 @@ class ResultsFound(Timed, frozen=True, kw_only=True):
     total: int
 
     @classmethod
-    def of(cls, page: ResultPage, *, now: datetime) -> ResultsFound:
+    def of(cls, page: ResultListing, *, now: datetime) -> ResultsFound:
         return cls(
             results=[ResultOut.of(stored) for stored in page.results],
             next_cursor=page.next_cursor,

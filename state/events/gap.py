@@ -14,7 +14,7 @@ GapReason = Literal["count", "age", "ttl", "bytes", "restart"]
 BEGINNING = EventId("evt-0000000000000000")
 
 
-class Gap(msgspec.Struct, frozen=True, kw_only=True):
+class EventGap(msgspec.Struct, frozen=True, kw_only=True):
     """Events that were gone before a reader got them; at most `dropped_at_most` would have matched.
 
     from_: the last event before the gap, "evt-0000000000000000" at the beginning of the log; to: the last missing one.
@@ -25,9 +25,9 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
     dropped_at_most: int
     reason: GapReason
 
-    def joined(self, later: Gap) -> Gap:
+    def joined(self, later: EventGap) -> EventGap:
         """This gap and a later one, as one; the reason is that of the later."""
-        return Gap(
+        return EventGap(
             from_=min(self.from_, later.from_),
             to=max(self.to, later.to),
             dropped_at_most=self.dropped_at_most + later.dropped_at_most,

@@ -18,7 +18,7 @@ from operator import attrgetter
 import msgspec
 
 from ..models import EventId, event_id, event_seq
-from .gap import BEGINNING, Gap
+from .gap import BEGINNING, EventGap
 
 # More than anybody publishes between two syncs of the log: so many events a power loss takes at most.
 UNSYNCED_AT_MOST = 1_000_000
@@ -32,8 +32,8 @@ class Loss(msgspec.Struct, frozen=True, kw_only=True, tag="log_lost"):
     lost_at_most: int
     noticed_at: datetime
 
-    def gap(self) -> Gap:
-        return Gap(from_=self.after, to=self.to, dropped_at_most=self.lost_at_most, reason="restart")
+    def gap(self) -> EventGap:
+        return EventGap(from_=self.after, to=self.to, dropped_at_most=self.lost_at_most, reason="restart")
 
 
 class _Life(msgspec.Struct, frozen=True):
@@ -87,7 +87,7 @@ class EventIds:
         """Whether the id is beyond every id that was given."""
         return (event_seq(id_) or 0) > self.newest
 
-    def gap_after(self, id_: EventId) -> Gap | None:
+    def gap_after(self, id_: EventId) -> EventGap | None:
         """The lost events that concern a reader which has read up to this id, as one gap; None if there are none."""
         gap = self._gap_around(id_)
         for loss in self.losses:
@@ -95,7 +95,7 @@ class EventIds:
                 gap = loss.gap() if gap is None else gap.joined(loss.gap())
         return gap
 
-    def gap_since(self, time: datetime) -> Gap | None:
+    def gap_since(self, time: datetime) -> EventGap | None:
         """The lost events that concern a reader which wants everything from a time on, as one gap; None if none."""
         gap = None
         for loss in self.losses:
@@ -103,7 +103,7 @@ class EventIds:
                 gap = loss.gap() if gap is None else gap.joined(loss.gap())
         return gap
 
-    def _gap_around(self, id_: EventId) -> Gap | None:
+    def _gap_around(self, id_: EventId) -> EventGap | None:
         number = event_seq(id_) or 0
         if number > self.newest:
             after = event_seq(self.life_began_after) or 0
@@ -115,7 +115,7 @@ class EventIds:
         loss = next((loss for loss in self.losses if loss.after == event_id(after)), None)
         if loss is not None and id_ <= loss.to:
             return loss.gap()
-        return Gap(from_=event_id(after), to=id_, dropped_at_most=number - after, reason="restart")
+        return EventGap(from_=event_id(after), to=id_, dropped_at_most=number - after, reason="restart")
 
     def _hole_with(self, number: int) -> _Life | None:
         """The life after the hole that the number lies in."""

@@ -15,7 +15,7 @@ from datetime import datetime
 import msgspec
 
 from ..models import AgentId, Event, EventId
-from .gap import BEGINNING, Gap
+from .gap import BEGINNING, EventGap
 from .log import EventLog
 from .search import Search
 
@@ -76,7 +76,7 @@ class Mailbox(msgspec.Struct, kw_only=True):
     deliveries: int = 0
     answers: int = 0
     handed: Handed | None = None
-    gap: Gap | None = None
+    gap: EventGap | None = None
     gap_was_told: bool = False
     struck: dict[int, int] = {}
     skipped: frozenset[int] = frozenset()  # not sets: ten thousand mailboxes share the one that is empty
@@ -270,9 +270,9 @@ class Mailbox(msgspec.Struct, kw_only=True):
     def _count_expired(self, place: int, event: Event) -> None:
         if place not in self.expired:
             self.expired |= {place}
-            self.add_gap(Gap(from_=event.event_id, to=event.event_id, dropped_at_most=1, reason="ttl"))
+            self.add_gap(EventGap(from_=event.event_id, to=event.event_id, dropped_at_most=1, reason="ttl"))
 
-    def add_gap(self, gap: Gap) -> None:
+    def add_gap(self, gap: EventGap) -> None:
         """Add a gap to the next answers, until one is taken."""
         self.gap = gap if self.gap is None else self.gap.joined(gap)
         self.gap_was_told = False

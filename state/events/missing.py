@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from ..models import EventId, event_seq
-from .gap import BEGINNING, Gap, GapReason
+from .gap import BEGINNING, EventGap, GapReason
 from .ids import EventIds
 
 
@@ -29,12 +29,12 @@ class MissingEvents:
         self._published_at = published_at
         self._reason = reason
 
-    def after(self, place: int, event_id: EventId) -> Gap | None:
+    def after(self, place: int, event_id: EventId) -> EventGap | None:
         """What a reader that stands at `place`, after event `event_id`, can no longer be given."""
         missed = self.dropped - place
         return self._gap(event_id, missed) if missed > 0 else None
 
-    def after_id(self, event_id: EventId) -> Gap | None:
+    def after_id(self, event_id: EventId) -> EventGap | None:
         """The same for a reader that knows only the id of the event it stands after; ids count all projects."""
         lost = self._ids.gap_after(event_id)
         if not self.dropped or event_id >= self.last_dropped:
@@ -43,7 +43,7 @@ class MissingEvents:
         dropped = self._gap(event_id, min(between, self.dropped))
         return dropped if lost is None else dropped.joined(lost)
 
-    def since(self, time: datetime) -> Gap | None:
+    def since(self, time: datetime) -> EventGap | None:
         """The same for a reader that wants everything from `time` on."""
         lost = self._ids.gap_since(time)
         if not self.dropped or (self._published_at is not None and time > self._published_at):
@@ -51,9 +51,9 @@ class MissingEvents:
         dropped = self._gap(BEGINNING, self.dropped)
         return dropped if lost is None else dropped.joined(lost)
 
-    def lost_after(self, event_id: EventId) -> Gap | None:
+    def lost_after(self, event_id: EventId) -> EventGap | None:
         """Events after `event_id` that the log has lost."""
         return self._ids.gap_after(event_id)
 
-    def _gap(self, after: EventId, missed: int) -> Gap:
-        return Gap(from_=after, to=self.last_dropped, dropped_at_most=missed, reason=self._reason)
+    def _gap(self, after: EventId, missed: int) -> EventGap:
+        return EventGap(from_=after, to=self.last_dropped, dropped_at_most=missed, reason=self._reason)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 import msgspec
 
 from ..models import Event, EventId
-from .gap import Gap
+from .gap import EventGap
 from .log import EventLog, size_of
 
 MAX_ANSWER_BYTES = 4 << 20  # of events in one answer; one event is given however large it is
@@ -49,7 +49,7 @@ class Search(msgspec.Struct, kw_only=True):
     def reached_id(self) -> EventId:
         return self.found[-1][1].event_id if self.more else self.place_id
 
-    def missed(self, log: EventLog) -> Gap | None:
+    def missed(self, log: EventLog) -> EventGap | None:
         """What retention dropped before it was looked at. The search goes on behind it."""
         gap = log.missing.after(self.place, self.place_id)
         if gap is not None:
