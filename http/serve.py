@@ -254,7 +254,7 @@ def make_server(
     *,
     after_input: Callable[[], None],
     every_second: Callable[[], None] = lambda: None,
-) -> io_loop.Server:
+) -> io_loop.HttpServer:
     """The HTTP server over a socket that listens. It parks requests that wait: see parking.py."""
     return io_loop.make_server(
         application,

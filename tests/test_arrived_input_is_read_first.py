@@ -11,7 +11,7 @@ import pytest
 
 from sidecar.http.loop.accepting import ACCEPTS_A_TURN
 from sidecar.http.loop.input_read import InputRead
-from sidecar.http.loop.io_loop import Server, make_server
+from sidecar.http.loop.io_loop import HttpServer, make_server
 from sidecar.http.loop.poller import SelectorPoller, make_poller
 from sidecar.http.loop.reply import Reply
 
@@ -21,7 +21,7 @@ WITHIN_S = 10.0
 class Site:
     """A server whose quick route notes who asked, and whose loop a test can hold up, as a pause of the process does."""
 
-    def __init__(self, server: Server, seen: list[str]) -> None:
+    def __init__(self, server: HttpServer, seen: list[str]) -> None:
         self.server = server
         self.seen = seen
         self.input_read = InputRead()

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from sidecar.actors.runtime.asking import Later
-from sidecar.http.loop.delivery import Delivery, Evidence
-from sidecar.http.loop.io_loop import Server, make_server
+from sidecar.http.loop.delivery import AnswerDelivery, Evidence
+from sidecar.http.loop.io_loop import HttpServer, make_server
 
 WITHIN_S = 10.0
 BODY = b"an event"
@@ -26,7 +26,7 @@ class Post:
     """An application whose every GET waits; what becomes of the answers arrives in `verdicts`."""
 
     def __init__(self) -> None:
-        self.server: Server = make_server(self, worker_threads=2)
+        self.server: HttpServer = make_server(self, worker_threads=2)
         self.verdicts: queue.Queue[bool] = queue.Queue()
         self.waiting: queue.Queue[Later[bytes]] = queue.Queue()
         self.receipt: Callable[[bool], None] = self.verdicts.put
@@ -363,5 +363,5 @@ def test_receipt_that_fails_harms_nobody(office: Post) -> None:
 def test_verdict_follows_the_evidence(
     evidence: Evidence, sent: int, unacknowledged: int, received: int, verdict: bool | None
 ) -> None:
-    delivery = Delivery(lambda taken: None, end=100, read_until=50)
+    delivery = AnswerDelivery(lambda taken: None, end=100, read_until=50)
     assert delivery.verdict(evidence, sent=sent, unacknowledged=unacknowledged, received=received) is verdict

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 
 from sidecar.http.loop.backlog import MAX_INCOMING_BYTES, MAX_UNREAD_BYTES_OF_ONE, STALLED_S, Backlog
-from sidecar.http.loop.io_loop import Server, make_server
+from sidecar.http.loop.io_loop import HttpServer, make_server
 from sidecar.http.loop.output import Output
 from sidecar.http.loop.parking import ACCOUNT
 from sidecar.http.loop.reply import Reply
@@ -74,7 +74,7 @@ def test_the_ledger_counts_every_byte_and_keeps_its_bounds(steps: list[tuple[int
 class Site:
     """A server whose path says whose answer it is, and how many megabytes it has."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: HttpServer) -> None:
         self.server = server
 
     def asks(self, path: str) -> socket.socket:

@@ -15,7 +15,7 @@ import pytest
 
 from sidecar.actors.runtime.asking import Later
 from sidecar.http.loop.handling import Handler
-from sidecar.http.loop.io_loop import Server, make_server
+from sidecar.http.loop.io_loop import HttpServer, make_server
 from sidecar.http.loop.poller import Poller, SelectorPoller, make_poller
 from sidecar.http.loop.reply import Reply
 from sidecar.http.loop.streaming import Stream
@@ -56,7 +56,7 @@ class Waits:
 class Site:
     """A small application on the server under test."""
 
-    server: Server = field(init=False)
+    server: HttpServer = field(init=False)
     waits: Waits = field(default_factory=Waits)
     streams: list[Stream] = field(default_factory=list)
     streams_closed: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))

@@ -28,7 +28,7 @@ from .workers import Workers
 log = logging.getLogger(__name__)
 
 
-class Loop(PollingLoop, Protocol):
+class ConnectionLoop(PollingLoop, Protocol):
     """The part of the server that a connection uses. handler: of requests that are not quick; a worker runs it.
 
     has_released: nothing may park any more. wake: have the answer of a parked request written.
@@ -45,7 +45,7 @@ class Loop(PollingLoop, Protocol):
 class Connection(PolledChannel):
     """A connection of a client. pending: what the first request of the queue waits for, if it was parked."""
 
-    server: Loop
+    server: ConnectionLoop
     pending: Parked | Stream | None = None
     has_hung_up = False
     _incomplete: Any = None  # the request that is half received, and since when

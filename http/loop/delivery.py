@@ -29,7 +29,7 @@ class Evidence(Enum):
     RESET = "reset, send error, or closed before the last byte"
 
 
-class Delivery:
+class AnswerDelivery:
     """An answer somebody wants to know the fate of.
 
     end: its last byte's place in all that the connection ever sent; read_until: input up to this place was sent

@@ -16,7 +16,7 @@ TURNS = 2
 WITHIN_S = 2.0  # at the latest then: a server that never catches up must not keep every silent agent alive
 
 
-class Reader(Protocol):
+class InputReader(Protocol):
     """The server that reads the input."""
 
     @property
@@ -35,9 +35,9 @@ class InputRead:
     """
 
     def __init__(self) -> None:
-        self._server: Reader | None = None
+        self._server: InputReader | None = None
 
-    def watch(self, server: Reader) -> None:
+    def watch(self, server: InputReader) -> None:
         self._server = server
 
     def __call__(self, act: Callable[[], None]) -> None:

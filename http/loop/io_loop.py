@@ -48,13 +48,18 @@ SILENT_S = 120
 REQUEST_S = 60
 
 
-class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
+class HttpServer(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     """Made by `make_server`. `run` serves in the calling thread until another one calls `close`."""
 
     channel_class = Connection
     active_channels: dict[int, Connection]
     effective_port: int
     task_dispatcher: Workers
+    is_draining = False  # nothing new is accepted, answers end their connections
+    has_released = False  # nothing may park any more
+    _is_running = False
+    _has_ended = False
+    _stops = False
 
     def __init__(
         self,
@@ -79,13 +84,8 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         self.unread = Backlog[Any](max_bytes=MAX_UNREAD_BYTES, max_bytes_of_one=MAX_UNREAD_BYTES_OF_ONE)
         self.incoming = Backlog[Any](max_bytes=MAX_INCOMING_BYTES, max_bytes_of_one=MAX_INCOMING_BYTES)
         # The end
-        self.is_draining = False  # nothing new is accepted, answers end their connections
-        self.has_released = False  # nothing may park any more
-        self._life = threading.Lock()  # guards the next two
-        self._is_running = False
-        self._has_ended = False
+        self._life = threading.Lock()  # guards _is_running and _has_ended
         self._is_down = threading.Event()
-        self._stops = False
         # Each turn
         self._after_input = after_input
         self._every_second = every_second
@@ -303,7 +303,7 @@ def make_server(
     after_input: Callable[[], None] = lambda: None,
     every_second: Callable[[], None] = lambda: None,
     poller: Poller | None = None,
-) -> Server:
+) -> HttpServer:
     """A server that listens from now on; `port` 0 picks a free one, `sock` is one that is bound already.
 
     app: a WSGI application, called in worker threads. connection_limit: cut to what the process may have open, see
@@ -315,7 +315,7 @@ def make_server(
     """
     if sock is None:
         sock = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    return Server(
+    return HttpServer(
         app,
         sock,
         adjustments=_adjustments(sock, worker_threads, connection_limit, max_body_bytes),

@@ -20,7 +20,7 @@ from .reply import Reply
 ACCOUNT = "sidecar.account"  # in an environ: whose memory an answer counts as while the client has not read it
 
 
-class Loop(Protocol):
+class ParkingLoop(Protocol):
     """The loop that a parked request waits in. has_released: nothing may wait any more."""
 
     deadlines: Deadlines
@@ -52,14 +52,14 @@ class Parked:
         self._receipt = receipt
         self._deadline: Deadline | None = None
 
-    def begin(self, loop: Loop, wake: Callable[[Later[Any]], None]) -> None:
+    def begin(self, loop: ParkingLoop, wake: Callable[[Later[Any]], None]) -> None:
         """Wait. wake: called when the answer is known, in whichever thread found it."""
         self._deadline = loop.deadlines.add(self._due, self.expire)
         self.later.add_done_callback(wake)
         if loop.has_released:
             self.expire()
 
-    def end(self, loop: Loop) -> None:
+    def end(self, loop: ParkingLoop) -> None:
         """Wait no more."""
         if self._deadline is not None:
             loop.deadlines.cancel(self._deadline)

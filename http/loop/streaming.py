@@ -32,7 +32,7 @@ class Outlet(Protocol):
     def handle_close(self) -> None: ...
 
 
-class Loop(Protocol):
+class StreamLoop(Protocol):
     """The loop that writes a stream. post: have something called in its thread."""
 
     deadlines: Deadlines
@@ -59,7 +59,7 @@ class Stream:
         self._on_close = on_close
         self._max_buffered_bytes = max_buffered_bytes
         self._lock = threading.Lock()
-        self._to: tuple[Outlet, Loop] | None = None
+        self._to: tuple[Outlet, StreamLoop] | None = None
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._in_output_bytes = 0
@@ -95,14 +95,14 @@ class Stream:
 
     # The I/O thread's half.
 
-    def begin(self, outlet: Outlet, loop: Loop) -> None:
+    def begin(self, outlet: Outlet, loop: StreamLoop) -> None:
         """Send what was queued so far, and from now on what comes: the head of the answer is written."""
         with self._lock:
             self._to = outlet, loop
             self._post()
         self._schedule_heartbeat(loop)
 
-    def _schedule_heartbeat(self, loop: Loop) -> None:
+    def _schedule_heartbeat(self, loop: StreamLoop) -> None:
         def beat() -> None:
             if self.send(self._heartbeat):
                 self._schedule_heartbeat(loop)

@@ -11,7 +11,7 @@ from typing import Any
 
 from waitress.channel import HTTPChannel
 
-from .delivery import Delivery, Evidence, has_error, unacknowledged_bytes, unread_bytes
+from .delivery import AnswerDelivery, Evidence, has_error, unacknowledged_bytes, unread_bytes
 from .output import Output
 
 
@@ -44,7 +44,7 @@ class WatchedChannel(HTTPChannel):  # type: ignore[misc]  # waitress has no type
     total_outbufs_len: int
     bytes_in = 0
     bytes_out = 0
-    deliveries: tuple[Delivery, ...] = ()
+    deliveries: tuple[AnswerDelivery, ...] = ()
     # Waitress takes a new buffer of its own where this count is high; one Output does for all answers.
     current_outbuf_count = property(lambda _: 0, lambda *_: None)
 
@@ -56,7 +56,7 @@ class WatchedChannel(HTTPChannel):  # type: ignore[misc]  # waitress has no type
 
     def expect_verdict(self, receipt: Callable[[bool], None], answer_bytes: int) -> None:
         """Watch what becomes of an answer of that many bytes that is written next."""
-        delivery = Delivery(
+        delivery = AnswerDelivery(
             receipt,
             end=self.bytes_out + self.total_outbufs_len + answer_bytes,
             read_until=self.bytes_in + unread_bytes(self.socket),

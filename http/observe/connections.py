@@ -9,7 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..loop.io_loop import Server
+    from ..loop.io_loop import HttpServer
     from ..loop.stages import Stage
 
 
@@ -17,12 +17,10 @@ class Connections:
     """Those of the HTTP server that `watch` names; it is made after all that is asked about it."""
 
     def __init__(self) -> None:
-        self._server: Server | None = None
+        self._server: HttpServer | None = None
 
-    def watch(self, server: Server) -> None:
+    def watch(self, server: HttpServer) -> None:
         self._server = server
 
     def by_stage(self) -> Counter[Stage]:
-        if self._server is None:
-            return Counter()
-        return Counter(connection.stage for connection in list(self._server.active_channels.values()))
+        return Counter() if self._server is None else self._server.stages()
