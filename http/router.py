@@ -49,7 +49,7 @@ class Router:
     def body_limit(self, method: str, path: str) -> int:
         """The most bytes that a request's body may have; where no body is read, NO_BODY_BYTES."""
         route = self._route(method, path)
-        return NO_BODY_BYTES if route is None or route.body is None else route.max_body_bytes
+        return NO_BODY_BYTES if route is None else route.body_limit
 
     def _route(self, method: str, path: str) -> Route | None:
         try:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar
 
 import msgspec
 
@@ -36,8 +36,14 @@ from .observe.last_numbers import LastNumbers
 from .observe.observing import Observers
 from .wire.codec import Nothing
 
-B = TypeVar("B", bound=msgspec.Struct)
-Q = TypeVar("Q", bound=msgspec.Struct)
+if TYPE_CHECKING:  # at run time, a type variable has a default from Python 3.13 on
+    from typing_extensions import TypeVar as WithDefault
+
+    B = WithDefault("B", bound=msgspec.Struct, default=Any)
+    Q = WithDefault("Q", bound=msgspec.Struct, default=Any)
+else:
+    B = TypeVar("B", bound=msgspec.Struct)
+    Q = TypeVar("Q", bound=msgspec.Struct)
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -220,39 +226,45 @@ class Call(msgspec.Struct, Generic[B, Q], frozen=True, kw_only=True):
 Handler = Callable[..., Outcome]
 
 
-class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the table of routes: what a request needs, what it may send, what is answered, and by which function.
+def _no_handler(*_: Any) -> Outcome:
+    raise NotImplementedError("the route has no function yet")
 
-    path: Bottle's syntax; every part in angle brackets is an identifier.
 
+NO_BODY_BYTES = 64 * KIB  # a body that nobody reads is let through up to here
+
+
+class Route(msgspec.Struct, Generic[B, Q], frozen=True):
+    """A line of the table of routes: what a request of this method and path may say, and what it is answered.
+
+    path: Bottle's syntax; every part in angle brackets is an identifier. answers: the struct of the answer of `status`.
     access: "open" to anyone, "loopback": open to this machine, else for operators; "token": for any valid token;
     "refresh": also for a token that expired within the refresh grace. needs: a permission beyond having a token.
+    body: left out, no body is read.
     is_wait: how long it takes is the client's wish, so its time is no response time. is_quick: the function never
-    waits for anything, so it runs in the I/O thread. is_audited: it changes what others do, so who did it goes on
-    record. error_shape: what an error looks like here, where another
+    waits for anything, so it runs in the I/O thread. error_shape: what an error looks like here, where another
     protocol says so. refuse: what is answered to a request that its function never saw, by headers, body and error.
     errors: what the function and who it asks may raise, beyond what may befall any such route.
     also: further statuses that the function answers with, each with its struct; None: without a body.
+    handler: set by `Routes.add`.
     """
 
     method: str
     path: str
-    handler: Handler
-    access: Access
-    needs: Permission | None
-    body: type[msgspec.Struct] | None
-    max_body_bytes: int
-    query: type[msgspec.Struct]
-    status: int
     answers: type[msgspec.Struct] | None
-    content_type: str
-    is_wait: bool
-    is_quick: bool
-    is_audited: bool
-    error_shape: ErrorShape | None
-    refuse: Refuse | None
-    errors: tuple[type[SidecarError], ...]
-    also: Mapping[int, type[msgspec.Struct] | None]
+    status: int = 200
+    access: Access = "token"
+    needs: Permission | None = None
+    body: type[B] | None = None
+    max_body_bytes: int = MIB
+    query: type[Q] = Nothing  # type: ignore[assignment]  # the default of a type variable
+    content_type: str = JSON
+    is_wait: bool = False
+    is_quick: bool = False
+    error_shape: ErrorShape | None = None
+    refuse: Refuse | None = None
+    errors: tuple[type[SidecarError], ...] = ()
+    also: Mapping[int, type[msgspec.Struct] | None] = MappingProxyType({})
+    handler: Handler = _no_handler
 
     @property
     def name(self) -> str:
@@ -262,8 +274,15 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     def summary(self) -> str:
         return (self.handler.__doc__ or self.name).strip()
 
+    @property
+    def body_limit(self) -> int:
+        """The most bytes a request's body may have, be it read or not."""
+        return NO_BODY_BYTES if self.body is None else self.max_body_bytes
 
-NO_BODY_BYTES = 64 * KIB  # a body that nobody reads is let through up to here
+    @property
+    def is_audited(self) -> bool:
+        """Whether it changes what others do, so that who did it goes on record."""
+        return self.method != "GET" and self.needs in (Permission.SPAWN_AGENTS, Permission.ADMIN)
 
 
 class Routes:
@@ -276,52 +295,14 @@ class Routes:
         return iter(self._routes)
 
     def add(
-        self,
-        method: str,
-        path: str,
-        *,
-        answers: type[msgspec.Struct] | None,
-        status: int = 200,
-        access: Access = "token",
-        needs: Permission | None = None,
-        body: type[B] = Nothing,  # type: ignore[assignment]  # the default of a type variable
-        max_body_bytes: int = MIB,
-        query: type[Q] = Nothing,  # type: ignore[assignment]
-        content_type: str = JSON,
-        is_wait: bool = False,
-        is_quick: bool = False,
-        error_shape: ErrorShape | None = None,
-        refuse: Refuse | None = None,
-        errors: tuple[type[SidecarError], ...] = (),
-        also: Mapping[int, type[msgspec.Struct] | None] = MappingProxyType({}),
+        self, route: Route[B, Q]
     ) -> Callable[[Callable[Concatenate[Call[B, Q], P], Outcome]], Callable[Concatenate[Call[B, Q], P], Outcome]]:
-        """Add a route. body: left out, no body is read. answers: the struct of the answer of `status`."""
+        """Add a route with the function below."""
 
         def register(
             handler: Callable[Concatenate[Call[B, Q], P], Outcome],
         ) -> Callable[Concatenate[Call[B, Q], P], Outcome]:
-            self._routes.append(
-                Route(
-                    method=method,
-                    path=path,
-                    handler=handler,
-                    access=access,
-                    needs=needs,
-                    body=None if body is Nothing else body,
-                    max_body_bytes=NO_BODY_BYTES if body is Nothing else max_body_bytes,
-                    query=query,
-                    status=status,
-                    answers=answers,
-                    content_type=content_type,
-                    is_wait=is_wait,
-                    is_quick=is_quick,
-                    is_audited=method != "GET" and needs in (Permission.SPAWN_AGENTS, Permission.ADMIN),
-                    error_shape=error_shape,
-                    refuse=refuse,
-                    errors=errors,
-                    also=also,
-                )
-            )
+            self._routes.append(msgspec.structs.replace(route, handler=handler))
             return handler
 
         return register

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -47,8 +48,6 @@ def nearest(name: str, known: Sequence[str]) -> str | None:
     """Which of the names that are known a misspelt one may stand for; None where it is like none."""
     if len(name) > LONGEST_NAME:
         return None
-    import difflib  # for those who misspell; all others start sooner
-
     found = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return found[0] if found else None
 

@@ -16,7 +16,7 @@ from msgspec import UNSET
 
 from ...state.errors import PermissionDenied
 from ..routes.results import MAX_RESULT_BYTES
-from ..routing import Answer, Call, Handler, Outcome, Routes
+from ..routing import Answer, Call, Handler, Outcome, Route, Routes
 from ..wire.codec import Nothing
 from .refusals import refused
 from .rpc import Failure, Message, Reply, failure_of
@@ -26,15 +26,17 @@ routes = Routes()
 
 def _door(path: str) -> Callable[[Handler], Handler]:
     return routes.add(
-        "POST",
-        path,
-        body=Message,
-        max_body_bytes=MAX_RESULT_BYTES,
-        answers=Reply,
-        is_wait=True,
-        error_shape=failure_of,
-        refuse=refused,
-        also={202: None, 400: Failure, 404: Failure},
+        Route(
+            "POST",
+            path,
+            body=Message,
+            max_body_bytes=MAX_RESULT_BYTES,
+            answers=Reply,
+            is_wait=True,
+            error_shape=failure_of,
+            refuse=refused,
+            also={202: None, 400: Failure, 404: Failure},
+        )
     )
 
 

@@ -73,8 +73,8 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
         parts = {name: _part(fields, name) for name in _PART.findall(route.path)}
         admit(call.caller, route.needs, parts)
         rest = encode(fields)
-        if len(rest) > route.max_body_bytes:
-            raise too_large(route.max_body_bytes)
+        if len(rest) > route.body_limit:
+            raise too_large(route.body_limit)
         # Models sometimes send "30" for 30; the meaning is clear.
         reader = decoder(route.query if route.body is None else route.body, strict=False)
         read = read_body(rest, reader, place=_PLACE)

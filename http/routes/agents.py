@@ -27,7 +27,7 @@ from ...state.models import AgentId, AgentStatus, identifier
 from ..access.auth import require, require_project
 from ..access.limits import owner_of
 from ..log_texts import LogExcerpt
-from ..routing import ASK_S, Answer, Call, Pending, Routes
+from ..routing import ASK_S, Answer, Call, Pending, Route, Routes
 from ..wire import codec as wire
 from ..wire.agents import (
     FOLLOW_MAX_S,
@@ -54,14 +54,16 @@ _CHANGED = (*_KNOWN, StorageUnavailable)
 
 
 @routes.add(
-    "POST",
-    "/api/agents/spawn",
-    needs=Permission.SPAWN_AGENTS,
-    body=NewAgent,
-    status=201,
-    answers=AgentSpawned,
-    is_quick=True,
-    errors=(*_CHANGED, IdempotencyConflict, NoCommand, SpawnFailed, ChainTooLong, TooManySpawns, QueueFull),
+    Route(
+        "POST",
+        "/api/agents/spawn",
+        needs=Permission.SPAWN_AGENTS,
+        body=NewAgent,
+        status=201,
+        answers=AgentSpawned,
+        is_quick=True,
+        errors=(*_CHANGED, IdempotencyConflict, NoCommand, SpawnFailed, ChainTooLong, TooManySpawns, QueueFull),
+    )
 )
 def spawn_agent(call: Call[NewAgent, Nothing]) -> Pending[Any]:
     """Spawn an agent of a type whose profile has a command, or queue it."""
@@ -84,7 +86,7 @@ def spawn_agent(call: Call[NewAgent, Nothing]) -> Pending[Any]:
     return Pending(later, lambda spawned: Answer(201, AgentSpawned.of(spawned)), deadline_s=SPAWN_S)
 
 
-@routes.add("GET", "/api/agents", answers=AgentsListed, errors=_KNOWN)
+@routes.add(Route("GET", "/api/agents", answers=AgentsListed, errors=_KNOWN))
 def list_agents(call: Call[Nothing, Nothing]) -> Answer:
     """List agents, newest first. A project that is not configured and has no agents is a 404."""
     statuses = ask(call.actors.spawner, ListAgents(project_id=call.scope), timeout_s=ASK_S)
@@ -94,24 +96,26 @@ def list_agents(call: Call[Nothing, Nothing]) -> Answer:
     return Answer(200, AgentsListed(agents=listed, total=len(listed), timestamp=call.now))
 
 
-@routes.add("GET", "/api/agents/<agent_id>", answers=AgentOut, errors=_KNOWN)
+@routes.add(Route("GET", "/api/agents/<agent_id>", answers=AgentOut, errors=_KNOWN))
 def get_agent(call: Call[Nothing, Nothing], agent_id: str) -> Answer:
     """Get the current state of an agent."""
     status = ask(call.actors.spawner, GetAgent(agent_id=AgentId(agent_id), project_id=call.scope), timeout_s=ASK_S)
     return _shown(status)
 
 
-routes.add("GET", "/api/agents/<agent_id>/status", answers=AgentOut, errors=_KNOWN)(get_agent)
+routes.add(Route("GET", "/api/agents/<agent_id>/status", answers=AgentOut, errors=_KNOWN))(get_agent)
 
 
 @routes.add(
-    "DELETE",
-    "/api/agents/<agent_id>",
-    needs=Permission.ADMIN,
-    query=StopQuery,
-    answers=AgentOut,
-    is_wait=True,
-    errors=(*_CHANGED, WrongState),
+    Route(
+        "DELETE",
+        "/api/agents/<agent_id>",
+        needs=Permission.ADMIN,
+        query=StopQuery,
+        answers=AgentOut,
+        is_wait=True,
+        errors=(*_CHANGED, WrongState),
+    )
 )
 def stop_agent(call: Call[Nothing, StopQuery], agent_id: str) -> Pending[Any]:
     """Stop the agent's whole process tree. The answer comes when it has ended."""
@@ -124,12 +128,14 @@ def stop_agent(call: Call[Nothing, StopQuery], agent_id: str) -> Pending[Any]:
 
 
 @routes.add(
-    "POST",
-    "/api/agents/<agent_id>/restart",
-    needs=Permission.ADMIN,
-    answers=AgentOut,
-    is_wait=True,
-    errors=(*_CHANGED, WrongState, SpawnFailed),
+    Route(
+        "POST",
+        "/api/agents/<agent_id>/restart",
+        needs=Permission.ADMIN,
+        answers=AgentOut,
+        is_wait=True,
+        errors=(*_CHANGED, WrongState, SpawnFailed),
+    )
 )
 def restart_agent(call: Call[Nothing, Nothing], agent_id: str) -> Pending[Any]:
     """Stop the agent if it runs, and start its next incarnation."""
@@ -138,11 +144,13 @@ def restart_agent(call: Call[Nothing, Nothing], agent_id: str) -> Pending[Any]:
 
 
 @routes.add(
-    "POST",
-    "/api/agents/<agent_id>/heartbeat",
-    answers=AgentOut,
-    is_quick=True,  # so that it counts before a deadline is judged: see InputRead
-    errors=(*_KNOWN, WrongIdentity),
+    Route(
+        "POST",
+        "/api/agents/<agent_id>/heartbeat",
+        answers=AgentOut,
+        is_quick=True,  # so that it counts before a deadline is judged: see InputRead
+        errors=(*_KNOWN, WrongIdentity),
+    )
 )
 def record_heartbeat(call: Call[Nothing, Nothing], agent_id: str) -> Pending[Any]:
     """Report that the agent is alive. Needs the agent's own token."""
@@ -152,7 +160,7 @@ def record_heartbeat(call: Call[Nothing, Nothing], agent_id: str) -> Pending[Any
     return Pending(later, _shown, deadline_s=ASK_S)
 
 
-@routes.add("GET", "/api/agents/<agent_id>/logs", query=LogQuery, answers=LogOut, is_wait=True, errors=_KNOWN)
+@routes.add(Route("GET", "/api/agents/<agent_id>/logs", query=LogQuery, answers=LogOut, is_wait=True, errors=_KNOWN))
 def read_logs(call: Call[Nothing, LogQuery], agent_id: str) -> Pending[Any]:
     """Read the end of an agent's log, or follow it from an offset. Reading others' logs needs the right to spawn."""
     query = call.query

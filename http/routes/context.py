@@ -10,7 +10,7 @@ from ...actors.runtime.asking import ask
 from ...state.errors import ContextFailed, InvalidContextRequest, NotFound, Unavailable, WrongIdentity
 from ...state.identity import Permission
 from ...state.models import AgentId
-from ..routing import ASK_S, Answer, Call, Pending, Routes
+from ..routing import ASK_S, Answer, Call, Pending, Route, Routes
 from ..wire import codec as wire
 from ..wire.codec import Nothing
 from ..wire.context import CacheCleared, ContextAnswer, ContextQuery, ContextRequestOut, ContextsListed
@@ -21,13 +21,15 @@ BUILD_S = 60.0  # the first read of a large repository
 
 
 @routes.add(
-    "GET",
-    "/api/context/<issue_id>/<agent_type>",
-    needs=Permission.READ_CONTEXT,
-    query=ContextQuery,
-    answers=ContextAnswer,
-    errors=(ContextFailed, InvalidContextRequest, NotFound, Unavailable, WrongIdentity),
-    also={304: None},
+    Route(
+        "GET",
+        "/api/context/<issue_id>/<agent_type>",
+        needs=Permission.READ_CONTEXT,
+        query=ContextQuery,
+        answers=ContextAnswer,
+        errors=(ContextFailed, InvalidContextRequest, NotFound, Unavailable, WrongIdentity),
+        also={304: None},
+    )
 )
 def get_context(call: Call[Nothing, ContextQuery], issue_id: str, agent_type: str) -> Pending[Any]:
     """Get the context of an agent of this type for this issue: the relevant part of the project."""
@@ -58,7 +60,7 @@ def _sent(bundle: ContextBundle) -> Answer:
     return Answer(200, bundle.body, headers)
 
 
-@routes.add("GET", "/api/agents/<agent_id>/contexts", answers=ContextsListed, errors=(NotFound, Unavailable))
+@routes.add(Route("GET", "/api/agents/<agent_id>/contexts", answers=ContextsListed, errors=(NotFound, Unavailable)))
 def list_context_requests(call: Call[Nothing, Nothing], agent_id: str) -> Answer:
     """List the latest contexts that an agent received, newest first; kept in memory."""
     id_ = AgentId(agent_id)
@@ -70,18 +72,20 @@ def list_context_requests(call: Call[Nothing, Nothing], agent_id: str) -> Answer
 
 
 @routes.add(
-    "DELETE",
-    "/api/cache/context/<issue_id>",
-    needs=Permission.READ_CONTEXT,
-    answers=CacheCleared,
-    errors=(Unavailable,),
+    Route(
+        "DELETE",
+        "/api/cache/context/<issue_id>",
+        needs=Permission.READ_CONTEXT,
+        answers=CacheCleared,
+        errors=(Unavailable,),
+    )
 )
 def clear_context(call: Call[Nothing, Nothing], issue_id: str) -> Answer:
     """Clear the cached contexts of an issue."""
     return _cleared(call, issue_id)
 
 
-@routes.add("DELETE", "/api/cache/all", needs=Permission.ADMIN, answers=CacheCleared, errors=(Unavailable,))
+@routes.add(Route("DELETE", "/api/cache/all", needs=Permission.ADMIN, answers=CacheCleared, errors=(Unavailable,)))
 def clear_all_contexts(call: Call[Nothing, Nothing]) -> Answer:
     """Clear all cached contexts."""
     return _cleared(call, None)

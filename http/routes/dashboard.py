@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from ...state.errors import NotFound
-from ..routing import Answer, Call, Routes
+from ..routing import Answer, Call, Route, Routes
 from ..wire.codec import Nothing
 from ..wire.sessions import LoginQuery
 
@@ -43,32 +43,34 @@ _HEADERS = (
 _UNCHANGED = {304: None}  # If-None-Match named what there is
 
 
-@routes.add("GET", "/", access="open", answers=None, content_type=HTML, also=_UNCHANGED)
+@routes.add(Route("GET", "/", access="open", answers=None, content_type=HTML, also=_UNCHANGED))
 def show_dashboard(call: Call[Nothing, Nothing]) -> Answer:
     """Get the dashboard, a page for browsers. Without a session, it asks for an operator's token."""
     return _file("index.html", call)
 
 
-@routes.add("GET", "/login", access="open", answers=None, content_type=HTML, query=LoginQuery, also=_UNCHANGED)
+@routes.add(Route("GET", "/login", access="open", answers=None, content_type=HTML, query=LoginQuery, also=_UNCHANGED))
 def show_login(call: Call[Nothing, LoginQuery]) -> Answer:
     """Get the same page. It exchanges the one-time code in its URL for a session; the request keeps it valid."""
     return _file("index.html", call)
 
 
-@routes.add("GET", "/docs", access="open", answers=None, content_type=HTML, also=_UNCHANGED)
+@routes.add(Route("GET", "/docs", access="open", answers=None, content_type=HTML, also=_UNCHANGED))
 def show_reference(call: Call[Nothing, Nothing]) -> Answer:
     """Get the API's description, `/openapi.json`, as a page for people. It needs no network."""
     return _file("reference.html", call)
 
 
 @routes.add(
-    "GET",
-    "/dashboard/<asset>",
-    access="open",
-    answers=None,
-    content_type=", ".join(_TYPES.values()),
-    errors=(NotFound,),
-    also=_UNCHANGED,
+    Route(
+        "GET",
+        "/dashboard/<asset>",
+        access="open",
+        answers=None,
+        content_type=", ".join(_TYPES.values()),
+        errors=(NotFound,),
+        also=_UNCHANGED,
+    )
 )
 def show_asset(call: Call[Nothing, Nothing], asset: str) -> Answer:
     """Get a part of the page: a script, the stylesheet, the icon."""

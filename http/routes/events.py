@@ -35,7 +35,7 @@ from ...state.events.topics import standard_topic
 from ...state.identity import Permission
 from ...state.models import EventId, event_seq, identifier
 from ..access.auth import require_own_event, require_topic
-from ..routing import ASK_S, KIB, Answer, Call, Pending, Routes, Streaming
+from ..routing import ASK_S, KIB, Answer, Call, Pending, Route, Routes, Streaming
 from ..wire import codec as wire
 from ..wire.codec import Nothing
 from ..wire.events import (
@@ -68,15 +68,17 @@ _AWAITED = (*_ASKED, EventsGone, InvalidFilter, StorageUnavailable)
 
 
 @routes.add(
-    "POST",
-    "/api/events/<event_type>",
-    needs=Permission.PUBLISH_EVENTS,
-    body=NewEvent,
-    max_body_bytes=MAX_EVENT_BYTES,
-    status=202,
-    answers=EventPublished,
-    is_quick=True,
-    errors=(*_ASKED, IdempotencyConflict, InvalidEvent, StorageUnavailable, WrongIdentity),
+    Route(
+        "POST",
+        "/api/events/<event_type>",
+        needs=Permission.PUBLISH_EVENTS,
+        body=NewEvent,
+        max_body_bytes=MAX_EVENT_BYTES,
+        status=202,
+        answers=EventPublished,
+        is_quick=True,
+        errors=(*_ASKED, IdempotencyConflict, InvalidEvent, StorageUnavailable, WrongIdentity),
+    )
 )
 def publish_event(call: Call[NewEvent, Nothing], event_type: str) -> Pending[Any]:
     """Publish an event. After the answer, it survives the death of the sidecar."""
@@ -136,13 +138,15 @@ def _to_publish(call: Call[NewEvent, Nothing], event_type: str) -> PublishEvent:
 
 
 @routes.add(
-    "GET",
-    "/api/events/wait/<event_type>",
-    query=WaitQuery,
-    answers=EventsAwaited,
-    is_wait=True,
-    is_quick=True,
-    errors=_AWAITED,
+    Route(
+        "GET",
+        "/api/events/wait/<event_type>",
+        query=WaitQuery,
+        answers=EventsAwaited,
+        is_wait=True,
+        is_quick=True,
+        errors=_AWAITED,
+    )
 )
 def wait_for_event(call: Call[Nothing, WaitQuery], event_type: str) -> Pending[Any]:
     """Wait for events of one type, from the position of this mailbox."""
@@ -155,13 +159,15 @@ def _only(event_type: str) -> frozenset[str]:
 
 
 @routes.add(
-    "GET",
-    "/api/events/wait",
-    query=WaitManyQuery,
-    answers=EventsAwaited,
-    is_wait=True,
-    is_quick=True,
-    errors=_AWAITED,
+    Route(
+        "GET",
+        "/api/events/wait",
+        query=WaitManyQuery,
+        answers=EventsAwaited,
+        is_wait=True,
+        is_quick=True,
+        errors=_AWAITED,
+    )
 )
 def wait_for_events(call: Call[Nothing, WaitManyQuery]) -> Pending[Any]:
     """Wait for events of several types or topics; with neither, for any event."""
@@ -234,13 +240,15 @@ class _Receipt:
 
 
 @routes.add(
-    "GET",
-    "/api/events/stream",
-    query=StreamQuery,
-    answers=None,
-    content_type="text/event-stream",
-    is_wait=True,
-    errors=(*_ASKED, EventsGone, InvalidFilter),
+    Route(
+        "GET",
+        "/api/events/stream",
+        query=StreamQuery,
+        answers=None,
+        content_type="text/event-stream",
+        is_wait=True,
+        errors=(*_ASKED, EventsGone, InvalidFilter),
+    )
 )
 def stream_events(call: Call[Nothing, StreamQuery]) -> Streaming:
     """Stream the log as Server-Sent Events, from `Last-Event-ID` or `since`, or else from now."""
@@ -263,7 +271,9 @@ def stream_events(call: Call[Nothing, StreamQuery]) -> Streaming:
     return Streaming(feed, content_type="text/event-stream", heartbeat=b": nothing new\n\n")
 
 
-@routes.add("GET", "/api/events", query=ListQuery, answers=EventsListed, errors=(*_ASKED, EventsGone, InvalidFilter))
+@routes.add(
+    Route("GET", "/api/events", query=ListQuery, answers=EventsListed, errors=(*_ASKED, EventsGone, InvalidFilter))
+)
 def list_events(call: Call[Nothing, ListQuery]) -> Answer:
     """List events, newest first, without touching any mailbox."""
     query = call.query
@@ -284,14 +294,14 @@ def list_events(call: Call[Nothing, ListQuery]) -> Answer:
     return Answer(200, EventsListed.of(page, now=call.now))
 
 
-@routes.add("GET", "/api/mailboxes", needs=Permission.ADMIN, answers=MailboxesListed, errors=_ASKED)
+@routes.add(Route("GET", "/api/mailboxes", needs=Permission.ADMIN, answers=MailboxesListed, errors=_ASKED))
 def list_mailboxes(call: Call[Nothing, Nothing]) -> Answer:
     """List all mailboxes: position in the log, lag, deliveries, gap."""
     mailboxes = ask(call.actors.bus, ListMailboxes(project_id=call.scope), timeout_s=ASK_S)
     return Answer(200, MailboxesListed(mailboxes=[MailboxOut.of(each) for each in mailboxes], timestamp=call.now))
 
 
-@routes.add("GET", "/api/events/dead-letters", needs=Permission.ADMIN, answers=DeadLettersListed, errors=_ASKED)
+@routes.add(Route("GET", "/api/events/dead-letters", needs=Permission.ADMIN, answers=DeadLettersListed, errors=_ASKED))
 def list_dead_letters(call: Call[Nothing, Nothing]) -> Answer:
     """List the events that a mailbox gave up on, newest first."""
     letters = ask(call.actors.bus, ListDeadLetters(project_id=call.scope), timeout_s=ASK_S)
@@ -300,11 +310,13 @@ def list_dead_letters(call: Call[Nothing, Nothing]) -> Answer:
 
 
 @routes.add(
-    "POST",
-    "/api/events/dead-letters/<event_id>/replay",
-    needs=Permission.ADMIN,
-    answers=Replayed,
-    errors=(*_ASKED, NotFound, StorageUnavailable),
+    Route(
+        "POST",
+        "/api/events/dead-letters/<event_id>/replay",
+        needs=Permission.ADMIN,
+        answers=Replayed,
+        errors=(*_ASKED, NotFound, StorageUnavailable),
+    )
 )
 def replay_dead_letter(call: Call[Nothing, Nothing], event_id: str) -> Answer:
     """Deliver an event again to every mailbox that gave up on it."""

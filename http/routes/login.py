@@ -6,7 +6,7 @@ from ...state.errors import InvalidRequest, TokenExpired, Unauthorized
 from ...state.identity import Permission
 from ..access.auth import require
 from ..access.sessions import Session, cookie_name, cookie_of, require_same_origin, session_of
-from ..routing import KIB, Answer, Call, Routes
+from ..routing import KIB, Answer, Call, Route, Routes
 from ..wire.codec import Nothing
 from ..wire.sessions import LogIn, LoginCodeOut, SessionEnded, SessionOut, SessionShown
 
@@ -16,14 +16,16 @@ _ATTRIBUTES = "Path=/; HttpOnly; SameSite=Strict"
 
 
 @routes.add(
-    "POST",
-    "/api/auth/login",
-    access="open",
-    body=LogIn,
-    max_body_bytes=16 * KIB,
-    status=201,
-    answers=SessionShown,
-    errors=(Unauthorized, TokenExpired),
+    Route(
+        "POST",
+        "/api/auth/login",
+        access="open",
+        body=LogIn,
+        max_body_bytes=16 * KIB,
+        status=201,
+        answers=SessionShown,
+        errors=(Unauthorized, TokenExpired),
+    )
 )
 def log_in(call: Call[LogIn, Nothing]) -> Answer:
     """Open a browser session with an operator's token or a one-time code; the answer sets its cookie."""
@@ -41,7 +43,7 @@ def log_in(call: Call[LogIn, Nothing]) -> Answer:
     return Answer(201, SessionShown(session=_shown(session), timestamp=call.now), (("Set-Cookie", set_cookie),))
 
 
-@routes.add("GET", "/api/auth/session", access="open", answers=SessionShown)
+@routes.add(Route("GET", "/api/auth/session", access="open", answers=SessionShown))
 def show_session(call: Call[Nothing, Nothing]) -> Answer:
     """Get the browser's session and its end. Without a session this is no error."""
     try:
@@ -54,7 +56,7 @@ def show_session(call: Call[Nothing, Nothing]) -> Answer:
     return Answer(200, SessionShown(session=shown, timestamp=call.now))
 
 
-@routes.add("DELETE", "/api/auth/session", answers=SessionEnded)
+@routes.add(Route("DELETE", "/api/auth/session", answers=SessionEnded))
 def log_out(call: Call[Nothing, Nothing]) -> Answer:
     """End the browser session; its cookie is no longer valid."""
     cookie = cookie_of(call.header)
@@ -65,7 +67,7 @@ def log_out(call: Call[Nothing, Nothing]) -> Answer:
     return Answer(200, SessionEnded(ended=session is not None, timestamp=call.now), gone)
 
 
-@routes.add("POST", "/api/auth/login-codes", needs=Permission.ADMIN, status=201, answers=LoginCodeOut)
+@routes.add(Route("POST", "/api/auth/login-codes", needs=Permission.ADMIN, status=201, answers=LoginCodeOut))
 def issue_login_code(call: Call[Nothing, Nothing]) -> Answer:
     """Create a code that opens one browser session within a minute, so that no token is put into a URL."""
     code, until = call.server.sessions.issue_code(call.caller, now=call.now)

@@ -14,7 +14,7 @@ from ...state.identity import Permission
 from ...state.journal.presence import missing_below
 from ...state.os_text import shown
 from ..observe.vitals import MB, CpuGauge, disk_free_bytes, memory_bytes
-from ..routing import Answer, Call, Pending, Routes, Server
+from ..routing import Answer, Call, Pending, Route, Routes, Server
 from ..wire.codec import Nothing
 from ..wire.ops import (
     HEALTHY,
@@ -43,7 +43,7 @@ LEAST_DISK_MB = 50.0  # with less, the next large result may not fit
 _cpu = CpuGauge()
 
 
-@routes.add("GET", "/health", access="open", answers=Health, also={503: Health}, is_quick=True)
+@routes.add(Route("GET", "/health", access="open", answers=Health, also={503: Health}, is_quick=True))
 def show_health(call: Call[Nothing, Nothing]) -> Pending[Any]:
     """Check whether the sidecar is healthy: 200, or 503 if a check fails."""
     server = call.server
@@ -97,14 +97,14 @@ def _storage_health(server: Server, results: ResultNumbers | None, disk_mb: floa
     return HEALTHY if disk_mb >= LEAST_DISK_MB else "is almost full"
 
 
-@routes.add("GET", "/api/proof", access="open", query=ProofQuery, answers=Proof, is_quick=True)
+@routes.add(Route("GET", "/api/proof", access="open", query=ProofQuery, answers=Proof, is_quick=True))
 def prove_address(call: Call[Nothing, ProofQuery]) -> Answer:
     """Prove to a client that holds the storage's secret that this is its sidecar, before it sends a token."""
     address, nonce = call.query.address, call.query.nonce
     return Answer(200, Proof(address=address, proof=call.server.proofs.of(address, nonce)))
 
 
-@routes.add("GET", "/status", answers=Status, errors=(BusUnavailable, Unavailable))
+@routes.add(Route("GET", "/status", answers=Status, errors=(BusUnavailable, Unavailable)))
 def show_status(call: Call[Nothing, Nothing]) -> Answer:
     """Get measured numbers: of the caller's project, or of everything for operators."""
     server, scope = call.server, call.scope
@@ -130,7 +130,9 @@ def _known(counted: R | SidecarError) -> R:
     return counted
 
 
-@routes.add("GET", "/metrics", access="loopback", answers=None, content_type="text/plain; version=0.0.4; charset=utf-8")
+@routes.add(
+    Route("GET", "/metrics", access="loopback", answers=None, content_type="text/plain; version=0.0.4; charset=utf-8")
+)
 def show_metrics(call: Call[Nothing, Nothing]) -> Answer:
     """Get metrics for Prometheus. Open on this machine; from elsewhere, for operators."""
     from . import exposition  # and with it the Prometheus client: too much to import for who never asks
@@ -138,7 +140,7 @@ def show_metrics(call: Call[Nothing, Nothing]) -> Answer:
     return Answer(200, exposition.text_of(call.server), content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-@routes.add("GET", "/api/actors", answers=ActorsListed)
+@routes.add(Route("GET", "/api/actors", answers=ActorsListed))
 def list_actors(call: Call[Nothing, Nothing]) -> Answer:
     """List the actors with their states; for operators, with all measurements."""
     in_full = call.caller.is_operator
@@ -147,12 +149,14 @@ def list_actors(call: Call[Nothing, Nothing]) -> Answer:
 
 
 @routes.add(
-    "POST",
-    "/api/actors/<actor_name>/restart",
-    needs=Permission.ADMIN,
-    status=202,
-    answers=ActorRestarting,
-    errors=(NotFound,),
+    Route(
+        "POST",
+        "/api/actors/<actor_name>/restart",
+        needs=Permission.ADMIN,
+        status=202,
+        answers=ActorRestarting,
+        errors=(NotFound,),
+    )
 )
 def restart_actor(call: Call[Nothing, Nothing], actor_name: str) -> Answer:
     """End an actor's loop; the next incarnation rebuilds its state from disk. Its pending requests get a 503."""
@@ -162,7 +166,7 @@ def restart_actor(call: Call[Nothing, Nothing], actor_name: str) -> Answer:
     return Answer(202, ActorRestarting(name=actor_name, restarting=True, timestamp=call.now))
 
 
-@routes.add("GET", "/openapi.json", access="open", answers=None)
+@routes.add(Route("GET", "/openapi.json", access="open", answers=None))
 def describe_api(call: Call[Nothing, Nothing]) -> Answer:
     """Get this description: OpenAPI 3.1, built from the routes and the types of their requests and answers."""
     return Answer(200, call.server.api_description())

@@ -17,7 +17,7 @@ from ...state.identity import Permission
 from ...state.models import AgentId, ResultId, identifier
 from ...state.typed import decoder
 from ..access.auth import require_own, require_project
-from ..routing import ASK_S, MIB, Answer, Call, Pending, Routes
+from ..routing import ASK_S, MIB, Answer, Call, Pending, Route, Routes
 from ..wire import codec as wire
 from ..wire.codec import Nothing
 from ..wire.results import NewResult, Outcome, ResultAccepted, ResultOut, ResultQuery, ResultsFound
@@ -29,14 +29,16 @@ STORE_S = 30.0  # ten megabytes and an fdatasync behind everybody else's
 
 
 @routes.add(
-    "POST",
-    "/api/results",
-    needs=Permission.WRITE_RESULTS,
-    body=NewResult,
-    max_body_bytes=MAX_RESULT_BYTES,
-    status=201,
-    answers=ResultAccepted,
-    errors=(IdempotencyConflict, StorageUnavailable, Unavailable, WrongIdentity),
+    Route(
+        "POST",
+        "/api/results",
+        needs=Permission.WRITE_RESULTS,
+        body=NewResult,
+        max_body_bytes=MAX_RESULT_BYTES,
+        status=201,
+        answers=ResultAccepted,
+        errors=(IdempotencyConflict, StorageUnavailable, Unavailable, WrongIdentity),
+    )
 )
 def store_result(call: Call[NewResult, Nothing]) -> Pending[Any]:
     """Store a result. After the answer, the result is on disk and its event is published."""
@@ -64,14 +66,14 @@ def store_result(call: Call[NewResult, Nothing]) -> Pending[Any]:
     )
 
 
-@routes.add("GET", "/api/results/<result_id>", answers=ResultOut, errors=(NotFound, Unavailable))
+@routes.add(Route("GET", "/api/results/<result_id>", answers=ResultOut, errors=(NotFound, Unavailable)))
 def get_result(call: Call[Nothing, Nothing], result_id: str) -> Answer:
     """Get a result, with every field as it was sent."""
     request = GetResult(result_id=ResultId(result_id), project_id=call.scope)
     return Answer(200, ResultOut.of(ask(call.actors.results, request, timeout_s=ASK_S)))
 
 
-@routes.add("GET", "/api/results", query=ResultQuery, answers=ResultsFound, errors=(Unavailable,))
+@routes.add(Route("GET", "/api/results", query=ResultQuery, answers=ResultsFound, errors=(Unavailable,)))
 def find_results(call: Call[Nothing, ResultQuery]) -> Answer:
     """Find results, newest first."""
     query = call.query

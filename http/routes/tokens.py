@@ -7,7 +7,7 @@ import time
 from ...actors.messages import RefreshToken
 from ...actors.runtime.asking import ask
 from ...state.errors import RateLimited, StorageUnavailable, Unavailable
-from ..routing import ASK_S, Answer, Call, Routes
+from ..routing import ASK_S, Answer, Call, Route, Routes
 from ..wire.agents import TokenRefreshed
 from ..wire.codec import Nothing
 
@@ -15,11 +15,13 @@ routes = Routes()
 
 
 @routes.add(
-    "POST",
-    "/api/auth/refresh",
-    access="refresh",
-    answers=TokenRefreshed,
-    errors=(RateLimited, StorageUnavailable, Unavailable),
+    Route(
+        "POST",
+        "/api/auth/refresh",
+        access="refresh",
+        answers=TokenRefreshed,
+        errors=(RateLimited, StorageUnavailable, Unavailable),
+    )
 )
 def refresh_token(call: Call[Nothing, Nothing]) -> Answer:
     """Get a new token in exchange for a valid one, or for one that has just expired while its agent still runs."""
