@@ -195,3 +195,29 @@ def test_many_words_about_failures_stop_no_command(root: Path) -> None:
         *("-c", "alias.talk=!head -c 300000 /dev/zero >&2; echo done", "talk"), at=root, environment={}
     )
     assert output == b"done\n"
+
+
+def test_what_git_would_ignore_is_left_out_when_it_fails(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    write(tmp_path / "config" / "git", {"ignore": "users.py\nkept.py\n"})
+    write(root / ".git" / "info", {"exclude": "/sub/own.py\n!kept.py\n"})
+    write(root, dict.fromkeys(("users.py", "kept.py", "sub/own.py", "sub/users.py", "own.py", "x.py"), "n = 1\n"))
+    wanted = [".gitignore", "a.py", "b.py", "kept.py", "own.py"]
+    assert _asked(root)[0]["project_structure"]["files"] == wanted
+    (root / ".git" / "index").write_bytes(b"nonsense" * 10)
+    assert _asked(root)[0]["project_structure"]["files"] == wanted
+    assert _asked(root / "sub")[0]["project_structure"]["files"] == []
+    (root / ".git" / "HEAD").write_bytes(b"nonsense")
+    assert _asked(root)[0]["project_structure"]["files"] == wanted
+
+
+def test_git_gets_so_much_memory_and_no_more(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(git_door, "MAX_MEMORY", 24 << 20)
+    commit(root, {"big.txt": b"a" * (48 << 20)}, "Add what is small in the repository and large in memory")
+    environment = {"GIT_DIR": str(root / ".git")}
+    with pytest.raises(git_door.GitUnavailable, match="git diff-tree: it needs more than 24 MiB of memory"):
+        git_door.run_git("diff-tree", "--numstat", "HEAD~1", "HEAD", at=root, environment=environment)
+    names = git_door.run_git("diff-tree", "--name-only", "HEAD~1", "HEAD", at=root, environment=environment)
+    assert names == b"big.txt\n"

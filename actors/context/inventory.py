@@ -116,17 +116,21 @@ def without_secret_names(listing: Listing) -> Listing:
     return listing._replace(paths=told, unread=unread, withheld=len(listing.paths) - len(told))
 
 
-def from_walk(root: Path, storage: Path | None = None) -> Listing:
+def from_walk(
+    root: Path, storage: Path | None = None, *, ignore_files: Iterable[bytes] = (), prefix: str = ""
+) -> Listing:
     """The listing of a folder without git, in which `.gitignore` files count all the same. Links are not followed.
 
-    storage: the sidecar's own, in case it lies in the folder.
+    storage: the sidecar's own, in case it lies in the folder. ignore_files: others that count, the weakest first; their
+    paths begin with `prefix`.
     """
     private = private_in(root, (), storage)
     paths: list[str] = []
     unread: dict[str, str] = {}
     undecodable = 0
+    rules = tuple(("", prefix, _rules_of(text)) for text in ignore_files)
     walk = _Walk(root)
-    for path, is_link in walk.files("", ()):
+    for path, is_link in walk.files("", rules):
         if not path.isprintable() and "\udc80" <= max(path) <= "\udcff":
             undecodable += 1
             continue
@@ -141,7 +145,7 @@ def from_walk(root: Path, storage: Path | None = None) -> Listing:
     return Listing(tuple(sorted(paths)), unread, frozenset(), {}, undecodable, walk.cut)
 
 
-_Rules = tuple[tuple[str, IgnoreRules], ...]
+_Rules = tuple[tuple[str, str, IgnoreRules], ...]  # the folder of a file of patterns, what its paths begin with, they
 
 
 class _Walk:
@@ -168,7 +172,7 @@ class _Walk:
             if own.is_cut or self._patterns_left < 0:  # some files of it may be ignored, and it is unknown which
                 self.cut = True
                 return
-            rules = (*rules, (folder, own))
+            rules = (*rules, (folder, "", own))
         for entry in entries:
             path = folder + entry.name
             if entry.is_dir(follow_symlinks=False):
@@ -200,8 +204,8 @@ def _rules_of(text: bytes) -> IgnoreRules:
 
 def _is_ignored(path: str, rules: _Rules) -> bool:
     """The nearest `.gitignore` that says anything decides, as in git."""
-    for folder, spec in reversed(rules):
-        verdict = spec.verdict(path[len(folder) :])
+    for folder, prefix, spec in reversed(rules):
+        verdict = spec.verdict(prefix + path[len(folder) :])
         if verdict is not None:
             return verdict
     return False

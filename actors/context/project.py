@@ -219,7 +219,7 @@ class Project:
     ) -> tuple[Listing, Status]:
         """The files, and the status without what is private."""
         if tracked is None:
-            return from_walk(self.root, self._storage), status
+            return self._walked(), status
         if git.prefix and not tracked.blobs and not status.untracked and git.is_ignored():
             problems.append("the repository around the project ignores it: its files are listed as without git")
             return from_walk(self.root, self._storage), status
@@ -231,6 +231,12 @@ class Project:
             problems.append("git ignores every file of the project, or each was deleted")
         return listing, status
 
+    def _walked(self) -> Listing:
+        """The files without git's help, less those that it would ignore."""
+        git = self._repository
+        ignore_files, prefix = (git.ignore_files(), git.prefix) if git is not None else ((), "")
+        return from_walk(self.root, self._storage, ignore_files=ignore_files, prefix=prefix)
+
     def _of_bare(self, git: Repository) -> Snapshot:
         """A repository without a working tree: its commits, and the files around a git directory, never those in it."""
         git.check_objects()
@@ -241,7 +247,7 @@ class Project:
             listing = _NO_FILES
             problems.append("the project's root is a git directory: it holds no files of a project")
         else:
-            listing = from_walk(self.root, self._storage)
+            listing = self._walked()
             problems.append("the repository is bare: what is not committed is not known")
         version = _digest(
             repr((git.head, git.remotes, problems, listing.paths, log)).encode("utf-8", "surrogateescape")
@@ -301,7 +307,7 @@ class Project:
 
     def _without_git(self, problems: tuple[str, ...], changed: frozenset[str] | None) -> Snapshot:
         self._forget(changed)
-        listing = from_walk(self.root, self._storage)
+        listing = self._walked()
         version = _digest(repr((problems, listing.paths)).encode("utf-8", "surrogateescape"))
         if self._snapshot is not None and self._snapshot.version == version:
             return self._snapshot

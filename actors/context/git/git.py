@@ -1,15 +1,17 @@
 """The one door to git: runs one command, with an empty environment and a fixed PATH.
 
 Only commands are run through GitPython, never its objects: `commit.stats` or `tree.traverse()` cost 10 to 90 times as
-much. Nothing here reads a repository's own configuration: `git_shadow.py` makes the git directory that commands use.
+much. Nothing here reads a repository's own configuration: `shadow.py` makes the git directory that commands use.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -22,7 +24,9 @@ from git.exc import GitCommandNotFound
 TIMEOUT_S = 20.0  # `status` of 50,000 files on a cold disk takes about 5 s
 MAX_WORDS = 300  # characters of what git said about a failure
 MAX_OUTPUT = 64 << 20  # bytes of one command: the list of 200,000 files takes 24 MB
+MAX_MEMORY = 768 << 20  # bytes of one command, not counting the packs it maps; `status` of 200,000 files takes 150 MB
 _MAX_SAID = 64 << 10
+_NO_MEMORY = ("ut of memory", "unable to create thread", "Cannot allocate memory", "mmap failed")
 _TOO_LONG = "time"
 PATH = "/usr/local/bin:/usr/bin:/bin"
 NO_REPOSITORY = {"GIT_DIR": os.devnull}  # otherwise git would look for one above the folder it runs in
@@ -81,13 +85,34 @@ def run_git(
         raise GitUnavailable("git cannot be run") from error
     except (OSError, ValueError) as error:
         raise GitUnavailable(f"git could not be run: {type(error).__name__}") from error
+    _bound_memory(process)
     ended = _until_it_ends(process)
     if ended.status == 0:
         return ended.output
     if ended.why == _TOO_LONG:
         raise GitStalled(f"git {words[0]} took longer than {TIMEOUT_S:g} s", ended.output)
-    why = ended.why or _in_public(ended.said, names or {}) or f"exit code {ended.status}"
+    why = ended.why or _lack_of_memory(ended.said) or _in_public(ended.said, names or {}) or f"exit code {ended.status}"
     raise GitUnavailable(f"git {words[0]}: {why}", ended.output)
+
+
+def _bound_memory(process: Any) -> None:
+    """Bound the memory of a command and of all that it starts: a tree of some kilobytes can have git take gigabytes.
+
+    Only Linux can bound another process; it has begun by then, but not for long enough to take much.
+    """
+    if not hasattr(resource, "prlimit"):
+        return
+    most = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    bound = MAX_MEMORY if most == resource.RLIM_INFINITY else min(MAX_MEMORY, most)
+    with suppress(ProcessLookupError):  # it has ended already
+        resource.prlimit(process.proc.pid, resource.RLIMIT_DATA, (bound, bound))
+
+
+def _lack_of_memory(said: str) -> str:
+    """The reason, if git's words say that it got no more memory; else nothing."""
+    if not any(words in said for words in _NO_MEMORY):
+        return ""
+    return f"it needs more than {MAX_MEMORY >> 20} MiB of memory, which is the most that a command may take"
 
 
 class _Ended(NamedTuple):

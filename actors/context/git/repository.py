@@ -20,6 +20,7 @@ from .shadow import MAX_REF_BYTES, Head, Shadow, user_files, user_stamp
 
 _PREFIX = "sidecar-git-"
 ASK_AGAIN_S = 300.0  # after a command that took too long: a pipe named .gitignore, say, stops git each time
+MAX_IGNORE_BYTES = 1 << 20
 _NAMED_PATHS = 100  # more than so many are not worth their words on a command line
 _STAMPED_OWN = ("index", "HEAD", "logs/HEAD", "MERGE_HEAD", "commondir", "gitdir", "config.worktree")
 _STAMPED_SHARED = ("packed-refs", "config", "info/exclude", "info/attributes", "objects/info/alternates", "shallow")
@@ -186,6 +187,20 @@ class Repository(History):
         """Names of the remotes and their URLs, as configured: credentials are still in them."""
         return self._shadow.config.remotes if self._shadow.config is not None else {}
 
+    def ignore_files(self) -> tuple[bytes, ...]:
+        """The user's ignore file and the repository's own `info/exclude`, for a walk where git cannot tell.
+
+        The later one decides. What cannot be read says nothing, as for git.
+        """
+        try:
+            place = self._located()
+            with place.shared.open() as shared:
+                own = shared.read(place.shared.at("info/exclude"), MAX_IGNORE_BYTES)[0]
+        except (GitUnavailable, NotReadable, OSError):
+            own = b""
+        users = (_start_of(path) for path in user_files(self.found.folder / ".git")[:1])
+        return (*users, own)
+
     def tracked(self) -> bytes:
         """`mode blob stage TAB path NUL` for every file in the index below the root."""
         return self.run("ls-files", "-s", "-z", "--", self.prefix or ".")
@@ -259,6 +274,15 @@ def _ignoring(top: Path, relative: str) -> list[Path]:
     for part in relative.split("/")[:-1]:
         folders.append(folders[-1] / part)
     return [folder / name for folder in folders for name in (".gitignore", ".gitattributes")]
+
+
+def _start_of(path: Path) -> bytes:
+    """A file of the user's; nothing where there is none, or no file."""
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            return file.read(MAX_IGNORE_BYTES) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
+    except OSError:
+        return b""
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
