@@ -85,7 +85,8 @@ def test_the_first_to_ask_need_not_wait_for_a_busy_actor_either(sidecar: Any) ->
 def test_an_actor_that_is_stuck_is_reported_and_one_that_goes_on_is_not(
     sidecar: Any, actor: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sidecar.http.observe.last_numbers.STUCK_S", 0.3)
+    for limit in ("STUCK_S", "PATIENCE_S"):
+        monkeypatch.setattr(f"sidecar.http.observe.last_numbers.{limit}", 0.3)
     with busy(sidecar, actor):
         checks = health_until(sidecar, 503)
         if actor in CHECKS:

@@ -19,6 +19,7 @@ from ...actors.runtime.actor_supervisor import ActorStatus
 from ...actors.runtime.asking import Later, R, Recipient, Request, all_done
 
 STUCK_S = 2.0  # an actor that takes longer for one message, or for an answer, counts as stuck
+PATIENCE_S = 10.0  # the same for those that start processes or import much, and of which /health has no check
 BUSY_S = 0.01  # a message that has taken so long may take much longer
 BUSY_MESSAGES = 8  # so may that many which wait
 SOON_S = 0.1  # how long a look may wait for actors that are not busy
@@ -27,14 +28,15 @@ SOON_S = 0.1  # how long a look may wait for actors that are not busy
 class LastAnswer(Generic[R]):
     """The last answer of one actor to one question. Used by every thread.
 
-    numbers: of that answer; None before the first. at: when it came, monotonic.
+    numbers: of that answer; None before the first. at: when it came, monotonic. is_slow: see PATIENCE_S.
     """
 
-    def __init__(self, recipient: Recipient, question: Request[R]) -> None:
+    def __init__(self, recipient: Recipient, question: Request[R], *, is_slow: bool = False) -> None:
         self.numbers: R | None = None
         self.at = 0.0
         self._recipient = recipient
         self._question = question
+        self._is_slow = is_slow
         self._lock = threading.RLock()  # an answer may be there at once
         self._owed: Later[R] | None = None
         self._owed_since = 0.0
@@ -73,7 +75,8 @@ class LastAnswer(Generic[R]):
 
     def is_answering(self, status: ActorStatus, *, now: float) -> bool:
         """Whether the actor lives and is not stuck."""
-        return not self._was_refused and max(status.at_hand_s, self.owes_for_s(now)) <= STUCK_S
+        limit_s = PATIENCE_S if self._is_slow else STUCK_S
+        return not self._was_refused and max(status.at_hand_s, self.owes_for_s(now)) <= limit_s
 
     def answers_soon(self, status: ActorStatus, *, now: float) -> bool:
         """Whether an answer to a question asked now will come within SOON_S, by what the actor has to do."""
@@ -99,10 +102,10 @@ class LastNumbers:
         contexts: Recipient,
         statuses: Callable[[], Iterable[ActorStatus]],
     ) -> None:
-        self.agents: LastAnswer[AgentNumbers] = LastAnswer(spawner, CountAgents(project_id=None))
+        self.agents: LastAnswer[AgentNumbers] = LastAnswer(spawner, CountAgents(project_id=None), is_slow=True)
         self.events: LastAnswer[EventNumbers] = LastAnswer(bus, CountEvents(project_id=None))
         self.results: LastAnswer[ResultNumbers] = LastAnswer(results, CountResults(project_id=None))
-        self._contexts: LastAnswer[ContextNumbers] = LastAnswer(contexts, CountContexts(project_id=None))
+        self._contexts: LastAnswer[ContextNumbers] = LastAnswer(contexts, CountContexts(project_id=None), is_slow=True)
         self._all: tuple[LastAnswer[Any], ...] = (self.agents, self.events, self.results, self._contexts)
         self._statuses = statuses
 

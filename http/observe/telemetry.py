@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,8 +32,6 @@ def is_wanted(environ: Mapping[str, str]) -> bool:
 
 
 def is_installed() -> bool:
-    import importlib.util  # where spans are not wanted, nobody asks
-
     try:
         return importlib.util.find_spec(_EXTRA) is not None
     except ModuleNotFoundError:
