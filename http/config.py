@@ -114,7 +114,7 @@ def _over_environment(flags: Flags, environ: Mapping[str, str]) -> Flags:
 def _assembled(place: ProjectPlace, flags: Flags, environ: Mapping[str, str], *, working_dir: Path) -> Config:
     tables = place.tables
     refuse_unknown(tables, SECTIONS, "")
-    beside = place.source.parent if place.source is not None else working_dir
+    base_dir = place.source.parent if place.source is not None else working_dir
     server = read_table(_over(place.server, flags), ServerOptions, "server")
     if server.port > MAX_PORT:
         raise ConfigError(f"setting server.port is {server.port}, expected 0 to {MAX_PORT}", field="server.port")
@@ -124,13 +124,13 @@ def _assembled(place: ProjectPlace, flags: Flags, environ: Mapping[str, str], *,
         storage=place.storage,
         log_level=server.log_level,
         log_format=server.log_format,
-        projects=Projects(place.root, _projects(tables.get("projects", {}), beside)),
+        projects=Projects(place.root, _projects(tables.get("projects", {}), base_dir)),
         limits=_limits(tables.get("limits", {})),
         events=read_table(tables.get("events", {}), EventOptions, "events"),
         context=read_table(tables.get("context", {}), ContextOptions, "context"),
         results=read_table(tables.get("results", {}), ResultOptions, "results"),
         agents=_agents(tables.get("agents", {}), tables.get("groups", {})),
-        profiles=_profiles(tables.get("profiles", {}), beside),
+        profiles=_profiles(tables.get("profiles", {}), base_dir),
         triggers=_triggers(tables.get("triggers", [])),
         environ=environ,
         source=place.source,
@@ -156,12 +156,12 @@ class _ProjectTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     root: str
 
 
-def _projects(table: object, beside: Path) -> dict[str, Path]:
+def _projects(table: object, base_dir: Path) -> dict[str, Path]:
     roots: dict[str, Path] = {}
     for name, inner in require_table(table, "projects").items():
         where = f"projects.{_identifier(name, 'projects')}"
         root = read_table(inner, _ProjectTable, where).root
-        roots[name] = existing_directory(beside / expanded(root), f"{where}.root")
+        roots[name] = existing_directory(base_dir / expanded(root), f"{where}.root")
     return roots
 
 
@@ -186,14 +186,14 @@ def _agents(table: object, groups: object) -> SpawnerOptions:
 _CLASSES = tuple(each.value for each in AgentClass if each is not AgentClass.OPERATOR)
 
 
-def _profiles(table: object, beside: Path) -> Profiles:
-    return Profiles({name: _profile(name, inner, beside) for name, inner in require_table(table, "profiles").items()})
+def _profiles(table: object, base_dir: Path) -> Profiles:
+    return Profiles({name: _profile(name, inner, base_dir) for name, inner in require_table(table, "profiles").items()})
 
 
-def _profile(name: str, table: object, beside: Path) -> Profile:
+def _profile(name: str, table: object, base_dir: Path) -> Profile:
     """The built-in profile of the type, or of the class the table names, with the table's settings over it.
 
-    beside: the folder of the configuration file, to which a relative `cwd` is relative.
+    base_dir: the folder of the configuration file, to which a relative `cwd` is relative.
     """
     where = f"profiles.{_identifier(name, 'profiles')}"
     settings = dict(require_table(table, where))
@@ -211,7 +211,7 @@ def _profile(name: str, table: object, beside: Path) -> Profile:
     if "command" in settings and not (profile.command and profile.command[0]):
         raise ConfigError(f"setting {where}.command is empty", field=f"{where}.command", expected="a program")
     if not profile.cwd.startswith("{project_root}"):
-        profile = msgspec.structs.replace(profile, cwd=str(beside / expanded(profile.cwd)))
+        profile = msgspec.structs.replace(profile, cwd=str(base_dir / expanded(profile.cwd)))
     for pattern in profile.request_env:
         _require_possible(pattern, f"{where}.request_env")
     return profile

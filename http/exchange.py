@@ -154,7 +154,7 @@ class Exchange:
         return Rendered(described.status, headers, encoded)
 
     def _described(self, error: BaseException) -> Described:
-        """The error as its caller may see it; logged here where somebody has to look into it."""
+        """The error as its caller may see it; logged here if someone has to look into it."""
         is_operator = self.caller is not None and self.caller.is_operator
         described = describe(error, request_id=self.request_id, now=utc_now(), to_operator=is_operator)
         self._observer.refused(self, status=described.status, wire_code=described.body.code, code=code_of(error))

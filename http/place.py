@@ -82,10 +82,10 @@ def _place(
     if asked.storage is not None:
         storage = working_dir / asked.storage
     elif isinstance(settings.get("storage"), str):
-        beside = (
+        base_dir = (
             source.parent if source is not None and "storage" not in of_root and "storage" in server else working_dir
         )
-        storage = beside / expanded(settings["storage"])
+        storage = base_dir / expanded(settings["storage"])
     else:
         storage = default_storage(root, environ)
     if source is not None and not _is_operators(source, root, asked):
@@ -98,12 +98,12 @@ def _place(
 
 
 def _root(asked: PlaceOptions, server: Mapping[str, Any], *, source: Path | None, working_dir: Path) -> Path:
-    beside = source.parent if source is not None else working_dir
+    base_dir = source.parent if source is not None else working_dir
     if asked.project_root is not None:
         root = working_dir / asked.project_root
     elif isinstance(server.get("project_root"), str):
-        root = beside / expanded(server["project_root"])
-        folder = Path(os.path.realpath(beside))
+        root = base_dir / expanded(server["project_root"])
+        folder = Path(os.path.realpath(base_dir))
         if asked.config is None and not Path(os.path.realpath(root)).is_relative_to(folder):
             raise ConfigError(
                 f"setting server.project_root: {root} lies outside {folder}, the folder of this file; "
@@ -111,7 +111,7 @@ def _root(asked: PlaceOptions, server: Mapping[str, Any], *, source: Path | None
                 field="server.project_root",
             )
     else:
-        root = beside if (beside / CONFIG_FILE).is_file() else working_dir
+        root = base_dir if (base_dir / CONFIG_FILE).is_file() else working_dir
     return existing_directory(root, "project_root")
 
 

@@ -243,7 +243,7 @@ class Route(msgspec.Struct, Generic[B, Q], frozen=True):
     is_wait: how long it takes is the client's wish, so its time is no response time. is_quick: the function never
     waits for anything, so it runs in the I/O thread. error_shape: what an error looks like here, where another
     protocol says so. refuse: what is answered to a request that its function never saw, by headers, body and error.
-    errors: what the function and who it asks may raise, beyond what may befall any such route.
+    errors: what the function, and the actors it asks, may raise beyond the errors of every such route.
     also: further statuses that the function answers with, each with its struct; None: without a body.
     handler: set by `Routes.add`.
     """

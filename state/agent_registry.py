@@ -44,7 +44,7 @@ class AgentRegistry:
 
     instance_id, announcer_id: see Instance.
     announcements_kept_to: those up to this number may be sent; a later one's could be given again after a crash.
-    journal: for whoever has it synced.
+    journal: for background syncs.
     is_new: the storage has just been named, so that no process can have it in its environment.
 
     Raises what Journal.open raises. What is committed survives the death of the sidecar; that of the machine only when

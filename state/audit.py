@@ -1,6 +1,6 @@
 """The audit trail: who did what, in a chain. Each record carries the SHA-256 of the one before it, byte for byte.
 
-Whoever alters, removes, inserts or moves a record breaks the chain at that place; whoever cuts the end off, or writes
+Altering, removing, inserting or moving a record breaks the chain at that place. Someone who cuts the end off, or writes
 the whole chain again, is found by a head that was noted elsewhere. Pure: every decision takes `now`.
 
 See docs/audit.md.

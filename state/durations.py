@@ -1,4 +1,4 @@
-"""Durations: how long something took, counted in buckets, for whoever measures the sidecar from outside."""
+"""Durations: how long something took, counted in buckets, for monitoring from outside."""
 
 from __future__ import annotations
 
@@ -48,6 +48,6 @@ class Syncs:
         return dict(self._of)
 
 
-# One for the process, as there is one disk: a journal is opened by whoever owns it, and none of them would
+# One for the process, as there is one disk: a journal is opened by its owner, and none of them would
 # otherwise know of metrics.
 SYNCS = Syncs()

@@ -1,4 +1,4 @@
-"""Names that nobody else has. Not secret: whoever knows many of them can tell the next."""
+"""Unique names. Not secret: anyone who knows many of them can guess the next."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ class AgentLogs:
     def bound_running(self, serial: int) -> int:
         """Bound the logs of one agent while it writes. Returns how much of both streams was on the disk before.
 
-        Records a log that somebody has deleted.
+        Records a log that was deleted.
         """
         size = 0
         for stream in _STREAMS:

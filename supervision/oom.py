@@ -26,7 +26,7 @@ class OomKills:
         self._counted = counted
 
     def take(self, counted: int, *, now: float) -> bool:
-        """Somebody died by a SIGKILL that was not ours: whether it was the kernel's."""
+        """Decide whether the kernel sent a SIGKILL that was not ours."""
         self.look(counted, now=now)
         if self._left == 0:
             return False

@@ -201,7 +201,7 @@ class Prepare(msgspec.Struct, frozen=True):
 
 
 class Block(msgspec.Struct, frozen=True):
-    """Record that a dependency of a queued agent is lost, and that it waits until somebody acts."""
+    """Record that a dependency of a queued agent is lost, and that it waits until someone acts."""
 
     agent_id: AgentId
     why: str

@@ -1,6 +1,6 @@
 """DependencyLook: judges the dependencies of waiting agents at one moment, each once for all agents of an issue.
 
-Used in the Spawner's thread, and made anew for each look: a queue may hold a thousand agents, and is looked at with
+Used in the Spawner's thread, and made again for each look: a queue may hold a thousand agents, and is looked at with
 each spawn, start and end.
 """
 

@@ -41,7 +41,7 @@ def how_it_ended(record: AgentRecord, last_lines: tuple[str, ...] = ()) -> dict[
 
 
 def was_wanted(record: AgentRecord) -> bool:
-    """Whether the last end is no crash: it ended well, or somebody ended it."""
+    """Whether the last end was no crash: it ended well, or on request."""
     return record.exit_code == 0 or record.cause is ExitCause.KILLED
 
 

@@ -52,7 +52,7 @@ class Built(NamedTuple):
 def build(order: Order, project: Project, index: Index, kept: Built | None) -> tuple[Built, bool]:
     """The context of an order, and whether `kept` was still good. Raises ContextFailed."""
     try:
-        snapshot = project.snapshot(anew=order.refresh)
+        snapshot = project.snapshot(fresh=order.refresh)
         with project.reading() as reader:
             if kept is not None and _is_still_true(kept, order, snapshot, reader):
                 return kept, True

@@ -20,7 +20,7 @@ _MIN_LINES = 6  # shorter pieces are joined with the next: a header line costs a
 _MAX_LINES = 30  # longer ones are cut again, at blank lines where there are any
 _LEADING = re.compile(r"^[ \t]*(?:@|#|//|/\*|\*|///|--|\"\"\"|\[|<!--)")
 _SATURATION = 1.2
-_BESIDE = 0.3  # of the fit of the better neighbour: what is changed is often next to what is named
+_NEIGHBOUR = 0.3  # of the fit of the better neighbour: what is changed is often next to what is named
 
 
 class Block(NamedTuple):
@@ -43,8 +43,8 @@ def blocks_of(text: str, language: str, weights: Mapping[str, float], asked: Ask
     pieces = ["".join(lines[start:end]) for start, end in spans]
     fits = _fits([asked.count(piece) for piece in pieces], weights)
     return tuple(
-        Block(start, end, len(encode(piece)) - 2, fit + _BESIDE * beside)
-        for (start, end), piece, fit, beside in zip(spans, pieces, fits, _better_neighbours(fits), strict=True)
+        Block(start, end, len(encode(piece)) - 2, fit + _NEIGHBOUR * neighbour)
+        for (start, end), piece, fit, neighbour in zip(spans, pieces, fits, _better_neighbours(fits), strict=True)
     )
 
 

@@ -48,8 +48,8 @@ def main_languages(paths: Iterable[str]) -> tuple[str, ...]:
         if is_code(language) and role in (Role.SOURCE, Role.TEST):
             # Fixtures outnumber the sources of many a project.
             counts[language] += 10 * times if role is Role.SOURCE else times
-    beside = {"html", "css", "make", "docker", "cmake", "jinja", "shell"}
-    return tuple(sorted(counts, key=lambda language: (language in beside, -counts[language], language)))
+    secondary = {"html", "css", "make", "docker", "cmake", "jinja", "shell"}
+    return tuple(sorted(counts, key=lambda language: (language in secondary, -counts[language], language)))
 
 
 def project_types(paths: tuple[str, ...], languages: tuple[str, ...]) -> tuple[str, ...]:

@@ -120,8 +120,8 @@ class Project:
         self._looked: dict[str, int | str] = {}  # what is known of the size of each file, or why it is not read
         self.watcher: Watcher | None = None
 
-    def snapshot(self, *, anew: bool = False) -> Snapshot:
-        """The project as it is now. anew: trust nothing that is known. Raises OSError when it cannot be read."""
+    def snapshot(self, *, fresh: bool = False) -> Snapshot:
+        """The project as it is now. fresh: trust nothing that is known. Raises OSError when it cannot be read."""
         if self._watches and self.watcher is None:
             self.watcher = Watcher(self.root)
         changed = self.watcher.take() if self.watcher is not None else None
@@ -131,14 +131,14 @@ class Project:
             state = self._repository.state() if self._repository is not None else None
         except GitUnavailable as error:
             return self._without_git((str(error),), changed)
-        is_same = state == self._git_state and not anew
+        is_same = state == self._git_state and not fresh
         if is_same and changed is not None and not changed and self._snapshot is not None:
             return self._snapshot
         self._git_state = state
         if self._repository is None:
             return self._without_git((), changed)
         try:
-            return self._with_git(self._repository, None if anew else changed, anew=not is_same)
+            return self._with_git(self._repository, None if fresh else changed, fresh=not is_same)
         except GitUnavailable as error:
             self._git_state = None
             return self._without_git((str(error),), changed)
@@ -176,17 +176,17 @@ class Project:
         if self._repository is not None:
             self._repository.close()
 
-    def _with_git(self, git: Repository, changed: frozenset[str] | None, *, anew: bool) -> Snapshot:
-        known = None if anew else self._known
+    def _with_git(self, git: Repository, changed: frozenset[str] | None, *, fresh: bool) -> Snapshot:
+        known = None if fresh else self._known
         self._forget(changed)
         git.refresh()
         if not git.has_working_tree:
             return self._of_bare(git)
         # Side by side: each is a process that mostly waits, and `status` alone takes as long as all that is done here.
-        with ThreadPoolExecutor(max_workers=3, thread_name_prefix="context-git") as beside:
-            asked_status, checked = beside.submit(git.status), beside.submit(git.check_objects)
+        with ThreadPoolExecutor(max_workers=3, thread_name_prefix="context-git") as pool:
+            asked_status, checked = pool.submit(git.status), pool.submit(git.check_objects)
             if known is None:
-                known = self._known_of(git, beside.submit(git.log, "HEAD", limit=HISTORY_COMMITS))
+                known = self._known_of(git, pool.submit(git.log, "HEAD", limit=HISTORY_COMMITS))
             said, failed = _outcome(asked_status)
             checked.result()
         git.refuse_if_moved()

@@ -19,7 +19,7 @@ class _Done(msgspec.Struct):
 
 
 class EventCounter:
-    """Counts events, not answers; a wake is an answer to somebody who was waiting when the event came."""
+    """Counts events, not answers; a wake is an answer to a request that was waiting when the event came."""
 
     def __init__(self) -> None:
         self._projects: defaultdict[str, _Done] = defaultdict(_Done)

@@ -157,7 +157,7 @@ class Listing:
 
     def _missed(self, event_log: EventLog, gap: EventGap) -> None:
         if self._request.since is None:
-            return  # whoever asks for what is retained misses nothing
+            return  # a reader that asks only for retained events misses none
         if self._request.strict:
             raise _gone(self._request.since, event_log, gap)
         self._gaps.append(gap)

@@ -179,7 +179,7 @@ class ActorHandle:
                 return
             self._running = None
             left = owner.unread()
-            # Facts go on to the next incarnation; whoever waits for an answer is told now.
+            # Facts go to the next incarnation; callers that wait for an answer get an error now.
             self._waiting.extendleft(reversed([e for e in left if e.later is None]))
             held = tuple(self._in_flight)
             self._change(ActorOccurrence.LOOP_ENDED)
@@ -247,7 +247,7 @@ class ActorSupervisor:
     """Starts actors in order and stops them in reverse.
 
     gave_up: called with an actor's name and the reason when it died more often than `intensity` allows; the server
-    then ends with an error, so that whoever started it can start it again. restarted: called likewise, in the
+    then ends with an error, so that its starter can start it again. restarted: called likewise, in the
     thread of the incarnation that ended, when the next one runs. asked: called with each request that is made of an
     actor and the future of its answer, in the asker's thread; returns what is sent.
     """

@@ -74,7 +74,7 @@ def example_of(design: Design) -> str:
 
 
 def with_usage(readme: Path, example: str, printed: str, context: Context) -> str:
-    """The README with its Usage section made anew, and who contributed."""
+    """The README with its Usage section written again, and the contributors."""
     before = readme.read_text(encoding="utf-8").partition("\n## Usage\n")[0].rstrip()
     authors = ", ".join(sorted({output.agent_type for output in context.outputs if output.agent_type}))
     return f"{before}\n\n## Usage\n\n```python\n{example}```\n\nprints `{printed.strip()}`.\n\nWritten by {authors}.\n"

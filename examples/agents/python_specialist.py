@@ -25,7 +25,7 @@ def work(agent: Agent) -> None:
         crash_in_the_middle_of(root / name, source)
     recovered = is_half_written(root / name)
     if recovered:
-        log.info("incarnation %d found %s half written, and writes it anew", incarnation, name)
+        log.info("incarnation %d found %s half written, and writes it again", incarnation, name)
     write(root, name, source)
     finish(
         agent,

@@ -2,7 +2,7 @@
 
     python -m sidecar.examples.workflows.feature
 
-The demo does the same by triggers: there nobody waits, the events start whoever comes next.
+The demo does the same with triggers: no agent waits there; each event starts the next agent.
 """
 
 from __future__ import annotations

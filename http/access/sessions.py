@@ -18,7 +18,7 @@ from ...state.errors import PermissionDenied, Unauthorized
 from ...state.identity import Caller
 
 SESSION_S = 12 * 3600.0  # a working day, and never longer than the token it was opened with
-IDLE_S = 3600.0  # the page asks every few seconds while somebody looks at it
+IDLE_S = 3600.0  # the page asks every few seconds while it is visible
 CODE_S = 60.0
 MAX_SESSIONS = 256
 MAX_CODES = 64

@@ -30,7 +30,7 @@ class Evidence(Enum):
 
 
 class AnswerDelivery:
-    """An answer somebody wants to know the fate of.
+    """An answer with a receipt, whose fate is not known yet.
 
     end: its last byte's place in all that the connection ever sent; read_until: input up to this place was sent
     before the answer could have been read, so that it proves nothing (a pipelined request).

@@ -230,7 +230,7 @@ class HttpServer(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     def close(self, *, answer_waiters: Callable[[], object] | None = None, within_s: float = 10.0) -> None:
         """Stop accepting, answer every parked request, flush, close; returns when the loop has ended.
 
-        answer_waiters: called in this thread once nothing new can be parked; whoever is still parked afterwards is
+        answer_waiters: called in this thread once nothing new can be parked; requests still parked afterwards are
         cancelled. within_s: how long requests that a worker is busy with, and clients that read, may take in all.
         Call it from another thread than `run`.
         """

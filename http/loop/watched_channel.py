@@ -1,4 +1,4 @@
-"""Waitress's channel, with an eye on what becomes of the answers somebody wants a receipt for.
+"""Waitress's channel, which also watches the fate of answers with a receipt.
 
 It counts every byte in both directions itself: Waitress swallows send errors and then sets its own counters to zero.
 Reading, writing and judging all happen in the I/O thread.

@@ -1,6 +1,6 @@
 """Connections by what they do just now, above all those whose request is parked: they hold no thread while they wait.
 
-Counted when somebody asks, from another thread than the I/O loop's: one that comes or goes meanwhile may be missed.
+Counted on request, in another thread than the I/O loop's: a connection that comes or goes meanwhile may be missed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Instruments: what is counted as it happens, for /metrics. What actors count themselves is in routes/numbers.py.
 
-Labels are bounded: routes, codes, causes and tools, never an id, a path or a text that a client chose.
+Labels have a fixed set of values: routes, codes, causes and tools, never an id, a path or a text from a client.
 """
 
 from __future__ import annotations
@@ -21,25 +21,27 @@ _BYTES = tuple(float(4**power) for power in range(5, 13))  # 1 KiB to 16 MiB
 class Instruments(Observer):
     """Counts and times what happens, for /metrics.
 
-    Used by every thread. measured: where everything can be read.
+    The counters and histograms. Used by every thread. measured: all of them, for reading.
     """
 
     def __init__(self) -> None:
         self._spawn_s = Histograms(
             "sidecar_agent_spawn_duration_seconds",
-            "From a spawn request to the agent's process, its context included; without the time in the queue.",
+            "Time from a spawn request to the agent's process, including its context, without time in the queue.",
             _SECONDS,
         )
-        self._exits = Counters("sidecar_agent_exits", "Processes of agents that ended, by why.", "cause")
+        self._exits = Counters("sidecar_agent_exits", "Exits of agents' processes, by cause.", "cause")
         self._context_s = Histograms(
-            "sidecar_context_duration_seconds", "From a request for a context to its answer.", _SECONDS, "cache"
+            "sidecar_context_duration_seconds", "Time from a request for a context to its answer.", _SECONDS, "cache"
         )
-        self._context_bytes = Histograms("sidecar_context_size_bytes", "Size of the contexts sent.", _BYTES)
+        self._context_bytes = Histograms("sidecar_context_size_bytes", "Sizes of the contexts sent.", _BYTES)
         self._redeliveries = Counters(
-            "sidecar_event_redeliveries", "Events handed out once more, their first answer being lost."
+            "sidecar_event_redeliveries", "Events delivered again because their first answer was lost."
         )
-        self._gaps = Counters("sidecar_event_gaps", "Answers with a gap: events were dropped before they were read.")
-        self._tools = Counters("sidecar_mcp_tool_calls", "Calls of MCP tools, by how they ended.", "tool", "outcome")
+        self._gaps = Counters(
+            "sidecar_event_gaps", "Answers with a gap, because events were dropped before they were read."
+        )
+        self._tools = Counters("sidecar_mcp_tool_calls", "Calls of MCP tools, by outcome.", "tool", "outcome")
         self.measured: Measured = (
             self._spawn_s,
             self._exits,

@@ -52,10 +52,10 @@ class RequestMeter(Observer):
         self._samples: deque[_Sample] = deque(maxlen=MAX_SAMPLES)
         self._kinds: dict[tuple[str, str, int], _Kind] = {}
         self._requests = Counters("sidecar_http_requests", "Requests answered.", "method", "route", "status")
-        self._refusals = Counters("sidecar_http_errors", "Requests answered with an error, by its code.", "code")
+        self._refusals = Counters("sidecar_http_errors", "Errors sent to clients, by code.", "code")
         self._seconds = Histograms(
             "sidecar_http_request_duration_seconds",
-            "Time from the request to its answer, long polls left out.",
+            "Time from a request to its answer, without waits.",
             (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
             "route",
         )

@@ -19,7 +19,7 @@ from .telemetry import tracing
 class Observers(msgspec.Struct, frozen=True):
     """The observers that routes read, and `everyone`, who is told what happens: with them the one that traces.
 
-    asked: told of requests to actors; None where nobody traces, so that they take no detour.
+    asked: called with requests to actors; None without tracing, so that requests take no detour.
     """
 
     meter: RequestMeter

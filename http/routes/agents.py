@@ -182,7 +182,7 @@ def read_logs(call: Call[Nothing, LogQuery], agent_id: str) -> Pending[Any]:
         )
 
     def late() -> Answer:
-        """Nothing came, or the sidecar shuts down: whoever follows asks again from the same place."""
+        """Nothing came, or the sidecar shuts down: the follower asks again from the same offset."""
         return render(LogExcerpt(LogChunk(b"", query.offset or 0, query.offset or 0, ended=False), ""))
 
     texts, reader, spawner = call.server.log_texts, owner_of(call.caller), call.actors.spawner

@@ -49,7 +49,7 @@ class _Everything(Collector):
         yield from self._audit()
         yield _durations(
             "sidecar_journal_sync_duration_seconds",
-            "Time to get what was written onto the disk (fdatasync).",
+            "Time to sync written data to disk (fdatasync).",
             "journal",
             SYNCS.snapshot(),
         )
@@ -57,11 +57,13 @@ class _Everything(Collector):
         yield _connections(server.connections)
 
     def _actors(self) -> Iterator[Metric]:
-        depth = GaugeMetricFamily("sidecar_actor_mailbox_depth", "Messages that wait for an actor.", labels=["actor"])
-        handled = CounterMetricFamily("sidecar_actor_messages", "Messages an actor has handled.", labels=["actor"])
+        depth = GaugeMetricFamily("sidecar_actor_mailbox_depth", "Messages waiting for an actor.", labels=["actor"])
+        handled = CounterMetricFamily("sidecar_actor_messages", "Messages handled by an actor.", labels=["actor"])
         failed = CounterMetricFamily("sidecar_actor_failures", "Messages that failed unexpectedly.", labels=["actor"])
-        restarted = CounterMetricFamily("sidecar_actor_restarts", "Times an actor was restarted.", labels=["actor"])
-        busy = CounterMetricFamily("sidecar_actor_busy_seconds", "Time an actor spent on messages.", labels=["actor"])
+        restarted = CounterMetricFamily("sidecar_actor_restarts", "Restarts of an actor.", labels=["actor"])
+        busy = CounterMetricFamily(
+            "sidecar_actor_busy_seconds", "Total time an actor spent on messages.", labels=["actor"]
+        )
         for status in self._server.actor_statuses():
             depth.add_metric([status.name], status.mailbox_depth)
             handled.add_metric([status.name], status.processed)
@@ -71,7 +73,7 @@ class _Everything(Collector):
         yield from (depth, handled, failed, restarted, busy)
         yield _durations(
             "sidecar_actor_handling_duration_seconds",
-            "Time an actor took for a message.",
+            "Time an actor spent on a message.",
             "actor",
             self._server.actor_handling(),
         )
@@ -79,7 +81,7 @@ class _Everything(Collector):
     def _audit(self) -> Iterator[Metric]:
         auditor = self._server.observers.auditor
         yield CounterMetricFamily("sidecar_audit_records", "Records of the audit trail.", auditor.head.seq)
-        yield CounterMetricFamily("sidecar_audit_lost", "Acts that could not be put on record.", auditor.lost)
+        yield CounterMetricFamily("sidecar_audit_lost", "Acts that could not be recorded.", auditor.lost)
 
 
 def family_of(measured: Counters | Histograms) -> Metric:
@@ -110,7 +112,9 @@ def _buckets(cumulative: Iterable[tuple[float, int]]) -> list[tuple[str, float]]
 def _agents(numbers: AgentNumbers | SidecarError) -> Iterator[Metric]:
     if isinstance(numbers, SidecarError):
         return
-    states = GaugeMetricFamily("sidecar_agents", "Agents by state; also those that ended long ago.", labels=["state"])
+    states = GaugeMetricFamily(
+        "sidecar_agents", "Agents by state, including those that ended long ago.", labels=["state"]
+    )
     for state, count in numbers.by_state.items():
         states.add_metric([state], count)
     yield states
@@ -123,13 +127,15 @@ def _events(numbers: EventNumbers | SidecarError) -> Iterator[Metric]:
         return
     yield CounterMetricFamily("sidecar_events_published", "Events published.", numbers.total_published)
     yield CounterMetricFamily("sidecar_events_delivered", "Events handed out.", numbers.total_delivered)
-    yield GaugeMetricFamily("sidecar_event_waits", "Requests that wait for events.", numbers.active_subscriptions)
-    yield GaugeMetricFamily("sidecar_event_queue_depth", "Events no mailbox has taken yet.", numbers.queue_depth)
+    yield GaugeMetricFamily("sidecar_event_waits", "Parked requests waiting for events.", numbers.active_subscriptions)
+    yield GaugeMetricFamily(
+        "sidecar_event_queue_depth", "Events not yet taken, over all mailboxes.", numbers.queue_depth
+    )
     yield GaugeMetricFamily("sidecar_event_dead_letters", "Events that a mailbox gave up on.", numbers.dead_letters)
-    yield GaugeMetricFamily("sidecar_mailboxes", "Places in the log that are kept.", numbers.mailboxes)
+    yield GaugeMetricFamily("sidecar_mailboxes", "Mailboxes.", numbers.mailboxes)
     yield GaugeMetricFamily(
         "sidecar_mailbox_lag_max_events",
-        "Matching events not yet taken by the mailbox furthest behind.",
+        "Matching events not yet taken in the mailbox that is furthest behind.",
         numbers.max_lag,
     )
 
@@ -137,15 +143,15 @@ def _events(numbers: EventNumbers | SidecarError) -> Iterator[Metric]:
 def _stores(results: ResultNumbers | SidecarError, contexts: ContextNumbers | SidecarError) -> Iterator[Metric]:
     if not isinstance(results, SidecarError):
         yield GaugeMetricFamily("sidecar_results", "Results kept.", results.results_stored)
-        yield GaugeMetricFamily("sidecar_result_bytes", "Size of the results' JSON.", results.total_bytes)
+        yield GaugeMetricFamily("sidecar_result_bytes", "Size of the JSON of stored results.", results.total_bytes)
     if not isinstance(contexts, SidecarError):
         yield GaugeMetricFamily("sidecar_context_cache_entries", "Contexts kept ready.", contexts.cache_entries)
-        yield GaugeMetricFamily("sidecar_context_cache_bytes", "Size of the contexts kept ready.", contexts.cache_bytes)
+        yield GaugeMetricFamily("sidecar_context_cache_bytes", "Size of the cached contexts.", contexts.cache_bytes)
 
 
 def _connections(connections: Connections) -> Metric:
     by_stage = connections.by_stage()
-    family = GaugeMetricFamily("sidecar_http_connections", "Open connections, by what they do.", labels=["state"])
+    family = GaugeMetricFamily("sidecar_http_connections", "Open connections by state.", labels=["state"])
     for stage in Stage:
         family.add_metric([stage.name.lower()], by_stage[stage])
     return family

@@ -121,7 +121,7 @@ def _read_query(text: str, type_: type[T]) -> tuple[T, str | None]:
     except msgspec.ValidationError as error:
         _refuse(error, type_, "query")
     for name, value in fields.items():
-        # msgspec reads `null` as if the field had been left out; whoever wrote it meant something else.
+        # msgspec reads `null` as if the field had been left out; its author meant something else.
         if value and getattr(query, name) is None:
             raise InvalidRequest(f"{name} is {quoted(value)}", field=name, expected="a value, or to be left out")
     return query, project_id
@@ -188,7 +188,7 @@ def require_object(raw: msgspec.Raw, field: str) -> msgspec.Raw:
     """`raw` if it is a JSON object that any reader can decode, without the body around it.
 
     A Raw field was only skipped over: bad UTF-8 inside a string, numbers out of range and too many levels show up here,
-    not at whoever reads it later.
+    not at a later reader.
     """
     try:
         value = msgspec.json.decode(raw)

@@ -198,7 +198,7 @@ def _flock(descriptor: int, path: Path) -> None:
 
 
 def open_plain(path: Path) -> int:
-    """Open a file for reading that somebody else may have put there. Raises OSError for anything but a file.
+    """Open a file for reading that someone else may have put there. Raises OSError for anything but a file.
 
     No link is followed, and no pipe is waited for.
     """

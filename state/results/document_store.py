@@ -1,7 +1,7 @@
 """Tables of JSON documents, each change a record of a journal first. Knows the journal, not TinyDB.
 
 In memory are the ids, what indexes need, and where each document lies in the journal's files; the documents are read
-from there (see document_bodies). They are JSON bytes and decoded by whoever reads them: a caller who edits what he was
+from there (see document_bodies). They are JSON bytes and decoded by their readers: a caller who edits what he was
 given cannot change what is stored. Records: `["+",table,id,document]`, `["-",table,id]`, `["T",table]` makes a table,
 `["0",table]` empties it, `["X",table]` drops it, `["N",table,id]` (in snapshots) says which id comes next.
 

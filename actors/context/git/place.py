@@ -1,6 +1,6 @@
 """Finds a project's git directory, and decides whether it is the project's own.
 
-`.git` may be a file or a link, and a git directory may name another for what it shares. Whoever writes in a project
+`.git` may be a file or a link, and a git directory may name another for what it shares. Anyone who writes in a project
 could so have the sidecar read a repository that is not theirs. A git directory outside the project counts only where
 it names the project itself, which nobody can write there who could not read it.
 """
@@ -128,12 +128,12 @@ def _own_of(top: Path) -> Tree:
     return _tree(_target(top, text.removeprefix(b"gitdir: ")), top)
 
 
-def _target(beside: Path, text: bytes) -> Path:
+def _target(folder: Path, text: bytes) -> Path:
     """The folder that a pointer file names, without links in it."""
     name = os.fsdecode(text.rstrip(b"\r\n"))
     if "\0" in name or not name:
         raise GitUnavailable("a pointer file of the git directory names no folder")
-    return Path(os.path.realpath(beside / name))
+    return Path(os.path.realpath(folder / name))
 
 
 def _tree(folder: Path, top: Path) -> Tree:

@@ -134,11 +134,11 @@ def _spliced(
             yield from _spliced(((path, *pair) for pair in read(path)), git_dir, read, depth + 1)
 
 
-def _expanded(value: str, beside: str) -> str | None:
+def _expanded(value: str, base_dir: str) -> str | None:
     if value.startswith("~"):
         path = _home_expanded(value)
         return path if path.startswith("/") else None
-    return value if value.startswith("/") else f"{beside}/{value}" if beside else None
+    return value if value.startswith("/") else f"{base_dir}/{value}" if base_dir else None
 
 
 def _home_expanded(value: str) -> str:

@@ -99,9 +99,9 @@ class IndexedProject:
         """Let git look for past commits while files are read."""
         if self._history is not None:
             self._history.cancel()
-        beside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="context-history")
-        self._history = beside.submit(_past_commits, self._head, history)
-        beside.shutdown(wait=False)  # the thread ends with this
+        pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="context-history")
+        self._history = pool.submit(_past_commits, self._head, history)
+        pool.shutdown(wait=False)  # the thread ends with this
 
     def wait_for_history(self, timeout_s: float) -> bool:
         """Wait a little for git, if it is still looking; whether it was."""
