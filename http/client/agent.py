@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple
 
 from ...state.errors import ConfigError
 from ...state.models import AgentId, AgentStatus, EventId, Priority, ResultStatus, SpawnPriority
 from .api import MAX_WAIT_S, Api
-from .client import Client, signed_as
+from .client import Client, blocking
 from .records import Batch, Context, Published, Result, Spawned, Stored
 from .retry import RetryPolicy
 from .steps import Steps
@@ -19,9 +18,6 @@ from .subscription import MailboxReader, Subscription
 from .upkeep import Upkeep
 
 HEARTBEAT_S = 20.0  # 3 of the 60 requests a minute that the narrowest working class has
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class AgentIdentity:
@@ -209,16 +205,6 @@ class AgentCalls:
         return self._api.heartbeat(self._who.id)
 
 
-def _blocking(method: Callable[Concatenate[AgentCalls, P], Steps[T]]) -> Callable[Concatenate[Agent, P], T]:
-    """The method of AgentCalls as one that returns when the answer is there."""
-
-    @wraps(method)
-    def call(self: Agent, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self.client.connections.run(method(self._calls, *args, **kwargs))
-
-    return signed_as(call, method)
-
-
 class Agent(AgentIdentity):
     """The current process as an agent of the sidecar that started it. Sends heartbeats and refreshes the token in the
     background.
@@ -241,8 +227,9 @@ class Agent(AgentIdentity):
         super().__init__(env)
         url, token, headers = access_of(env)
         self.client = Client(url, token, retries=retries, headers=headers)
-        self._calls = AgentCalls(self, self.client.api)
-        self._upkeep = Upkeep(self.client.api, self.client.connections, agent_id=self.id, heartbeat_s=heartbeat_s)
+        self.calls = AgentCalls(self, self.client.calls)
+        self.connections = self.client.connections
+        self._upkeep = Upkeep(self.client.calls, self.connections, agent_id=self.id, heartbeat_s=heartbeat_s)
         self._upkeep.start()
 
     def __enter__(self) -> Agent:
@@ -256,10 +243,10 @@ class Agent(AgentIdentity):
         self._upkeep.stop()
         self.client.close()
 
-    context = _blocking(AgentCalls.context)
-    store = _blocking(AgentCalls.store)
-    publish = _blocking(AgentCalls.publish)
-    wait = _blocking(AgentCalls.wait)
+    context = blocking(AgentCalls.context)
+    store = blocking(AgentCalls.store)
+    publish = blocking(AgentCalls.publish)
+    wait = blocking(AgentCalls.wait)
 
     def events(
         self,
@@ -274,13 +261,13 @@ class Agent(AgentIdentity):
 
         consumer: names the position in the log; `wait` has a different one, because it acknowledges by receiving.
         """
-        reader = self._calls.mailbox(*event_types, topics=topics, filter=filter, consumer=consumer, limit=limit)
-        return Subscription(reader, self.client.connections)
+        reader = self.calls.mailbox(*event_types, topics=topics, filter=filter, consumer=consumer, limit=limit)
+        return Subscription(reader, self.connections)
 
-    spawn = _blocking(AgentCalls.spawn)
-    results = _blocking(AgentCalls.results)
-    status = _blocking(AgentCalls.status)
-    heartbeat = _blocking(AgentCalls.heartbeat)
+    spawn = blocking(AgentCalls.spawn)
+    results = blocking(AgentCalls.results)
+    status = blocking(AgentCalls.status)
+    heartbeat = blocking(AgentCalls.heartbeat)
 
 
 def _required(environment: Mapping[str, str], name: str) -> str:

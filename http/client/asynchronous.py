@@ -10,7 +10,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 from .agent import HEARTBEAT_S, AgentCalls, AgentIdentity, access_of
 from .api import Api
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+C = TypeVar("C", covariant=True)
 
 
 class AsyncConnections:
@@ -69,14 +70,24 @@ class AsyncConnections:
         return self._http
 
 
-def _awaited(
-    method: Callable[Concatenate[Api, P], Steps[T]],
-) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
-    """The method of Api as a coroutine."""
+class Awaiting(Protocol[C]):
+    """Something with calls, and connections that carry them out for asyncio."""
+
+    @property
+    def calls(self) -> C: ...
+
+    @property
+    def connections(self) -> AsyncConnections: ...
+
+
+def awaited(
+    method: Callable[Concatenate[C, P], Steps[T]],
+) -> Callable[Concatenate[Awaiting[C], P], Coroutine[Any, Any, T]]:
+    """The method of the calls as a coroutine."""
 
     @wraps(method)
-    async def call(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self.connections.run(method(self.api, *args, **kwargs))
+    async def call(self: Awaiting[C], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.connections.run(method(self.calls, *args, **kwargs))
 
     return signed_as(call, method)
 
@@ -92,16 +103,16 @@ class AsyncClient:
         retries: RetryPolicy | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        self.api = Api(url, token, retries=retries, headers=headers)
-        self.connections = AsyncConnections(self.api.url)
+        self.calls = Api(url, token, retries=retries, headers=headers)
+        self.connections = AsyncConnections(self.calls.url)
 
     @property
     def url(self) -> str:
-        return self.api.url
+        return self.calls.url
 
     @property
     def token(self) -> str | None:
-        return self.api.token
+        return self.calls.token
 
     async def close(self) -> None:
         await self.connections.close()
@@ -112,24 +123,24 @@ class AsyncClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    call = _awaited(Api.call)
-    once = _awaited(Api.once)
-    refresh_token = _awaited(Api.refresh_token)
-    health = _awaited(Api.health)
-    status = _awaited(Api.status)
-    spawn = _awaited(Api.spawn)
-    agents = _awaited(Api.agents)
-    agent = _awaited(Api.agent)
-    stop = _awaited(Api.stop)
-    restart = _awaited(Api.restart)
-    logs = _awaited(Api.logs)
-    heartbeat = _awaited(Api.heartbeat)
-    context = _awaited(Api.context)
-    store = _awaited(Api.store)
-    result = _awaited(Api.result)
-    results = _awaited(Api.results)
-    publish = _awaited(Api.publish)
-    wait = _awaited(Api.wait)
+    call = awaited(Api.call)
+    once = awaited(Api.once)
+    refresh_token = awaited(Api.refresh_token)
+    health = awaited(Api.health)
+    status = awaited(Api.status)
+    spawn = awaited(Api.spawn)
+    agents = awaited(Api.agents)
+    agent = awaited(Api.agent)
+    stop = awaited(Api.stop)
+    restart = awaited(Api.restart)
+    logs = awaited(Api.logs)
+    heartbeat = awaited(Api.heartbeat)
+    context = awaited(Api.context)
+    store = awaited(Api.store)
+    result = awaited(Api.result)
+    results = awaited(Api.results)
+    publish = awaited(Api.publish)
+    wait = awaited(Api.wait)
 
 
 class AsyncSubscription(AsyncIterator[Event]):
@@ -153,18 +164,6 @@ class AsyncSubscription(AsyncIterator[Event]):
         await self._connections.run(self._reader.ack())
 
 
-def _awaited_of_agent(
-    method: Callable[Concatenate[AgentCalls, P], Steps[T]],
-) -> Callable[Concatenate[AsyncAgent, P], Coroutine[Any, Any, T]]:
-    """The method of AgentCalls as a coroutine."""
-
-    @wraps(method)
-    async def call(self: AsyncAgent, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self.client.connections.run(method(self._calls, *args, **kwargs))
-
-    return signed_as(call, method)
-
-
 class AsyncAgent(AgentIdentity):
     """The current process as an agent, for asyncio; see `sdk.Agent` for the arguments and the methods.
 
@@ -182,9 +181,10 @@ class AsyncAgent(AgentIdentity):
         super().__init__(env)
         url, token, headers = access_of(env)
         self.client = AsyncClient(url, token, retries=retries, headers=headers)
-        self._calls = AgentCalls(self, self.client.api)
+        self.calls = AgentCalls(self, self.client.calls)
+        self.connections = self.client.connections
         self._upkeep_connections = BlockingConnections(self.client.url)
-        self._upkeep = Upkeep(self.client.api, self._upkeep_connections, agent_id=self.id, heartbeat_s=heartbeat_s)
+        self._upkeep = Upkeep(self.client.calls, self._upkeep_connections, agent_id=self.id, heartbeat_s=heartbeat_s)
         self._upkeep.start()
 
     async def __aenter__(self) -> Self:
@@ -199,14 +199,14 @@ class AsyncAgent(AgentIdentity):
         self._upkeep_connections.close()
         await self.client.close()
 
-    context = _awaited_of_agent(AgentCalls.context)
-    store = _awaited_of_agent(AgentCalls.store)
-    publish = _awaited_of_agent(AgentCalls.publish)
-    wait = _awaited_of_agent(AgentCalls.wait)
-    spawn = _awaited_of_agent(AgentCalls.spawn)
-    results = _awaited_of_agent(AgentCalls.results)
-    status = _awaited_of_agent(AgentCalls.status)
-    heartbeat = _awaited_of_agent(AgentCalls.heartbeat)
+    context = awaited(AgentCalls.context)
+    store = awaited(AgentCalls.store)
+    publish = awaited(AgentCalls.publish)
+    wait = awaited(AgentCalls.wait)
+    spawn = awaited(AgentCalls.spawn)
+    results = awaited(AgentCalls.results)
+    status = awaited(AgentCalls.status)
+    heartbeat = awaited(AgentCalls.heartbeat)
 
     def events(
         self,
@@ -218,5 +218,5 @@ class AsyncAgent(AgentIdentity):
     ) -> AsyncSubscription:
         """Iterate over events without end: `async for event in agent.events(…)`. Asking for the next acknowledges the
         last."""
-        reader = self._calls.mailbox(*event_types, topics=topics, filter=filter, consumer=consumer, limit=limit)
-        return AsyncSubscription(reader, self.client.connections)
+        reader = self.calls.mailbox(*event_types, topics=topics, filter=filter, consumer=consumer, limit=limit)
+        return AsyncSubscription(reader, self.connections)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 from .api import MAX_WAIT_S, Api
 from .calls import ANSWER_WITHIN_S, DEFAULT_URL, Query
@@ -16,18 +16,29 @@ from .steps import Steps
 if TYPE_CHECKING:
     from .vouching import SidecarCheck
 
-__all__ = ["MAX_WAIT_S", "Client", "signed_as"]
+__all__ = ["MAX_WAIT_S", "Client", "blocking", "signed_as"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+C = TypeVar("C", covariant=True)
 
 
-def _blocking(method: Callable[Concatenate[Api, P], Steps[T]]) -> Callable[Concatenate[Client, P], T]:
-    """The method of Api as one that returns when the answer is there."""
+class Blocking(Protocol[C]):
+    """Something with calls, and connections that carry them out."""
+
+    @property
+    def calls(self) -> C: ...
+
+    @property
+    def connections(self) -> BlockingConnections: ...
+
+
+def blocking(method: Callable[Concatenate[C, P], Steps[T]]) -> Callable[Concatenate[Blocking[C], P], T]:
+    """The method of the calls as one that returns when the answer is there."""
 
     @wraps(method)
-    def call(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self.connections.run(method(self.api, *args, **kwargs))
+    def call(self: Blocking[C], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.connections.run(method(self.calls, *args, **kwargs))
 
     return signed_as(call, method)
 
@@ -58,17 +69,17 @@ class Client:
         headers: Mapping[str, str] | None = None,
         check: SidecarCheck | None = None,
     ) -> None:
-        self.api = Api(url, token, retries=retries, headers=headers)
-        self.connections = BlockingConnections(self.api.url, check=check)
+        self.calls = Api(url, token, retries=retries, headers=headers)
+        self.connections = BlockingConnections(self.calls.url, check=check)
         self._check = check
 
     @property
     def url(self) -> str:
-        return self.api.url
+        return self.calls.url
 
     @property
     def token(self) -> str | None:
-        return self.api.token
+        return self.calls.token
 
     def close(self) -> None:
         self.connections.close()
@@ -76,7 +87,7 @@ class Client:
     def move_to(self, url: str) -> None:
         """Send further requests to another URL."""
         before, self.connections = self.connections, BlockingConnections(url, check=self._check)
-        self.api.url = url
+        self.calls.url = url
         before.close()
 
     def __enter__(self) -> Self:
@@ -97,24 +108,24 @@ class Client:
         timeout_s: float = ANSWER_WITHIN_S,
     ) -> T:
         return self.connections.run(
-            self.api.read(type_, method, path, query=query, body=body, key=key, timeout_s=timeout_s)
+            self.calls.read(type_, method, path, query=query, body=body, key=key, timeout_s=timeout_s)
         )
 
-    call = _blocking(Api.call)
-    once = _blocking(Api.once)
-    refresh_token = _blocking(Api.refresh_token)
-    health = _blocking(Api.health)
-    status = _blocking(Api.status)
-    spawn = _blocking(Api.spawn)
-    agents = _blocking(Api.agents)
-    agent = _blocking(Api.agent)
-    stop = _blocking(Api.stop)
-    restart = _blocking(Api.restart)
-    logs = _blocking(Api.logs)
-    heartbeat = _blocking(Api.heartbeat)
-    context = _blocking(Api.context)
-    store = _blocking(Api.store)
-    result = _blocking(Api.result)
-    results = _blocking(Api.results)
-    publish = _blocking(Api.publish)
-    wait = _blocking(Api.wait)
+    call = blocking(Api.call)
+    once = blocking(Api.once)
+    refresh_token = blocking(Api.refresh_token)
+    health = blocking(Api.health)
+    status = blocking(Api.status)
+    spawn = blocking(Api.spawn)
+    agents = blocking(Api.agents)
+    agent = blocking(Api.agent)
+    stop = blocking(Api.stop)
+    restart = blocking(Api.restart)
+    logs = blocking(Api.logs)
+    heartbeat = blocking(Api.heartbeat)
+    context = blocking(Api.context)
+    store = blocking(Api.store)
+    result = blocking(Api.result)
+    results = blocking(Api.results)
+    publish = blocking(Api.publish)
+    wait = blocking(Api.wait)

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlencode
 
+import h11
 import msgspec
 
 from ...state.proof import NONCE_CHARS, address_of
@@ -86,8 +87,6 @@ _OLDER = "it may be a sidecar of an earlier version; restart it, or name it with
 
 def _get(stream: NetworkStream, host: str, target: str) -> tuple[int, bytes]:
     """One GET over the connection, which stays usable. Raises NotTheSidecar for anything except a short HTTP answer."""
-    import h11
-
     connection = h11.Connection(h11.CLIENT)
     headers = [("Host", host), ("Accept", "application/json")]
     request = connection.send(h11.Request(method="GET", target=target, headers=headers))
