@@ -1,4 +1,5 @@
-"""Runs the functions of routes. What changes what others do is an act: observers learn who did it, and how it ended."""
+"""Runs the functions of routes. A request that changes the work of others is an act: observers learn its caller and
+its outcome."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from .routing import Call, Outcome, Pending, Route
 
 
 def perform(route: Route, call: Call[Any, Any], parts: Mapping[str, str]) -> Outcome:
-    """Run a route's function. parts: of the path, by their names; the last is what an act is done to."""
+    """Run a route's function. parts: parts of the path by name; the last is the subject of an act."""
     if not route.is_audited:
         return route.handler(call, **parts)
     subject = next(reversed(list(parts.values())), getattr(call.body, "agent_type", None))

@@ -1,4 +1,4 @@
-"""From a request to a Call: who asks, whether they may, and what they sent.
+"""From a request to a Call: its caller, their permissions, its query and body.
 
 Checked in this order: token, rate, permission, identifiers in the path, query, declared body, body.
 """
@@ -51,13 +51,14 @@ class Meaning(msgspec.Struct, frozen=True):
 
 
 class Admission:
-    """Admits requests. A meaning is remembered with its head, so that an agent that polls is not looked into again."""
+    """Admits requests. A meaning is cached with its headers, so that repeated requests are not checked in full
+    again."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
 
     def admit(self, route: Route, parts: dict[str, str], environ: Environ, exchange: Exchange) -> Meaning:
-        """Admit a request by its head. Raises what is wrong with it."""
+        """Admit a request by its headers. Raises the error of the first failed check."""
         exchange.is_for(route)
         caller = self._caller(route, environ, exchange)
         agent_class = class_of_caller(caller, self._server.profiles)
@@ -70,13 +71,13 @@ class Admission:
         if route.body is not None:
             _require_acceptable_body(environ, route)
         meaning = Meaning(route, parts, caller, agent_class, query, asked_project)
-        # Nothing else about the request may have a say in it, such as its address or a browser's session.
+        # It must not depend on anything else in the request, such as its address or a browser's session.
         if route.access == "token" and environ.get(HEAD) is not None and "HTTP_AUTHORIZATION" in environ:
             environ[HEAD].meaning = meaning
         return meaning
 
     def call(self, meaning: Meaning, environ: Environ, exchange: Exchange, *, is_again: bool) -> Call[Any, Any]:
-        """Read the body. is_again: the head has come before, so its token and its rate are still to be checked.
+        """Read the body. is_again: the headers came before, so only token and rate are checked.
 
         Raises TokenExpired, Unauthorized, RateLimited, InvalidRequest, BodyTooLarge.
         """
@@ -133,7 +134,7 @@ class Admission:
 
 
 def header_of(environ: Environ) -> Callable[[str], str | None]:
-    """Looks up a request's headers by the names they have on the wire."""
+    """Look up a request's headers by their names on the wire."""
     return lambda name: environ.get(_in_environ(name))
 
 
@@ -150,7 +151,7 @@ def _is_loopback(address: str | None) -> bool:
 
 
 def _require_acceptable_body(environ: Environ, route: Route) -> None:
-    """Raises InvalidRequest, BodyTooLarge, NotJson by what the head declares."""
+    """Raises InvalidRequest, BodyTooLarge or NotJson if the headers declare such a body."""
     encoding = environ.get("HTTP_CONTENT_ENCODING", "identity").strip().lower()
     if encoding not in ("", "identity"):
         raise NotJson("the body is compressed, which is not supported", field="Content-Encoding", expected="identity")
@@ -167,7 +168,7 @@ def _require_acceptable_body(environ: Environ, route: Route) -> None:
 
 
 def _body(environ: Environ, route: Route) -> bytes:
-    """The whole body. Raises BodyTooLarge for one that came in chunks, which does not declare its size."""
+    """The whole body. Raises BodyTooLarge for a chunked one, which does not declare its size."""
     raw: bytes = environ["wsgi.input"].read(route.max_body_bytes + 1)
     if len(raw) > route.max_body_bytes:
         raise too_large(route.max_body_bytes)
@@ -175,7 +176,7 @@ def _body(environ: Environ, route: Route) -> bytes:
 
 
 def body_again(environ: Environ) -> bytes:
-    """The body from its beginning, even if it was read before."""
+    """The body from its start, even if it was read before."""
     body = environ["wsgi.input"]
     body.seek(0)
     raw: bytes = body.read()

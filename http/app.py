@@ -1,7 +1,7 @@
-"""The application: every route, behind a door that checks host and path, for the I/O thread and for workers alike.
+"""The application: all routes, behind a check of host and path, for the I/O thread and for workers.
 
-For each request in this order: host, path, route, then what admission.py checks; then the route's function; then its
-answer, or its error by the one table.
+For each request, in this order: host, path, route, the checks of admission.py, the route's function, and its answer,
+or its error by the table of errors.py.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Application:
         self.router = Router(routes)
 
     def find_quick(self, method: str, path: str) -> Handler | None:
-        """What answers a request in the I/O thread, if it is for a quick route; workers answer all others."""
+        """The handler of a quick route, which runs in the I/O thread; None for other routes, which workers answer."""
         return self.answer if self.router.is_quick(method, path) else None
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -72,7 +72,7 @@ class Application:
         return [rendered.body]
 
     def answer(self, environ: Environ) -> Rendered | None:
-        """Answer a request, in any thread; None: it is parked, and answered later."""
+        """Answer a request, in any thread. None: it is parked and answered later."""
         exchange = Exchange(environ, observer=self._observer, private_paths=self._private_paths)
         try:
             head: RememberedHead | None = environ.get(HEAD)
@@ -89,12 +89,12 @@ class Application:
             return exchange.render(exchange.refuse(header_of(environ), body_again(environ), error))
 
     def _admit(self, environ: Environ, exchange: Exchange) -> Meaning:
-        """Admit a request whose head has not come before."""
+        """Admit a request whose headers are new."""
         self._require_served(environ)
         try:
             route, parts = self.router.match(environ["REQUEST_METHOD"], environ["PATH_INFO"])
         except (NotFound, MethodNotAllowed):
-            with suppress(Unauthorized, TokenExpired):  # a caller whom we do not know has no limit
+            with suppress(Unauthorized, TokenExpired):  # an unknown caller has no limit
                 self._admission.count_unrouted(environ, exchange)
             raise
         return self._admission.admit(route, parts, environ, exchange)
@@ -115,7 +115,7 @@ _NEVER_IN_A_PATH = (b"/", b"\\", b"\0")
 
 
 def _require_plain_path(path: str) -> None:
-    """Raises InvalidRequest for a path whose parts, once decoded, hold a separator, a NUL, dots alone or no UTF-8."""
+    """Raises InvalidRequest if a decoded part of the path has a separator, a NUL, only dots or invalid UTF-8."""
     for part in path.split("/"):
         decoded = unquote_to_bytes(part)
         try:
@@ -131,6 +131,6 @@ def _require_plain_path(path: str) -> None:
             )
 
 
-USUAL_PATH_CHARS = 512  # a client can make paths up without end; longer ones are not remembered
-# Agents ask for the same few paths over and over; what it raises is not kept.
+USUAL_PATH_CHARS = 512  # clients can invent any number of paths; longer ones are not cached
+# Agents use the same few paths again and again; errors are not cached.
 _require_usual_path = lru_cache(maxsize=1024)(_require_plain_path)

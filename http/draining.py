@@ -1,4 +1,4 @@
-"""Ends what a sidecar has open, in the time that a shutdown may take: requests that wait, and agents."""
+"""Ends a sidecar's waiting requests and agents, within the time of a shutdown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ASK_S = 1.0
 
 
 def end_agents(server: Server, *, within_s: float, has_failed: Callable[[], bool]) -> None:
-    """Stop the agents. Where an actor was given up, leave them: the next sidecar takes them over."""
+    """Stop the agents. If an actor was given up, leave them: the next sidecar takes them over."""
     _log_count("agents", lambda: _drain(server, within_s=within_s, has_failed=has_failed))
 
 
@@ -28,7 +28,7 @@ def answer_waiters(actors: Actors) -> None:
 
 
 def kill_agents(actors: Actors) -> None:
-    """Kill the agents: none outlives a sidecar that was told twice to end."""
+    """Kill the agents: none outlives a sidecar after a second signal."""
     try:
         ask(actors.spawner, Drain(timeout_s=0.0), timeout_s=ASK_S)
     except SidecarError as error:
@@ -36,7 +36,7 @@ def kill_agents(actors: Actors) -> None:
 
 
 def _drain(server: Server, *, within_s: float, has_failed: Callable[[], bool]) -> int:
-    """Ask again as often as the Spawner is restarted meanwhile. Returns how many agents ran. Raises Unavailable."""
+    """Ask again whenever the Spawner is restarted. Returns the number of running agents. Raises Unavailable."""
     left_s = within_s
     while True:
         later = server.actors.spawner.request(Drain(timeout_s=left_s, leave=has_failed()))

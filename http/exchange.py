@@ -1,6 +1,6 @@
-"""One request and its answer: the request id, who asked, and the rendering of whatever comes out.
+"""One request and its answer: the request id, the caller, and the rendering of the outcome.
 
-Rendering needs nothing of the connection, so a parked answer is made by the same code, later and in another thread.
+Rendering does not need the connection, so the same code renders a parked answer, later and in another thread.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 
-NOT_ROUTED = "(none)"  # the route label of requests that matched none: a client must not make labels up
+NOT_ROUTED = "(none)"  # the route label of requests without a route: clients must not invent labels
 
 _ALWAYS = (("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store"))
 _PLAIN_JSON = (*_ALWAYS, ("Content-Type", JSON))  # most answers add nothing to these
@@ -45,14 +45,15 @@ class Rendered(NamedTuple):
 
 
 def request_id_of(given: str | None) -> str:
-    """The client's request id if it is a sane one, else a new one."""
+    """The client's request id if it is valid, or else a new one."""
     if given is not None and IDENTIFIER.fullmatch(given) is not None:
         return given
     return f"req-{unique_hex(16)}"
 
 
 class Exchange:
-    """private_paths: texts that only operators may see in an error, each with what others see instead."""
+    """A request and its answer. private_paths: texts in errors that only operators may see, each with its substitute
+    for others."""
 
     __slots__ = (
         "_observer",
@@ -102,12 +103,12 @@ class Exchange:
         self._traceparent = None if given is None else traceparent(given)
 
     def is_for(self, route: Route) -> None:
-        """Go by what the route says of its answers."""
+        """Set the content type and errors of the route."""
         self.route, self.is_wait = route.path, route.is_wait
         self.error_shape, self.refuse = route.error_shape, route.refuse
 
     def render(self, outcome: Answer | Refused | BaseException) -> Rendered:
-        """The bytes to send for an answer or an error. Counts the request: call it once."""
+        """Render an answer or an error as bytes. Counts the request, so call it once."""
         if isinstance(outcome, Answer):
             status, headers, body = self._answer(outcome)
         elif isinstance(outcome, Refused):
@@ -124,7 +125,7 @@ class Exchange:
         return Rendered(status, headers, body)
 
     def replied(self, reply: object) -> None:
-        """An actor's reply came, of which the answer will be made."""
+        """Tell observers that an actor has replied."""
         self._observer.replied(self, reply)
 
     def _log_answer(self, status: int, took_s: float) -> None:
@@ -169,7 +170,7 @@ class Exchange:
         return msgspec.structs.replace(described, body=_without(described.body, self._private_paths))
 
     def _told(self, **more: object) -> tuple[str, list[object]]:
-        """The fields of a message of the log, and their values; what is None is left out."""
+        """The fields of a log message with their values, without those that are None."""
         fields = {
             "request_id": self.request_id,
             "method": self.method,

@@ -1,4 +1,4 @@
-"""From a route's outcome to its answer: at once, or later, for a request that stays open without holding a thread."""
+"""From a route's outcome to its answer: at once, or later for a request that stays open without a thread."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .access.sessions import Session
 from .exchange import Environ, Exchange, Rendered
 from .routing import MIB, Answer, Pending, Refused, Sink, Streaming
 
-MAX_UNREAD_BYTES = 8 * MIB  # of a stream: room for a whole log, sent faster than its reader catches up
+MAX_UNREAD_BYTES = 8 * MIB  # of a stream: enough for a whole log that is sent faster than it is read
 
 
 def answer_later(
     environ: Environ, exchange: Exchange, outcome: Refused | Pending[Any] | Streaming, holds: Holds
 ) -> Rendered | None:
-    """Answer with what a route's function returned, if it is no plain answer; None: the request is parked.
+    """Answer with an outcome that is not a plain answer. None: the request is parked.
 
     Raises RateLimited.
     """
@@ -30,7 +30,7 @@ def answer_later(
 
 
 def _answer_when(environ: Environ, exchange: Exchange, pending: Pending[Any], holds: Holds) -> Rendered | None:
-    """Answer when an actor does: park the request where the server can, otherwise wait."""
+    """Answer when an actor does: park the request if the server can, otherwise wait."""
     park = environ.get("sidecar.park")
     caller = exchange.caller
     if park is None:
@@ -121,7 +121,7 @@ class _OpenStream(Hold):
         self.sink: Sink | None = None
 
     def end(self, error: SidecarError) -> None:  # noqa: ARG002  # its status was sent long ago
-        """End the stream after what was sent so far; a client that comes again is told why."""
+        """End the stream after the data sent so far; the client learns the reason when it connects again."""
         if self.sink is not None:
             self.sink.close()
 

@@ -1,7 +1,7 @@
 """Routes: each is a line of a table (permission, input, answers) and a function.
 
-The function gets a Call (who is it, what do they want), asks an actor, and returns an Answer, or a Pending when the
-answer takes time. The table is also what `/openapi.json` is made from.
+The function gets a Call, asks an actor, and returns an Answer, or a Pending if the answer takes time. `/openapi.json`
+is made from the same table.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ ErrorShape = Callable[[ErrorBody], msgspec.Struct]
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """An error inside an answer of another protocol: described as every error is, then put into `shape`."""
+    """An error inside an answer of another protocol: described like every error, then put into `shape`."""
 
     error: BaseException
     shape: ErrorShape
@@ -85,9 +85,9 @@ Refuse = Callable[[Callable[[str], str | None], bytes, BaseException], Answer | 
 class Pending(Generic[R]):
     """An answer that comes when an actor knows it.
 
-    deadline_s: when to stop believing that it comes; `late` then says what is answered, else it is Unavailable.
-    receipt: told whether the client took the answer, where the server can know. is_wait: it waits for what others do,
-    and so no longer than its caller's token is good; what was asked of an actor is answered all the same.
+    deadline_s: when to stop waiting; then `late` makes the answer, or it is Unavailable. receipt: called with whether
+    the client took the answer, if the server can know. is_wait: it waits for others, so it ends with the caller's
+    token; a request that an actor is working on is still answered.
     """
 
     __slots__ = ("deadline_s", "is_wait", "late", "later", "receipt", "render")
@@ -110,7 +110,8 @@ class Pending(Generic[R]):
         self.receipt = receipt
 
     def settle(self, future: Later[R]) -> Answer | Refused:
-        """The answer, as `future` stands now. Raises what the actor answered, Unavailable if it has not."""
+        """The answer from the present state of `future`. Raises the actor's error, or Unavailable if there is none
+        yet."""
         if not future.done() or future.cancelled():
             future.cancel()
             if self.late is not None:
@@ -120,7 +121,7 @@ class Pending(Generic[R]):
 
 
 class Sink(Protocol):
-    """Where the bytes of an endless answer go. send: False when nobody reads any more, or not fast enough."""
+    """Takes the bytes of an endless answer. send: False if the client has gone or reads too slowly."""
 
     def send(self, data: bytes) -> bool: ...
 
@@ -136,7 +137,7 @@ class Feed(Protocol):
 
 
 class Streaming(msgspec.Struct, frozen=True):
-    """An answer without an end. heartbeat: sent when there was nothing else for a while."""
+    """An answer without an end. heartbeat: sent after a while without data."""
 
     feed: Feed
     content_type: str
@@ -202,14 +203,14 @@ class Call(msgspec.Struct, Generic[B, Q], frozen=True, kw_only=True):
 
     @property
     def scope(self) -> str | None:
-        """The project whose records may be seen; None: every project's, for operators who named none."""
+        """The project whose records may be seen; None: all projects, for operators who name none."""
         if self.caller.is_operator and self.asked_project is None:
             return None
         return self.project_id
 
     @property
     def traceparent(self) -> str | None:
-        """Where the request belongs in a W3C trace, if it said so in a way that holds."""
+        """The request's W3C trace context, if it is valid."""
         return traceparent(self.header("traceparent"))
 
     def idempotency_key(self) -> str | None:
@@ -230,21 +231,21 @@ def _no_handler(*_: Any) -> Outcome:
     raise NotImplementedError("the route has no function yet")
 
 
-NO_BODY_BYTES = 64 * KIB  # a body that nobody reads is let through up to here
+NO_BODY_BYTES = 64 * KIB  # unused bodies up to this size are let through
 
 
 class Route(msgspec.Struct, Generic[B, Q], frozen=True):
-    """A line of the table of routes: what a request of this method and path may say, and what it is answered.
+    """A line of the table of routes: the input and the answers of a method and path.
 
     path: Bottle's syntax; every part in angle brackets is an identifier. answers: the struct of the answer of `status`.
     access: "open" to anyone, "loopback": open to this machine, else for operators; "token": for any valid token;
     "refresh": also for a token that expired within the refresh grace. needs: a permission beyond having a token.
     body: left out, no body is read.
-    is_wait: how long it takes is the client's wish, so its time is no response time. is_quick: the function never
-    waits for anything, so it runs in the I/O thread. error_shape: what an error looks like here, where another
-    protocol says so. refuse: what is answered to a request that its function never saw, by headers, body and error.
+    is_wait: the client chooses its duration, so it is no response time. is_quick: the function never waits for
+    anything, so it runs in the I/O thread. error_shape: the shape of errors in another protocol. refuse: makes the
+    answer to a request that never reached the function, from headers, body and error.
     errors: what the function, and the actors it asks, may raise beyond the errors of every such route.
-    also: further statuses that the function answers with, each with its struct; None: without a body.
+    also: other statuses of the function, each with its struct; None: without a body.
     handler: set by `Routes.add`.
     """
 
@@ -276,12 +277,12 @@ class Route(msgspec.Struct, Generic[B, Q], frozen=True):
 
     @property
     def body_limit(self) -> int:
-        """The most bytes a request's body may have, be it read or not."""
+        """The maximum size of a request's body, whether or not it is read."""
         return NO_BODY_BYTES if self.body is None else self.max_body_bytes
 
     @property
     def is_audited(self) -> bool:
-        """Whether it changes what others do, so that who did it goes on record."""
+        """Whether it changes the work of others, so that the caller is recorded."""
         return self.method != "GET" and self.needs in (Permission.SPAWN_AGENTS, Permission.ADMIN)
 
 

@@ -1,7 +1,7 @@
-"""Starts and stops a sidecar: `running` is one, from the bound port to the last closed file; `serve` runs one.
+"""Starts and stops a sidecar: `running` is a sidecar from the bound port to the last closed file; `serve` runs one.
 
-It starts from top to bottom of `running`, and stops in reverse.
-The port is bound before agents can be started, since each gets its URL.
+It starts from top to bottom of `running`, and stops in reverse order. The port is bound before agents can start,
+because each gets its URL.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ SWITCH_INTERVAL_S = 0.0005
 
 
 class Sidecar:
-    """A sidecar that runs. failure: why an actor was given up, which ends the sidecar, or None."""
+    """A running sidecar. failure: why an actor was given up, which ends the sidecar; or None."""
 
     def __init__(self, config: Config, *, host: str, port: int, key: TokenKey, server: Server) -> None:
         self.config = config
@@ -83,7 +83,7 @@ class Sidecar:
 
     @property
     def url(self) -> str:
-        """Where agents on this machine reach it, without `/api`."""
+        """Its URL for agents on this machine, without `/api`."""
         return url_of(self.host, self.port)
 
     def gave_up(self, actor: str, reason: str) -> None:
@@ -95,7 +95,7 @@ class Sidecar:
         self._ends.put(None)
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Until it is to end; False when it is not by then."""
+        """Wait for the end; False if it has not come by then."""
         try:
             self._ends.get(timeout=timeout_s)
         except queue.Empty:
@@ -105,7 +105,7 @@ class Sidecar:
 
 @contextmanager
 def running(config: Config, *, before_agents: Callable[[Sidecar], None] = lambda _: None) -> Iterator[Sidecar]:
-    """A whole sidecar; on leaving, it drains within ten seconds.
+    """A complete sidecar. On exit, it drains within ten seconds.
 
     before_agents: called before an agent can run. Raises ConfigError, StorageInUse, StorageDamaged and others of the
     family before anything is served.
@@ -136,7 +136,7 @@ def running(config: Config, *, before_agents: Callable[[Sidecar], None] = lambda
         before_agents(sidecar)
         stack.callback(wiring.supervisor.stop)
         wiring.supervisor.start()
-        sidecar.server.last_numbers.look()  # so that the first to ask for the health finds them
+        sidecar.server.last_numbers.look()  # so that the first request for /health finds them
         if sole.name is not None:
             note_whole(config.storage, instance=sole.name)
         stack.enter_context(announced(config.storage, sidecar.url))
@@ -150,7 +150,7 @@ def running(config: Config, *, before_agents: Callable[[Sidecar], None] = lambda
 
 
 def _claim(storage: Path, stack: ExitStack) -> tuple[LockedStorage, SoleInstance]:
-    """Take the storage and its name for this process: what refuses a start does so before anything is written."""
+    """Claim the storage and its name for this process. A start is refused before anything is written."""
     prepare(storage)
     claimed = stack.enter_context(locked(storage))
     sole = SoleInstance()
@@ -213,16 +213,16 @@ def _server(wiring: Wiring, authenticator: Authenticator, proofs: AddressProofs)
 
 @cache
 def _describe_api() -> bytes:
-    from .routes import openapi  # few ask for it
+    from .routes import openapi  # rarely used
 
     return openapi.description(ROUTES)
 
 
 @contextmanager
 def _serving(sock: socket.socket, sidecar: Sidecar, input_read: InputRead) -> Iterator[None]:
-    """Answer requests in threads of their own; on leaving, drain.
+    """Answer requests in their own threads. On exit, drain.
 
-    Agents that are told to stop still hand in what they have, so the port closes only when they have ended.
+    Stopping agents still store their results, so the port closes only when they have ended.
     """
     server = sidecar.server
     application = Application(
@@ -270,10 +270,10 @@ def make_server(
 
 
 def render_refusal(status: int, reason: str, asked_id: str | None) -> tuple[list[tuple[str, str]], bytes]:
-    """Headers and body for what the application never sees: a request that cannot be read, or is too large.
+    """Headers and body for a request that the application never sees: unreadable, or too large.
 
-    reason: Waitress's words, or for a body that is too large the most bytes it may have. asked_id: the request id that
-    the client sent, if its head could be read.
+    reason: Waitress's message, or the limit for a body that is too large. asked_id: the client's request id, if its
+    headers could be read.
     """
     error: BaseException
     if status == 413:
@@ -288,7 +288,7 @@ def render_refusal(status: int, reason: str, asked_id: str | None) -> tuple[list
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that listens. Raises ConfigError when the address is taken or not ours."""
+    """A listening socket. Raises ConfigError if the address is taken or not ours."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=4096)
@@ -300,7 +300,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def _served_hosts(host: str, port: int) -> frozenset[str] | None:
-    """The Host headers that are answered on a loopback address; None where the network may know us by any name."""
+    """The Host headers that are served on a loopback address; None on a network, which may use any name."""
     if not ip_address(host).is_loopback:
         return None
     names = ("localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host)
@@ -309,12 +309,12 @@ def _served_hosts(host: str, port: int) -> frozenset[str] | None:
 
 
 def serve(config: Config) -> int:
-    """Run until a signal ends it: see stop_signals.py. The exit code: 0, or 1 when an actor was given up."""
+    """Run until a signal ends it: see stop_signals.py. Returns the exit code: 0, or 1 if an actor was given up."""
     reset_signals()
     set_up_logging(config.log_level, config.log_format)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with running(config, before_agents=_end_at_signals) as sidecar:
-        gc.freeze()  # what was made so far stays; collections need not look at it again
+        gc.freeze()  # objects made so far stay; collections need not look at them again
         gc.enable()
         # In one piece: the log of another thread would come between the line and its end on a terminal.
         print(f"sidecar listens on {sidecar.url}\n", end="", flush=True)

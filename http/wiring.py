@@ -57,7 +57,7 @@ class Wiring(msgspec.Struct, frozen=True):
         return Actors(spawner=spawner, bus=TurnByTurn(bus), results=results, contexts=contexts)
 
     def _on_storage(self, make: Callable[[], T]) -> T:
-        """An actor that starts again must not begin an empty journal where one was removed meanwhile."""
+        """A restarted actor must not begin an empty journal if its own was removed."""
         self.storage.require_the_same()
         return make()
 

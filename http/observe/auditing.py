@@ -1,7 +1,7 @@
 """Auditor: takes records from any thread, and writes them in a thread of its own.
 
-Nobody waits for the disk because of it: a record is on the disk some twenty milliseconds after the answer, and all of
-them are before the server ends.
+No request waits for the disk: a record is on disk about twenty milliseconds after the answer, and all records are
+before the server ends.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from .observer import ObservedRequest, Observer
 log = logging.getLogger(__name__)
 
 SIDECAR = "sidecar"
-GATHER_S = 0.02  # what one burst brings is written and synced together
+GATHER_S = 0.02  # records of one burst are written and synced together
 LOOK_AGAIN_S = 5.0  # a repeated refusal is recorded this much later than its minute, at most
 CLOSE_S = 5.0
 
 
 class Auditor(Observer):
-    """Puts acts on record.
+    """Records acts.
 
     Made by `auditing`. lost: acts that could not be written; each is in the server's log instead.
     """
@@ -57,11 +57,11 @@ class Auditor(Observer):
         outcome: str = "done",
         **details: Detail,
     ) -> None:
-        """Put an act on record; returns at once."""
+        """Record an act; returns at once."""
         self.acted(Act(act=act, by=by, project_id=project_id, subject=subject, outcome=outcome, details=details))
 
     def acted(self, act: Act) -> None:
-        """Put an act on record; returns at once."""
+        """Record an act; returns at once."""
         self._queue.put(act)
 
     def refused(self, request: ObservedRequest, *, status: int, wire_code: str, code: str) -> None:  # noqa: ARG002
@@ -83,7 +83,7 @@ class Auditor(Observer):
             self._queue.put(each)
 
     def minted(self, token: Minted) -> None:
-        """Record that a token was made: its id, never the token."""
+        """Record a new token: its id, never the token itself."""
         self.record(
             "token_minted",
             by=SIDECAR,
@@ -122,7 +122,7 @@ class Auditor(Observer):
         self._thread.start()
 
     def written(self, *, timeout_s: float) -> bool:
-        """Wait until all that was put on record before this call is on the disk; False if it took too long."""
+        """Wait until all records made before this call are on disk; False if it took too long."""
         mark = threading.Event()
         self._queue.put(mark)
         return mark.wait(timeout_s)
@@ -186,7 +186,7 @@ def auditing(storage: Path) -> Iterator[Auditor]:
         trail.close()
 
 
-# What an agent printed (last_lines) is none of the trail's business: it may be anything.
+# An agent's output (last_lines) does not belong in the trail: it can be anything.
 _LIFECYCLE = ("agent_type", "issue_id", "incarnation", "process_id", "exit_code", "signal", "cause", "restarts")
 
 

@@ -1,4 +1,4 @@
-"""Connections by what they do just now, above all those whose request is parked: they hold no thread while they wait.
+"""Counts connections by state. Those with a parked request hold no thread while they wait.
 
 Counted on request, in another thread than the I/O loop's: a connection that comes or goes meanwhile may be missed.
 """
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Connections:
-    """Those of the HTTP server that `watch` names; it is made after all that is asked about it."""
+    """The connections of the HTTP server given to `watch`, which is made after its readers."""
 
     def __init__(self) -> None:
         self._server: HttpServer | None = None

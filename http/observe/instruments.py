@@ -1,4 +1,4 @@
-"""Instruments: what is counted as it happens, for /metrics. What actors count themselves is in routes/numbers.py.
+"""Instruments: numbers counted as things happen, for /metrics. Numbers that actors count are in routes/numbers.py.
 
 Labels have a fixed set of values: routes, codes, causes and tools, never an id, a path or a text from a client.
 """
@@ -19,9 +19,8 @@ _BYTES = tuple(float(4**power) for power in range(5, 13))  # 1 KiB to 16 MiB
 
 
 class Instruments(Observer):
-    """Counts and times what happens, for /metrics.
-
-    The counters and histograms. Used by every thread. measured: all of them, for reading.
+    """Counts and times events in the sidecar, for /metrics. Used by every thread. measured: all counters and
+    histograms.
     """
 
     def __init__(self) -> None:
@@ -58,7 +57,7 @@ class Instruments(Observer):
         }
 
     def replied(self, request: ObservedRequest, reply: object) -> None:
-        """Measure what routes answer with: agents that were started, contexts, events."""
+        """Measure the replies of routes: started agents, contexts, events."""
         measure = self._of_reply.get(type(reply))
         if measure is not None:
             measure(reply, time.monotonic() - request.started_at)
@@ -80,11 +79,11 @@ class Instruments(Observer):
             self._gaps.of().add()
 
     def changed(self, events: tuple[LifecycleEvent, ...]) -> None:
-        """Count processes of agents that ended."""
+        """Count exits of agents' processes."""
         for event in events:
             if event.event_type == "agent_exited":
                 self._exits.of(str(event.agent.cause)).add()
 
     def called_tool(self, tool: str, outcome: str) -> None:
-        """Count a call of a tool of MCP."""
+        """Count a call of an MCP tool."""
         self._tools.of(tool, outcome).add()

@@ -1,4 +1,4 @@
-"""LastNumbers: what each actor last said of itself, for /health, which must not wait for a busy actor.
+"""LastNumbers: the last numbers of each actor, for /health, which must not wait for a busy actor.
 
 Each look asks the actors again and keeps their answers. It waits only for an actor that will answer soon; of another
 it gets the last answer, and whether that actor still answers at all.

@@ -1,4 +1,4 @@
-"""How the server is doing, measured: latencies, rates and errors of the last minute, and counters for /metrics."""
+"""Measures the server: latencies, rates and errors of the last minute, and counters for /metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .series import Counter, Counters, Histogram, Histograms, Measured
 
 WINDOW_S = 60.0
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-OTHER = "(other)"  # a client must not make labels up
+OTHER = "(other)"  # clients must not invent labels
 MAX_SAMPLES = 20_000  # a minute at 333 requests/s; a busier minute is judged by its latest part
 
 
@@ -94,7 +94,7 @@ class RequestMeter(Observer):
         return known
 
     def refused(self, request: ObservedRequest, *, status: int, wire_code: str, code: str) -> None:  # noqa: ARG002
-        """Count one error that a client was sent, also inside an answer of another protocol."""
+        """Count an error sent to a client, also inside an answer of another protocol."""
         self._refusals.of(wire_code).add()
 
     def performance(self, *, project_id: str | None, now: float) -> Performance:
@@ -117,5 +117,5 @@ class RequestMeter(Observer):
 
 
 def percentile(ordered: list[float], share: float) -> float:
-    """The smallest value that at least `share` of all are not above (nearest rank); 0 for none."""
+    """The smallest value with at least `share` of all values not above it (nearest rank); 0 without values."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else 0.0

@@ -1,7 +1,7 @@
 """Observer: sees what happens in the sidecar, to measure, record or trace it.
 
-Nothing else tells them of anything: the HTTP side calls one Observer that stands for all of them, and the actors and
-`state` are given methods of it as plain functions.
+The HTTP side calls one Observer that stands for all of them. The actors and `state` get its methods as plain
+functions.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class ObservedRequest(Protocol):
 
 
 class Observer:
-    """Subclasses write the methods that they want; the others are never called.
+    """Sees events in the sidecar. Subclasses override the methods that they need; the others are never called.
 
-    Each is called where the thing happens, in whatever thread that is, and must not wait.
+    Each is called where the event happens, in any thread, and must not wait.
     """
 
     def began(self, request: ObservedRequest, environ: MutableMapping[str, Any]) -> None:
@@ -56,25 +56,25 @@ class Observer:
         """A tool of MCP was called. outcome: "ok", or the code of the error."""
 
     def acted(self, act: Act) -> None:
-        """A caller did something that changes what others do, or tried to."""
+        """A caller changed the work of others, or tried to."""
 
     def changed(self, events: tuple[LifecycleEvent, ...]) -> None:
         """The event bus has these events of agents."""
 
     def minted(self, token: Minted) -> None:
-        """A token was made."""
+        """A token was created."""
 
     def restarted(self, actor: str, reason: str) -> None:
         """An actor was restarted."""
 
 
 def all_of(*observers: Observer) -> Observer:
-    """One observer for all of them: each is told, in order, if it writes the method."""
+    """One observer for all of them: each that overrides a method is called, in order."""
     return cast(Observer, _All(observers))
 
 
 class _All:
-    """What `all_of` makes. A method that one observer writes is that observer's own, so that it costs no detour."""
+    """The result of `all_of`. A method that only one observer overrides is called directly."""
 
     def __init__(self, observers: tuple[Observer, ...]) -> None:
         for name, method in vars(Observer).items():

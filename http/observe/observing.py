@@ -1,4 +1,4 @@
-"""Makes the observers of a sidecar, and ends them in its end."""
+"""Creates the observers of a sidecar, and closes them at its end."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Series: counters and histograms that any thread adds to, in families that give them a name and labels.
 
-Not those of the Prometheus client, which routes/exposition.py imports when somebody asks for `/metrics`. Measured: the
+Not those of the Prometheus client, which routes/exposition.py imports at the first `/metrics`. Measured: the
 client's histogram takes 1.9 µs for a value where this one takes 0.5 µs, and a publish, of some 80 µs, is counted in
 three. To import the client takes 1 to 9 % of the CPU time until the server listens.
 

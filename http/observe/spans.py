@@ -1,7 +1,7 @@
-"""Spans of OpenTelemetry: one for each request, and one for each publish, result, spawn and context that it asks for.
+"""Spans of OpenTelemetry: one for each request, and one for each publish, result, spawn and context in it.
 
-The one door to OpenTelemetry, opened by telemetry.py. Where spans go, how many are sampled and what the service is
-called is the SDK's business, by its OTEL_* variables. Attributes are ids, types, sizes and codes: never a header, a
+The one door to OpenTelemetry, opened by telemetry.py. The SDK's OTEL_* variables set the destination of spans, their
+sampling and the name of the service. Attributes are ids, types, sizes and codes: never a header, a
 query, a body or a token.
 
 See docs/tracing.md.
@@ -32,9 +32,9 @@ from ...state.events.topics import standard_topic
 from .meter import METHODS
 from .observer import ObservedRequest, Observer, Q
 
-CLOSE_S = 2.0  # what has not been exported by then is lost: a collector that is down must not hold up the end
+CLOSE_S = 2.0  # later spans are lost: a collector that is down must not delay the end
 SERVICE = "orchestration-sidecar"
-OTHER_METHOD = "HTTP"  # a client must not make names up
+OTHER_METHOD = "HTTP"  # clients must not invent names
 
 _propagator = TraceContextTextMapPropagator()
 Attributes = dict[str, str | int | bool]
@@ -46,7 +46,7 @@ def exporter() -> SpanExporter:
 
 
 class Operation(NamedTuple):
-    """What an actor is asked to do, as a span names it. finish: the attributes that its reply adds."""
+    """A request to an actor as a span. finish: the attributes that its reply adds."""
 
     name: str
     kind: SpanKind
@@ -55,7 +55,7 @@ class Operation(NamedTuple):
 
 
 class Tracing(Observer):
-    """Makes spans, which are exported in the background; used by every thread."""
+    """Creates spans, which are exported in the background. Used by every thread."""
 
     def __init__(self, to: SpanExporter) -> None:
         # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES go before what is said here.
@@ -65,14 +65,14 @@ class Tracing(Observer):
         self._tracer = self._provider.get_tracer(SERVICE, __version__)
 
     def request(self, method: str, traceparent: str | None, tracestate: str | None) -> Span:
-        """The span of an HTTP request, in the trace that it names, if it does so in a way that holds."""
+        """The span of an HTTP request, in the trace that it names, if that is valid."""
         carrier = {"traceparent": traceparent or "", "tracestate": tracestate or ""}
         return self._tracer.start_span(
             method, _propagator.extract(carrier, context.Context()), SpanKind.SERVER, {"http.request.method": method}
         )
 
     def began(self, request: ObservedRequest, environ: MutableMapping[str, Any]) -> None:
-        """Begin the span of a request. What the request makes, and what the log says of it, belongs to it."""
+        """Begin the span of a request, which the log and everything the request makes refer to."""
         method = request.method if request.method in METHODS else OTHER_METHOD
         request.span = self.request(method, environ.get("HTTP_TRACEPARENT"), environ.get("HTTP_TRACESTATE"))
         environ["HTTP_TRACEPARENT"] = traceparent_of(request.span)
@@ -106,7 +106,7 @@ class Tracing(Observer):
         span.end()
 
     def asked(self, request: Q, later: Later[Any]) -> Q:
-        """Begin the span of a request to an actor, which takes its maker's place in the trace that it carries on."""
+        """Begin the span of a request to an actor; the request carries on the trace from this span."""
         if isinstance(request, PublishTogether):
             return cast(Q, self._asked_together(request, later))
         operation = _operation(request)
@@ -132,7 +132,7 @@ class Tracing(Observer):
         return self._tracer.start_span(operation.name, parent, operation.kind, operation.attributes)
 
     def close(self) -> None:
-        """Export what is left, for CLOSE_S at most."""
+        """Export the remaining spans, for at most CLOSE_S."""
         closing = threading.Thread(target=self._provider.shutdown, name="last spans", daemon=True)
         closing.start()
         closing.join(CLOSE_S)

@@ -1,4 +1,4 @@
-"""Whether spans are wanted: OpenTelemetry is imported only when its standard variables ask for it, and not before."""
+"""Decides whether spans are wanted: OpenTelemetry is imported only if its standard variables ask for it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _EXTRA = "opentelemetry.exporter.otlp.proto.http"
 
 
 def is_wanted(environ: Mapping[str, str]) -> bool:
-    """Whether an endpoint or the `otlp` exporter is named, and nothing switches it off.
+    """Whether an endpoint or the `otlp` exporter is set, and nothing switches it off.
 
     Source: OpenTelemetry, "Environment Variable Specification". Its default exporter, `otlp` to port 4318 of this
     machine, is not taken for granted: most sidecars have no collector next to them.

@@ -1,4 +1,5 @@
-"""Measures what this process uses of the machine, for /health. It asks the system: psutil is supervision's door."""
+"""Measures this process's use of the machine, for /health. Asks the system directly, because psutil belongs to
+supervision."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ MIN_WINDOW_S = 0.5  # CPU time is counted in ticks of 10 ms; a shorter window wo
 
 
 def memory_bytes() -> int:
-    """Resident memory now; where the system does not tell, the most there has been."""
+    """Resident memory now; if the system does not tell, its maximum so far."""
     try:
         return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
@@ -39,7 +40,7 @@ class CpuGauge:
         self._percent = 0.0
 
     def percent(self) -> float:
-        """Looks within MIN_WINDOW_S of each other get the same figure."""
+        """Calls within MIN_WINDOW_S of each other get the same figure."""
         with self._lock:
             now, used = time.monotonic(), time.process_time()
             if now - self._at >= MIN_WINDOW_S:
