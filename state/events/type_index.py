@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 import heapq
-import itertools
 from collections.abc import Collection, Iterable, Iterator
 
 
@@ -33,4 +32,6 @@ class TypeIndex:
 
     def _of(self, event_type: str, *, after: int) -> Iterator[int]:
         places = self._places.get(event_type, [])
-        return itertools.islice(places, bisect.bisect_right(places, after), None)
+        # By index: islice would pass over all places before the first, on each publish that somebody waits for.
+        for index in range(bisect.bisect_right(places, after), len(places)):
+            yield places[index]
