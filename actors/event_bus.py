@@ -41,7 +41,7 @@ from .events.facts import (
 )
 from .events.publications import Publications
 from .events.publishing import answer_all, digest_of, published_before
-from .events.reading import Listing
+from .events.reading import EventListing
 from .events.reports import EventReports
 from .events.searches import Searches
 from .events.trigger_feed import TriggerFeed
@@ -182,7 +182,7 @@ class EventBus(Owner):
             case ReplayDeadLetter(event_id=id_, project_id=project_id):
                 return self._mailboxes.replay(id_, project_id, now=utc_now())
             case CountEvents(project_id=project_id):
-                return self._reports.numbers(project_id)
+                return self._reports.stats(project_id)
             case AnswerWaiters():
                 self._is_draining = True
                 return self._room.end_all()
@@ -339,7 +339,7 @@ class EventBus(Owner):
     # Operators
 
     def _list(self, request: ListEvents) -> Later[EventPage] | EventPage:
-        listing = Listing(self._store.logs(request.project_id), request, now=utc_now())
+        listing = EventListing(self._store.logs(request.project_id), request, now=utc_now())
         page = listing.step(until=step_ends())
         if page is not None:
             return page

@@ -23,7 +23,7 @@ from ..state.clock import utc_now
 from ..state.errors import IdempotencyConflict, NotFound, StorageUnavailable, StorageUnreadable
 from ..state.journal.fs import Fs
 from ..state.models import ResultId, StoredResult
-from ..state.results.stored_results import Answer, ResultHead, StoredResults, digest_of
+from ..state.results.stored_results import ResultHead, StoredAnswer, StoredResults, digest_of
 from ..supervision.profile import Profiles
 from .messages import CountResults, FindResults, GetResult, ResultStoreRequest, StoreResult
 from .replies import AcceptedResult, ResultListing, ResultNumbers
@@ -178,9 +178,9 @@ class ResultStore(Owner):
         self._commit_if_due()
         return later
 
-    def _answer(self, request: StoreResult, idempotency_key: str) -> Answer:
+    def _answer(self, request: StoreResult, idempotency_key: str) -> StoredAnswer:
         """The record that recognises a repeat of this request."""
-        return Answer(
+        return StoredAnswer(
             key=f"{request.project_id} {request.agent_id} {idempotency_key}",
             digest=digest_of(
                 request.issue_id,
@@ -192,7 +192,7 @@ class ResultStore(Owner):
             next_agents=next_agents(self._profiles, request.agent_type, request.status),
         )
 
-    def _repeated(self, request: StoreResult, answer: Answer) -> Later[AcceptedResult] | AcceptedResult | None:
+    def _repeated(self, request: StoreResult, answer: StoredAnswer) -> Later[AcceptedResult] | AcceptedResult | None:
         """The answer to an earlier request with the same key, given or pending; None if there was none."""
         known = self._results.answer_to(answer.key)
         if known is None:

@@ -54,12 +54,12 @@ class LockedStorage:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._place = RealFs().place(path)
+        self._identity = RealFs().identity(path)
 
     def require_the_same(self) -> None:
         """Raises StorageUnavailable when the directory was removed or replaced, StorageDamaged when a journal was."""
-        place = RealFs().place(self.path)
-        if place is None or self._place is None or not place.is_same_file(self._place):
+        identity = RealFs().identity(self.path)
+        if identity is None or self._identity is None or not identity.is_same_file(self._identity):
             raise StorageUnavailable(f"storage directory {self.path} was removed or replaced while it was in use")
         require_journals(self.path, read_manifest(self.path) or StorageManifest())
 

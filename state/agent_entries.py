@@ -102,6 +102,8 @@ def trigger_key(trigger_id: str, event: EventId) -> str:
 
 
 class Revoked(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag="revoked"):
+    """A token that is refused from a moment on. expires_at: when it would have been refused anyhow."""
+
     token_id: str
     from_: datetime
     expires_at: datetime

@@ -52,6 +52,8 @@ class _Version(msgspec.Struct, frozen=True):
 
 
 class CopiedFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of a backup. size: in bytes. sha256: of its content, in hexadecimal digits."""
+
     name: str
     size: int
     sha256: str

@@ -23,6 +23,6 @@ def utc_at(seconds: float) -> datetime:
     return _EPOCH + timedelta(seconds=seconds)
 
 
-def dated(seconds: int) -> datetime:
-    """As `utc_at`, of what anybody may have dated: beyond the times that there are it is the nearest of them."""
+def utc_at_clamped(seconds: int) -> datetime:
+    """As `utc_at`, for times that anybody may have written; the first or last time that there is, for one beyond."""
     return utc_at(min(max(seconds, _FIRST_SECOND), _LAST_SECOND))

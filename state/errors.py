@@ -31,6 +31,8 @@ class InvalidRequest(SidecarError):
 
 
 class InvalidEvent(SidecarError):
+    """A published event that cannot be accepted: its topic, type or data."""
+
     code = "invalid_event"
 
 
@@ -41,6 +43,8 @@ class InvalidFilter(SidecarError):
 
 
 class InvalidContextRequest(SidecarError):
+    """A request for a context that cannot be read."""
+
     code = "invalid_context_request"
 
 
@@ -51,10 +55,14 @@ class Unauthorized(SidecarError):
 
 
 class TokenExpired(SidecarError):
+    """The token is ours and its time is over."""
+
     code = "token_expired"
 
 
 class PermissionDenied(SidecarError):
+    """The token does not carry the right that this needs."""
+
     code = "forbidden"
 
 
@@ -71,10 +79,14 @@ class WrongIdentity(SidecarError):
 
 
 class NotFound(SidecarError):
+    """Nothing has this id, or the caller may not know of it."""
+
     code = "not_found"
 
 
 class MethodNotAllowed(SidecarError):
+    """The path exists, and not for this method."""
+
     code = "method_not_allowed"
 
 
@@ -97,10 +109,14 @@ class EventsGone(SidecarError):
 
 
 class BodyTooLarge(SidecarError):
+    """The request's body is larger than its route takes."""
+
     code = "body_too_large"
 
 
 class NotJson(SidecarError):
+    """The request's body is not declared as JSON, or is compressed."""
+
     code = "not_json"
 
 
@@ -147,10 +163,14 @@ class StorageUnreadable(SidecarError):
 
 
 class ContextFailed(SidecarError):
+    """A context could not be built."""
+
     code = "context_failed"
 
 
 class SpawnFailed(SidecarError):
+    """The agent's process could not be started."""
+
     code = "spawn_failed"
 
 

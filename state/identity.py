@@ -33,6 +33,8 @@ CLOCK_SKEW_S = 5  # `iat` and `nbf` come from this machine; an adjusted clock mu
 
 
 class Permission(StrEnum):
+    """A right that a token carries."""
+
     READ_CONTEXT = "read_context"
     WRITE_RESULTS = "write_results"
     PUBLISH_EVENTS = "publish_events"
@@ -251,7 +253,7 @@ class TokenKey:
             agent_type=body.agent_type,
             project_id=body.project_id,
             issue_id=body.issue_id,
-            permissions=_the(body.permissions),
+            permissions=_interned(body.permissions),
             token_id=body.jti,
             issued_at=issued_at,
             expires_at=expires_at,
@@ -259,7 +261,7 @@ class TokenKey:
 
 
 @lru_cache(maxsize=1 << len(Permission))
-def _the(permissions: frozenset[Permission]) -> frozenset[Permission]:
+def _interned(permissions: frozenset[Permission]) -> frozenset[Permission]:
     """One set for all who have the same permissions."""
     return permissions
 

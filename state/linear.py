@@ -16,7 +16,7 @@ S = TypeVar("S", str, bytes)
 _MEMORY_BYTES = 64 << 20  # of the states of one expression that RE2 may keep; it needs a few KiB
 
 
-class Found(NamedTuple, Generic[S]):
+class LinearMatch(NamedTuple, Generic[S]):
     """One match. groups: the whole match, then each group; `start`, `end`: of the whole, in the text's own units."""
 
     groups: tuple[S, ...]
@@ -70,11 +70,11 @@ class Linear(Generic[S]):
         """Whether the expression matches the whole text."""
         return self._compiled.fullmatch(searchable(text)) is not None
 
-    def all_in(self, text: S) -> Iterator[Found[S]]:
+    def all_in(self, text: S) -> Iterator[LinearMatch[S]]:
         """Every match that overlaps no earlier one, in order. A group that took no part is empty."""
         found: Any
         for found in self._compiled.finditer(searchable(text)):
-            yield Found((found.group(), *found.groups(type(text)())), found.start(), found.end())
+            yield LinearMatch((found.group(), *found.groups(type(text)())), found.start(), found.end())
 
     def without(self, text: S) -> S:
         """The text with every match taken out."""

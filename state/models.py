@@ -38,6 +38,8 @@ def identifier(value: str, field: str) -> str:
 
 
 class AgentState(StrEnum):
+    """Where an agent is in its life. The transitions are in supervision/lifecycle.py."""
+
     QUEUED = "queued"
     BLOCKED = "blocked"
     STARTING = "starting"

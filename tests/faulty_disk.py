@@ -6,7 +6,7 @@ import errno
 import os
 from pathlib import Path
 
-from sidecar.state.journal.fs import AppendFile, Place, RealFs
+from sidecar.state.journal.fs import AppendFile, FileIdentity, RealFs
 
 
 class FaultyFile:
@@ -31,8 +31,8 @@ class FaultyFile:
     def truncate(self, size: int) -> None:
         self._file.truncate(size)
 
-    def place(self) -> Place:
-        return self._file.place()
+    def identity(self) -> FileIdentity:
+        return self._file.identity()
 
     def close(self) -> None:
         self._file.close()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from sidecar.state.journal.fs import AppendFile, Place
+from sidecar.state.journal.fs import AppendFile, FileIdentity
 
 SECTOR = 512
 HOME = Path("/disk/results")
@@ -82,15 +82,15 @@ class SimulatedFile:
         self._inode.pending.append((size, None))
         self._fs.tick()
 
-    def place(self) -> Place:
+    def identity(self) -> FileIdentity:
         return place_of(self._inode)
 
     def close(self) -> None:
         pass
 
 
-def place_of(inode: Inode) -> Place:
-    return Place(0, id(inode), 0)
+def place_of(inode: Inode) -> FileIdentity:
+    return FileIdentity(0, id(inode), 0)
 
 
 class Unlocked:
@@ -164,9 +164,9 @@ class SimulatedFs:
             raise FileNotFoundError(path)
         return len(self._files[path.name].data)
 
-    def place(self, path: Path) -> Place | None:
+    def identity(self, path: Path) -> FileIdentity | None:
         if path == HOME:
-            return Place(0, 0, len(self._entries))
+            return FileIdentity(0, 0, len(self._entries))
         return place_of(self._files[path.name]) if path.name in self._files else None
 
     def boot(self) -> str:

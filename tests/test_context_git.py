@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sidecar.actors.context.emit import rfc3339
 from sidecar.actors.context.git import git as git_door
-from sidecar.state.clock import dated
+from sidecar.state.clock import utc_at_clamped
 from tests.context_world import Builds, commit, context_of, git, omitted_of, repository, sent_of, write
 
 
@@ -39,7 +39,7 @@ def test_uncommitted_changes_are_told_with_their_lines(tmp_path: Path) -> None:
 @example(253_402_300_800)
 @example(-62_135_596_801)
 def test_files_and_commits_may_be_dated_at_any_time(seconds: int) -> None:
-    told = rfc3339(dated(seconds))
+    told = rfc3339(utc_at_clamped(seconds))
     assert len(told) == len("2026-01-01T00:00:00Z")
     if abs(seconds) < 60_000_000_000:
         assert datetime.fromisoformat(told).timestamp() == seconds

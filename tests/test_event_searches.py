@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.actors.events import waiting_room
-from sidecar.actors.events.reading import Listing
+from sidecar.actors.events.reading import EventListing
 from sidecar.actors.messages import CountEvents, ListEvents, ListMailboxes
 from sidecar.actors.runtime.asking import R, Request
 from sidecar.state.errors import EventsGone
@@ -221,7 +221,7 @@ def test_a_list_is_one_look_at_what_was_there(
     world = World()
     for wanted in before:
         world.publish(wanted=wanted)
-    listing = Listing(
+    listing = EventListing(
         [world.log],
         ListEvents(
             project_id="p",
@@ -261,7 +261,9 @@ def test_a_strict_list_is_refused_when_events_are_dropped_while_it_looks() -> No
     world = World()
     for _ in range(KEEP):
         world.publish(wanted=False)
-    listing = Listing([world.log], ListEvents(project_id="p", filter="n:1", since="earliest", strict=True), now=NOW)
+    listing = EventListing(
+        [world.log], ListEvents(project_id="p", filter="n:1", since="earliest", strict=True), now=NOW
+    )
     assert listing.step(until=0.0) is None
     for _ in range(3):
         world.publish(wanted=False)

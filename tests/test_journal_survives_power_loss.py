@@ -16,7 +16,7 @@ from sidecar.state.journal.journal import Durability, Journal
 from sidecar.state.journal.lines import encode
 from sidecar.state.journal.reads import Take
 from sidecar.state.journal.segment import SegmentSync
-from sidecar.state.results.document_store import Change, DocumentStore
+from sidecar.state.results.document_store import DocumentChange, DocumentStore
 from tests.simulated_disk import HOME, Inode, PowerLoss, SimulatedFs
 
 LIVES = 3
@@ -104,9 +104,9 @@ class Life:
             table, doc_id = self.rng.choice("ab"), self.rng.randrange(1, 12)
             if self.rng.random() < 0.7:
                 document = b'"%b"' % (b"x" * int(self.rng.expovariate(1 / 300)))
-                changes.append(Change("+", table, doc_id, document + b" " * self.rng.randrange(3)))
+                changes.append(DocumentChange("+", table, doc_id, document + b" " * self.rng.randrange(3)))
             else:
-                changes.append(Change("-", table, doc_id))
+                changes.append(DocumentChange("-", table, doc_id))
         store.apply(changes)
         self.states.append(tables(store))
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
-from ...state.clock import dated
+from ...state.clock import utc_at_clamped
 from .private_folders import Private
 
 _MAX_DIGITS = 20  # of a date: 2^64 has so many
@@ -42,7 +42,7 @@ def read_log(output: bytes, prefix: str, dates: Mapping[str, int] | None = None)
     for oid, parts in _records(output):
         author, seconds, message = _text(parts[1]), parts[2], _text(parts[3]).strip()[:_MAX_MESSAGE_CHARS]
         at = int(seconds) if _is_number(seconds) else (dates or {}).get(oid, 0)
-        commits.append(Commit(oid, author, dated(at), message, _touched(parts[4:], prefix)))
+        commits.append(Commit(oid, author, utc_at_clamped(at), message, _touched(parts[4:], prefix)))
     return tuple(commits)
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ...state.clock import dated
+from ...state.clock import utc_at_clamped
 from .facts import Text, lines_of
 from .rooted import Stamp
 
@@ -31,7 +31,7 @@ def encode(value: Any) -> bytes:
 @lru_cache(maxsize=4096)
 def _told_at(seconds: int) -> bytes:
     """A checkout writes thousands of files in a few seconds."""
-    return rfc3339(dated(seconds)).encode()
+    return rfc3339(utc_at_clamped(seconds)).encode()
 
 
 def rfc3339(when: datetime) -> str:

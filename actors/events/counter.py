@@ -36,7 +36,7 @@ class EventCounter:
         done.woken += 1
         done.wake_s += after_s
 
-    def numbers(
+    def stats(
         self,
         project_id: str | None,
         *,

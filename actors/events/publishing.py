@@ -9,7 +9,7 @@ import msgspec
 
 from ...state.clock import utc_now
 from ...state.errors import IdempotencyConflict
-from ...state.events.store import EventStore, NewEvent
+from ...state.events.store import EventRecord, EventStore
 from ...state.events.topics import standard_topic
 from ...state.models import Event
 from ..messages import PublishEvent
@@ -17,9 +17,9 @@ from ..replies import PublishedEvent
 from ..runtime.asking import Later
 
 
-def record_of(request: PublishEvent, digest: str | None, *, retention_s: int) -> NewEvent:
+def record_of(request: PublishEvent, digest: str | None, *, retention_s: int) -> EventRecord:
     """As it is published now. digest: of a request with an idempotency key."""
-    return NewEvent(
+    return EventRecord(
         project_id=request.project_id,
         event_type=request.event_type,
         publisher=request.publisher,

@@ -108,7 +108,7 @@ def _point(since: str) -> str | datetime:
     return time
 
 
-class Listing:
+class EventListing:
     """A page of the logs, newest first, looked for in steps. Raises InvalidFilter, InvalidRequest, EventsGone."""
 
     def __init__(self, logs: Sequence[EventLog], request: ListEvents, *, now: datetime) -> None:

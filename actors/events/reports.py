@@ -37,10 +37,10 @@ class EventReports:
         self._lags.begin()
         return tuple(self._status_of(mailbox) for mailbox in self._of(project_id))
 
-    def numbers(self, project_id: str | None) -> EventNumbers:
+    def stats(self, project_id: str | None) -> EventNumbers:
         """The numbers of a project, or (None) of all together."""
         self._lags.begin()
-        return self._counter.numbers(
+        return self._counter.stats(
             project_id,
             waiting=self._room.count(project_id),
             lags=[self._lag(mailbox) for mailbox in self._of(project_id)],

@@ -21,7 +21,7 @@ from .log import EventLog, Retention
 from .log_end import KnownEnd, LogEnd, this_boot
 
 
-class NewEvent(msgspec.Struct, kw_only=True):
+class EventRecord(msgspec.Struct, kw_only=True):
     """An event before it has an id, and as the journal keeps it.
 
     place: its place in the project's log; number: that of its id, 0 in a log of version 0.1, where it is the record's
@@ -89,7 +89,7 @@ class EventStore:
         self._logs: dict[str, EventLog] = {}
         self._once: dict[OnceKey, tuple[str, Event]] = {}
         self._forget_keys_at = _KEYS_AT_LEAST
-        self._buffered: list[tuple[NewEvent, Event]] = []
+        self._buffered: list[tuple[EventRecord, Event]] = []
         self._newest: datetime | None = None
         self._is_of_0_1 = False
         try:
@@ -97,11 +97,11 @@ class EventStore:
         except OSError as error:
             self.journal.close()
             raise StorageUnavailable(f"{directory}-end cannot be opened: {error.strerror or error}") from error
-        reader = LateDecoder(NewEvent)
+        reader = LateDecoder(EventRecord)
         for entry in self.journal.entries():
             self._take_in(reader.decode(entry.record), entry.seq)
 
-    def _take_in(self, record: NewEvent, seq: int) -> None:
+    def _take_in(self, record: EventRecord, seq: int) -> None:
         self._is_of_0_1 = record.number == 0
         record.number = record.number or seq
         # A view into what was read would keep the whole segment in memory.
@@ -114,7 +114,7 @@ class EventStore:
             )
         self._enter(record, event)
 
-    def _enter(self, record: NewEvent, event: Event) -> None:
+    def _enter(self, record: EventRecord, event: Event) -> None:
         event_log = self.log(event.project_id)
         event_log.append(event)
         event_log.expire(now=event.published_at)
@@ -210,7 +210,7 @@ class EventStore:
         """The digest and the event that an idempotency key stands for, as long as the event is retained."""
         return self._once.get(key)
 
-    def append(self, record: NewEvent) -> Event:
+    def append(self, record: EventRecord) -> Event:
         """Put an event into the journal's buffer. Its time is moved up to that of its predecessor: see SMALL_STEP."""
         same_project = (other.place for other, _ in reversed(self._buffered) if other.project_id == record.project_id)
         newest = self._buffered[-1][1].published_at if self._buffered else self._newest
@@ -266,7 +266,7 @@ def _numbers(ids: Iterable[str | None]) -> list[int]:
     return [number for id_ in ids if id_ is not None and (number := event_seq(id_)) is not None]
 
 
-def _sender(record: NewEvent) -> str:
+def _sender(record: EventRecord) -> str:
     if record.sender is not None:
         return record.sender
     # Version 0.1 kept an agent's keys under what it called itself, and its own among them.

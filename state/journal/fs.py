@@ -42,29 +42,36 @@ class AppendFile(Protocol):
 
     def truncate(self, size: int) -> None: ...
 
-    def place(self) -> Place:
-        """The state of the open file, whatever its path leads to now."""
+    def identity(self) -> FileIdentity:
+        """Which file is open, whatever its path leads to now."""
         ...
 
     def close(self) -> None: ...
 
 
 class Lock(Protocol):
+    """A lock that this process holds."""
+
     def release(self) -> None: ...
 
 
-class Place(NamedTuple):
-    """The file that a path leads to. changed_at: when it was last written; of a directory: when its names changed."""
+class FileIdentity(NamedTuple):
+    """Which file it is, and in which state.
+
+    changed_at: when it was last written; of a directory: when its names changed.
+    """
 
     device: int
     inode: int
     changed_at: int
 
-    def is_same_file(self, other: Place) -> bool:
+    def is_same_file(self, other: FileIdentity) -> bool:
         return self[:2] == other[:2]
 
 
 class Fs(Protocol):
+    """A file system, as far as a journal needs one."""
+
     def make_directory(self, path: Path) -> None:
         """Make it with its parents, for its owner alone, durably; tighten one that others may enter."""
         ...
@@ -79,7 +86,7 @@ class Fs(Protocol):
 
     def size(self, path: Path) -> int: ...
 
-    def place(self, path: Path) -> Place | None:
+    def identity(self, path: Path) -> FileIdentity | None:
         """The file that the path leads to now; None if nothing is there."""
         ...
 
@@ -133,8 +140,8 @@ class _OsFile:
     def truncate(self, size: int) -> None:
         os.ftruncate(self._descriptor, size)
 
-    def place(self) -> Place:
-        return _place(os.fstat(self._descriptor))
+    def identity(self) -> FileIdentity:
+        return _identity(os.fstat(self._descriptor))
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -273,9 +280,9 @@ class RealFs:
     def size(self, path: Path) -> int:
         return path.stat().st_size
 
-    def place(self, path: Path) -> Place | None:
+    def identity(self, path: Path) -> FileIdentity | None:
         try:
-            return _place(os.stat(path))  # noqa: PTH116  # before every answer: Path.stat costs half as much again
+            return _identity(os.stat(path))  # noqa: PTH116  # before every answer: Path.stat costs half as much again
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -330,8 +337,8 @@ def is_private(path: Path) -> bool:
     return path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO) == 0
 
 
-def _place(found: os.stat_result) -> Place:
-    return Place(found.st_dev, found.st_ino, found.st_mtime_ns)
+def _identity(found: os.stat_result) -> FileIdentity:
+    return FileIdentity(found.st_dev, found.st_ino, found.st_mtime_ns)
 
 
 @cache

@@ -18,7 +18,7 @@ from ..errors import StorageDamaged, StorageInUse, StorageTooNew
 from ..progress import Progress, ignore
 from .files import LOCK, NEWEST, REPAIR_COPY, quarantined, segments, snapshots
 from .fs import Lock, RealFs, is_private, lock_holder
-from .recovery import Found, find
+from .recovery import JournalScan, find
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -119,7 +119,7 @@ def inspect_journal(directory: Path, *, fs: RealFs | None = None) -> JournalRepo
     """Read and check every record of one journal."""
     health: Health = "sound"
     problem: str | None = None
-    found: Found | None = None
+    found: JournalScan | None = None
     in_use_by: str | None = None
     lock: Lock | None = None
     try:
@@ -163,7 +163,7 @@ def _hold(directory: Path) -> tuple[Lock | None, str | None]:
         return None, str(error.details["pid"]) or "unknown"
 
 
-def _find(fs: RealFs, directory: Path) -> Found:
+def _find(fs: RealFs, directory: Path) -> JournalScan:
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             return find(fs, directory)

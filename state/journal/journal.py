@@ -18,7 +18,7 @@ from ..errors import StorageUnavailable
 from . import files
 from .closed_files import ClosedFiles
 from .compaction import Compaction
-from .fs import Fs, Lock, Place, RealFs
+from .fs import FileIdentity, Fs, Lock, RealFs
 from .lines import Entry, encode
 from .presence import Presence
 from .reads import RecordReader, Take, Written
@@ -358,7 +358,7 @@ class Journal:
         )
 
 
-def _files_of(closed: ClosedFiles, segment: OpenSegment) -> Iterator[tuple[Path, Place | None]]:
+def _files_of(closed: ClosedFiles, segment: OpenSegment) -> Iterator[tuple[Path, FileIdentity | None]]:
     """Every file of a journal, for Presence, with the newest as it was opened."""
     for path in closed.paths():
         yield path, None

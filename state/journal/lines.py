@@ -26,6 +26,8 @@ _BEGINNING = re.compile(rb'(?:\A|(?<=\n)|(?<=\][^\n, \t\r]))(?=\["[0-9a-f]{8}",\
 
 
 class Line(msgspec.Struct, frozen=True):
+    """A line that was read. See the module for its fields."""
+
     seq: int
     synced: int
     left: int

@@ -10,23 +10,24 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ..errors import StorageUnavailable
-from .fs import Fs, Place
+from .fs import FileIdentity, Fs
 
 # The times of a directory are coarse. A change so soon after the last look might bear the same time.
 _TIMES_TELL_AFTER_NS = 100_000_000
 
 
+# The journal's files, each with the identity of the file that is open, or None for a closed one.
+OpenFiles = Callable[[], Iterable[tuple[Path, FileIdentity | None]]]
+
+
 class Presence:
-    """Checks one journal, from its making to `end`. In any thread.
+    """Checks the files of one journal, from its making to `end`. In any thread."""
 
-    files: the journal's files, each with the file that is open, or None for a closed one.
-    """
-
-    def __init__(self, fs: Fs, directory: Path, files: Callable[[], Iterable[tuple[Path, Place | None]]]) -> None:
+    def __init__(self, fs: Fs, directory: Path, files: OpenFiles) -> None:
         self.directory = directory
         self._fs = fs
         self._files = files
-        self._seen: Place | None = None
+        self._seen: FileIdentity | None = None
         _WATCHED.add(self)
 
     def end(self) -> None:
@@ -35,7 +36,7 @@ class Presence:
 
     def missing(self) -> str | None:
         """Why a file is no longer in place, as a sentence; None if all are. One stat, while no name changes."""
-        found = self._fs.place(self.directory)
+        found = self._fs.identity(self.directory)
         if found is not None and found == self._seen:
             return None
         problem = self._look(found)
@@ -48,11 +49,11 @@ class Presence:
         if (problem := self.missing()) is not None:
             raise StorageUnavailable(f"{self.directory} cannot be written: {problem}")
 
-    def _look(self, found: Place | None) -> str | None:
+    def _look(self, found: FileIdentity | None) -> str | None:
         if found is None:
             return f"folder {self.directory} was removed while it was in use"
         for path, opened in self._files():
-            place = self._fs.place(path)
+            place = self._fs.identity(path)
             if place is None or (opened is not None and not place.is_same_file(opened)):
                 return f"{path} was {'removed' if place is None else 'replaced'} while it was in use"
         return None

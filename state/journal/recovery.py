@@ -86,8 +86,8 @@ class Torn(msgspec.Struct, frozen=True):
     records: int
 
 
-class Found(msgspec.Struct, frozen=True):
-    """What there is to go on with.
+class JournalScan(msgspec.Struct, frozen=True):
+    """What a journal's files hold, and what to do with them.
 
     snapshot_at: 0 without a snapshot. kept: first records of the segments that count. synced: as in SegmentScan, of
     the last segment. newest: the segment that is noted to be the newest, or 0. obsolete: files that the snapshot made
@@ -169,7 +169,7 @@ def _collector(entries: list[Entry], first: int) -> Take:
     return take
 
 
-def find(fs: Fs, directory: Path, take: Take | None = None) -> Found:
+def find(fs: Fs, directory: Path, take: Take | None = None) -> JournalScan:
     """Read everything and judge what does not fit. Changes nothing. Raises StorageDamaged, StorageTooNew.
 
     take: gets each committed record as it is read, and `entries` stays empty, so that memory need not hold them all.
@@ -206,18 +206,18 @@ def find(fs: Fs, directory: Path, take: Take | None = None) -> Found:
         entries += scan.entries
         synced, boot = max(synced, scan.synced), scan.boot
         last_seq += scan.count
-        if scan.damage is not None:
+        if (damage := scan.damage) is not None:
             later = [segment_path(directory, other) for other in firsts[place + 1 :]]
-            _judge(fs, scan.damage, last_seq, later)
+            _judge(fs, damage, last_seq, later)
             torn_files = later
-            if scan.damage.is_header:
-                torn_files = [scan.damage.path, *later]
+            if damage.is_header:
+                torn_files = [damage.path, *later]
             else:
                 kept.append(first)
-            torn = _look_at_torn(fs, scan.damage, later)
-            return Found(at, entries, kept, last_seq, synced, boot, newest, obsolete, scan.damage, torn_files, torn)
+            torn = _look_at_torn(fs, damage, later)
+            return JournalScan(at, entries, kept, last_seq, synced, boot, newest, obsolete, damage, torn_files, torn)
         kept.append(first)
-    return Found(at, entries, kept, last_seq, synced, boot, newest, obsolete)
+    return JournalScan(at, entries, kept, last_seq, synced, boot, newest, obsolete)
 
 
 def _judge(fs: Fs, damage: Damage, last_seq: int, later: list[Path]) -> None:
@@ -270,7 +270,7 @@ def _lines_after(fs: Fs, damage: Damage, later: list[Path]) -> Iterator[Line]:
             yield from find_lines(file.read())
 
 
-def cut(fs: Fs, directory: Path, found: Found) -> list[Path]:
+def cut(fs: Fs, directory: Path, found: JournalScan) -> list[Path]:
     """Move the torn tail into `.bad` files, durably, and drop what is obsolete. Returns the `.bad` files."""
     bad: list[Path] = []
     damage = found.damage

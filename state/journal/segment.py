@@ -59,7 +59,7 @@ class OpenSegment:
         self.synced_seq = synced_seq
         self.marked_seq = synced_seq
         self.failure: str | None = None
-        self.opened = file.place()
+        self.opened = file.identity()
         self._file = file
         self._synced_size = size
         self._is_cut_after_failure = is_cut_after_failure

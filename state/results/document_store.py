@@ -35,7 +35,7 @@ _AT_ONCE = 2_000  # documents that are moved to a snapshot in one step
 _RECORD = re.compile(rb'\["([-+T0XN])",("(?:[^"\\]|\\.)*")(?:,(\d+)(?:,(.*))?)?\]', re.DOTALL)
 
 
-class Change(msgspec.Struct, frozen=True):
+class DocumentChange(msgspec.Struct, frozen=True):
     """One operation on one table. document: of `+` only."""
 
     operation: Operation
@@ -44,7 +44,7 @@ class Change(msgspec.Struct, frozen=True):
     document: bytes = b""
 
 
-def encode_change(change: Change) -> bytes:
+def encode_change(change: DocumentChange) -> bytes:
     operation, table = change.operation, quoted(change.table)
     if operation == "+":
         return b'["+",%b,%d,%b]' % (table, change.doc_id, change.document)
@@ -225,7 +225,7 @@ class DocumentStore:
         self._fields = fields or {}
         self._bodies = Bodies(memory_bytes)
         self._undo: list[_Undo] = []
-        self._uncommitted: list[Change] = []
+        self._uncommitted: list[DocumentChange] = []
         self._frozen: Frozen = []
         self._quoted: dict[bytes, TableData] = {}  # by the name as records have it, while they are read
         if isinstance(journal, Journal):
@@ -284,7 +284,7 @@ class DocumentStore:
                 table.use(self._fields[name])
         return table
 
-    def apply(self, changes: Sequence[Change], *, frees_space: bool = False) -> None:
+    def apply(self, changes: Sequence[DocumentChange], *, frees_space: bool = False) -> None:
         """Make the changes, all or none, visible at once and durable at the next commit. Raises StorageUnavailable."""
         self._journal.append([encode_change(change) for change in changes], frees_space=frees_space)
         for change in changes:
@@ -305,7 +305,7 @@ class DocumentStore:
         if written is not None:
             self._written(changes, written)
 
-    def _written(self, changes: Sequence[Change], written: Written) -> None:
+    def _written(self, changes: Sequence[DocumentChange], written: Written) -> None:
         """Record that the changes are on the disk: from now on their documents are read from there."""
         file, offset = self._bodies.file_number(written.file), written.offset
         for change, size in zip(changes, written.sizes, strict=True):
@@ -314,7 +314,7 @@ class DocumentStore:
                 table.written(change.doc_id, document, place_of(file, offset, size, len(document)))
             offset += size
 
-    def _make(self, change: Change) -> _Undo:
+    def _make(self, change: DocumentChange) -> _Undo:
         """Make one change in memory; returns how to take it back."""
         name, doc_id, operation = change.table, change.doc_id, change.operation
         table = self.tables.get(name)
@@ -364,7 +364,7 @@ class DocumentStore:
     def _snapshot(self, frozen: Frozen) -> Iterator[bytes]:
         with self._bodies.sequence() as read:
             for name, next_id, documents in frozen:
-                yield encode_change(Change("N", name, next_id))
+                yield encode_change(DocumentChange("N", name, next_id))
                 for doc_id, kept in documents.items():
                     document = read(kept, name, doc_id) if isinstance(kept, int) else kept
                     yield b"%b%b]" % (head_of(name, doc_id), document)

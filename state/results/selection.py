@@ -1,4 +1,4 @@
-"""Selection: the documents of a table that a query selects, found by its indexes as far as they go."""
+"""TableSelection: the documents of a table that a query selects, found by its indexes as far as they go."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Condition = Callable[[Mapping[str, Any]], bool]
 _decode = msgspec.json.decode
 
 
-class Selection:
+class TableSelection:
     """One query of one table, as it stands. cond None: every document. description: of the query, see query_plan.
 
     candidates: ids, ascending, or None for all of the table. test: what each must pass, or None if all of them match.

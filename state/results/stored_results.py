@@ -26,7 +26,7 @@ from ..journal.reads import Take
 from ..models import AgentId, EventId, NextAgent, ResultId, ResultStatus, StoredResult
 from ..typed import decode
 from .document_bodies import MEMORY_BYTES
-from .document_store import Change, DocumentStore
+from .document_store import DocumentChange, DocumentStore
 from .table import Fields, JournalDB, between, where
 
 RESERVE_BYTES = 8 << 20  # on a full disk: deletes for about a hundred thousand results
@@ -42,7 +42,7 @@ _FIELDS = {
 _RESULT_ID = re.compile(r"res-([0-9]{16})-[0-9a-f]{12}")
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class StoredAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to a request with an idempotency key. digest: of its body. event_id: None until announced."""
 
     key: str
@@ -117,7 +117,7 @@ class StoredResults:
 
     # --- writing ---
 
-    def put(self, result: StoredResult, answer: Answer | None = None) -> tuple[int, ResultHead]:
+    def put(self, result: StoredResult, answer: StoredAnswer | None = None) -> tuple[int, ResultHead]:
         """Store a result whose event is not published yet; the place it has, and what it is. `result.id` is made here.
 
         Raises StorageUnavailable.
@@ -134,9 +134,9 @@ class StoredResults:
             traceparent=result.traceparent,
         )
         document = _document(msgspec.structs.replace(result, id=head.id))
-        changes = [Change("+", "results", place, document), Change("+", "outbox", place, b"{}")]
+        changes = [DocumentChange("+", "results", place, document), DocumentChange("+", "outbox", place, b"{}")]
         if answer is not None:
-            changes.append(Change("+", "answers", place, msgspec.json.encode(answer)))
+            changes.append(DocumentChange("+", "answers", place, msgspec.json.encode(answer)))
         self._storage.apply(changes)
         return place, head
 
@@ -145,17 +145,17 @@ class StoredResults:
         changes = []
         for place, event_id in published:
             if self._outbox.has(place):
-                changes.append(Change("-", "outbox", place))
+                changes.append(DocumentChange("-", "outbox", place))
             answer = self.answer_at(place)
             if answer is not None:
                 answer = msgspec.structs.replace(answer, event_id=event_id)
-                changes.append(Change("+", "answers", place, msgspec.json.encode(answer)))
+                changes.append(DocumentChange("+", "answers", place, msgspec.json.encode(answer)))
         self._storage.apply(changes)
 
     def forget(self, places: Iterable[int]) -> None:
         """Delete results and what belongs to them; allowed on a full disk."""
         changes = [
-            Change("-", table.name, place)
+            DocumentChange("-", table.name, place)
             for place in places
             for table in (self._results, self._outbox, self._answers)
             if table.has(place)
@@ -234,15 +234,15 @@ class StoredResults:
         """Places of the results whose event is not known to be published, oldest first."""
         return [document.doc_id for document in self._outbox]
 
-    def answer_to(self, key: str) -> tuple[int, Answer] | None:
+    def answer_to(self, key: str) -> tuple[int, StoredAnswer] | None:
         """The answer to the request with this key, and the place of its result."""
         ids = self._answers.page(where("key") == key, limit=1).ids
         answer = self.answer_at(ids[0]) if ids else None
         return None if answer is None else (ids[0], answer)
 
-    def answer_at(self, place: int) -> Answer | None:
+    def answer_at(self, place: int) -> StoredAnswer | None:
         document = self._answers.encoded(place)
-        return None if document is None else decode(document, Answer)
+        return None if document is None else decode(document, StoredAnswer)
 
     def oldest(self, before: datetime, limit: int) -> tuple[list[int], datetime | None]:
         """Up to `limit` places of results that were stored before that time, oldest first; and when the oldest was."""

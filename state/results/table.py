@@ -24,9 +24,9 @@ from tinydb.table import Document, Table
 from ..journal.journal import Journal
 from ..journal.reads import Take
 from .document_bodies import MEMORY_BYTES
-from .document_store import NO_TABLE, Change, DocumentStore, TableData
+from .document_store import NO_TABLE, DocumentChange, DocumentStore, TableData
 from .query_plan import is_within
-from .selection import Condition, Selection
+from .selection import Condition, TableSelection
 from .table_index import Fields
 from .table_overlay import TableOverlay
 
@@ -82,7 +82,7 @@ class JournalStorage(Storage):
 
     def write(self, data: Mapping[str, Mapping[Any, Any]]) -> None:
         """Make the store hold exactly `data`, in one transaction that names only what differs."""
-        changes = [Change("X", name) for name in self.store.tables if name not in data]
+        changes = [DocumentChange("X", name) for name in self.store.tables if name not in data]
         for name, documents in data.items():
             overlay = TableOverlay(name, self.store.tables.get(name), _encode)
             wanted = {int(doc_id): document for doc_id, document in documents.items()}
@@ -92,7 +92,7 @@ class JournalStorage(Storage):
             changes += overlay.changes()
         self.apply(changes)
 
-    def apply(self, changes: Sequence[Change]) -> None:
+    def apply(self, changes: Sequence[DocumentChange]) -> None:
         """Make the changes, of any tables, in one transaction. Raises StorageUnavailable."""
         if changes:
             frees_space = changes[0].operation in "-0X" and all(change.operation in "-0X" for change in changes)
@@ -284,7 +284,7 @@ class JournalDB(TinyDB):
     def drop_table(self, name: str) -> None:
         self._tables.pop(name, None)
         if name in self._storage.store.tables:
-            self._storage.apply([Change("X", name)])
+            self._storage.apply([DocumentChange("X", name)])
 
 
 def _documents(data: TableData, ids: Iterable[int]) -> list[Document]:
@@ -302,8 +302,8 @@ def _cut(data: TableData, ids: list[int], max_bytes: int | None, total: int, has
     return Page(ids, total, has_more)
 
 
-def _select(cond: Condition | None, data: TableData) -> Selection:
-    return Selection(cond, _description(cond), data)
+def _select(cond: Condition | None, data: TableData) -> TableSelection:
+    return TableSelection(cond, _description(cond), data)
 
 
 def _description(cond: Condition | None) -> Any:

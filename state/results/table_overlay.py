@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from .document_store import NO_TABLE, Change, TableData
+from .document_store import NO_TABLE, DocumentChange, TableData
 
 _decode = msgspec.json.decode
 
@@ -68,16 +68,16 @@ class TableOverlay(MutableMapping[int, Any]):
     def _is_stored(self, doc_id: object) -> bool:
         return not self._cleared and doc_id in self._stored and doc_id not in self._removed
 
-    def changes(self) -> list[Change]:
+    def changes(self) -> list[DocumentChange]:
         """The result of the transaction. Raises TypeError for a document that is not JSON."""
-        changes: list[Change] = []
+        changes: list[DocumentChange] = []
         if self._cleared and self._stored:
-            changes.append(Change("0", self._name))
+            changes.append(DocumentChange("0", self._name))
         elif not self._exists:
-            changes.append(Change("T", self._name))
-        changes += [Change("-", self._name, doc_id) for doc_id in self._removed]
+            changes.append(DocumentChange("T", self._name))
+        changes += [DocumentChange("-", self._name, doc_id) for doc_id in self._removed]
         for doc_id, document in self._touched.items():
             encoded = self._encode(document)
             if not self._is_stored(doc_id) or encoded != self._stored.read(doc_id):
-                changes.append(Change("+", self._name, doc_id, encoded))
+                changes.append(DocumentChange("+", self._name, doc_id, encoded))
         return changes
