@@ -1,4 +1,4 @@
-"""The EventBus owns the event logs, the mailboxes and everyone who waits: nothing is lost, nothing is given twice.
+"""The EventBus owns the event logs, the mailboxes and the waiting requests: nothing is lost, nothing is given twice.
 
 An event is answered for when the journal holds it; a mailbox's move is journaled before its answer leaves. What is
 published while the actor is busy is committed together: one write, and one fdatasync where `commit` asks for it.

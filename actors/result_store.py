@@ -222,7 +222,7 @@ class ResultStore(Owner):
             self._commit()
 
     def _commit(self) -> bool:
-        """Make everything durable and announce the results; False, and who waits is told, when it cannot be."""
+        """Make everything durable and announce the results. Whether it can be; if not, the requests get the error."""
         group, self._group, self._group_bytes = self._group, {}, 0
         try:
             self._results.commit()

@@ -250,7 +250,7 @@ class Journal:
         full.close()
 
     def settle(self) -> bool:
-        """Mark the synced records, so that later damage to them is told from a torn tail. Returns whether all are."""
+        """Mark the synced records, so that damage to them is not taken for a torn tail. Whether all are marked."""
         segment = self._segment
         segment.take_in_sync()
         if segment.failure is not None:
