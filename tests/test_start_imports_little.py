@@ -37,10 +37,7 @@ BY_REQUEST = {
     "/mcp": ("sidecar.http.mcp.methods", "sidecar.http.mcp.tools"),
     "/openapi.json": ("sidecar.http.routes.openapi",),
 }
-NEVER = (
-    *("opentelemetry", "httpx", "requests", "sidecar.http.client", "sidecar.examples.demo"),
-    *("cryptography", "urllib.request"),  # with all of PyJWT
-)
+NEVER = ("opentelemetry", "httpx", "requests", "sidecar.http.client", "sidecar.examples.demo")
 
 CALLERS = 6
 
