@@ -168,7 +168,7 @@ class ContextBuilder(Owner):
             wish.max_bytes,
         )
         kept = None if request.refresh else self._cache.get(key)
-        later: Later[ContextBundle] = Later()
+        later: Later[ContextBundle] = self.later()
         me, asked = self.me, _Asked(request, utc_now(), time.monotonic())
 
         def work() -> None:

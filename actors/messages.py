@@ -110,6 +110,8 @@ class RestartAgent(Request[AgentStatus], frozen=True, kw_only=True):
 
 
 class RecordHeartbeat(Request[AgentStatus], frozen=True, kw_only=True):
+    """Note that something was heard of the agent. Raises NotFound."""
+
     agent_id: AgentId
 
 
@@ -134,6 +136,8 @@ class RefreshToken(Request[Token], frozen=True, kw_only=True):
 
 
 class CountAgents(Request[AgentNumbers], frozen=True, kw_only=True):
+    """How many agents there are and were."""
+
     project_id: str | None
 
 
@@ -248,6 +252,8 @@ class ListEvents(Request[EventPage], frozen=True, kw_only=True):
 
 
 class ListMailboxes(Request[tuple[MailboxStatus, ...]], frozen=True, kw_only=True):
+    """Every mailbox, with where it stands."""
+
     project_id: str | None
 
 
@@ -265,6 +271,8 @@ class ReplayDeadLetter(Request[int], frozen=True, kw_only=True):
 
 
 class CountEvents(Request[EventNumbers], frozen=True, kw_only=True):
+    """How many events, waiters and mailboxes there are."""
+
     project_id: str | None
 
 
@@ -331,6 +339,8 @@ class FindResults(Request[ResultListing], frozen=True, kw_only=True):
 
 
 class CountResults(Request[ResultNumbers], frozen=True, kw_only=True):
+    """How many results there are."""
+
     project_id: str | None
 
 
@@ -367,6 +377,8 @@ class ClearContext(Request[ContextCleared], frozen=True, kw_only=True):
 
 
 class CountContexts(Request[ContextNumbers], frozen=True, kw_only=True):
+    """How many contexts were built, and what the cache holds."""
+
     project_id: str | None
 
 

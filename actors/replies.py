@@ -211,6 +211,8 @@ class ContextRequests(msgspec.Struct, frozen=True):
 
 
 class ContextCleared(msgspec.Struct, frozen=True):
+    """The answer to ClearContext."""
+
     entries_removed: int
     bytes_freed: int
 

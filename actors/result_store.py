@@ -174,7 +174,8 @@ class ResultStore(Owner):
         if size >= LARGE_BYTES:
             give_back_large_blocks()
         self._group_bytes += size
-        later = self._outbox.wait(place)
+        later: Later[AcceptedResult] = self.later()
+        self._outbox.wait(place, later)
         self._commit_if_due()
         return later
 
@@ -208,7 +209,8 @@ class ResultStore(Owner):
         event_id = first.event_id or self._outbox.event_of(place)
         if result is not None and event_id is not None:
             return stored(result, first.next_agents, event_id)
-        later = self._outbox.wait(place)
+        later: Later[AcceptedResult] = self.later()
+        self._outbox.wait(place, later)
         self._commit_if_due()
         return later
 

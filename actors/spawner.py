@@ -43,6 +43,7 @@ from .agents.log_following import LogFollowing
 from .agents.numbers import count
 from .agents.owed_answers import OwedAnswers
 from .agents.queue import AgentQueue
+from .agents.quoting import stop_waiting
 from .agents.records import AgentRecords
 from .agents.registry_writer import RegistrySynced, RegistryWriter, SaveDue, SettleDue
 from .agents.spawn_requests import SpawnRequests
@@ -142,7 +143,8 @@ class Spawner(Owner):
         self._drained: list[tuple[Later[int], int]] = []
 
     def on_start(self) -> None:
-        self._make_parts()
+        self._make_supervisor()
+        self._make_services()
         for record in self._registry.agents.values():
             self._index.add(SupervisedAgent(record, self._profiles.of(record.spec.agent_type)))
         self._queue.is_closed = self._draining.is_set()
@@ -156,13 +158,12 @@ class Spawner(Owner):
         self._announcer.send()
         self._bus.tell(TellTriggered(since=self._triggers.place))
 
-    def _make_parts(self) -> None:
-        """The parts that need the name of this actor, each with those that it uses."""
+    def _make_supervisor(self) -> None:
+        """The parts that keep agents running, each with those that it uses."""
         registry, options, timers, me = self._registry, self._options, self._timers, self.me
         self._writer = RegistryWriter(registry, timers, me)
         self._answers = OwedAnswers(registry)
         self._announcer = Announcer(registry, self._bus, timers, me, self._changed)
-        self._following = LogFollowing(self._logs, timers, me)
         self._records = AgentRecords(
             index=self._index,
             registry=registry,
@@ -192,6 +193,11 @@ class Spawner(Owner):
             trees=self._trees,
             deadlines=self._deadlines,
         )
+
+    def _make_services(self) -> None:
+        """The parts that answer requests."""
+        registry, options = self._registry, self._options
+        self._following = LogFollowing(self._logs, self._timers, self.me)
         self._chains = Chains(self._index.agents, options, self._announcer)
         self._spawn_requests = SpawnRequests(
             registry=registry,
@@ -216,6 +222,7 @@ class Spawner(Owner):
         """Take over the agents that another sidecar, or another incarnation of this actor, has left."""
         adoption = Adoption(self._records, self._launcher, self._trees.look_now())
         adoption.recover_lost(self._registry, self._profiles, self._logs)
+        stop_waiting()  # what the last incarnation has put off
         exits = [fact.exited for fact in self.pending_facts() if isinstance(fact, ProcessExited)]
         self._supervisor.do(adoption.steps(exits))
         self._trees.sweep()  # for what belongs to nobody any more
@@ -265,7 +272,7 @@ class Spawner(Owner):
                 agent.last_heard = time.monotonic()
                 return agent.status()
             case m.ReadLogs(agent_id=agent_id, project_id=project_id):
-                return self._following.read(self._agent(agent_id, project_id), message)
+                return self._following.read(self._agent(agent_id, project_id), message, self.later())
             case m.RefreshToken():
                 return self._refresh(message)
             case m.CountAgents(project_id=project_id):
@@ -285,7 +292,7 @@ class Spawner(Owner):
                 if not self._queue.is_closed:
                     self._triggers.look_at(event, self._chains.of_event, self._spawn_requests.spawn)
             case ProcessExited(exited=exited):
-                self._supervisor.exited(exited)
+                self._supervisor.exited(exited, again=lambda: self.me.tell(fact))
             case CensusTaken():
                 self._supervisor.census_taken(fact)
                 self._bounds.look(self._index.in_state(*HOLDS_SLOT), self._index.in_state(*ENDED))

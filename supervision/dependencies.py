@@ -34,6 +34,8 @@ class Present(msgspec.Struct, frozen=True):
 
 
 class Standing(Enum):
+    """Whether a dependency is met, and whether it still can be."""
+
     MET = "it is met"
     OPEN = "it may still be met"
     LOST = "it can no longer be met, unless someone acts"

@@ -6,34 +6,23 @@ agent writes between two looks: LOOK_EVERY_S apart, or BUSY_EVERY_S where one ha
 
 from __future__ import annotations
 
-import threading
 import time
 
 from .agent_logs import AgentLogs
+from .background import BackgroundLoop
 
 LOOK_EVERY_S = 0.1
 BUSY_EVERY_S = 0.02
 _AT_MOST_S_PER_S = 0.002  # of a CPU for looks where nothing is busy: with many agents they come less often
 
 
-class LogWatch:
-    """A thread that looks at the logs named by `watch`. Start with `start()`, end with `stop()`."""
+class LogWatch(BackgroundLoop):
+    """A thread that looks at the logs named by `watch`."""
 
     def __init__(self, logs: AgentLogs) -> None:
+        super().__init__("logs")
         self._logs = logs
-        self._changed = threading.Condition()
         self._watched: dict[int, int] = {}  # serial: how much of its logs was on the disk at the last look
-        self._stopped = False
-        self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        with self._changed:
-            self._stopped = True
-            self._changed.notify()
-        self._thread.join(timeout=5.0)
 
     def watch(self, serial: int) -> None:
         """An agent runs, and may write."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 
@@ -18,6 +17,7 @@ import msgspec
 
 from ..state.models import ProcessIdentity
 from . import process_table
+from .background import BackgroundLoop
 from .proc_fs import LOADED_WITHIN_S
 from .process_identity import boot_id, send_signal
 from .process_row import ProcessRow
@@ -120,31 +120,20 @@ def _signal_all(processes: Iterable[TreeProcess], number: int) -> tuple[TreeProc
     return tuple(refused)
 
 
-class CensusTaker:
+class CensusTaker(BackgroundLoop):
     """A thread that takes a census every `every_s` while there are leaders, and at once when asked.
 
     tell: called in that thread with the trees found, and how many had asked when it began to look.
     """
 
     def __init__(self, instance_id: str, *, every_s: float, tell: Callable[[Trees, int], None]) -> None:
+        super().__init__("census")
         self._census = ProcessCensus(instance_id)
         self._every_s = every_s
         self._tell = tell
-        self._changed = threading.Condition()
         self._leaders: dict[ProcessIdentity, Owned] = {}
         self._asked = 0
         self._served = 0
-        self._stopped = False
-        self._thread = threading.Thread(target=self._run, name="census", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        with self._changed:
-            self._stopped = True
-            self._changed.notify()
-        self._thread.join(timeout=5.0)
 
     def lead(self, identity: ProcessIdentity, owned: Owned) -> None:
         """A process was started: its session is an agent's."""

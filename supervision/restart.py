@@ -17,6 +17,8 @@ SETTLED_AFTER_S = 1.0
 
 
 class RestartVerdict(Enum):
+    """What follows a death: another start, none because there were too many, or none because the work is done."""
+
     RESTART = "restart"
     GIVE_UP = "give_up"
     COMPLETE = "complete"

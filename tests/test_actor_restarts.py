@@ -43,6 +43,12 @@ class Hold(Request[None], frozen=True):
     """Answered never: the actor keeps the Later."""
 
 
+class Keep(Request[None], frozen=True):
+    """Answered never: the test keeps the Later."""
+
+    keep: Callable[[Later[None]], None]
+
+
 class Counter(Owner):
     released: threading.Event | None = None
 
@@ -60,8 +66,12 @@ class Counter(Owner):
                 self.noted += 1
                 return None
             case Hold():
-                self.held.append(Later())
+                self.held.append(self.later())
                 return self.held[-1]
+            case Keep(keep):
+                later = self.later()
+                keep(later)
+                return later
             case Do(what):
                 return what()
         return super().handle(message)
@@ -255,14 +265,12 @@ def test_an_ask_ends_at_its_time_out_and_the_actor_sees_that_nobody_waits(world:
     seen: list[Later[None]] = []
     gone = threading.Event()
 
-    def hold() -> Later[None]:
-        later: Later[None] = Later()
+    def keep(later: Later[None]) -> None:
         later.add_done_callback(lambda _: gone.set())
         seen.append(later)
-        return later
 
-    with pytest.raises(Unavailable, match=r"counter did not answer Do within 0\.05 s"):
-        world.ask(Do(hold), timeout_s=0.05)
+    with pytest.raises(Unavailable, match=r"counter did not answer Keep within 0\.05 s"):
+        world.ask(Keep(keep), timeout_s=0.05)
     assert gone.wait(WITHIN_S)
     assert seen[0].cancelled()
 

@@ -184,7 +184,7 @@ AgentRecords.started = lambda self, agent, started: os.kill(os.getpid(), signal.
 """
 DIES_AFTER_RESTARTING_AT_ONCE = """
 from sidecar.actors.agents.supervisor import AgentSupervisor
-AgentSupervisor.exited = lambda self, exited: os.kill(os.getpid(), signal.SIGKILL)
+AgentSupervisor.exited = lambda self, exited, again: os.kill(os.getpid(), signal.SIGKILL)
 """
 
 

@@ -58,9 +58,36 @@ with Fleet(Path(sys.argv[1]), speaks=SPEAKS) as fleet:
         may_go_on.set()
 """
 
+ENDS_BEFORE_IT_IS_READY = """
+asked, may_go_on = threading.Event(), threading.Event()
 
-@pytest.mark.parametrize("program", [READY_BEFORE_AN_AGENT_ENDS, RESTARTED_BEFORE_IT_IS_READY], ids=["ready", "held"])
-def test_no_restart_waits_for_what_quotes_it(program: str, tmp_path: Path) -> None:
+class Held(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "sidecar.actors.context.secrets.redaction":
+            asked.set()
+            assert may_go_on.wait(60)
+
+sys.meta_path.insert(0, Held())
+ENDS = does("sh", "-c", "echo its last words; exit 3", restart="never")
+with Fleet(Path(sys.argv[1]), ends=ENDS) as fleet:
+    agent_id = fleet.spawn_id("ends")
+    assert asked.wait(20)
+    try:
+        fleet.wait_for_log(agent_id, "words")
+        assert fleet.status(agent_id).state == "running", "its end is told before its last words can be"
+    finally:
+        may_go_on.set()
+    wait_until(lambda: fleet.status(agent_id).state == "failed")
+    assert fleet.status(agent_id).last_error == "ended with exit code 3: its last words"
+"""
+
+
+@pytest.mark.parametrize(
+    "program",
+    [READY_BEFORE_AN_AGENT_ENDS, RESTARTED_BEFORE_IT_IS_READY, ENDS_BEFORE_IT_IS_READY],
+    ids=["ready", "held", "ended"],
+)
+def test_nothing_waits_for_what_quotes_an_agent(program: str, tmp_path: Path) -> None:
     root = Path(__file__).parents[1]
     ran = subprocess.run(
         [sys.executable, "-c", BEGIN + program, tmp_path], cwd=root, capture_output=True, text=True, timeout=90

@@ -1,4 +1,4 @@
-"""LogFollowing: answers who reads an agent's log, at once or when it grows; many may wait, none holds anything up."""
+"""LogFollowing: answers reads of agents' logs, at once or when a log grows; many may wait, none holds anything up."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ READ_BYTES = 64 << 10  # at most in one answer: to take the secrets out of more 
 _LOOK_EVERY_S = 0.1  # as long as a person does not notice
 
 
-class _Waiting(msgspec.Struct):
+class _LogReader(msgspec.Struct):
+    """A read that waits until the log has grown beyond `offset`, or until monotonic `until`."""
+
     agent: SupervisedAgent
     request: ReadLogs
     offset: int
@@ -27,15 +29,16 @@ class _Waiting(msgspec.Struct):
 
 
 class LogFollowing:
-    """Used in the Spawner's thread."""
+    """The reads that wait. Used in the Spawner's thread."""
 
     def __init__(self, logs: AgentLogs, timers: Timers, me: Recipient) -> None:
         self._logs = logs
         self._timers = timers
         self._me = me
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[_LogReader] = []
 
-    def read(self, agent: SupervisedAgent, request: ReadLogs) -> LogChunk | Later[LogChunk]:
+    def read(self, agent: SupervisedAgent, request: ReadLogs, later: Later[LogChunk]) -> LogChunk | Later[LogChunk]:
+        """The answer, or `later`, which is answered when the log has grown, its time is up or the agent has ended."""
         serial, stream = agent.record.serial, request.stream
         if request.offset is None:
             tail = self._logs.tail(serial, stream, request.tail)
@@ -44,11 +47,11 @@ class LogFollowing:
         if found.has_line or request.timeout_s <= 0 or _is_over(agent):
             return self._chunk(found, agent, stream)
         until = time.monotonic() + request.timeout_s
-        waiting = _Waiting(agent, request, found.offset, until, Later())
+        waiting = _LogReader(agent, request, found.offset, until, later)
         if not self._waiting:
             self._timers.tell_after(_LOOK_EVERY_S, self._me, LogsDue())
         self._waiting.append(waiting)
-        return waiting.later
+        return later
 
     def look(self) -> None:
         """Answer those for whom there is something, or whose time is up, or whose agent has ended."""
@@ -56,7 +59,7 @@ class LogFollowing:
         if self._waiting:
             self._timers.tell_after(_LOOK_EVERY_S, self._me, LogsDue())
 
-    def _answered(self, waiting: _Waiting) -> bool:
+    def _answered(self, waiting: _LogReader) -> bool:
         if waiting.later.cancelled():
             return True
         agent = waiting.agent

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 _MAX_LINE = 500  # characters of a line
 PREPARED_AFTER_S = 0.5  # before an agent is restarted at once, see SETTLED_AFTER_S; the start of a fleet goes first
+
+_needed_now = threading.Event()
+_lock = threading.Lock()
+_waiting: list[Callable[[], object]] = []
+_is_ready = False
 
 
 def quoted(lines: Sequence[str]) -> tuple[str, ...]:
@@ -22,19 +27,54 @@ def quoted(lines: Sequence[str]) -> tuple[str, ...]:
 
 
 @cache
-def prepare_soon() -> threading.Timer:
+def prepare_soon() -> threading.Thread:
     """Have a thread import what `quoted` needs and make its tables, once in a process.
 
     That takes a tenth of a second, for which the restarts of agents would wait. Returns the thread.
     """
-    thread = threading.Timer(PREPARED_AFTER_S, _prepare)
-    thread.name = "quoting"
-    thread.daemon = True
+    thread = threading.Thread(target=_prepare, name="quoting", daemon=True)
     thread.start()
     return thread
 
 
-def _prepare() -> None:
-    from ..context.secrets.redaction import prepare
+def is_ready() -> bool:
+    """Whether `quoted` answers at once."""
+    return _is_ready
 
-    prepare()
+
+def once_ready(act: Callable[[], object]) -> bool:
+    """Have `act` called, in another thread, when `quoted` answers at once. False, and nothing happens, if it does."""
+    with _lock:
+        if _is_ready:
+            return False
+        _waiting.append(act)
+    _needed_now.set()
+    prepare_soon()
+    return True
+
+
+def stop_waiting() -> None:
+    """Do now what waits for `once_ready`."""
+    with _lock:
+        _do_waiting()
+
+
+def _prepare() -> None:
+    global _is_ready
+    _needed_now.wait(PREPARED_AFTER_S)
+    try:
+        from ..context.secrets.redaction import prepare, redact
+
+        redact("x")
+    finally:
+        with _lock:
+            _do_waiting()  # first: what comes after it must not overtake it
+            _is_ready = True
+    prepare()  # RE2, which only a line that looks like a secret waits for
+
+
+def _do_waiting() -> None:
+    waiting = [*_waiting]
+    _waiting.clear()
+    for act in waiting:
+        act()

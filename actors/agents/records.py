@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -31,7 +32,7 @@ from .agent_index import AgentIndex
 from .announcer import Announcer
 from .exit_report import describe_end, how_it_ended, log_exit, was_wanted
 from .owed_answers import OwedAnswers
-from .quoting import quoted
+from .quoting import is_ready, once_ready, quoted
 from .tokens import AgentTokens
 
 log = logging.getLogger(__name__)
@@ -152,6 +153,14 @@ class AgentRecords:
             ran_for_s=0.0,
             started_monotonic=time.monotonic(),
         )
+
+    def waits_to_quote(self, agent: SupervisedAgent, again: Callable[[], object]) -> bool:
+        """Whether the agent's last lines cannot be quoted yet. `again` is called, in another thread, when they can."""
+        if is_ready():
+            return False
+        record = agent.record
+        has_output = any(self._logs.last_lines(record.serial, LAST_LINES, since=record.log_starts))
+        return has_output and once_ready(again)
 
     def ended(
         self,

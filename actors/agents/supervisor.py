@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import assert_never
 
 from ...state.errors import SpawnFailed
@@ -91,11 +91,13 @@ class AgentSupervisor:
         self._trees.await_nothing_left(agent)
         self.do((s.AdvanceGroups(), s.LookAtQueue()))
 
-    def exited(self, exited: s.AgentExited) -> None:
-        """The exit watcher has seen a process end."""
+    def exited(self, exited: s.AgentExited, *, again: Callable[[], object]) -> None:
+        """The exit watcher has seen a process end. again: tells it again, where its last lines cannot be quoted yet."""
         agent = self._index.agents.get(AgentId(exited.agent_id))
-        if agent is not None and agent.record.process is not None and is_news(agent.record, exited):
-            self._trees.leader_ended(agent.record.process)
+        if agent is None or agent.record.process is None or not is_news(agent.record, exited):
+            return
+        self._trees.leader_ended(agent.record.process)
+        if not self._records.waits_to_quote(agent, again):
             self.do(on_exit(agent.record, exited))
 
     def census_taken(self, fact: CensusTaken) -> None:

@@ -78,11 +78,9 @@ class ResultOutbox:
         published = self._published.get(place)
         return None if published is None else published[1]
 
-    def wait(self, place: int) -> Later[AcceptedResult]:
-        """The answer that is given when the result's event is published."""
-        later: Later[AcceptedResult] = Later()
+    def wait(self, place: int, later: Later[AcceptedResult]) -> None:
+        """Answer `later` when the result's event is published."""
         self._waiting.setdefault(place, []).append(later)
-        return later
 
     def refuse(self, place: int, error: StorageUnavailable) -> None:
         """The result is not stored after all."""

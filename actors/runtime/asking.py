@@ -1,7 +1,7 @@
 """How actors are asked: a request goes into a mailbox, the answer comes back in a future, every wait ends.
 
 A request names its reply type, so `ask(bus, PublishEvent(…), timeout_s=2.0)` is typed. An actor answers a request
-at once or, where the answer takes time (a long poll, an fdatasync, a process that has to end), returns a `Later`
+at once or, where the answer takes time (a long poll, an fdatasync, a process that has to end), returns `self.later()`,
 which it resolves when the answer is known; the caller waits on the same future either way.
 """
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import pykka
 
-from ...state.errors import SidecarError, Unavailable
+from ...state.errors import SidecarError
 from .asking import Envelope, Fact, Later, Recipient, Request
 
 log = logging.getLogger(__name__)
@@ -53,8 +53,8 @@ class OwnHandle(Recipient, Protocol):
 class Owner(pykka.ThreadingActor):
     """An actor that owns a piece of state. Subclasses write `handle`, and `on_start`, `release` where they need them.
 
-    `handle` returns the reply, a Later for a reply that comes later, or None for a fact; it may be called in a test
-    without any thread. State is rebuilt in `__init__` or `on_start` of the next incarnation, from the disk.
+    `handle` returns the reply, `self.later()` for a reply that comes later, or None for a fact; it may be called in a
+    test without any thread. State is rebuilt in `__init__` or `on_start` of the next incarnation, from the disk.
     """
 
     use_daemon_thread = True  # a stuck actor must not keep the process from ending
@@ -112,8 +112,8 @@ class Owner(pykka.ThreadingActor):
             # SystemExit from a library would make Pykka stop every actor.
             raise LoopEnded(f"{error!r} while handling {type(request).__name__}") from error
         else:
-            if later is not None:
-                _settle(later, reply)
+            if later is not None and reply is not later:
+                later.answer(reply)
         finally:
             self._asked = self._at_hand_since = None
             if self._handle is not None:
@@ -179,23 +179,3 @@ class Owner(pykka.ThreadingActor):
             if isinstance(message, tuple):
                 left.extend(message)
         return [envelope for envelope in left if not isinstance(envelope.message, EndLoop)]
-
-
-def _settle(later: Later[Any], reply: Any) -> None:
-    if reply is later:
-        return
-    if not isinstance(reply, Later):
-        later.answer(reply)
-        return
-
-    def pass_on(answered: Later[Any]) -> None:
-        if answered.cancelled():
-            later.refuse(Unavailable("the actor withdrew the request"))
-        elif (error := answered.exception()) is not None:
-            later.refuse(error)
-        elif not later.answer(answered.result()):
-            answered.was_unclaimed()
-
-    reply.add_done_callback(pass_on)
-    # An asker who gave up lets the actor see it, so that it drops the waiter.
-    later.add_done_callback(lambda asked: asked.cancelled() and reply.cancel())

@@ -9,9 +9,9 @@ import heapq
 import itertools
 import logging
 import math
-import threading
 import time
 
+from ...supervision.background import BackgroundLoop
 from .asking import Fact, Recipient
 
 log = logging.getLogger(__name__)
@@ -29,25 +29,14 @@ class ClockGap(Fact, frozen=True):
     gap_s: float
 
 
-class Timers:
-    """Tells facts when they are due. Start with `start()`, end with `stop()`; both may be called from any thread."""
+class Timers(BackgroundLoop):
+    """Tells facts when they are due."""
 
     def __init__(self) -> None:
+        super().__init__("timers")
         self._heap: list[tuple[float, int, Recipient, Fact]] = []
         self._number = itertools.count()
-        self._changed = threading.Condition()
-        self._stopped = False
         self._told_of_gaps: dict[str, Recipient] = {}
-        self._thread = threading.Thread(target=self._run, name="timers", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        with self._changed:
-            self._stopped = True
-            self._changed.notify()
-        self._thread.join(timeout=5.0)
 
     def tell_after(self, delay_s: float, recipient: Recipient, fact: Fact) -> None:
         """Tell `recipient` the fact in `delay_s` seconds (monotonic), or at once if that is not positive."""

@@ -199,7 +199,7 @@ class Grouping(Owner):
 
     def handle(self, message: Put) -> Later[None]:
         self._backend.put(message.stored)
-        later: Later[None] = Later()
+        later: Later[None] = self.later()
         self._waiting.append(later)
         if self.mailbox_depth() == 0 or len(self._waiting) >= GROUP:
             self._backend.commit()
