@@ -31,12 +31,12 @@ class TellTriggered(Fact, frozen=True, kw_only=True):
 
 
 class LogEndsAt(Fact, frozen=True, kw_only=True):
-    """Told by the EventBus before any EventPublished: which event is the newest as yet."""
+    """Told by the EventBus before any TriggerEventPublished: which event is the newest as yet."""
 
     event_id: EventId
 
 
-class EventPublished(Fact, frozen=True, kw_only=True):
+class TriggerEventPublished(Fact, frozen=True, kw_only=True):
     """Told by the EventBus for each event whose type a trigger names, in log order; again when the bus restarts."""
 
     event: Event

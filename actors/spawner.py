@@ -28,7 +28,7 @@ from ..supervision.profile import Profiles
 from ..supervision.sole_instance import SoleInstance
 from ..supervision.steps import AfterStop, StartAgain, Stop
 from . import messages as m
-from .agent_facts import EventPublished, LogEndsAt, TellTriggered
+from .agent_facts import LogEndsAt, TellTriggered, TriggerEventPublished
 from .agents.adoption import Adoption
 from .agents.agent import ENDED, HOLDS_SLOT, RUNS, WAITS, SupervisedAgent
 from .agents.agent_index import AgentIndex
@@ -63,7 +63,7 @@ _DRAIN_MARGIN = 0.7  # of the time to drain, before SIGKILL: the rest is for wha
 
 SpawnerFact = (
     LogEndsAt
-    | EventPublished
+    | TriggerEventPublished
     | ProcessExited
     | CensusTaken
     | CensusDue
@@ -288,7 +288,7 @@ class Spawner(Owner):
         match fact:
             case LogEndsAt(event_id=event_id):
                 self._triggers.log_ends_at(event_id)
-            case EventPublished(event=event):
+            case TriggerEventPublished(event=event):
                 if not self._queue.is_closed:
                     self._triggers.look_at(event, self._chains.of_event, self._spawn_requests.spawn)
             case ProcessExited(exited=exited):

@@ -200,14 +200,14 @@ class Prepare(msgspec.Struct, frozen=True):
     agent_id: AgentId
 
 
-class Block(msgspec.Struct, frozen=True):
+class MarkBlocked(msgspec.Struct, frozen=True):
     """Record that a dependency of a queued agent is lost, and that it waits until someone acts."""
 
     agent_id: AgentId
     why: str
 
 
-class Unblock(msgspec.Struct, frozen=True):
+class MarkQueued(msgspec.Struct, frozen=True):
     """Put an agent back into the queue: its dependencies can be met again."""
 
     agent_id: AgentId
@@ -288,8 +288,8 @@ RecordStep = (
     | AwaitTree
     | Prepare
     | Adopt
-    | Block
-    | Unblock
+    | MarkBlocked
+    | MarkQueued
     | FailForDependency
     | AnswerDropped
 )

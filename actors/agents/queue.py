@@ -15,7 +15,7 @@ from ...state.token_bucket import TokenBucket
 from ...supervision.dependencies import dependencies
 from ...supervision.fleet import SpawnerOptions
 from ...supervision.lifecycle import Occurrence
-from ...supervision.steps import Block, FailForDependency, Start, Step, Unblock
+from ...supervision.steps import FailForDependency, MarkBlocked, MarkQueued, Start, Step
 from ..runtime.asking import Recipient
 from ..runtime.timers import Timers
 from .agent import HOLDS_SLOT, WAITS, Role, SupervisedAgent
@@ -177,7 +177,7 @@ class AgentQueue:
         return self._index.count(*HOLDS_SLOT) < self._max_concurrent
 
     def _weigh_dependencies(self) -> Iterator[Step]:
-        """Block agents whose dependencies can no longer be met, and queue them again when they can.
+        """MarkBlocked agents whose dependencies can no longer be met, and queue them again when they can.
 
         A blocked agent may have another profile than before: the sidecar has been started again.
         """
@@ -190,7 +190,7 @@ class AgentQueue:
             if lost:
                 step = _without_dependencies(agent, ", ".join(f"{each.agent_type} is {each.state}" for each in lost))
             elif agent.record.state is AgentState.BLOCKED:
-                step = Unblock(agent.id)
+                step = MarkQueued(agent.id)
             if step is not None:
                 yield step
                 self.look_soon()  # others may depend on it
@@ -219,10 +219,10 @@ class AgentQueue:
 
 
 def _without_dependencies(agent: SupervisedAgent, why: str) -> Step | None:
-    """Block or fail an agent whose dependencies can no longer be met, and that does not run without them."""
+    """MarkBlocked or fail an agent whose dependencies can no longer be met, and that does not run without them."""
     if agent.profile.on_dependency_failure == "fail":
         return FailForDependency(agent.id, why)
-    return Block(agent.id, why) if agent.record.state is AgentState.QUEUED else None
+    return MarkBlocked(agent.id, why) if agent.record.state is AgentState.QUEUED else None
 
 
 def _turn(agent: SupervisedAgent) -> tuple[int, int]:

@@ -63,14 +63,13 @@ def _prepare() -> None:
     global _is_ready
     _needed_now.wait(PREPARED_AFTER_S)
     try:
-        from ..context.secrets.redaction import prepare, redact
+        from ..context.secrets.redaction import prepare
 
-        redact("x")
+        prepare()
     finally:
         with _lock:
             _do_waiting()  # first: what comes after it must not overtake it
             _is_ready = True
-    prepare()  # RE2, which only a line that looks like a secret waits for
 
 
 def _do_waiting() -> None:

@@ -178,9 +178,9 @@ class AgentSupervisor:
                     self._trees.prepare(agent, prepared)
             case s.Adopt(process=process):
                 self._adopt(agent, process)
-            case s.Block(why=why):
+            case s.MarkBlocked(why=why):
                 self._records.blocked(agent, why)
-            case s.Unblock():
+            case s.MarkQueued():
                 self._records.change(agent, Occurrence.DEPENDENCY_BACK, last_error=None)
                 self._announce_queued(agent)
             case s.FailForDependency(why=why):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...state.events.store import EventStore
 from ...state.models import Event, EventId
-from ..agent_facts import EventPublished, LogEndsAt
+from ..agent_facts import LogEndsAt, TriggerEventPublished
 from ..runtime.asking import Recipient
 
 
@@ -19,7 +19,7 @@ class TriggerFeed:
     def published(self, event: Event) -> None:
         """Give the Spawner a new event, if a trigger names its type."""
         if self._spawner is not None and event.event_type in self._event_types:
-            self._spawner.tell(EventPublished(event=event))
+            self._spawner.tell(TriggerEventPublished(event=event))
 
     def repeat(self, since: EventId) -> None:
         """Send the Spawner again the events that it may have missed; it skips those that it has handled.
