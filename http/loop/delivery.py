@@ -1,7 +1,7 @@
 """Judges the fate of an answer: taken by the client, lost, or not known yet, by the evidence of the socket.
 
 Two traps make this more than "all bytes were sent and then the client hung up": a client that gave up *before* the
-answer was written hangs up in just the same way, and a send error leaves no trace in Waitress's counters.
+answer was written hangs up in the same way, and a send error leaves no trace in Waitress's counters.
 
 See docs/long-polling.md, "Taken or lost".
 """

@@ -56,7 +56,7 @@ class ParkingRequest:
         heartbeat: bytes = b"",
         heartbeat_s: float = 15.0,
     ) -> Stream:
-        """Answer 200 with a body that is sent bit by bit. See Stream."""
+        """Answer 200 with a body that is sent in pieces. See Stream."""
         self._must_be_empty()
         self.pending = Stream(
             headers,
@@ -72,16 +72,16 @@ class ParkingRequest:
             raise RuntimeError("the request is parked already")
 
     def withdraw(self) -> None:
-        """Abandon what was parked: the handler answered by itself after all, most likely with an error."""
+        """Abandon the parked request: the handler has answered itself, most likely with an error."""
         pending, self.pending = self.pending, None
         if pending is not None:
             pending.abandon()
 
 
 def outcome_of(handle: Handler, environ: Environ) -> Outcome:
-    """Run a handler. A failure is logged here, and whatever the handler parked is given up.
+    """Run a handler. A failure is logged here, and a parked request is given up.
 
-    What a handler answers after it parked its request counts only if it is an error or has a body.
+    An answer of a handler that has parked its request counts only if it is an error or has a body.
     """
     parking = ParkingRequest()
     environ["sidecar.park"] = parking.park

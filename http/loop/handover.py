@@ -1,4 +1,4 @@
-"""Work that other threads hand to the I/O thread, and the trigger that wakes it from its sleep."""
+"""Work that other threads hand to the I/O thread, and the trigger that wakes it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ...actors.runtime.asking import once_together
 
 
 class Handover:
-    """Two queues, of things to do and of answers that are known; used by every thread.
+    """Two queues, of calls to make and of answers to write. Used by every thread.
 
     pull_trigger: makes the poller return, from any thread.
     """
@@ -29,13 +29,13 @@ class Handover:
         self._rouse()
 
     def wake(self, connection: Any, parked: Any, _: object = None) -> None:
-        """Have the answer of a parked request written, a slice of all that are known at a time."""
+        """Have the answer of a parked request written, a slice of all known answers at a time."""
         self.wakes.append((connection, parked))
         once_together(self._rouse)
 
     def _rouse(self) -> None:
         if self._is_asleep:
-            with self._lock:  # once the loop has ended, the trigger's descriptor may be another file's
+            with self._lock:  # after the end of the loop, the trigger's descriptor may belong to another file
                 if self._is_asleep:
                     self._is_asleep = False
                     self._pull_trigger()
@@ -43,7 +43,7 @@ class Handover:
     # The I/O thread's half.
 
     def sleep(self) -> bool:
-        """Be woken from now on by what is handed over; False, and awake, if something is there already."""
+        """From now on, wake for work that is handed over. False, and still awake, if there is some already."""
         self._is_asleep = True
         if self.posts or self.wakes:
             self._is_asleep = False

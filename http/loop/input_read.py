@@ -1,7 +1,7 @@
 """InputRead: calls back when everything that clients had sent by a certain moment has been read.
 
-The Spawner asks here before it ends a silent agent: after a pause of the whole process, heartbeats of that time still
-lie in the kernel, in open connections and in those that are not accepted yet.
+The Spawner uses it before it ends a silent agent: after a pause of the whole process, heartbeats of that time are
+still in the kernel, in open connections and in those that are not accepted yet.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .deadlines import monotonic_s
 
 # The first whole turn reads the open connections and accepts the waiting ones; the second reads those.
 TURNS = 2
-WITHIN_S = 2.0  # at the latest then: a server that never catches up must not keep every silent agent alive
+WITHIN_S = 2.0  # the latest time: a server that never catches up must not keep every silent agent alive
 
 
 class InputReader(Protocol):

@@ -1,7 +1,7 @@
 """The server: Waitress's, with one I/O thread that waits in a poller and writes every answer.
 
-Other threads hand it work through `post` and `wake`; it sleeps until a socket is ready, something was handed over or a
-deadline has passed. Connections cost nothing while they are idle.
+Other threads hand it work through `post` and `wake`. It sleeps until a socket is ready, work was handed over or a
+deadline has passed. Idle connections cost nothing.
 
 See docs/long-polling.md.
 """
@@ -39,7 +39,7 @@ from .workers import Workers
 
 log = logging.getLogger(__name__)
 
-WAKES_A_TURN = 128  # about 3 ms of answers, then sockets are looked at again: a fan-out must not hold up publishes
+WAKES_A_TURN = 128  # about 3 ms of answers, then sockets are checked again: a fan-out must not delay publishes
 CLEANUP_EVERY_S = 5
 MAX_ANSWER_BYTES = 1 << 40  # no limit: Waitress would make a thread wait for a client that does not read
 
@@ -49,7 +49,8 @@ REQUEST_S = 60
 
 
 class HttpServer(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
-    """Made by `make_server`. `run` serves in the calling thread until another one calls `close`."""
+    """The HTTP server, created by `make_server`. `run` serves in the calling thread until another one calls
+    `close`."""
 
     channel_class = Connection
     active_channels: dict[int, Connection]
@@ -162,7 +163,7 @@ class HttpServer(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
                 has_callers = True
             elif fd == self.trigger._fileno:
                 self.trigger.handle_read()
-        # Before anything is read: what is read sets an actor to work, and the two would take turns at every send.
+        # Before reading: a request sets an actor to work, and the two would take turns at every send.
         for _ in range(min(len(self._handover.wakes), WAKES_A_TURN)):
             self._answer(*self._handover.wakes.popleft())
         for connection, flags in ready:
@@ -220,7 +221,7 @@ class HttpServer(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     # --- Connections ----------------------------------------------------------------------------------------------
 
     def maintenance(self, now: float) -> None:
-        """Close what has been silent, half a request or half an answer for too long. now: `time.time()`."""
+        """Close connections that were silent, or had half a request or answer, for too long. now: `time.time()`."""
         for connection in list(self.active_channels.values()):
             if connection.is_overdue(now, silent_s=SILENT_S, request_s=REQUEST_S):
                 self._act(connection.handle_close)
@@ -231,7 +232,7 @@ class HttpServer(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         """Stop accepting, answer every parked request, flush, close; returns when the loop has ended.
 
         answer_waiters: called in this thread once nothing new can be parked; requests still parked afterwards are
-        cancelled. within_s: how long requests that a worker is busy with, and clients that read, may take in all.
+        cancelled. within_s: the total time for requests in workers and for clients that read.
         Call it from another thread than `run`.
         """
         if self._is_down.is_set():
@@ -304,14 +305,14 @@ def make_server(
     every_second: Callable[[], None] = lambda: None,
     poller: Poller | None = None,
 ) -> HttpServer:
-    """A server that listens from now on; `port` 0 picks a free one, `sock` is one that is bound already.
+    """A listening server. `port` 0 picks a free port; `sock` is a socket that is already bound.
 
-    app: a WSGI application, called in worker threads. connection_limit: cut to what the process may have open, see
+    app: a WSGI application, called in worker threads. connection_limit: cut to the limit on open files, see
     fit_connection_limit. max_body_bytes, limit_of: larger request bodies are refused before they reach the
-    application. render_refusal: headers and body, from status, reason and the request id that was asked for, for what
-    never reaches the application (malformed requests) or what it let fail. find_quick: by method and path, a handler
-    that never waits for anything and so may run in the I/O thread. after_input: called in the I/O thread when it
-    begins, and whenever it has read what there was to read. every_second: called in the I/O thread about that often.
+    application. render_refusal: headers and body, from status, reason and the client's request id, for requests that
+    never reach the application (malformed ones) or that failed in it. find_quick: by method and path, a handler that
+    never waits and so may run in the I/O thread. after_input: called in the I/O thread at its start, and whenever it
+    has read all input. every_second: called in the I/O thread about once a second.
     """
     if sock is None:
         sock = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -340,13 +341,13 @@ def _adjustments(sock: socket.socket, worker_threads: int, connection_limit: int
         inbuf_overflow=max_body_bytes,  # never a temporary file on the I/O thread
         outbuf_overflow=MAX_ANSWER_BYTES,
         outbuf_high_watermark=MAX_ANSWER_BYTES,
-        clear_untrusted_proxy_headers=False,  # the application counts on seeing that there is a proxy
+        clear_untrusted_proxy_headers=False,  # the application must see that there is a proxy
         log_socket_errors=False,
         expose_tracebacks=False,
     )
 
 
 class _Adjustments(Adjustments):  # type: ignore[misc]  # waitress has no types
-    """Waitress's settings, which would look its default address up although the socket is given."""
+    """Waitress's settings, without a look-up of its default address, because the socket is given."""
 
     listen: tuple[str, ...] = ()

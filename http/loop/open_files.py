@@ -1,4 +1,4 @@
-"""The limit on open files, which bounds how many connections fit."""
+"""The limit on open files, which limits the number of connections."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ RESERVED_FILES = 256  # journals, agents' pipes, sources being read
 
 
 def fit_connection_limit(wanted: int) -> int:
-    """Raise the soft limit on open files for `wanted` connections; returns how many fit, RESERVED_FILES left over."""
+    """Raise the soft limit on open files for `wanted` connections. Returns how many fit, besides RESERVED_FILES."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + RESERVED_FILES
     if soft != resource.RLIM_INFINITY and soft < needed:

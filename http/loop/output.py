@@ -1,7 +1,7 @@
-"""Output: the bytes that a connection still has to send, kept without a copy and freed once they are sent.
+"""Output: the unsent bytes of a connection, kept without a copy and freed when sent.
 
-It replaces Waitress's buffers, which keep everything that a connection was sent until it is closed: a client that
-fetches a page of a megabyte a hundred times over one connection would hold a hundred megabytes.
+It replaces Waitress's buffers, which keep everything until the connection closes: a client that fetches a page of a
+megabyte a hundred times over one connection would hold a hundred megabytes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Output:
             self.held_bytes += len(data)
 
     def get(self, most: int) -> bytes | memoryview:
-        """The next bytes, at most so many."""
+        """The next bytes, up to this number."""
         if not self._pieces:
             return b""
         first = self._pieces[0]

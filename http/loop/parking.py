@@ -1,7 +1,6 @@
-"""Requests that wait without a thread: a handler parks its request, and the answer is written when it is known.
+"""Requests that wait without a thread: a handler parks its request, and the answer is written later.
 
-The connection keeps the request at the head of its queue, and no thread waits. How a handler asks for it is in
-handling.py.
+The connection keeps the request at the head of its queue, and no thread waits. handling.py has the call for handlers.
 
 See docs/long-polling.md.
 """
@@ -17,7 +16,7 @@ from .deadlines import Deadline, Deadlines
 from .delivery import tell_receipt
 from .reply import Reply
 
-ACCOUNT = "sidecar.account"  # in an environ: whose memory an answer counts as while the client has not read it
+ACCOUNT = "sidecar.account"  # in an environ: the account for the memory of an unread answer
 
 
 class ParkingLoop(Protocol):
@@ -30,10 +29,10 @@ class ParkingLoop(Protocol):
 class Parked:
     """A request that waits for `later`.
 
-    render: makes status, headers and body of the finished future, in the I/O thread, so it must be quick; its
-    headers are the whole answer's. due: `monotonic_s` at which `later` is cancelled, and what `render` gives for a
-    cancelled future becomes the answer. receipt: told True when the client took the answer, False when it was lost;
-    called at most once, and never while that is not known.
+    render: makes status, headers and body from the finished future, in the I/O thread, so it must be quick; its
+    headers are those of the whole answer. due: the `monotonic_s` at which `later` is cancelled; `render` then makes
+    the answer from the cancelled future. receipt: called with True if the client took the answer, False if it was
+    lost; at most once, and only when that is known.
     """
 
     __slots__ = ("_deadline", "_due", "_receipt", "_render", "later")
@@ -53,7 +52,7 @@ class Parked:
         self._deadline: Deadline | None = None
 
     def begin(self, loop: ParkingLoop, wake: Callable[[Later[Any]], None]) -> None:
-        """Wait. wake: called when the answer is known, in whichever thread found it."""
+        """Wait. wake: called when the answer is known, in any thread."""
         self._deadline = loop.deadlines.add(self._due, self.expire)
         self.later.add_done_callback(wake)
         if loop.has_released:
@@ -70,7 +69,7 @@ class Parked:
         self.later.cancel()
 
     def abandon(self) -> None:
-        """Give up: the client is gone. If the answer was given in this very moment, then it is lost."""
+        """Give up: the client has gone. If the answer came at this very moment, it is lost."""
         if not self.later.cancel() and (receipt := self.receipt()) is not None:
             tell_receipt(receipt, False)
 
@@ -88,7 +87,7 @@ class Parked:
 
 
 def forget_details(request: Any) -> None:
-    """Keep of a request that waits what its answer needs: thousands of them would hold on to 3 KB of headers each."""
+    """Keep only what the answer needs: thousands of waiting requests would hold 3 KB of headers each."""
     connection = request.headers.get("CONNECTION")
     request.__dict__ = {
         "version": request.version,

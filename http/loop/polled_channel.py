@@ -1,4 +1,4 @@
-"""A channel that the poller reports on: its stage, what to watch for, what the server holds for it, and how it ends."""
+"""A channel that the poller watches: its stage, the events to watch, the memory held for it, and its end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .watched_channel import WatchedChannel
 
 log = logging.getLogger(__name__)
 
-# How long a client may take to read the last bytes of an answer after which the connection is closed.
+# How long a client may take to read the last bytes of a connection's last answer.
 LINGER_S = 5.0
 LINGER_AT_SHUTDOWN_S = 1.0
 _DISCARD_BYTES = 1 << 16
@@ -38,7 +38,7 @@ class PollingLoop(Protocol):
 
 
 class PolledChannel(WatchedChannel):
-    """A channel for a loop that waits in a poller. account: whom its answers count for, as the application named it."""
+    """A channel for a loop that waits in a poller. account: the account of its answers, named by the application."""
 
     server: PollingLoop
     requests: list[Any]
@@ -70,7 +70,7 @@ class PolledChannel(WatchedChannel):
     # --- What the poller watches, and what the server holds -----------------------------------------------------------
 
     def update_interest(self) -> None:
-        """Watch for what the stage needs, and note what is held. For an open channel, after anything has changed."""
+        """Watch for the events of the stage, and note the memory held. For an open channel, after each change."""
         if self.total_outbufs_len or self.held.unread_bytes:
             self._cut(self.held.note_unread(self.output.held_bytes, self.account), "its client does not read")
         if self.held.incoming_bytes:
@@ -102,7 +102,7 @@ class PolledChannel(WatchedChannel):
         self.discount_input()
 
     def has_hung_up_unseen(self) -> bool:
-        """Look at the socket where the poller does not tell the end of input from input."""
+        """Check the socket if the poller does not tell the end of input from input."""
         if self.server.sees_hangup:
             return False
         try:
@@ -115,7 +115,7 @@ class PolledChannel(WatchedChannel):
     # --- The end ------------------------------------------------------------------------------------------------------
 
     def handle_write(self) -> None:
-        """Flush; where this was the last answer, close in a way that leaves the client the time to read it."""
+        """Flush. After the last answer, close in a way that gives the client time to read it."""
         ends_here, self.close_when_flushed = self.close_when_flushed, False
         super().handle_write()
         if not ends_here or not self.is_open:
@@ -128,10 +128,10 @@ class PolledChannel(WatchedChannel):
             self.handle_close()
 
     def _linger(self) -> None:
-        """Say that nothing follows, and read on until the client closes too.
+        """Signal the end of output, and read on until the client closes too.
 
-        To close over unread input would reset the connection and might take the answer with it; and only the
-        client's own end tells whether it took the answer.
+        Closing over unread input would reset the connection, perhaps with the answer lost; and only the client's own
+        end shows whether it took the answer.
         """
         self.move(Move.LINGER)
         try:

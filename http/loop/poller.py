@@ -22,7 +22,7 @@ MAX_READY = 1023  # of one epoll_wait(2), as `select.epoll` asks for it: more ma
 
 
 class Poller(Protocol):
-    """`poll` returns (file descriptor, what is ready); a descriptor is told again for as long as it is ready."""
+    """`poll` returns (file descriptor, ready events); it reports a descriptor again as long as it is ready."""
 
     def register(self, fd: int, eventmask: int, /) -> None: ...
 
@@ -36,7 +36,7 @@ class Poller(Protocol):
 
 
 class SelectorPoller:
-    """A Poller where there is no epoll. It never reports HANGUP: an end of input looks like READ."""
+    """A Poller for systems without epoll. It never reports HANGUP: an end of input looks like READ."""
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         self._selector = selector or selectors.DefaultSelector()
@@ -68,7 +68,7 @@ class SelectorPoller:
 
 
 class Watch:
-    """The poller's watch over one socket. flags: what it reports; below 0, the watch has ended."""
+    """The poller's watch over one socket. flags: the events it reports; below 0, the watch has ended."""
 
     __slots__ = ("_fd", "_poller", "flags")
 

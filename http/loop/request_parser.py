@@ -1,8 +1,8 @@
-"""Waitress's parser, with a limit for each path's bodies, and a memory for heads that come again and again.
+"""Waitress's parser, with a body limit for each path, and a cache for headers that repeat.
 
-An agent that polls sends the same head each time, to the byte. To parse it takes a fifth of what a publish costs, so
-what came out of it the second time is remembered by its bytes. Waitress parses every other head, and a head that it
-refuses is never remembered.
+An agent that polls sends the same headers each time, byte for byte. Parsing them takes a fifth of the time of a
+publish, so their second result is cached by their bytes. Waitress parses all other headers, and headers that it
+refuses are never cached.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ _TLS_HANDSHAKE = b"\x16"  # how a TLS client begins (RFC 8446, section 5.1), and
 
 
 class RememberedHead:
-    """A head that has come before.
+    """Headers that came before.
 
-    fields: of the parser. environ: the part of a request's environ that is the head's, once it was asked for.
-    meaning: whatever the application has found out from this head, and wants to know when it comes again.
+    fields: of the parser. environ: the part of a request's environ that depends on the headers alone, once it was
+    needed. meaning: what the application derived from these headers, for the next request with them.
     """
 
     __slots__ = ("environ", "fields", "meaning")
@@ -56,10 +56,10 @@ class RememberedHead:
 
 
 class Heads:
-    """The heads that a server remembers, and what is decided by a head alone. For its I/O thread.
+    """The headers that a server has cached, and decisions that depend on headers alone. For its I/O thread.
 
-    limit_of: from method and path to the most bytes a body may have. find_quick: from method and path to the
-    function that answers in the I/O thread, if it is one that never waits.
+    limit_of: from method and path to the maximum size of a body. find_quick: from method and path to the function
+    that answers in the I/O thread, if it never waits.
     """
 
     def __init__(self, limit_of: LimitOf, find_quick: FindQuick) -> None:
@@ -67,18 +67,19 @@ class Heads:
         self._find_quick = find_quick
         self._known: dict[bytes, RememberedHead] = {}
         self._known_bytes = 0
-        self._seen: dict[int, None] = {}  # hashes of heads that came once
+        self._seen: dict[int, None] = {}  # hashes of headers that came once
         self._adjusted: dict[int, Any] = {}  # by limit; a copy for each request would cost more than the check
 
     def get(self, head: bytes) -> RememberedHead | None:
         return self._known.get(head)
 
     def read(self, parser: RequestParser, head: bytes) -> None:
-        """Waitress has parsed `head`: decide what a head decides, and remember it if nothing is special about it."""
+        """Waitress has parsed `head`: make the decisions that depend on it, and cache it if nothing about it is
+        special."""
         limit = self._limit_of(parser.command, parser.path)
         if limit not in self._adjusted:
             self._adjusted[limit] = copy.copy(parser.adj)
-            # It refuses what is as large as its limit; ours is the largest size that is taken.
+            # It refuses a size equal to its limit; ours is the largest size allowed.
             self._adjusted[limit].max_request_body_size = limit + 1
         parser.adj = self._adjusted[limit]
         parser.quick = self._find_quick(parser.command, parser.path)
@@ -89,7 +90,7 @@ class Heads:
             self._remember(head, parser.head)
 
     def _remember(self, head: bytes, known: RememberedHead) -> None:
-        """Keep it, and forget the oldest if there is no room."""
+        """Cache it, and drop the oldest if there is no space."""
         self._known_bytes += len(head)
         while len(self._known) >= REMEMBERED_HEADS or self._known_bytes > REMEMBERED_BYTES:
             oldest = next(iter(self._known))
@@ -98,7 +99,7 @@ class Heads:
         self._known[head] = known
 
     def _came_before(self, head: bytes) -> bool:
-        """Many heads come but once, such as those that acknowledge: they must not push out the ones that do not."""
+        """Many headers come only once, such as those that acknowledge; they must not push out those that repeat."""
         known_as = hash(head)
         if known_as in self._seen:
             del self._seen[known_as]
@@ -110,12 +111,12 @@ class Heads:
 
 
 _OF_ONE_REQUEST = frozenset({"header_plus", "body_rcv", "completed", "headers_finished", "body_bytes_received"})
-# In an environ, what is the connection's or the body's.
+# Keys of an environ that depend on the connection or the body.
 _NOT_OF_HEAD = frozenset({"REMOTE_ADDR", "REMOTE_HOST", "REMOTE_PORT", "waitress.client_disconnected", "wsgi.input"})
 
 
 class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
-    """One request as it arrives. See Heads; a subclass says which."""
+    """One request as it arrives. A subclass sets its Heads."""
 
     heads: Heads
     adj: Any
@@ -132,7 +133,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
 
     def received(self, data: bytes) -> int:
         if not self.header_plus and not self.headers_finished:
-            if data.startswith(_TLS_HANDSHAKE):  # a client of https:// waits, and no head would ever end
+            if data.startswith(_TLS_HANDSHAKE):  # a client of https:// waits, and its headers would never end
                 return self._refuse(data, "it is TLS, and this port speaks plain HTTP")
             end = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
             known = self.heads.get(data[:end]) if end >= len(_END_OF_HEAD) else None
@@ -147,13 +148,13 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
         return consumed
 
     def _refuse(self, data: bytes, why: str) -> int:
-        super().parse_header(b"GET / HTTP/1.0\r\n")  # an answer goes by what a head says
+        super().parse_header(b"GET / HTTP/1.0\r\n")  # an answer depends on the headers
         self.error = BadRequest(why)
         self.completed = True
         return len(data)
 
     def _take(self, known: RememberedHead, data: bytes, end: int) -> int:
-        """Begin as Waitress would with this head; returns how much of `data` is consumed."""
+        """Begin as Waitress would with these headers. Returns how much of `data` is consumed."""
         self.__dict__.update(known.fields)
         self.head = known
         self.headers_finished = True
@@ -180,20 +181,20 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
         self.heads.read(self, header_plus)
 
     def _refuse_two_lengths(self, head: bytes) -> None:
-        """A proxy may go by the other length, and then takes the rest of a body for the next request (smuggling).
+        """A proxy may use the other length, and then treat the rest of a body as the next request (smuggling).
 
-        Source: RFC 9112, section 6.1, for both headers together, for Transfer-Encoding in HTTP/1.0, and for chunks
-        within chunks, which Waitress would read as chunks.
+        Source: RFC 9112, section 6.1, for both headers together, for Transfer-Encoding in HTTP/1.0, and for chunked
+        coding applied twice, which Waitress would read as once.
         """
         if self.chunked and "CONTENT_LENGTH" in self.headers:
             raise ParsingError("both Content-Length and Transfer-Encoding")
         if self.chunked and b",".join(_CODINGS.findall(head)).lower().count(b"chunked") > 1:
             raise ParsingError("Transfer-Encoding names chunked twice")
-        if "TRANSFER_ENCODING" in self.headers:  # Waitress takes it out where it has read it
+        if "TRANSFER_ENCODING" in self.headers:  # Waitress removes it after reading it
             raise ParsingError("Transfer-Encoding in HTTP/1.0")
 
     def _read_connection(self) -> None:
-        """Connection is a list (RFC 9110, section 7.6.1); Waitress compares all of it with one word."""
+        """Connection is a list (RFC 9110, section 7.6.1), but Waitress compares the whole list with one word."""
         options = self.headers.get("CONNECTION", "")
         if "," not in options:
             return
@@ -206,7 +207,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
         return super().get_body_stream() if self.whole_body is None else BytesIO(self.whole_body)
 
     def environ(self, channel: Any) -> Environ:
-        """The environ that Waitress's task would hand to the application, for a request on `channel`."""
+        """The environ that Waitress's task would give to the application, for a request on `channel`."""
         head = self.head
         if head is None:
             environ: Environ = WSGITask(channel, self).get_environment()
@@ -219,9 +220,9 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
 
 
 def _refuse_odd_lines(head: bytes) -> None:
-    """Refuse a head that readers see differently, or that takes long to read. Raises ParsingError.
+    """Refuse headers that readers see differently, or that take long to read. Raises ParsingError.
 
-    Source: RFC 9112, section 5.2, for a field that goes on in the next line.
+    Source: RFC 9112, section 5.2, for a folded header line.
     """
     if head.count(b"\r\n") > MAX_FIELD_LINES:
         raise ParsingError(f"the head has more than {MAX_FIELD_LINES} lines")
@@ -230,12 +231,12 @@ def _refuse_odd_lines(head: bytes) -> None:
 
 
 def _is_endless(body: Any) -> bool:
-    """Whether a line between the chunks of a body, or what follows the last, goes on and on."""
+    """Whether a line between the chunks of a body, or after the last, has no end."""
     return isinstance(body, ChunkedReceiver) and (
         len(body.control_line) > MAX_CHUNK_LINE_BYTES or len(body.trailer) > MAX_TRAILER_BYTES
     )
 
 
 def parser_of(limit_of: LimitOf, find_quick: FindQuick) -> type[RequestParser]:
-    """The parser of a server: a subclass with a memory of its own."""
+    """The parser of a server: a subclass with its own cache."""
     return type("ServersParser", (RequestParser,), {"heads": Heads(limit_of, find_quick)})

@@ -18,7 +18,7 @@ from .poller import HANGUP, READ, WRITE
 
 
 class Stage(Enum):
-    """What a connection does."""
+    """The state of a connection."""
 
     IDLE = "reads requests, flushes answers"
     SERVED = "a worker runs the handler"
@@ -28,7 +28,7 @@ class Stage(Enum):
 
 
 class Move(Enum):
-    """What leads from one stage to another."""
+    """A transition from one stage to another."""
 
     SERVE = auto()
     RETURN = auto()
@@ -59,10 +59,10 @@ _PATIENT = frozenset({Stage.SERVED, Stage.WAITING, Stage.LINGERING})
 
 
 def interest(stage: Stage, current: int, *, is_readable: bool, has_output: bool) -> int:
-    """The flags to ask of the poller, from those that are asked now.
+    """The flags to watch for, from the present ones.
 
-    is_readable: there is room for a next request. While a worker runs, output is not watched; input that was muted
-    is watched again once the connection is idle.
+    is_readable: there is space for another request. While a worker runs, output is not watched; muted input is
+    watched again when the connection is idle.
     """
     wanted = current
     if stage is Stage.IDLE and is_readable and not wanted & READ:

@@ -1,6 +1,6 @@
 """An answer without an end, such as Server-Sent Events: any thread sends, the I/O thread writes, nobody waits.
 
-A reader that is slower than its events is dropped when `max_buffered_bytes` are waiting for it; it comes back with
+A reader that is slower than its events is dropped when `max_buffered_bytes` are waiting for it; it can resume with
 `Last-Event-ID`.
 """
 
@@ -40,7 +40,8 @@ class StreamLoop(Protocol):
 
 
 class Stream:
-    """The sending side of a stream. on_close: called once, in any thread, when the stream has ended for any reason."""
+    """The sending side of a stream. on_close: called once, in any thread, when the stream has ended, for any
+    reason."""
 
     def __init__(
         self,
