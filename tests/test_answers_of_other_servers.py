@@ -246,7 +246,7 @@ event_data = st.dictionaries(st.sampled_from(FIELDS), json_values) | json_values
 @given(st.sampled_from(EVENT_TYPES), st.sampled_from(["sidecar", "a"]), event_data)
 def test_every_event_has_a_sentence_whatever_its_data(event_type: str, publisher: str, data: Any) -> None:
     event = {"event_type": event_type, "publisher": publisher, "topic": "system", "data": data}
-    assert isinstance(sentence_of(event).what, str)
+    assert isinstance(sentence_of(event).text, str)
 
 
 @given(json_values)

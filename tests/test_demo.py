@@ -153,7 +153,7 @@ class Telling:
             data={"agent_type": agent_type, "incarnation": incarnation, **data},
             timestamp=datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=0.1 * self._n),
         )
-        return self.story.see(event).what
+        return self.story.see(event).text
 
 
 class TestTheStory:

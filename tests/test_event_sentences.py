@@ -138,7 +138,7 @@ json_values = st.recursive(
 )
 def test_whatever_an_agent_puts_into_an_event_is_told_somehow(told: dict[str, Any], more: dict[str, Any]) -> None:
     sentence = sentence_of({**told, "publisher": "mallory", "data": {**told["data"], **more}})
-    assert sentence.who == "mallory"
+    assert sentence.subject == "mallory"
 
 
 def test_a_crash_and_a_success_are_told_apart_in_every_list(sidecar: Any, tmp_path: Path, monkeypatch: Any) -> None:

@@ -49,11 +49,11 @@ def show_report(story: Story, client: Client, project: Path) -> None:
     show(table_of(handed_in, _RESULTS, title="Results"))
     show()
     if on_terminal():  # elsewhere each event has left its line already
-        told = [
-            {"at_s": line.at_s, "event_type": line.event.event_type, "who": line.who, "what": line.what}
+        shown = [
+            {"at_s": line.at_s, "event_type": line.event.event_type, "who": line.subject, "what": line.text}
             for line in story.lines
         ]
-        show(table_of(told, _EVENTS, title="Events"))
+        show(table_of(shown, _EVENTS, title="Events"))
         show()
     for restart in story.restarts:
         show(

@@ -74,7 +74,7 @@ def _tell(story: Story, client: Client, url: str) -> None:
             batch = client.wait(since=cursor, timeout_s=_POLL_S, project_id=PROJECT_ID)
             cursor = batch.next_cursor or cursor
             for event in batch.events:
-                view.saw(story.see(event))
+                view.add(story.see(event))
 
 
 @contextmanager

@@ -16,11 +16,16 @@ _URL = re.compile(r"https?://[^\s/]+:\d+")
 
 
 class NotListening(SidecarError):
+    """The server of the demo does not listen, or ended at once."""
+
     code = "not_listening"
 
 
 class ServerProcess:
-    """url: where it listens. It is a session of its own: a Ctrl-C in the terminal is the demo's to answer."""
+    """A running `sidecar serve`. url: where it listens.
+
+    It is a session of its own: a Ctrl-C in the terminal is the demo's to answer.
+    """
 
     def __init__(self, *, storage: Path, project_root: Path, config: Path, log: Path, port: int = 0) -> None:
         self.storage = storage

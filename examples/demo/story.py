@@ -20,7 +20,7 @@ _STATES = {
 
 
 class Member(msgspec.Struct, kw_only=True):
-    """One agent of the team. did: what it said or what befell it last."""
+    """One agent of the team. did: the last thing that it said, or that happened to it."""
 
     agent_type: str
     state: str = "awaited"
@@ -44,8 +44,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 
     event: Event
     at_s: float
-    who: str
-    what: str
+    subject: str
+    text: str
     is_bad: bool = False
 
 
@@ -75,59 +75,59 @@ class Story:
         return self.lines[-1].at_s if self.lines else 0.0
 
     def see(self, event: Event) -> Line:
-        """Take in the next event; returns the line that tells of it."""
+        """Take in the next event; returns its line."""
         is_lifecycle = event.topic in ("system", "error") and "incarnation" in event.data
-        who = str(event.data.get("agent_type") or event.publisher_type)
+        agent_type = str(event.data.get("agent_type") or event.publisher_type)
         sentence = sentence_of(msgspec.structs.asdict(event))
-        what = self._befell(event, who, sentence.what) if is_lifecycle else sentence.what
-        member = self.members.get(who)
+        text = self._lifecycle(event, agent_type, sentence.text) if is_lifecycle else sentence.text
+        member = self.members.get(agent_type)
         if member is not None and not is_lifecycle and event.event_type != "result_stored":
-            member.did = what
+            member.did = text
         first = self.lines[0].event.timestamp if self.lines else event.timestamp
         line = Line(
             event=event,
             at_s=(event.timestamp - first).total_seconds(),
-            who=who,
-            what=what,
+            subject=agent_type,
+            text=text,
             is_bad=sentence.is_bad,
         )
         self.lines.append(line)
         return line
 
-    def _befell(self, event: Event, who: str, what: str) -> str:
-        """Take in what happened to an agent; `what` says it, unless it is a start after a crash."""
+    def _lifecycle(self, event: Event, agent_type: str, text: str) -> str:
+        """Take in a lifecycle event; returns its text, which differs from `text` for a start after a crash."""
         data, kind = event.data, event.event_type
-        member = self.members.setdefault(who, Member(agent_type=who))
+        member = self.members.setdefault(agent_type, Member(agent_type=agent_type))
         member.agent_id = str(data.get("agent_id", ""))
         member.incarnation = data["incarnation"]
         member.process_id = data.get("process_id") if kind == "agent_started" else None
         member.state = _STATES.get(kind, member.state)
         if kind == "agent_started":
-            return self._started(event, who, what)
+            return self._started(event, agent_type, text)
         if kind == "agent_exited" and not is_crash(data):
             member.state = "completed"
         elif kind == "agent_exited":
-            member.state, member.did = "crashed", what
-            self._died[who] = (self._died_at(event, who), how(data))
+            member.state, member.did = "crashed", text
+            self._died[agent_type] = (self._died_at(event, agent_type), how(data))
         elif kind == "agent_restarting":
-            self._back_off_ms[who] = float(data.get("delay_ms") or 0)
-        return what
+            self._back_off_ms[agent_type] = float(data.get("delay_ms") or 0)
+        return text
 
-    def _died_at(self, event: Event, who: str) -> datetime:
-        """How long it ran is measured; when that is told, a busy machine decides."""
-        began, ran_for_s = self._started_at.get(who), event.data.get("uptime_seconds")
+    def _died_at(self, event: Event, agent_type: str) -> datetime:
+        """When the agent died: its running time is measured, while the event may come late on a busy machine."""
+        began, ran_for_s = self._started_at.get(agent_type), event.data.get("uptime_seconds")
         if began is None or ran_for_s is None:
             return event.timestamp
         return min(event.timestamp, began + timedelta(seconds=ran_for_s))
 
-    def _started(self, event: Event, who: str, what: str) -> str:
-        self._started_at[who] = event.timestamp
-        died = self._died.pop(who, None)
+    def _started(self, event: Event, agent_type: str, text: str) -> str:
+        self._started_at[agent_type] = event.timestamp
+        died = self._died.pop(agent_type, None)
         if died is None:
-            return what
+            return text
         at, why = died
         took_ms = (event.timestamp - at).total_seconds() * 1000
-        back_off_ms = self._back_off_ms.pop(who, 0.0)
-        self.restarts.append(Restart(agent_type=who, why=why, took_ms=took_ms, back_off_ms=back_off_ms))
-        self.members[who].did = f"was restarted {took_ms:.0f} ms after its crash"
+        back_off_ms = self._back_off_ms.pop(agent_type, 0.0)
+        self.restarts.append(Restart(agent_type=agent_type, why=why, took_ms=took_ms, back_off_ms=back_off_ms))
+        self.members[agent_type].did = f"was restarted {took_ms:.0f} ms after its crash"
         return f"runs again as process {event.data.get('process_id')}, {took_ms:.0f} ms after its crash"

@@ -40,7 +40,7 @@ class View:
         if self._live is not None:
             self._live.stop()
 
-    def saw(self, line: Line) -> None:
+    def add(self, line: Line) -> None:
         if self._live is None:
             show(as_text(line))
         else:
@@ -70,9 +70,9 @@ def as_text(line: Line) -> Text:
     style = "red" if line.is_bad else ""
     return Text.assemble(
         (f"{line.at_s:6.2f} s  ", "dim"),
-        (f"{line.who:<{_TYPE_WIDTH}}", "bold"),
+        (f"{line.subject:<{_TYPE_WIDTH}}", "bold"),
         (f"{line.event.event_type:<25}", "cyan" if line.event.topic not in ("system", "error") else "dim"),
-        (printable(line.what), style),
+        (printable(line.text), style),
         no_wrap=True,
         overflow="ellipsis",
     )

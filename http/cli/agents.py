@@ -271,13 +271,13 @@ def _until_ended(client: Client, agent_id: str) -> dict[str, Any]:
         topics, project = ("system", "error"), status["project_id"]
         return client.wait(topics=topics, filter=of_agent, since=cursor, timeout_s=LOG_POLL_S, project_id=project)
 
-    told = None
+    last_reason = None
     while True:
         status = patience.ask(look)
         if AgentState(status["state"]).has_ended:
             return status
-        if (waits_for := _waits_for(status)) not in (None, told):
-            told = waits_for
+        if (waits_for := _waits_for(status)) not in (None, last_reason):
+            last_reason = waits_for
             click.echo(f"{text(agent_id)} is {text(status['state'])}: it waits for {text(waits_for)}", err=True)
         cursor = patience.ask(wait).next_cursor or cursor
 

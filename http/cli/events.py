@@ -21,8 +21,8 @@ from .connection import require_project, with_client
 from .following import EventFollower
 from .moment import place
 from .options import format_option, format_option_for, project_option
-from .readers import fate
 from .readers import mailboxes as mailboxes_of
+from .readers import readers_of
 from .sentences import sentence_of
 from .shapes import DeadLettersAnswer, EventsAnswer, MailboxesAnswer, ReplayAnswer
 from .stderr import tell
@@ -31,17 +31,17 @@ from .terminal import (
     Format,
     clock,
     csv_line,
+    event_row,
     local,
     number,
     plural,
     printable,
     safe_json,
     say_there_is_more,
+    sentence_markup,
     show_fields,
     show_rows,
     text,
-    told,
-    what,
 )
 
 
@@ -55,7 +55,7 @@ EVENT_COLUMNS = (
     Column("TYPE", "event_type"),
     Column("TOPIC", "topic"),
     Column("WHO", "publisher"),
-    Column("WHAT", "data", what, may_shrink=True),
+    Column("WHAT", "data", sentence_markup, may_shrink=True),
 )
 
 MAILBOX_COLUMNS = (
@@ -79,7 +79,7 @@ DEAD_LETTER_COLUMNS = (
     Column("GIVEN UP BY", "agent_id"),
     Column("AT", "given_up_at", clock),
     Column("REPLAYED", "replayed_at", clock, may_shrink=True),
-    Column("WHAT", "event.data", what, may_shrink=True),
+    Column("WHAT", "event.data", sentence_markup, may_shrink=True),
 )
 
 
@@ -148,7 +148,7 @@ def publish(
         concerned = ", ".join(answer.get("subscribers_notified", ())) or "nobody yet"
         fields.append(("waiting or subscribed", text(concerned)))
     else:
-        waited, reads, spawned = fate(client, answer, event_type, before, project)
+        waited, reads, spawned = readers_of(client, answer, event_type, before, project)
         fields += [("was waiting", text(waited or "nobody")), ("will read it", text(reads or "nobody yet"))]
         fields.append(("spawned", text(spawned or "nothing")))
     show_fields(answer, fields, format_)
@@ -200,14 +200,14 @@ def subscribe(
 
 def _print(batch: Batch, format_: Format) -> None:
     if batch.gap is not None:
-        tell(_said_of(batch.gap))
+        tell(_gap_text(batch.gap))
     for event in batch.events:
         click.echo(_line(event, format_))
     if batch.superseded:
         raise Superseded("another subscriber took this place in the log over; name yours with --consumer")
 
 
-def _said_of(gap: Gap) -> str:
+def _gap_text(gap: Gap) -> str:
     if gap.reason == "restart":
         return (
             f"the event log has lost events after {gap.from_}, up to {gap.to} at most: a power loss, an older backup, "
@@ -261,10 +261,10 @@ def list_(
     if not answer["events"]:
         require_project(client, project)
     listed = answer["events"]
-    rows = [told(event) for event in listed] if format_ == "table" else listed
+    rows = [event_row(event) for event in listed] if format_ == "table" else listed
     show_rows(answer, rows, EVENT_COLUMNS, format_, nothing="no events")
     if answer.get("gap") is not None:
-        tell(_said_of(convert(answer["gap"], Gap)))
+        tell(_gap_text(convert(answer["gap"], Gap)))
     say_there_is_more(answer, answer["events"], format_)
 
 
@@ -311,7 +311,7 @@ def dead_letters(client: Client, replay: str | None, project: str | None, format
         require_project(client, project)
     rows = answer["dead_letters"]
     if format_ == "table":
-        rows = [{**row, "event": told(row["event"])} for row in rows]
+        rows = [{**row, "event": event_row(row["event"])} for row in rows]
     show_rows(answer, rows, DEAD_LETTER_COLUMNS, format_, nothing="no dead letters")
 
 
@@ -340,7 +340,7 @@ def _line(event: Event, format_: Format) -> str:
         case "table":
             at = f"{local(event.timestamp):%H:%M:%S}"
             sentence = sentence_of(msgspec.structs.asdict(event))
-            said = printable(sentence.what)
+            words = printable(sentence.text)
             # The colour is left out where standard output is no terminal.
-            shown = click.style(said, fg="red") if sentence.is_bad else said
-            return f"{at}  {printable(event.event_type):<26} {printable(sentence.who):<28} {shown}"
+            shown = click.style(words, fg="red") if sentence.is_bad else words
+            return f"{at}  {printable(event.event_type):<26} {printable(sentence.subject):<28} {shown}"

@@ -28,7 +28,9 @@ def mailboxes(client: Client, project: str | None) -> list[_Mailbox] | None:
     return None
 
 
-def fate(client: Client, published: Any, event_type: str, before: list[_Mailbox], project: str | None) -> list[str]:
+def readers_of(
+    client: Client, published: Any, event_type: str, before: list[_Mailbox], project: str | None
+) -> list[str]:
     """Three texts: who was waiting, who will read it at the next wait, what was spawned. "" for nobody."""
     query = {"project_id": project}
     # The Spawner got the event before the publisher got its answer, and handles messages in order: it has acted by now.

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 # Fields of an event's data that stand in other columns, or mean nothing to people.
-_TOLD_ELSEWHERE = ("agent_id", "agent_type", "project_id")
+_SHOWN_ELSEWHERE = ("agent_id", "agent_type", "project_id")
 
 _CAUSES = {
     "oom": "killed by the kernel, which ran out of memory",
@@ -23,10 +23,10 @@ _CAUSES = {
 
 
 class Sentence(msgspec.Struct, frozen=True):
-    """An event in words. who: the agent that it is about, else the publisher. is_bad: something went wrong."""
+    """An event in words. subject: the agent that it is about, else the publisher. is_bad: something went wrong."""
 
-    who: str
-    what: str
+    subject: str
+    text: str
     is_bad: bool = False
 
 
@@ -35,11 +35,11 @@ def sentence_of(event: Mapping[str, Any]) -> Sentence:
     data = event["data"] if isinstance(event["data"], Mapping) else {}
     publisher = str(event["publisher"])
     if publisher == "sidecar" and "incarnation" in data:
-        who = str(data.get("agent_id", publisher))
-        return Sentence(who, _befell(event["event_type"], data), went_wrong(event["event_type"], data))
-    said = _SAID.get(event["event_type"])
-    what = said(data) if said is not None else None
-    return Sentence(publisher, what or brief(data), event.get("topic") == "error")
+        subject = str(data.get("agent_id", publisher))
+        return Sentence(subject, _lifecycle_text(event["event_type"], data), went_wrong(event["event_type"], data))
+    template = _TEMPLATES.get(event["event_type"])
+    text = template(data) if template is not None else None
+    return Sentence(publisher, text or brief(data), event.get("topic") == "error")
 
 
 def went_wrong(event_type: str, data: Mapping[str, Any]) -> bool:
@@ -68,11 +68,11 @@ def how(data: Mapping[str, Any]) -> str:
 
 def brief(data: Mapping[str, Any]) -> str:
     """The data in one line, without the fields that stand in other columns."""
-    pairs = [(key, value) for key, value in data.items() if key not in _TOLD_ELSEWHERE]
+    pairs = [(key, value) for key, value in data.items() if key not in _SHOWN_ELSEWHERE]
     return "  ".join(f"{key}={value if isinstance(value, str) else _json(value)}" for key, value in pairs)
 
 
-def _befell(event_type: str, data: Mapping[str, Any]) -> str:
+def _lifecycle_text(event_type: str, data: Mapping[str, Any]) -> str:
     pid, seconds = data.get("process_id"), data.get("uptime_seconds")
     after = f" after {seconds:.2f} s" if isinstance(seconds, int | float) else ""
     match event_type:
@@ -146,7 +146,7 @@ def _json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-_SAID: Mapping[str, Callable[[Mapping[str, Any]], str | None]] = {
+_TEMPLATES: Mapping[str, Callable[[Mapping[str, Any]], str | None]] = {
     "chain_cut": _cut,
     "architecture_defined": _filled("{}", "decision"),
     "implementation_complete": _wrote,

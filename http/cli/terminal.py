@@ -103,17 +103,17 @@ def text(value: Any) -> str:
     return escape(printable(value))
 
 
-def told(event: Row) -> Row:
+def event_row(event: Row) -> Row:
     """An event as a table shows it: the agent that it is about as publisher, and a sentence as data."""
     sentence = sentence_of(event)
-    return {**event, "publisher": sentence.who, "data": sentence}
+    return {**event, "publisher": sentence.subject, "data": sentence}
 
 
-def what(value: Any) -> str:
+def sentence_markup(value: Any) -> str:
     """The sentence of an event, red where something went wrong."""
     if not isinstance(value, Sentence):
         return text(value)
-    return f"[red]{text(value.what)}[/]" if value.is_bad else text(value.what)
+    return f"[red]{text(value.text)}[/]" if value.is_bad else text(value.text)
 
 
 class Column(NamedTuple):

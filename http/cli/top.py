@@ -18,7 +18,20 @@ from .connection import with_client
 from .options import project_option
 from .reconnect import Patience
 from .shapes import ActorsAnswer, AgentsAnswer, EventsAnswer, HealthAnswer, StatusAnswer
-from .terminal import Row, clock, console, on_terminal, plural, seconds, show, state, table_of, text, told, what
+from .terminal import (
+    Row,
+    clock,
+    console,
+    event_row,
+    on_terminal,
+    plural,
+    seconds,
+    sentence_markup,
+    show,
+    state,
+    table_of,
+    text,
+)
 
 # What runs stands above what waits, and that above what has ended.
 _ORDER = ("running", "starting", "stopping", "backing_off", "queued", "blocked", "failed", "stopped", "completed")
@@ -71,8 +84,8 @@ def _look(client: Client, events: deque[Row], project: str | None, *, lines: int
     shown = agents[: max(1, room - _MIN_EVENTS)]
     hidden = f"\n[dim]and {len(agents) - len(shown)} more[/]" if len(shown) < len(agents) else ""
     latest = list(events)[-max(_MIN_EVENTS, room - len(shown)) :]
-    told = [Text.from_markup(_event_line(event), overflow="ellipsis") for event in latest]
-    for line in told:
+    shown_events = [Text.from_markup(_event_line(event), overflow="ellipsis") for event in latest]
+    for line in shown_events:
         line.no_wrap = True  # one line each
     return Group(
         Text.from_markup(_headline(client.url, health, numbers)),
@@ -80,7 +93,7 @@ def _look(client: Client, events: deque[Row], project: str | None, *, lines: int
         Text(),
         table_of(shown, AGENT_COLUMNS) if shown else Text("no agents"),
         Text.from_markup(hidden),
-        *told,
+        *shown_events,
     )
 
 
@@ -98,18 +111,18 @@ def _headline(url: str, health: dict[str, Any], numbers: dict[str, Any]) -> str:
 
 def _actors_line(actors: list[dict[str, Any]]) -> str:
     """restarts and mailbox only where they say something."""
-    told = []
+    parts = []
     for actor in actors:
         remarks = [plural(actor[f"{name}s"], name) for name in ("restart", "failure") if actor.get(f"{name}s")]
         if actor.get("mailbox_depth"):
             remarks.append(f"{actor['mailbox_depth']} waiting")
-        told.append(f"{actor['name']} {state(actor['state'])}" + (f" ({', '.join(remarks)})" if remarks else ""))
-    return "[dim]actors[/] " + "  ".join(told)
+        parts.append(f"{actor['name']} {state(actor['state'])}" + (f" ({', '.join(remarks)})" if remarks else ""))
+    return "[dim]actors[/] " + "  ".join(parts)
 
 
 def _event_line(event: Row) -> str:
-    row = told(event)
+    row = event_row(event)
     return (
         f"[dim]{clock(event['timestamp'])}[/]  {text(event['event_type']):<26} {text(row['publisher']):<30} "
-        f"{what(row['data'])}"
+        f"{sentence_markup(row['data'])}"
     )
