@@ -1,7 +1,7 @@
-"""The EventBus owns the event logs, the mailboxes and the waiting requests: nothing is lost, nothing is given twice.
+"""The EventBus owns the event logs, the mailboxes and the waiting requests.
 
-An event is answered for when the journal holds it; a mailbox's move is journaled before its answer leaves. What is
-published while the actor is busy is committed together: one write, and one fdatasync where `commit` asks for it.
+A publish is answered when the journal holds the event; a mailbox's move is journaled before its answer leaves. Events
+published while the actor is busy are committed together: one write, and one fdatasync at level `commit`.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ from .runtime.timers import Timers
 
 log = logging.getLogger(__name__)
 
-# Publishers are answered together with those they wake: a first answer would set the I/O thread to work, and the two
-# threads would take turns at every system call. Where more are woken than this, publishers need not wait for it.
+# Publishers are answered together with the requests they wake: a first answer would set the I/O thread to work, and
+# the two threads would take turns at every system call. If a publish wakes more than this, it is answered first.
 A_FEW = 16
 MAX_BATCH = 256  # messages whose answers one commit may hold up
 HOUSEKEEPING_EVERY_S = 30.0
@@ -120,11 +120,11 @@ class EventBus(Owner):
         self._triggers = TriggerFeed(spawner, trigger_types, self._store)
         self._publications = Publications(self._store, retention_s=options.retention_seconds)
         self._searches = Searches()
-        self._searches_on = False  # whether SearchesDue was told and has not come
+        self._searches_on = False  # whether SearchesDue was sent and has not come yet
         self._room = WaitingRoom(
             self._mailboxes, self._store.log, self._searches, max_wait_s=options.max_wait_ms / 1000
         )
-        self._held = 0  # messages since the last time that answers left
+        self._held = 0  # messages since answers last left
         self._counter = EventCounter()
         self._reports = EventReports(self._store, self._mailboxes, self._room, self._counter, options.durability)
         self._tick_at: float | None = None
@@ -162,7 +162,8 @@ class EventBus(Owner):
         if isinstance(message, PublishEvent):
             return self._publish(message)
         self._commit()  # the sender sees what was published before
-        # What an agent is owed leaves before its next wait, which would else count as proof that it was received.
+        # An agent's pending answer leaves before its next wait, which would otherwise count as proof that it was
+        # received.
         reader = _reader_that_sends(message)
         if reader is None or self._room.owes_answer_to(reader):
             self._give_answers()
@@ -241,7 +242,7 @@ class EventBus(Owner):
         return whole
 
     def _commit(self) -> None:
-        """Make what was published durable, then wake the requests that wait for it, and answer the publishers."""
+        """Make published events durable, then wake the requests that wait for them, and answer the publishers."""
         committed = self._publications.commit()
         if not committed:
             return
@@ -284,7 +285,7 @@ class EventBus(Owner):
         answers = self._room.answers()
         try:
             self._mailboxes.commit()
-        except Exception as error:  # else nobody would answer these until their connections give up
+        except Exception as error:  # otherwise they would be answered only when their connections give up
             for waiter, _ in answers:
                 waiter.later.refuse(error)
             self._publications.give_answers()
@@ -299,7 +300,7 @@ class EventBus(Owner):
         self._counter.delivered(waiter.request.project_id, len(batch.deliveries))
         if batch.answer is not None:
             lost = AnswerSettled(answer=batch.answer, taken=False)
-            # The client may go away between the look at the log and this line: nobody else would tell.
+            # The client may go away between the look at the log and this line, with no other notice.
             waiter.later.unclaimed = partial(self._settle, lost)
         waiter.later.answer(batch)
 
@@ -309,7 +310,7 @@ class EventBus(Owner):
             self._mailboxes.changed(mailbox)
 
     def _arm(self) -> None:
-        """See to it that `DeadlineReached` comes at the earliest deadline."""
+        """Have `DeadlineReached` sent at the earliest deadline."""
         deadline = self._room.waiters.next_deadline()
         if deadline is not None and (self._tick_at is None or deadline < self._tick_at):
             self._tick_at = deadline
@@ -355,7 +356,8 @@ class EventBus(Owner):
             self._timers.tell_after(SETTLE_AFTER_S, self.me, SyncDue())
 
     def _have_synced(self) -> None:
-        """Mark in the journals which records are synced, and sync the rest in another thread, so nobody waits."""
+        """Mark in the journals which records are synced, and sync the rest in another thread, so that no request
+        waits."""
         self._syncs.look(now=time.monotonic())
         if (failure := self._syncs.failure) is not None and self._handle is not None:
             self._handle.restart(failure)
@@ -375,7 +377,7 @@ class EventBus(Owner):
 
 
 def _begin_life(store: EventStore, mailboxes: Mailboxes) -> None:
-    """Begin with ids that are new to every reader, and put back mailboxes that stand beyond the end of the log."""
+    """Start with ids that are new to every reader, and move back mailboxes that are beyond the end of the log."""
     store.knew(mailboxes.losses)
     loss = store.begin_life(mailboxes.newest_id, now=utc_now())
     mailboxes.put_back(store.log, loss)
@@ -383,7 +385,7 @@ def _begin_life(store: EventStore, mailboxes: Mailboxes) -> None:
 
 
 def _reader_that_sends(message: _Message) -> AgentId | None:
-    """The agent whose wait the message is, or whose answer's fate; None for any other message."""
+    """The agent that sent this wait, or whose answer was settled; None for other messages."""
     match message:
         case AwaitEvents(agent_id=agent_id) | AnswerSettled(answer=AnswerId(MailboxKey(agent_id=agent_id))):
             return agent_id

@@ -1,8 +1,8 @@
-"""ResultStore: sole owner of the agents' results. A result is answered for when it is on the disk and announced.
+"""ResultStore: sole owner of the agents' results. A store is answered when the result is on disk and announced.
 
-Many requests share one fdatasync: what is in the mailbox is stored first and committed together. A result and its
-`result_stored` event are one fact: the result's transaction also puts it into an outbox, which it leaves when the bus
-has the event; whatever is left there after a crash is published again, and the bus knows it by its idempotency key.
+Many requests share one fdatasync: all stores in the mailbox are committed together. A result and its `result_stored`
+event belong together: the result's transaction also puts it into an outbox, which it leaves when the bus has the
+event. Events left there after a crash are published again, and the bus recognises them by their idempotency keys.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ from .runtime.timers import Timers
 
 log = logging.getLogger(__name__)
 
-# A group is committed when nobody waits behind it, and at the latest when one of these is reached.
+# A group is committed when no more requests wait, and at the latest when one of these is reached.
 GROUP_RESULTS = 256
 GROUP_BYTES = 1 << 20
-GROUP_WAIT_S = 0.002  # reads in the mailbox may keep it from ever being empty
+GROUP_WAIT_S = 0.002  # reads may keep the mailbox from ever being empty
 
 SETTLE_AFTER_S = 0.25
 FORGET_EVERY_S = 60.0  # at least: a clock that is set sends no notice
 FORGET_SOONEST_S = 1.0
-FORGET_AT_ONCE = 500  # a longer piece would keep writers waiting
+FORGET_AT_ONCE = 500  # a longer piece would delay writers
 
 
 class ResultOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[results]`. retention_days: older results are deleted; 0 keeps them for ever.
+    """`[results]`. retention_days: older results are deleted; 0 keeps them forever.
 
-    memory_max_mb: memory for the results used last; the others are read from the disk.
+    memory_max_mb: memory for the most recently used results; the others are read from disk.
     """
 
     retention_days: Annotated[float, Meta(le=36_500)] = 0.0
@@ -84,14 +84,14 @@ class ResultStore(Owner):
         self._timers = timers
         self._results = StoredResults(directory, fs=fs, memory_bytes=options.memory_max_mb << 20)
         self._problem: str | None = None
-        self._unreadable: str | None = None  # the last damage that was met
+        self._unreadable: str | None = None  # the last damage that was found
         self._group: dict[int, ResultHead] = {}  # results that are not committed yet, by their places
         self._group_bytes = 0
         self._group_since = 0.0
         self._outbox = ResultOutbox(self._results, bus, profiles, timers)
         self._compaction = ResultCompaction(self._results.store)
         self._settle_at = math.inf  # monotonic
-        self._forget_at = 0.0  # monotonic; facts that an earlier incarnation set the timer for come too early
+        self._forget_at = 0.0  # monotonic; facts from a timer of an earlier incarnation come too early
 
     def on_start(self) -> None:
         self._outbox.announce_left(self.me)
@@ -194,7 +194,7 @@ class ResultStore(Owner):
         )
 
     def _repeated(self, request: StoreResult, answer: StoredAnswer) -> Later[AcceptedResult] | AcceptedResult | None:
-        """The answer to an earlier request with the same key, given or pending; None if there was none."""
+        """The answer, given or pending, to an earlier request with the same key; None without one."""
         known = self._results.answer_to(answer.key)
         if known is None:
             return None
@@ -224,7 +224,8 @@ class ResultStore(Owner):
             self._commit()
 
     def _commit(self) -> bool:
-        """Make everything durable and announce the results. Whether it can be; if not, the requests get the error."""
+        """Make everything durable and announce the results. Returns whether that worked; if not, the requests get the
+        error."""
         group, self._group, self._group_bytes = self._group, {}, 0
         try:
             self._results.commit()
@@ -245,14 +246,14 @@ class ResultStore(Owner):
         log.error("results not stored count=%d: %s", len(refused), error.message)
         for place in refused:
             self._outbox.refuse(place, error)
-        self._outbox.try_again(self.me)  # results that had left the outbox may be back in it
+        self._outbox.try_again(self.me)  # results that had left the outbox may be in it again
         failure = self._results.store.stats().failure
         if failure is not None and self._handle is not None:
             # The file must not be synced again: the next incarnation reads what is on the disk. Not at once: the
             # request at hand has to get its error first.
             self._handle.restart(failure)
         else:
-            self._compaction.start_if_worth(self.me)  # it may be what makes room
+            self._compaction.start_if_worth(self.me)  # it may free space
 
     def _announced(self, fact: ResultAnnounced) -> None:
         self._outbox.announced(fact, self.me)

@@ -1,4 +1,4 @@
-"""Facts that the EventBus tells itself, from its timers, its waiters' connections and the syncing thread."""
+"""Facts that the EventBus receives from its timers, its waiters' connections and the syncing thread."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class DeadlineReached(Fact, frozen=True):
 
 
 class SearchesDue(Fact, frozen=True):
-    """Time to go on with searches; what has come meanwhile is dealt with."""
+    """Time to continue searches; messages that came meanwhile were handled."""
 
 
 class HousekeepingDue(Fact, frozen=True):
-    """Time to drop what retention no longer keeps."""
+    """Time to drop events beyond retention."""
 
 
 class SyncDue(Fact, frozen=True):

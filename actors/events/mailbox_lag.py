@@ -10,9 +10,9 @@ from ...state.events.log import EventLog, size_of
 from ...state.events.mailbox import Mailbox, MailboxKey
 from .waiters import concerns
 
-# Events looked at for one request, over all mailboxes: publishers wait meanwhile.
+# Events examined for one request, over all mailboxes: publishers wait meanwhile.
 MAX_LOOKED_AT_BYTES = 2 << 20
-# What an event counts for whose data nobody looks at: thousands of mailboxes may ask for types and topics alone.
+# The cost of an event whose data is not examined: thousands of mailboxes may ask only for types and topics.
 _UNREAD_BYTES = 128
 
 
@@ -25,7 +25,8 @@ class _Counted(msgspec.Struct):
 
 
 class Lags:
-    """The lags of mailboxes. Counts are kept, so that an event is matched once for each mailbox, unless that moves."""
+    """The lags of mailboxes. Counts are cached, so that an event is matched once per mailbox, unless the mailbox
+    moves."""
 
     def __init__(self) -> None:
         self._counted: dict[MailboxKey, _Counted] = {}
@@ -36,7 +37,7 @@ class Lags:
         self._budget = MAX_LOOKED_AT_BYTES
 
     def of(self, mailbox: Mailbox, log: EventLog) -> int:
-        """The mailbox's lag. Events that this request may not look at any more count as matching."""
+        """The mailbox's lag. Events beyond the limit of this request count as matching."""
         position = max(mailbox.position, log.dropped)
         counted = self._counted.get(mailbox.key)
         if counted is None or counted.position != position:

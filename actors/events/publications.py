@@ -43,7 +43,8 @@ class Publications:
         self._uncommitted.append(Publication(later, time.perf_counter()))
 
     def commit(self) -> Sequence[tuple[Event, Publication]]:
-        """Make what was appended durable; return it in order. Where that fails, its publishers get the error."""
+        """Make the appended events durable and return them in order. If that fails, their publishers get the
+        error."""
         if not self._uncommitted:
             return ()
         publications, self._uncommitted = self._uncommitted, []

@@ -44,7 +44,7 @@ def digest_of(request: PublishEvent) -> str:
 
 
 def published_before(store: EventStore, request: PublishEvent, digest: str) -> Event | None:
-    """The event that the request's idempotency key stands for. Raises IdempotencyConflict if that is another one."""
+    """The earlier event with the request's idempotency key. Raises IdempotencyConflict if it is a different one."""
     known = store.published_before((request.project_id, request.sender, request.idempotency_key or ""))
     if known is None:
         return None
@@ -61,7 +61,8 @@ def published_before(store: EventStore, request: PublishEvent, digest: str) -> E
 def answer_all(
     whole: Later[tuple[PublishedEvent, ...]], parts: Sequence[Later[PublishedEvent]], last: Later[PublishedEvent]
 ) -> None:
-    """Answer who has published together. Parts are committed with one another: how the last ended all have."""
+    """Answer events that were published together. They are committed together, so all have the outcome of the
+    last."""
     error = last.exception()
     if error is None:
         whole.answer(tuple(part.result() for part in parts))

@@ -1,4 +1,4 @@
-"""Reading the log without a mailbox: `since=` for clients that keep their own place, and the list for operators."""
+"""Reads the log without a mailbox: `since=` for clients that keep their own position, and the list for operators."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ log = logging.getLogger(__name__)
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a stateless read stands, and what is missing before it."""
+    """The position of a stateless read, and the events missing before it."""
 
     place: int
     gap: EventGap | None = None
 
     def search(self, event_log: EventLog, *, limit: int) -> Search:
-        """A search for the first events after the place. What was dropped before it begins was told before."""
+        """A search for the first events after the position. Events dropped before its start were reported before."""
         place = max(self.place, event_log.dropped)
         return Search(place=place, place_id=event_log.id_at(place), limit=limit)
 
@@ -45,11 +45,11 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
         return Reading(place=self.place, gap=gap if self.gap is None else self.gap.joined(gap))
 
     def behind(self, search: Search) -> Reading:
-        """The place that a search has come to which has found nothing."""
+        """The position reached by a search that has found nothing."""
         return Reading(place=max(self.place, search.place), gap=self.gap)
 
     def batch(self, event_log: EventLog, search: Search) -> EventBatch:
-        """What a search has found, oldest first."""
+        """The events that a search has found, oldest first."""
         return EventBatch(
             deliveries=tuple(Delivery(event=event) for _, event in search.found),
             more_available=search.more,
@@ -62,11 +62,11 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 def read_since(event_log: EventLog, since: str, *, strict: bool) -> Reading:
     """Where `since` points to: an event id (exclusive), "earliest", "latest" or an RFC 3339 time (inclusive).
 
-    strict: raise EventsGone where the answer would otherwise have a gap. Raises InvalidRequest for anything else.
+    strict: raise EventsGone if the answer would have a gap. Raises InvalidRequest for anything else.
     """
     point = _point(since)
     if point == "earliest":
-        # Without an earlier place to go on from, nothing is refused, but the loss is reported.
+        # Without an earlier position to continue from, nothing is refused, but the loss is reported.
         return Reading(place=event_log.dropped, gap=event_log.missing.lost_after(event_log.id_at(event_log.dropped)))
     if point == "latest":
         return Reading(place=event_log.last_place)
@@ -109,7 +109,7 @@ def _point(since: str) -> str | datetime:
 
 
 class EventListing:
-    """A page of the logs, newest first, looked for in steps. Raises InvalidFilter, InvalidRequest, EventsGone."""
+    """A page of the logs, newest first, searched in steps. Raises InvalidFilter, InvalidRequest, EventsGone."""
 
     def __init__(self, logs: Sequence[EventLog], request: ListEvents, *, now: datetime) -> None:
         self._request = request
@@ -126,7 +126,7 @@ class EventListing:
         self._newest: list[Event] = []  # of these again, of the logs that were looked through
 
     def step(self, *, until: float) -> EventPage | None:
-        """Look on, at most until then (perf_counter seconds); the page once everything was looked at."""
+        """Continue, at most until then (perf_counter seconds). Returns the page when everything was searched."""
         while self._left:
             event_log, search = self._left[0]
             if (gap := search.missed(event_log)) is not None:
@@ -141,7 +141,7 @@ class EventListing:
         return self._page()
 
     def answer(self, later: Later[EventPage], until: float) -> bool:
-        """Go on as `step` does, and answer; whether that is done, also because nobody waits for it any more."""
+        """Continue like `step`, and answer. Returns whether it is done, or no longer wanted."""
         if later.cancelled():
             return True
         try:

@@ -1,4 +1,4 @@
-"""What operators ask of the event bus: the state of each mailbox, and numbers."""
+"""Reports for operators: the state of each mailbox, and numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .waiting_room import WaitingRoom
 
 
 class EventReports:
-    """Looks at what the EventBus owns, in its thread."""
+    """Reads the EventBus's state, in its thread."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class EventReports:
         )
 
     def _lag(self, mailbox: Mailbox) -> int:
-        """The lag of a mailbox; 0 if its agent has ended, because nobody reads on."""
+        """The lag of a mailbox; 0 if its agent has ended and reads no more."""
         if self._mailboxes.agents.has_ended(mailbox.key):
             return 0
         return self._lags.of(mailbox, self._store.log(mailbox.key.project_id))

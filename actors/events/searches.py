@@ -1,4 +1,4 @@
-"""Searches of the log that one message does not end: each goes on in its turn, with other messages in between."""
+"""Searches of the log that take longer than one message: each continues in turn, with other messages in between."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import Callable
 
 from ...state.events.search import step_ends
 
-# Goes on with a search until a perf_counter time, at least by one event; says whether it has ended. Raises nothing.
+# Continues a search until a perf_counter time, by at least one event. Returns whether it has ended. Raises nothing.
 Step = Callable[[float], bool]
 
 
 class Searches:
-    """Those that have not ended, in the order in which they go on. Owned by the EventBus, used in its thread alone."""
+    """The unfinished searches, in the order in which they continue. Owned by the EventBus, used only in its
+    thread."""
 
     def __init__(self) -> None:
         self._steps: deque[Step] = deque()
@@ -25,7 +26,7 @@ class Searches:
         self._steps.append(step)
 
     def go_on(self) -> None:
-        """As much as one message may do: a part of one search, or several that are nearly done."""
+        """Do the work of one message: a part of one search, or several that are nearly done."""
         until = step_ends()
         for _ in range(len(self._steps)):
             step = self._steps.popleft()

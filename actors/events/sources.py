@@ -1,4 +1,4 @@
-"""Where the events of a waiting request come from: a mailbox, or a place in the log that the client keeps."""
+"""The source of events for a waiting request: a mailbox, or a position in the log that the client keeps."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class Source(Protocol):
         ...
 
     def search(self, *, limit: int) -> Search:
-        """A search for the next events; `look` goes on with it."""
+        """A search for the next events; `look` continues it."""
         ...
 
     def look(self, search: Search, matches: Callable[[Event], bool], *, until: float) -> bool:
-        """Go on with a search, at most until then (perf_counter seconds); whether it has ended."""
+        """Continue a search, at most until then (perf_counter seconds). Returns whether it has ended."""
         ...
 
     def batch(self, search: Search) -> EventBatch | None:
-        """The answer with what a search has found; None if that is nothing."""
+        """The answer with the events that a search has found; None if there are none."""
         ...
 
     def timed_out(self, *, is_superseded: bool) -> EventBatch:
@@ -98,7 +98,7 @@ class MailboxSource:
 
 
 class ReadingSource:
-    """Reads from a place that the client keeps, and leaves no trace. event_types: none means every type."""
+    """Reads from a position that the client keeps, and leaves no trace. event_types: none means every type."""
 
     __slots__ = ("_event_types", "_log", "_reading", "key")
 

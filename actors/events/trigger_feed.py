@@ -22,9 +22,9 @@ class TriggerFeed:
             self._spawner.tell(TriggerEventPublished(event=event))
 
     def repeat(self, since: EventId) -> None:
-        """Send the Spawner again the events that it may have missed; it skips those that it has handled.
+        """Send the Spawner the events that it may have missed; it skips those that it has handled.
 
-        since: its place. A place that the log has lost is put back to the beginning of this life of the log.
+        since: its position. A position that the log has lost moves back to the start of this life of the log.
         """
         if self._spawner is None or not self._event_types:
             return

@@ -19,9 +19,9 @@ _EVERY_TYPE = ""  # no event type is empty
 
 
 class Waiter:
-    """One request that waits. source: where its events come from.
+    """A waiting request. source: where its events come from.
 
-    search: what has not ended yet of a look at the log. gone: called with its number when its client has gone away.
+    search: its unfinished search of the log. gone: called with its number when its client has gone away.
     """
 
     __slots__ = (
@@ -59,7 +59,7 @@ class Waiter:
         return f"project_id={self.request.project_id} agent_id={self.request.agent_id}"
 
     def is_searching(self) -> bool:
-        """Whether the log was not looked at to its end yet."""
+        """Whether its search of the log has not ended."""
         return self.search is not None
 
     def ended(self, later: Later[EventBatch]) -> None:
@@ -68,7 +68,7 @@ class Waiter:
 
 
 def concerns(event_types: frozenset[str] | tuple[str, ...], topics: Iterable[str], event: Event) -> bool:
-    """Whether types and topics let the event through; an empty side lets every one through."""
+    """Whether types and topics match the event; an empty set matches every event."""
     return (not event_types or event.event_type in event_types) and (not topics or event.topic in topics)
 
 
@@ -96,7 +96,7 @@ class Waiters:
         source: Source,
         deadline: float,
     ) -> Waiter:
-        """Let `request` wait. An older waiter on the same mailbox is superseded: it gets nothing any more."""
+        """Let `request` wait. It supersedes an older waiter on the same mailbox, which gets nothing more."""
         waiter = Waiter(next(self._numbers), request, later, event_filter, source, deadline)
         self._all[waiter.number] = waiter
         for event_type in request.event_types or (_EVERY_TYPE,):
@@ -123,14 +123,14 @@ class Waiters:
         key = waiter.source.key
         if key is not None and self._of_mailbox.get(key) is waiter:
             del self._of_mailbox[key]
-        # Answered waiters leave their deadlines behind; a long poll that is woken often would pile them up.
+        # Answered waiters leave their deadlines behind, and a long poll that is often woken would pile them up.
         if len(self._deadlines) > 64 + 2 * len(self._all):
             self._deadlines = [entry for entry in self._deadlines if entry[1] in self._all]
             heapq.heapify(self._deadlines)
         return waiter
 
     def concerned(self, event: Event) -> Iterator[Waiter]:
-        """Waiters for the event's type and topic, in order of arrival; filters are not looked at."""
+        """Waiters for the event's type and topic, in order of arrival; filters are not checked."""
         for event_type in (event.event_type, _EVERY_TYPE):
             for waiter in tuple(self._by_type.get((event.project_id, event_type), {}).values()):
                 if not waiter.request.topics or event.topic in waiter.request.topics:
@@ -149,7 +149,7 @@ class Waiters:
         heapq.heappush(self._deadlines, (until, waiter.number))
 
     def overdue(self, *, now: float) -> list[Waiter]:
-        """Waiters whose time is up; they are still to be removed, but are not named a second time."""
+        """Waiters whose time is up, each returned once; the caller removes them."""
         found = []
         while (deadline := self.next_deadline()) is not None and deadline <= now:
             found.append(self._all[heapq.heappop(self._deadlines)[1]])

@@ -1,7 +1,7 @@
-"""Answers waiting requests with events: from a mailbox, or from a place that the client keeps.
+"""Answers waiting requests with events: from a mailbox, or from a position that the client keeps.
 
-Answers are collected and leave together once the mailboxes' moves are written (`answers`). Owned by the EventBus,
-used in its thread alone.
+Answers are collected and leave together after the mailboxes' moves are written (`answers`). Owned by the EventBus,
+used only in its thread.
 
 See docs/long-polling.md.
 """
@@ -36,13 +36,13 @@ from .waiters import Waiter, Waiters, concerns
 log = logging.getLogger(__name__)
 
 MAX_MAILBOXES_PER_AGENT = 256
-# A wait whose time is up before everything was looked at ends with what was found by then. More than a quarter of a
-# gigabyte takes when many search; less than the server gives the bus to answer.
+# A wait whose time is up before its search has ended returns what was found so far. This is more than the search of a
+# quarter of a gigabyte takes when many search, and less than the server gives the bus to answer.
 LOOK_ON_S = 4.0
 
 
 class _Verdicts:
-    """Which events pass which filters: each distinct filter looks once at an event, and each event is decoded once."""
+    """Which events match which filters: each distinct filter checks an event once, and each event is decoded once."""
 
     def __init__(self) -> None:
         self._passes: dict[tuple[EventId, str], bool] = {}
@@ -65,7 +65,7 @@ class _Verdicts:
 class WaitingRoom:
     """All requests that wait for events, and the answers to them that have not left yet.
 
-    max_wait_s: no wait is longer. log_of: the log of a project. searches: where long looks at it go on.
+    max_wait_s: the longest wait. log_of: the log of a project. searches: continues long searches.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class WaitingRoom:
     def enter(
         self, request: AwaitEvents, later: Later[EventBatch], *, gone: Callable[[int], None], may_wait: bool
     ) -> None:
-        """Look at the log for `request`; what is not there now is waited for, if it `may_wait`.
+        """Search the log for `request`; if nothing is found, wait for events, if it `may_wait`.
 
         later: answered when `answers` are given. gone: called with the waiter's number, from any thread, when its
         client has gone away.
@@ -125,9 +125,9 @@ class WaitingRoom:
             self._searches.add(partial(self._look_on, waiter))
 
     def matching(self, event: Event, *, until: float) -> list[Waiter]:
-        """Waiters whose question the event answers, as far as filters tell by then (perf_counter seconds).
+        """Waiters whose question matches the event, as far as filters can decide by then (perf_counter seconds).
 
-        The others look for themselves.
+        The others search for themselves.
         """
         found = []
         for waiter in self.waiters.concerned(event):
@@ -153,9 +153,9 @@ class WaitingRoom:
             return False
 
     def wake(self, waiter: Waiter, *, until: float) -> bool:
-        """Look again for a waiter, at most until then (perf_counter seconds); whether it was answered."""
+        """Search again for a waiter, at most until then (perf_counter seconds). Returns whether it was answered."""
         if waiter.is_searching():
-            return False  # it comes to the event by itself
+            return False  # it reaches the event by itself
         try:
             batch = self._look(waiter, until=until)
         except Exception as error:
@@ -169,7 +169,8 @@ class WaitingRoom:
         return batch is not None
 
     def _look_on(self, waiter: Waiter, until: float) -> bool:
-        """Go on with a waiter's search; whether it has ended, by a later wait of the mailbox for example."""
+        """Continue a waiter's search. Returns whether it has ended, for example because of a later wait of the
+        mailbox."""
         if not waiter.is_searching() or waiter.is_superseded:
             waiter.search = None
             return True
@@ -195,14 +196,14 @@ class WaitingRoom:
                 self._end(waiter)
 
     def end_all(self) -> int:
-        """Answer everyone as if their time were up; returns how many that were."""
+        """Answer all waiters as if their time were up. Returns their number."""
         waiters = list(self.waiters)
         for waiter in waiters:
             self._end(waiter)
         return len(waiters)
 
     def end_of_agent(self, agent_id: str) -> None:
-        """The agent's process died: a request that still waits in its name is a ghost and is given nothing."""
+        """The agent's process died: a request that still waits in its name gets nothing."""
         for waiter in self.waiters:
             if waiter.request.agent_id == agent_id and waiter.source.key is not None:
                 waiter.is_superseded = True
@@ -217,12 +218,12 @@ class WaitingRoom:
             self._fail(waiter, error)
 
     def _fail(self, waiter: Waiter, error: Exception) -> None:
-        """Fail this wait alone, not those that are answered with it."""
+        """Fail only this wait, not those that are answered with it."""
         self.waiters.remove(waiter.number)
         waiter.later.refuse(error)
 
     def owes_answer_to(self, agent_id: str) -> bool:
-        """Whether an answer that has not left yet is the agent's."""
+        """Whether an answer for the agent has not left yet."""
         return agent_id in self._owed
 
     def answers(self) -> list[tuple[Waiter, EventBatch]]:
@@ -260,7 +261,7 @@ class WaitingRoom:
         return new_mailbox(key, event_log, agent_since=agent.since if agent else request.agent_since, now=now)
 
     def _look(self, waiter: Waiter, *, until: float) -> EventBatch | None:
-        """The answer that the log has for a waiter now. None if it has none, or none yet: then its search goes on."""
+        """The answer for a waiter from the log. None if there is none, or none yet: then its search continues."""
         request, source = waiter.request, waiter.source
         if waiter.search is None and not source.has_news():
             return None  # as for nearly every wait that begins
@@ -276,7 +277,8 @@ class WaitingRoom:
         return source.batch(search) if is_over else None
 
     def _found_in_time(self, waiter: Waiter) -> EventBatch:
-        """What there is for a waiter whose time is up, although its search may not have ended: the next goes on."""
+        """The events found for a waiter whose time is up, even if its search has not ended: the next wait continues
+        it."""
         search, waiter.search = waiter.search, None
         if search is not None and not waiter.is_superseded:
             search.more = bool(search.found)

@@ -1,4 +1,4 @@
-"""Keeps the newest event id next to the event log, so that a loss shows when the log is opened again.
+"""Keeps the newest event id next to the event log, so that opening the log shows a loss.
 
 A few bytes that are overwritten with each commit. After kill -9 they are exact. After a power loss they may be as old
 as the end of the log; that there was one shows by the machine's boot id.

@@ -1,7 +1,8 @@
-"""A mailbox: one question of one agent, with its own place in the log. Pure; it costs a few integers and no queue.
+"""A mailbox: one question of one agent, with its own position in the log. Pure; it costs a few integers and no queue.
 
-The rules are those of the protocol, "Mailboxes": what was scanned or taken is behind `place`; what was handed out
-but not yet settled is in `handed` and is given again if it was lost, or if the process that took it died.
+The rules are those of the protocol, "Mailboxes": events that were scanned or taken are behind `place`. Events that
+were handed out but not settled are in `handed`; they are delivered again if they were lost, or if the process that
+took them died.
 
 See docs/guarantees.md.
 """
@@ -19,7 +20,7 @@ from .gap import BEGINNING, EventGap
 from .log import EventLog
 from .search import Search
 
-MAX_DELIVERIES = 5  # to incarnations that died of it, perhaps; then the event is a dead letter
+MAX_DELIVERIES = 5  # to incarnations that perhaps died of it; then the event is a dead letter
 
 
 class MailboxKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +37,7 @@ class MailboxKey(msgspec.Struct, frozen=True, kw_only=True):
 class Handed(msgspec.Struct, kw_only=True):
     """The answer given last: its events' places, and the place reached by scanning for them.
 
-    taken: what the connection told; None while there is no verdict. replays: dead letters that went with it.
+    taken: the connection's verdict; None without one. replays: dead letters that went with it.
     """
 
     number: int
@@ -85,14 +86,14 @@ class Mailbox(msgspec.Struct, kw_only=True):
 
     @property
     def position(self) -> int:
-        """Everything up to this place is taken, as far as is known."""
+        """Everything up to this place is known to be taken."""
         return self.handed.reached if self.handed is not None and self.handed.taken else self.place
 
     def begin_wait(self, log: EventLog, *, ack: EventId | None, is_proxied: bool, now: datetime) -> None:
-        """Settle the answer before, now that the next wait has come.
+        """Settle the previous answer, now that the next wait has come.
 
-        ack: the newest event that the client has dealt with. is_proxied: the connection cannot tell what became
-        of an answer, so that one without a verdict counts as lost.
+        ack: the newest event that the client has handled. is_proxied: the connection cannot see the fate of an
+        answer, so an answer without a verdict counts as lost.
         """
         self.last_used_at = now
         handed, self.handed = self.handed, None
@@ -112,7 +113,7 @@ class Mailbox(msgspec.Struct, kw_only=True):
 
     def _acknowledge(self, ack: EventId, handed: Handed | None, log: EventLog) -> None:
         if handed is None or not handed.ids:
-            # No more than was handed out: an id from nowhere must not skip what the client has never seen.
+            # No more than was handed out: an invented id must not skip events that the client has never seen.
             if log.retains(ack):
                 place = min(log.place_of(ack), max(self.given_up_to, self.place))
                 self._move_to(place, log.id_at(place))
@@ -128,14 +129,14 @@ class Mailbox(msgspec.Struct, kw_only=True):
         self.replays = handed.replays + self.replays
 
     def settle(self, number: int, *, taken: bool) -> bool:
-        """The verdict on answer `number`; False if it is not the last one, and so of no interest any more."""
+        """The verdict on answer `number`; False if it is not the last one, and so no longer matters."""
         if self.handed is None or self.handed.number != number:
             return False
         self.handed.taken = taken
         return True
 
     def process_died(self, *, incarnation: int, may_give_up: Callable[[int], bool]) -> tuple[int, ...]:
-        """Incarnation `incarnation` runs now: what its predecessor was handed without an ack is given again.
+        """Incarnation `incarnation` runs now: events that its predecessor took without an ack are delivered again.
 
         Returns the places that thereby became dead letters. may_give_up: whether the event at a place may become one.
         """
@@ -158,9 +159,9 @@ class Mailbox(msgspec.Struct, kw_only=True):
     def look(
         self, log: EventLog, search: Search, matches: Callable[[Event], bool], *, now: datetime, until: float
     ) -> bool:
-        """Go on with a search, at most until then (perf_counter seconds); whether it has ended.
+        """Continue a search, at most until then (perf_counter seconds). Returns whether it has ended.
 
-        As long as nothing is found, the mailbox's place moves behind what was looked at.
+        As long as nothing is found, the mailbox's place moves behind the searched events.
         """
         gap = search.missed(log)
         if gap is not None:
@@ -213,7 +214,7 @@ class Mailbox(msgspec.Struct, kw_only=True):
         return tuple(deliveries)
 
     def time_out(self, *, incarnation: int) -> int:
-        """An answer without events: there is something to settle only if it tells of a gap. Returns its number."""
+        """An answer without events. It has to be settled only if it has a gap. Returns its number."""
         self.answers += 1
         if self.gap is not None:
             self.gap_was_told = True
@@ -230,8 +231,9 @@ class Mailbox(msgspec.Struct, kw_only=True):
     def put_back(self, log: EventLog) -> bool:
         """Move behind the last event taken that the log still has; return whether that is another place.
 
-        A log that lost its newest events gives their places to others, and the log of a project of which nothing is
-        retained begins again at the first place. Ids are never used twice: they say where the mailbox stands.
+        A log that lost its newest events gives their places to other events, and the log of a project without
+        retained events starts again at the first place. Ids are never used twice: they show the position of the
+        mailbox.
         """
         last_place = log.last_place
         handed = self.handed
@@ -284,7 +286,7 @@ class Mailbox(msgspec.Struct, kw_only=True):
 
 
 def new_mailbox(key: MailboxKey, log: EventLog, *, agent_since: datetime, now: datetime) -> Mailbox:
-    """A mailbox that starts before the oldest retained event: a dependency that is complete already is found."""
+    """A mailbox that starts before the oldest retained event, so a dependency that has already completed is found."""
     place_id = log.id_at(log.dropped) if log.dropped else BEGINNING
     return Mailbox(
         key=key,

@@ -1,6 +1,6 @@
 """All mailboxes, the agents they belong to and the dead letters, on a journal in which the last record wins.
 
-What changes is collected and written in one transaction by `commit`, before the answer that it stands for leaves.
+Changes are collected and written in one transaction by `commit`, before the answers that depend on them leave.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Mailboxes:
         for record in self._ledger.entries():
             self._apply(record)
         for mailbox in self._mailboxes.values():
-            # Nobody can tell any more what became of the last answer, so it is given again, and says so.
+            # The fate of the last answer is no longer known, so it is delivered again, and marked.
             if mailbox.handed is not None and mailbox.handed.taken is None:
                 mailbox.handed.taken = False
 
@@ -138,7 +138,8 @@ class Mailboxes:
     # Agents
 
     def agent_runs(self, agent: SubscribedAgent, log_of: Callable[[str], EventLog], *, now: datetime) -> None:
-        """A new incarnation runs: what the one before took without an ack is given again, or becomes a dead letter."""
+        """A new incarnation runs: events that the previous one took without an ack are delivered again, or become
+        dead letters."""
         self._write(agent)
         room = self.dead_letters.room_for(agent.agent_id)
         for mailbox in self._of_agent.get(agent.agent_id, {}).values():
@@ -192,7 +193,7 @@ class Mailboxes:
         self.losses = tuple(loss for loss in self.losses if loss.noticed_at >= since)
 
     def commit(self, *, durably: bool = False) -> None:
-        """Write what has changed. On a full disk the mailboxes go on in memory: after a crash they would redeliver.
+        """Write the changes. On a full disk, the mailboxes continue in memory; after a crash they would redeliver.
 
         durably: it survives a power loss; the whole journal is rewritten for that.
         """

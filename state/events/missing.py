@@ -1,4 +1,5 @@
-"""MissingEvents: what readers of a log can no longer be given, because retention dropped it or the log lost it."""
+"""MissingEvents: the events that readers of a log can no longer get, because retention dropped them or the log lost
+them."""
 
 from __future__ import annotations
 

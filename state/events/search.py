@@ -1,7 +1,7 @@
-"""A look through the log of one project that may be interrupted: filters over all that is retained take seconds.
+"""A search of one project's log in steps: a filter over all retained events can take seconds.
 
-Pure. Between two steps events may be published, which the search comes to, and dropped before it has come to them,
-which it tells as a gap. So it finds what one look would find that is taken when it ends, and what was found before.
+Pure. Between two steps, events may be published, which the search will reach, or dropped before it reaches them,
+which it reports as a gap. So it finds the events that a single look at its end would find, and those found before.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .log import EventLog, size_of
 
 MAX_ANSWER_BYTES = 4 << 20  # of events in one answer; one event is given however large it is
 
-# How long one step of a search may keep its actor from everybody else; one event more is looked at in any case.
+# How long one step of a search may occupy its actor; at least one more event is examined in any case.
 STEP_S = 0.004
 
 
@@ -27,7 +27,7 @@ def step_ends() -> float:
 
 
 class Search(msgspec.Struct, kw_only=True):
-    """The first `limit` events after a place that are wanted, as far as they are known.
+    """The first `limit` matching events after a place, as far as they are known.
 
     place, place_id: everything up to there was looked at. found: places and events, ascending. more: there are more
     than were asked for.
@@ -50,7 +50,7 @@ class Search(msgspec.Struct, kw_only=True):
         return self.found[-1][1].event_id if self.more else self.place_id
 
     def missed(self, log: EventLog) -> EventGap | None:
-        """What retention dropped before it was looked at. The search goes on behind it."""
+        """The events that retention dropped before they were searched. The search continues behind them."""
         gap = log.missing.after(self.place, self.place_id)
         if gap is not None:
             self.place, self.place_id = log.dropped, gap.to
@@ -59,7 +59,7 @@ class Search(msgspec.Struct, kw_only=True):
     def step(
         self, log: EventLog, event_types: Collection[str], wants: Callable[[int, Event], bool], *, until: float
     ) -> bool:
-        """Look on, at most until then; whether the search has ended. until: perf_counter seconds."""
+        """Continue, at most until then. Returns whether the search has ended. until: perf_counter seconds."""
         looked_at = 0
         for place, event in log.after(self.place, event_types):
             if looked_at and time.perf_counter() >= until:

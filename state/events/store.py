@@ -127,7 +127,7 @@ class EventStore:
                 self._forget_keys()
 
     def begin_life(self, known: EventId, *, now: datetime) -> Loss | None:
-        """Begin to give ids; return what the log has lost since it was last open, or None.
+        """Start to give ids. Returns the loss of the log since it was last open, or None.
 
         known: the newest id that is known anywhere in the storage. losses: those that were noticed before.
         """
@@ -211,7 +211,7 @@ class EventStore:
         return self._once.get(key)
 
     def append(self, record: EventRecord) -> Event:
-        """Put an event into the journal's buffer. Its time is moved up to that of its predecessor: see SMALL_STEP."""
+        """Put an event into the journal's buffer. Its time may move up to that of its predecessor: see SMALL_STEP."""
         same_project = (other.place for other, _ in reversed(self._buffered) if other.project_id == record.project_id)
         newest = self._buffered[-1][1].published_at if self._buffered else self._newest
         record.place = next(same_project, self.log(record.project_id).last_place) + 1
@@ -224,9 +224,9 @@ class EventStore:
         return event
 
     def commit(self) -> tuple[Event, ...]:
-        """Make buffered events durable and enter them into their logs, in order.
+        """Make buffered events durable and add them to their logs, in order.
 
-        Raises StorageUnavailable: then none of them was kept.
+        Raises StorageUnavailable; then none of them was stored.
         """
         buffered, self._buffered = self._buffered, []
         self.journal.commit()
@@ -237,7 +237,7 @@ class EventStore:
         return tuple(event for _, event in buffered)
 
     def expire(self, *, now: datetime) -> None:
-        """Drop what retention no longer keeps, from memory and, by whole segments, from the disk."""
+        """Drop events beyond retention, from memory and, by whole segments, from disk."""
         for event_log in self._logs.values():
             event_log.expire(now=now)
         self._forget_keys()

@@ -1,4 +1,4 @@
-"""TypeIndex: the places of a log's events by their types, so that a reader of one type passes over all others."""
+"""TypeIndex: the places of a log's events by type, so that a reader of one type skips all others."""
 
 from __future__ import annotations
 
