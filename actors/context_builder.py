@@ -31,7 +31,7 @@ from .runtime.timers import Timers
 
 if TYPE_CHECKING:
     from .context.build import Built
-    from .context.workshop import Workshop
+    from .context.service import ContextService
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +45,8 @@ WARM_UP_AFTER_S = 10.0  # by then a fleet that is started with the sidecar runs
 _Key = tuple[object, ...]
 
 
-class _Asked(msgspec.Struct, frozen=True):
-    """A request, and when it came. began: monotonic seconds."""
+class _Arrival(msgspec.Struct, frozen=True):
+    """A request and the time of its arrival. began: the same time in monotonic seconds."""
 
     request: BuildContext
     at: datetime
@@ -54,10 +54,10 @@ class _Asked(msgspec.Struct, frozen=True):
 
 
 class _Ready(Fact, frozen=True):
-    """A pool thread has built a context, or could not. body: None also where the one who asked has it already."""
+    """A pool thread has built a context, or could not. body: None also if the client has it already."""
 
     key: _Key
-    asked: _Asked
+    asked: _Arrival
     later: Later[ContextBundle]
     built: Built | None
     was_kept: bool
@@ -66,7 +66,7 @@ class _Ready(Fact, frozen=True):
 
 
 class _Skipped(Fact, frozen=True):
-    """A build was not begun: nobody waits for it any more."""
+    """A build was skipped, because nobody waits for it any more."""
 
     project_id: str
 
@@ -100,7 +100,7 @@ class ContextBuilder(Owner):
         half = options.cache_mb * 1024 * 1024 // 2
         self._cache = _Contexts(half)
         self._fragments_bytes = half
-        self._workshop: Workshop | None = None
+        self._service: ContextService | None = None
         self._seen = RequestsSeen(since=utc_now())
         self._waiting: dict[str, deque[Callable[[], None]]] = {}
         self._building: set[str] = set()  # projects of which a thread builds a context
@@ -123,7 +123,7 @@ class ContextBuilder(Owner):
                 self._end(project_id)
                 return None
             case _WarmUp():
-                self._pool.submit(_import_workshop)
+                self._pool.submit(_import_service)
                 return None
             case ClearContext(project_id=project_id, issue_id=issue_id):
                 return self._cache.clear(project_id, issue_id)
@@ -136,51 +136,48 @@ class ContextBuilder(Owner):
 
     def release(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
-        if self._workshop is not None:
-            self._workshop.close()
+        if self._service is not None:
+            self._service.close()
 
-    def _opened(self) -> Workshop:
-        if self._workshop is None:
-            from .context.outside import Outside
-            from .context.workshop import Workshop
-
-            self._workshop = Workshop(
+    def _opened(self) -> ContextService:
+        if self._service is None:
+            self._service = _import_service()(
                 self._options,
-                Outside(*self._others),
+                *self._others,
                 self._profiles,
                 fragments_bytes=self._fragments_bytes,
                 storage=self._storage,
             )
-        return self._workshop
+        return self._service
 
     def _build(self, request: BuildContext) -> Later[ContextBundle]:
-        workshop = self._opened()
-        wish = workshop.wish(request, self._budget(request.max_bytes))
-        project = workshop.project(self._roots.root_of(request.project_id))
+        service = self._opened()
+        checked = service.checked(request, self._budget(request.max_bytes))
+        project = service.project(self._roots.root_of(request.project_id))
         key = (
             request.project_id,
             request.issue_id,
             request.agent_type,
             request.agent_id,
-            tuple(sorted(wish.requirements)),
-            wish.patterns.patterns,
+            tuple(sorted(checked.requirements)),
+            checked.patterns.patterns,
             request.query,
-            wish.max_bytes,
+            checked.max_bytes,
         )
         kept = None if request.refresh else self._cache.get(key)
         later: Later[ContextBundle] = self.later()
-        me, asked = self.me, _Asked(request, utc_now(), time.monotonic())
+        me, asked = self.me, _Arrival(request, utc_now(), time.monotonic())
 
         def work() -> None:
             if later.cancelled():
                 me.tell(_Skipped(request.project_id))
                 return
             try:
-                built, was_kept = workshop.build(request, wish, project, kept)
+                built, was_kept = service.build(request, checked, project, kept)
                 if request.if_none_match is not None and _names(request.if_none_match, built.etag):
                     body = None
                 else:  # here, since to copy ten megabytes would keep the actor for milliseconds
-                    body = workshop.finish(built, cache_hit=was_kept, at=utc_now())
+                    body = service.finish(built, cache_hit=was_kept, at=utc_now())
                 fact = _Ready(key, asked, later, built, was_kept, body)
             except SidecarError as error:
                 fact = _Ready(key, asked, later, None, False, error=error)
@@ -240,7 +237,7 @@ class ContextBuilder(Owner):
             at=fact.asked.at,
             issue_id=request.issue_id,
             agent_type=request.agent_type,
-            query=_without_secrets(request.query),
+            query=self._opened().without_secrets(request.query, MAX_QUERY_NOTED),
             files=tuple(pattern[:MAX_PATTERN_NOTED] for pattern in request.files[:MAX_FILES_NOTED]),
             requirements=request.requirements,
             outcome=outcome,
@@ -253,20 +250,16 @@ class ContextBuilder(Owner):
         self._seen.add(request.project_id, request.agent_id, requested)
 
 
-def _import_workshop() -> None:
-    from .context import workshop  # noqa: F401  # the first request will find it
+def _import_service() -> type[ContextService]:
+    from .context.service import ContextService  # a start waits for none of what it imports
+
+    return ContextService
 
 
 def _tellable(error: BaseException | None) -> SidecarError:
     if isinstance(error, SidecarError):
         return error
     return ContextFailed("the context could not be built; the log says why")
-
-
-def _without_secrets(query: str) -> str:
-    from .context.secrets.redaction import redact_start  # a start needs no expressions
-
-    return redact_start(query, MAX_QUERY_NOTED)[0][:MAX_QUERY_NOTED]
 
 
 def _names(if_none_match: str, etag: str) -> bool:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.actors.context.build import Built, build
+from sidecar.actors.context.build_request import BuildRequest
 from sidecar.actors.context.earlier import Earlier, earlier_outputs
 from sidecar.actors.context.emit import finished
 from sidecar.actors.context.fragments import FragmentCache
 from sidecar.actors.context.git.repository import Shadows
 from sidecar.actors.context.index.client import IndexClient
 from sidecar.actors.context.options import ContextOptions
-from sidecar.actors.context.order import Order
 from sidecar.actors.context.project import Project
 from sidecar.actors.context.requirements import FilePatterns
 from sidecar.actors.context_builder import ContextBuilder
@@ -77,8 +77,8 @@ def commit(root: Path, files: Mapping[str, str | bytes], message: str) -> Path:
     return root
 
 
-def order(agent_type: str = "python-specialist", query: str = "", **changes: Any) -> Order:
-    plain = Order(
+def order(agent_type: str = "python-specialist", query: str = "", **changes: Any) -> BuildRequest:
+    plain = BuildRequest(
         issue_id="issue-1",
         agent_type=agent_type,
         agent_class=class_of(agent_type),
@@ -114,7 +114,7 @@ class Builds:
         )
         self.index = IndexClient()
 
-    def built(self, asked: Order, kept: Built | None = None) -> tuple[Built, bool]:
+    def built(self, asked: BuildRequest, kept: Built | None = None) -> tuple[Built, bool]:
         return build(asked, self.project, self.index, kept)
 
     def raw(self, agent_type: str = "python-specialist", query: str = "", **changes: Any) -> bytes:

@@ -30,6 +30,7 @@ USED_AS: dict[tuple[str, str], tuple[str, ...]] = {
     ("actors/context/globs.py", "[found for _, found in expressions]"): (),  # by the patterns' own test
     ("actors/context/definitions.py", "*"): ("all_in",),  # by `_pattern_of`
     ("state/events/filter.py", "_NEEDS_QUOTES"): ("search",),
+    ("state/journal/lines.py", repr(rb'\["([0-9a-f]{8})",(\d+),(\d+),(\d+),')): ("match",),
 }
 COMPILED_FROM: dict[str, tuple[str, ...]] = {"as_pattern(route.path)": (r"/api/(?P<one>[^/]+)/x/(?P<two>[^/]+)",)}
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from sidecar.actors.context.definitions import definitions_of
 from sidecar.actors.context.emit import encode, excerpt, head_that_fits
 from sidecar.actors.context.excerpts import blocks_of, joined_spans
-from sidecar.actors.context.facts import Text, Unsent, lines_of, read_text
-from sidecar.actors.context.rooted import Root, Stamp
+from sidecar.actors.context.file_text import Text, Unsent, lines_of, read_text
+from sidecar.actors.context.safe_root import Root, Stamp
 from tests.context_world import Builds, commit, omitted_of, order, repository, write
 
 

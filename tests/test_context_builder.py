@@ -9,18 +9,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import psutil
 import pytest
 
+from sidecar.actors.context.build_inputs import BuildInputs
+from sidecar.actors.context.requirements import FilePatterns
 from sidecar.actors.messages import BuildContext, ClearContext, CountContexts
-from sidecar.actors.runtime.asking import ask
+from sidecar.actors.runtime.asking import Later, R, Request, ask
 from sidecar.state.clock import utc_now
 from sidecar.state.errors import InvalidContextRequest, NotFound
 from sidecar.state.models import AgentId, AgentSpec, Event, EventId
 from sidecar.state.projects import Projects
-from tests.context_world import Contexts, commit, contexts, git, repository, write
+from sidecar.supervision.profile import Profiles
+from tests.context_world import Contexts, Neighbours, commit, contexts, git, repository, write
 from tests.test_context_by_agent_type import stored
 
 
@@ -318,3 +322,29 @@ def test_a_project_whose_contexts_take_long_holds_up_no_other(root: Path, tmp_pa
         assert is_held_up
         for one in asked:
             one.join(30)
+
+
+class _TogetherOnly(Neighbours):
+    """Answers nothing before three questions wait for an answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting: list[tuple[Request[Any], Later[Any]]] = []
+
+    def request(self, request: Request[R]) -> Later[R]:
+        later: Later[R] = Later()
+        self._waiting.append((request, later))
+        if len(self._waiting) == 3:
+            for asked, waits in self._waiting:
+                waits.answer(super().request(asked).result())
+        return later
+
+
+def test_the_other_actors_are_asked_at_once() -> None:
+    asked = BuildContext(
+        issue_id="issue-1", agent_type="python-specialist", agent_id=AgentId("agent-1"), project_id="default"
+    )
+    together = _TogetherOnly()
+    inputs = BuildInputs(together, together, together)
+    made = inputs.of(asked, frozenset(), FilePatterns(()), 10_000, Profiles({}))
+    assert made.warnings == ()

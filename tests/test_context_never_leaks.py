@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sidecar.actors.context.rooted import NotReadable, Root
+from sidecar.actors.context.safe_root import NotReadable, Root
 from sidecar.actors.context.secrets.names import is_secret_path
 from sidecar.actors.context.secrets.redaction import redact, without_credentials
 from sidecar.state.models import AgentId, ResultId, StoredResult

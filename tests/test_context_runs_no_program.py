@@ -36,7 +36,7 @@ class Trap(NamedTuple):
         return self.mark.exists()
 
 
-class Place(NamedTuple):
+class RepositoryLayout(NamedTuple):
     """A repository to arm. git_dir: where its configuration lies. root: the project."""
 
     root: Path
@@ -51,80 +51,80 @@ class Place(NamedTuple):
         (self.root / ".gitattributes").write_text(text)
 
 
-Arm = Callable[[Place, Trap, Path], None]
+Arm = Callable[[RepositoryLayout, Trap, Path], None]
 
 
 def filters(name: str) -> Arm:
-    def arm(place: Place, trap: Trap, _: Path) -> None:
+    def arm(place: RepositoryLayout, trap: Trap, _: Path) -> None:
         place.config(f"filter.{name}.clean", f"{trap.program}", f"filter.{name}.required", "true")
         place.attributes(f"*.py filter={name}\n")
 
     return arm
 
 
-def process_filter(place: Place, trap: Trap, _: Path) -> None:
+def process_filter(place: RepositoryLayout, trap: Trap, _: Path) -> None:
     place.config("filter.a=b.process", str(trap.program))
     place.attributes("* filter=a=b\n")
 
 
-def included(place: Place, trap: Trap, beside: Path) -> None:
+def included(place: RepositoryLayout, trap: Trap, beside: Path) -> None:
     (beside / "more").write_text(f'[filter "x"]\n\tclean = {trap.program}\n')
     place.config("include.path", str(beside / "more"))
     place.attributes("* filter=x\n")
 
 
-def included_for_the_folder(place: Place, trap: Trap, beside: Path) -> None:
+def included_for_the_folder(place: RepositoryLayout, trap: Trap, beside: Path) -> None:
     (beside / "more").write_text(f'[filter "x"]\n\tclean = {trap.program}\n')
     place.config("includeIf.gitdir:/**.path", str(beside / "more"))
     place.attributes("* filter=x\n")
 
 
-def of_the_worktree(place: Place, trap: Trap, _: Path) -> None:
+def of_the_worktree(place: RepositoryLayout, trap: Trap, _: Path) -> None:
     place.config("core.repositoryformatversion", "1", "extensions.worktreeConfig", "true")
     place.config("filter.x.clean", str(trap.program), file="config.worktree")
     place.attributes("* filter=x\n")
 
 
-def in_the_own_attributes(place: Place, trap: Trap, _: Path) -> None:
+def in_the_own_attributes(place: RepositoryLayout, trap: Trap, _: Path) -> None:
     place.config("filter.x.clean", str(trap.program))
     (place.git_dir / "info" / "attributes").write_text("* filter=x\n")
 
 
-def in_named_attributes(place: Place, trap: Trap, beside: Path) -> None:
+def in_named_attributes(place: RepositoryLayout, trap: Trap, beside: Path) -> None:
     (beside / "attributes").write_text("* filter=x\n")
     place.config("filter.x.clean", str(trap.program), "core.attributesFile", str(beside / "attributes"))
 
 
-def monitor(place: Place, trap: Trap, _: Path) -> None:
+def monitor(place: RepositoryLayout, trap: Trap, _: Path) -> None:
     place.config("core.fsmonitor", str(trap.program))
 
 
-def hook(place: Place, trap: Trap, beside: Path) -> None:
+def hook(place: RepositoryLayout, trap: Trap, beside: Path) -> None:
     (beside / "post-index-change").symlink_to(trap.program)
     place.config("core.hooksPath", str(beside))
 
 
-def own_hook(place: Place, trap: Trap, _: Path) -> None:
+def own_hook(place: RepositoryLayout, trap: Trap, _: Path) -> None:
     hooks = place.git_dir / "hooks"
     hooks.mkdir(exist_ok=True)
     (hooks / "post-index-change").symlink_to(trap.program)
 
 
-def external_diff(place: Place, trap: Trap, _: Path) -> None:
+def external_diff(place: RepositoryLayout, trap: Trap, _: Path) -> None:
     place.config("diff.external", str(trap.program))
 
 
-def diff_driver(place: Place, trap: Trap, _: Path) -> None:
+def diff_driver(place: RepositoryLayout, trap: Trap, _: Path) -> None:
     place.config("diff.x.command", str(trap.program))
     place.attributes("* diff=x\n")
 
 
-def text_converter(place: Place, trap: Trap, _: Path) -> None:
+def text_converter(place: RepositoryLayout, trap: Trap, _: Path) -> None:
     place.config("diff.x.textconv", str(trap.program), "log.diffMerges", "on")
     place.attributes("* diff=x\n")
 
 
-def signer(place: Place, trap: Trap, _: Path) -> None:
+def signer(place: RepositoryLayout, trap: Trap, _: Path) -> None:
     place.config("log.showSignature", "true", "gpg.program", str(trap.program))
     key = "-----BEGIN PGP " + "SIGNATURE-----"
     header = f"gpgsig {key}\n \n AAAA\n -----END PGP " + "SIGNATURE-----\n"
@@ -133,7 +133,7 @@ def signer(place: Place, trap: Trap, _: Path) -> None:
     git(place.root, "update-ref", "HEAD", _stored(place.root, signed))
 
 
-def missing_object(place: Place, trap: Trap, _: Path) -> None:
+def missing_object(place: RepositoryLayout, trap: Trap, _: Path) -> None:
     """A partial clone that lacks an object of its last commit, and fetches it with a command of its own."""
     commit(place.root, {"lost/x.py": "x = 1\n"}, "Lose")
     tree = git(place.root, "rev-parse", "HEAD:lost").strip()
@@ -145,7 +145,7 @@ def missing_object(place: Place, trap: Trap, _: Path) -> None:
     )
 
 
-def remote_helper(place: Place, trap: Trap, _: Path) -> None:
+def remote_helper(place: RepositoryLayout, trap: Trap, _: Path) -> None:
     missing_object(place, trap, _)
     place.config("remote.origin.url", f"ext::{trap.failing}", "protocol.ext.allow", "always")
 
@@ -191,22 +191,22 @@ def trap(tmp_path: Path) -> Trap:
     return made
 
 
-def _plain(tmp_path: Path) -> Place:
+def _plain(tmp_path: Path) -> RepositoryLayout:
     root = repository(tmp_path / "project", {"a.py": "a = 1\n", "sub/b.py": "b = 1\n"})
-    return Place(root, root / ".git")
+    return RepositoryLayout(root, root / ".git")
 
 
-def _linked_worktree(tmp_path: Path) -> Place:
+def _linked_worktree(tmp_path: Path) -> RepositoryLayout:
     main = repository(tmp_path / "main", {"a.py": "a = 1\n", "sub/b.py": "b = 1\n"})
     git(main, "worktree", "add", "-q", "-b", "side", str(tmp_path / "project"))
-    return Place(tmp_path / "project", main / ".git")
+    return RepositoryLayout(tmp_path / "project", main / ".git")
 
 
-def _submodule(tmp_path: Path) -> Place:
+def _submodule(tmp_path: Path) -> RepositoryLayout:
     library = repository(tmp_path / "library", {"a.py": "a = 1\n", "sub/b.py": "b = 1\n"})
     main = repository(tmp_path / "main", {"c.py": "c = 1\n"})
     git(main, "submodule", "--quiet", "add", str(library), "vendor")
-    return Place(main / "vendor", main / ".git" / "modules" / "vendor")
+    return RepositoryLayout(main / "vendor", main / ".git" / "modules" / "vendor")
 
 
 def _touch(root: Path) -> None:
@@ -237,7 +237,7 @@ def test_no_program_of_a_repository_runs(tmp_path: Path, trap: Trap, way: str) -
 @pytest.mark.parametrize("place_of", [_linked_worktree, _submodule])
 @pytest.mark.parametrize("way", ["filter", "filter whose name has an equals sign", "fsmonitor", "include"])
 def test_no_program_runs_in_a_worktree_or_submodule_also_one_armed_later(
-    tmp_path: Path, trap: Trap, way: str, place_of: Callable[[Path], Place]
+    tmp_path: Path, trap: Trap, way: str, place_of: Callable[[Path], RepositoryLayout]
 ) -> None:
     place = place_of(tmp_path)
     builds = Builds(place.root)

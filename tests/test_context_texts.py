@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.actors.context.facts import Text, Unsent, read_text
+from sidecar.actors.context.file_text import Text, Unsent, read_text
 from tests.context_world import Builds, context_of, omitted_of, repository, write
 from tests.secret_samples import TOKENS, some
 

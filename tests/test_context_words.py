@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sidecar.actors.context import lexicon as lexicon_module
 from sidecar.actors.context.definitions import definitions_of, names_defined
-from sidecar.actors.context.facts import Unsent, raw_text
+from sidecar.actors.context.file_text import Unsent, raw_text
 from sidecar.actors.context.lexicon import Lexicon
 from sidecar.actors.context.words import (
     count_runs,

@@ -15,7 +15,7 @@ import pytest
 
 from sidecar.actors.context import coverage, metadata, ranking, words
 from sidecar.actors.context.definitions import definitions_of, names_defined
-from sidecar.actors.context.facts import read_text
+from sidecar.actors.context.file_text import read_text
 from sidecar.actors.context.globs import IgnoreRules, PathSet
 from sidecar.actors.context.notebooks import cells_of
 from sidecar.actors.context.roles import role_of

@@ -9,19 +9,19 @@ from ...state.errors import ContextFailed
 from ...state.os_text import shown
 from . import coverage, metadata
 from .audience import audience_of
+from .build_request import BuildRequest
 from .emit import TAIL_BYTES, encode, etag_of, joined, members
-from .facts import Unsent
+from .file_text import Unsent
 from .index.client import Index
 from .index.messages import Know
-from .order import Order
 from .packing import EXCERPT_BELOW, Chosen, Packed, Share, pack, pack_excerpts, shares_of
 from .project import HISTORY_COMMITS, SHOWN_COMMITS, Project, Snapshot
-from .reader import Reader
+from .reader import FileReader
 from .requirements import roles_of
-from .rooted import Stamp
+from .safe_root import Stamp
 from .secrets.redaction import redact_names, redact_start
 from .sections import Omission, Section, fitting, git_context, omitted, project_structure, tree_of
-from .selection import Selection, anything, choose
+from .selection import FileSelection, anything, choose
 
 JOINTS_BYTES = 256  # names and commas between the parts, and numbers that are longer than the 0 they are measured as
 RANK_S = 2.0
@@ -49,7 +49,7 @@ class Built(NamedTuple):
     strategy: str
 
 
-def build(order: Order, project: Project, index: Index, kept: Built | None) -> tuple[Built, bool]:
+def build(order: BuildRequest, project: Project, index: Index, kept: Built | None) -> tuple[Built, bool]:
     """The context of an order, and whether `kept` was still good. Raises ContextFailed."""
     try:
         snapshot = project.snapshot(fresh=order.refresh)
@@ -67,7 +67,7 @@ def build(order: Order, project: Project, index: Index, kept: Built | None) -> t
         raise ContextFailed(f"the project's folder cannot be read: {error.strerror}") from error
 
 
-def _is_still_true(kept: Built, order: Order, snapshot: Snapshot, reader: Reader) -> bool:
+def _is_still_true(kept: Built, order: BuildRequest, snapshot: Snapshot, reader: FileReader) -> bool:
     """Whether nothing has changed since; every file that was sent is looked at."""
     if kept.index_state != "ready" or kept.project_version != snapshot.version or kept.order_version != order.version:
         return False
@@ -103,7 +103,9 @@ def _worth_cutting(chosen: list[Chosen], sizes: dict[str, int], room: int) -> li
 class _Build:
     """The state that the stages of one build share."""
 
-    def __init__(self, order: Order, project: Project, snapshot: Snapshot, reader: Reader, index: Index) -> None:
+    def __init__(
+        self, order: BuildRequest, project: Project, snapshot: Snapshot, reader: FileReader, index: Index
+    ) -> None:
         self._order = order
         self._name = shown(project.root.name)
         self._root = str(project.root)
@@ -212,7 +214,7 @@ class _Build:
             f"files: nothing matches {pattern!r}"[:120] for pattern in order.patterns.unmatched(snapshot.listing.paths)
         ]
 
-    def _packed(self, selection: Selection, room: int) -> Packed:
+    def _packed(self, selection: FileSelection, room: int) -> Packed:
         sizes = self._snapshot.sizes
         chosen = selection.files
         cut = {}

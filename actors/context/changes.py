@@ -24,7 +24,7 @@ class Commit(NamedTuple):
     files: tuple[str, ...]
 
 
-class Change(NamedTuple):
+class FileChange(NamedTuple):
     """A file that differs from the last commit. added, removed: lines, None for binary files and where not counted."""
 
     path: str
@@ -101,16 +101,16 @@ def _touched(parts: list[bytes], prefix: str) -> tuple[str, ...]:
     return tuple(files)
 
 
-class Status(NamedTuple):
+class WorkingTreeStatus(NamedTuple):
     """changed: path -> status word. untracked, deleted: paths. All relative to the root, those outside it left out."""
 
     changed: dict[str, str]
     untracked: tuple[str, ...]
     deleted: tuple[str, ...]
 
-    def without(self, private: Private) -> Status:
+    def without(self, private: Private) -> WorkingTreeStatus:
         """A copy without private files."""
-        return Status(
+        return WorkingTreeStatus(
             {path: word for path, word in self.changed.items() if not private.holds(path)},
             tuple(path for path in self.untracked if not private.holds(path)),
             tuple(path for path in self.deleted if not private.holds(path)),
@@ -120,7 +120,7 @@ class Status(NamedTuple):
 _WORDS = {"A": "added", "D": "deleted", "M": "modified", "T": "modified", "R": "renamed", "C": "added"}
 
 
-def read_status(output: bytes, prefix: str) -> Status:
+def read_status(output: bytes, prefix: str) -> WorkingTreeStatus:
     """Parse the output of `git status --porcelain=v2 -z --no-renames`."""
     changed: dict[str, str] = {}
     untracked: list[str] = []
@@ -145,14 +145,14 @@ def read_status(output: bytes, prefix: str) -> Status:
             untracked.append(path)
         elif word == "deleted":
             deleted.append(path)
-    return Status(changed, tuple(untracked), tuple(deleted))
+    return WorkingTreeStatus(changed, tuple(untracked), tuple(deleted))
 
 
-def read_untracked(output: bytes, prefix: str) -> Status:
+def read_untracked(output: bytes, prefix: str) -> WorkingTreeStatus:
     """Parse the output of `git ls-files --others -z`, which stands in where `status` fails."""
     names = [raw.decode("utf-8", "surrogateescape") for raw in output.split(b"\0") if raw]
     paths = tuple(path.removeprefix(prefix) for path in names if path.startswith(prefix) and is_utf8(path))
-    return Status(dict.fromkeys(paths, "untracked"), paths, ())
+    return WorkingTreeStatus(dict.fromkeys(paths, "untracked"), paths, ())
 
 
 def _word(marks: str) -> str:
@@ -182,9 +182,11 @@ def read_numstat(output: bytes, prefix: str) -> dict[str, tuple[int | None, int 
     return counts
 
 
-def uncommitted(status: Status, counts: dict[str, tuple[int | None, int | None]]) -> tuple[Change, ...]:
+def uncommitted(status: WorkingTreeStatus, counts: dict[str, tuple[int | None, int | None]]) -> tuple[FileChange, ...]:
     """Every file that differs from the last commit, by path."""
-    return tuple(Change(path, word, *(counts.get(path, (None, None)))) for path, word in sorted(status.changed.items()))
+    return tuple(
+        FileChange(path, word, *(counts.get(path, (None, None)))) for path, word in sorted(status.changed.items())
+    )
 
 
 def last_touched(commits: Iterable[Commit]) -> dict[str, int]:

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ...state.clock import utc_at_clamped
-from .facts import Text, lines_of
-from .rooted import Stamp
+from .file_text import Text, lines_of
+from .safe_root import Stamp
 
 OVER_SIZE = "over the size of a file"
 _ELLIPSIS_BYTES = 3

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from .definitions import definitions_of
 from .emit import encode
-from .facts import lines_of
-from .words import Asked
+from .file_text import lines_of
+from .words import QueryTerms
 
 _MIN_LINES = 6  # shorter pieces are joined with the next: a header line costs as much as they do
 _MAX_LINES = 30  # longer ones are cut again, at blank lines where there are any
@@ -23,7 +23,7 @@ _SATURATION = 1.2
 _NEIGHBOUR = 0.3  # of the fit of the better neighbour: what is changed is often next to what is named
 
 
-class Block(NamedTuple):
+class TextBlock(NamedTuple):
     """Lines `start` to `end` (from 0, end excluded) of a file. size: its bytes as JSON. score: its fit to the query."""
 
     start: int
@@ -32,18 +32,20 @@ class Block(NamedTuple):
     score: float
 
 
-def blocks_of(text: str, language: str, weights: Mapping[str, float], asked: Asked | None = None) -> tuple[Block, ...]:
+def blocks_of(
+    text: str, language: str, weights: Mapping[str, float], asked: QueryTerms | None = None
+) -> tuple[TextBlock, ...]:
     """The whole text as blocks, in order, each with how well it fits.
 
     weights: term -> what it is worth. asked: those terms, where several texts are cut.
     """
-    asked = asked or Asked(weights)
+    asked = asked or QueryTerms(weights)
     lines = lines_of(text)
     spans = _spans(lines, [at.line for at in definitions_of(text, language)])
     pieces = ["".join(lines[start:end]) for start, end in spans]
     fits = _fits([asked.count(piece) for piece in pieces], weights)
     return tuple(
-        Block(start, end, len(encode(piece)) - 2, fit + _NEIGHBOUR * neighbour)
+        TextBlock(start, end, len(encode(piece)) - 2, fit + _NEIGHBOUR * neighbour)
         for (start, end), piece, fit, neighbour in zip(spans, pieces, fits, _better_neighbours(fits), strict=True)
     )
 
@@ -96,7 +98,7 @@ def _blank_before(lines: list[str], least: int, most: int) -> int:
     return most
 
 
-def joined_spans(blocks: list[Block]) -> list[tuple[int, int]]:
+def joined_spans(blocks: list[TextBlock]) -> list[tuple[int, int]]:
     """The lines of some blocks of one file, in order, neighbours joined."""
     spans: list[tuple[int, int]] = []
     for block in sorted(blocks):

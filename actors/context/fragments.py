@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 
 from .emit import Fragment
-from .rooted import Stamp
+from .safe_root import Stamp
 
 
 class FragmentCache:

@@ -6,6 +6,7 @@ stars kept the process busy for minutes over one long name.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -68,8 +69,6 @@ class PathSet:
 
 def expression_of(line: str) -> str | None:
     """The expression of a pattern, in RE2's syntax; empty for a comment, None for an invalid or too costly pattern."""
-    import re
-
     from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
     if len(line) > MAX_CHARS or line.count("*") > MAX_STARS:

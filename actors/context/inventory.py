@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from .globs import MAX_PATTERNS, IgnoreRules
 from .private_folders import Private, is_private, may_be_private, private_in
-from .rooted import READ_NO_LINK
+from .safe_root import READ_NO_LINK
 from .secrets.redaction import redact_names
 
 _MAX_FILES = 200_000
@@ -34,7 +34,7 @@ _SKIPPED = frozenset(
 )
 
 
-class Listing(NamedTuple):
+class FileListing(NamedTuple):
     """Every file of a project. paths: sorted, relative to the root, `/` between parts.
 
     unread: path -> why its content is not looked at. untracked: those of `paths` that git does not track.
@@ -94,7 +94,7 @@ def read_index(tracked: bytes, prefix: str) -> Tracked:
     return Tracked(blobs, unread, undecodable, hashlib.blake2b(tracked, digest_size=16).digest())
 
 
-def from_git(tracked: Tracked, untracked: Iterable[str], deleted: Iterable[str]) -> Listing:
+def from_git(tracked: Tracked, untracked: Iterable[str], deleted: Iterable[str]) -> FileListing:
     """The listing from git's index and what `git status` said."""
     blobs = tracked.blobs.copy()
     for path in deleted:
@@ -102,10 +102,10 @@ def from_git(tracked: Tracked, untracked: Iterable[str], deleted: Iterable[str])
     unread = {path: why for path, why in tracked.unread.items() if path in blobs}
     new = frozenset(path for path in untracked if path not in tracked.blobs and not path.endswith("/"))
     paths = sorted({*blobs, *new})
-    return Listing(tuple(paths[:_MAX_FILES]), unread, new, blobs, tracked.undecodable, len(paths) > _MAX_FILES)
+    return FileListing(tuple(paths[:_MAX_FILES]), unread, new, blobs, tracked.undecodable, len(paths) > _MAX_FILES)
 
 
-def without_secret_names(listing: Listing) -> Listing:
+def without_secret_names(listing: FileListing) -> FileListing:
     """The listing without the files whose own names hold a secret, such as a token."""
     safe = redact_names(listing.paths)
     told = tuple(path for path, shown in zip(listing.paths, safe, strict=True) if path == shown)
@@ -118,7 +118,7 @@ def without_secret_names(listing: Listing) -> Listing:
 
 def from_walk(
     root: Path, storage: Path | None = None, *, ignore_files: Iterable[bytes] = (), prefix: str = ""
-) -> Listing:
+) -> FileListing:
     """The listing of a folder without git, in which `.gitignore` files count all the same. Links are not followed.
 
     storage: the sidecar's own, in case it lies in the folder. ignore_files: others that count, the weakest first; their
@@ -142,7 +142,7 @@ def from_walk(
         paths.append(path)
         if is_link:
             unread[path] = "symlink"
-    return Listing(tuple(sorted(paths)), unread, frozenset(), {}, undecodable, walk.cut)
+    return FileListing(tuple(sorted(paths)), unread, frozenset(), {}, undecodable, walk.cut)
 
 
 _Rules = tuple[tuple[str, str, IgnoreRules], ...]  # the folder of a file of patterns, what its paths begin with, they
@@ -188,7 +188,7 @@ class _Walk:
 
 def _rules_in(path: Path) -> IgnoreRules:
     try:
-        # As `rooted` opens files: a file of a moment ago may be a link or a pipe now.
+        # As `safe_root` opens files: a file of a moment ago may be a link or a pipe now.
         with os.fdopen(os.open(path, READ_NO_LINK), "rb") as file:
             text = file.read(_MAX_IGNORE_BYTES)
     except OSError:

@@ -13,10 +13,10 @@ from typing import NamedTuple, Protocol
 
 from .audience import Audience
 from .emit import OVER_SIZE, Fragment, encode
-from .excerpts import Block, joined_spans
-from .facts import Unsent
+from .excerpts import TextBlock, joined_spans
+from .file_text import Unsent
 from .index.messages import FileBlocks
-from .rooted import Stamp
+from .safe_root import Stamp
 from .sections import Omission
 
 _MIN_ENTRY_BYTES = 250  # names and numbers around a file's content
@@ -228,7 +228,7 @@ def pack_excerpts(
     return packed
 
 
-def _worthiest(chosen: Sequence[Chosen], cut: Mapping[str, FileBlocks], room: int) -> dict[str, list[Block]]:
+def _worthiest(chosen: Sequence[Chosen], cut: Mapping[str, FileBlocks], room: int) -> dict[str, list[TextBlock]]:
     """The blocks worth most that fit in `room`, by file."""
     scores = {wanted.path: wanted.score for wanted in chosen if wanted.path in cut}
     best = max(scores.values(), default=0.0) or 1.0
@@ -242,7 +242,7 @@ def _worthiest(chosen: Sequence[Chosen], cut: Mapping[str, FileBlocks], room: in
             alone = _FILE_ALONE if block.start else _FILE_ALONE + _FILE_START
             worth = of_file * (alone + block.score / fit / 2 + block.score / fit_here / 2)
             offers.append((-worth / max(block.size, 300) ** _SIZE_POWER, place, block.start, wanted, block))
-    taken: dict[str, list[Block]] = defaultdict(list)
+    taken: dict[str, list[TextBlock]] = defaultdict(list)
     ends: set[tuple[str, int]] = set()
     for _, _, _, wanted, block in sorted(offers, key=lambda offer: offer[:3]):
         path = wanted.path
@@ -257,7 +257,7 @@ def _worthiest(chosen: Sequence[Chosen], cut: Mapping[str, FileBlocks], room: in
     return taken
 
 
-def _send_part(packed: Packed, wanted: Chosen, blocks: list[Block], cut: FileBlocks) -> bool:
+def _send_part(packed: Packed, wanted: Chosen, blocks: list[TextBlock], cut: FileBlocks) -> bool:
     whole = sum(block.size for block in cut.blocks)
     if sum(block.size for block in blocks) >= _NEARLY_WHOLE * whole and packed.send_whole(wanted):
         return True

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from .changes import (
     Commit,
-    Status,
+    WorkingTreeStatus,
     last_touched,
     read_dates,
     read_log,
@@ -32,11 +32,11 @@ from .git.place import find_git
 from .git.repository import Repository, Shadows
 from .globs import IgnoreRules
 from .index.client import NearIndex
-from .inventory import Listing, Tracked, from_git, from_walk, has_files, read_index, without_secret_names
+from .inventory import FileListing, Tracked, from_git, from_walk, has_files, read_index, without_secret_names
 from .metadata import main_languages
 from .private_folders import private_in
-from .reader import Reader
-from .rooted import NotReadable, Root
+from .reader import FileReader
+from .safe_root import NotReadable, Root
 from .secrets.names import is_secret_path
 from .sections import GitFacts
 from .watch import Watcher
@@ -48,7 +48,7 @@ HISTORY_COMMITS = 200
 SMALL_FILES, SMALL_BYTES = 150, 200 * 1024  # read in less time than another process needs to start
 _COUNTED_UNTRACKED = 50  # new files whose lines are counted
 _NO_GIT = GitFacts(None, None, (), (), None, None, ())
-_NO_FILES = Listing((), {}, frozenset(), {}, 0, False)
+_NO_FILES = FileListing((), {}, frozenset(), {}, 0, False)
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ class Snapshot(NamedTuple):
     sizes: path -> bytes, of the files that can be read.
     """
 
-    listing: Listing
+    listing: FileListing
     sizes: dict[str, int]
     git: GitFacts
     touched: dict[str, int]
@@ -215,8 +215,8 @@ class Project:
         return _Known(tracked, log, (*failed, *log_failed))
 
     def _listing(
-        self, git: Repository, tracked: Tracked | None, status: Status, problems: list[str]
-    ) -> tuple[Listing, Status]:
+        self, git: Repository, tracked: Tracked | None, status: WorkingTreeStatus, problems: list[str]
+    ) -> tuple[FileListing, WorkingTreeStatus]:
         """The files, and the status without what is private."""
         if tracked is None:
             return self._walked(), status
@@ -231,7 +231,7 @@ class Project:
             problems.append("git ignores every file of the project, or each was deleted")
         return listing, status
 
-    def _walked(self) -> Listing:
+    def _walked(self) -> FileListing:
         """The files without git's help, less those that it would ignore."""
         git = self._repository
         ignore_files, prefix = (git.ignore_files(), git.prefix) if git is not None else ((), "")
@@ -290,7 +290,7 @@ class Project:
             for path, found in zip(unknown, root.states(unknown), strict=True):
                 self._looked[path] = found if isinstance(found, str) else found.size
 
-    def _lines_of(self, status: Status) -> dict[str, tuple[int | None, int | None]]:
+    def _lines_of(self, status: WorkingTreeStatus) -> dict[str, tuple[int | None, int | None]]:
         """Lines of new files: git counts none for what it does not track."""
         counts: dict[str, tuple[int | None, int | None]] = {}
         with Root(self.root) as root:
@@ -313,7 +313,7 @@ class Project:
             return self._snapshot
         return self._keep(listing, _NO_GIT._replace(problems=self._told(problems)), version)
 
-    def _keep(self, listing: Listing, facts: GitFacts, version: str) -> Snapshot:
+    def _keep(self, listing: FileListing, facts: GitFacts, version: str) -> Snapshot:
         listing = without_secret_names(listing)
         if self._exclude:
             listing.unread.update(dict.fromkeys(self._exclude.ignored(listing.paths), "excluded"))
@@ -333,10 +333,10 @@ class Project:
         return self._snapshot
 
     @contextmanager
-    def reading(self) -> Iterator[Reader]:
+    def reading(self) -> Iterator[FileReader]:
         """Read the project's files. Raises OSError when its folder cannot be opened."""
         with Root(self.root) as root:
-            yield Reader(root, str(self.root), self._fragments, self.max_file_bytes)
+            yield FileReader(root, str(self.root), self._fragments, self.max_file_bytes)
 
 
 def _outcome(asked: Future[bytes]) -> tuple[bytes, tuple[str, ...]]:
@@ -347,7 +347,7 @@ def _outcome(asked: Future[bytes]) -> tuple[bytes, tuple[str, ...]]:
         return error.output, (str(error),)
 
 
-def _untracked(git: Repository, problems: list[str]) -> Status:
+def _untracked(git: Repository, problems: list[str]) -> WorkingTreeStatus:
     """The state of the working tree as far as it is known when `status` fails."""
     try:
         return read_untracked(git.untracked(), git.prefix)
@@ -356,7 +356,7 @@ def _untracked(git: Repository, problems: list[str]) -> Status:
         return read_untracked(b"", git.prefix)
 
 
-def _counted(git: Repository, status: Status, problems: list[str]) -> bytes:
+def _counted(git: Repository, status: WorkingTreeStatus, problems: list[str]) -> bytes:
     differing = [path for path, word in status.changed.items() if word != "untracked"]
     if not differing or git.head.oid is None:
         return b""

@@ -6,16 +6,16 @@ import time
 from collections.abc import Iterable, Iterator
 
 from .emit import Fragment, excerpt_fragment, fragment
-from .facts import WITHOUT_OUTPUTS, Text, Unsent, bytes_to_read, read_text
+from .file_text import WITHOUT_OUTPUTS, Text, Unsent, bytes_to_read, read_text
 from .fragments import FragmentCache
 from .kinds import language_of
-from .rooted import NotReadable, Root, Stamp
+from .safe_root import NotReadable, Root, Stamp
 from .secrets.names import is_secret_path
 
 _RACY_NS = 50_000_000  # a file changed this short before it was read may have changed again unseen (git's rule)
 
 
-class Reader:
+class FileReader:
     """Never gives the content of a file with secrets, nor anything outside the root."""
 
     def __init__(self, root: Root, name: str, fragments: FragmentCache, max_file_bytes: int) -> None:

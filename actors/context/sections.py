@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .changes import Change, Commit
+from .changes import Commit, FileChange
 from .emit import encode, joined, members, rfc3339, shortened
 from .secrets.redaction import MARGIN_CHARS, are_clean, redact, redact_names, redact_start, without_credentials
 
@@ -36,7 +36,7 @@ def fitting(parts: Iterable[bytes], max_bytes: int) -> tuple[list[bytes], bool]:
     return kept, True
 
 
-class Tree(NamedTuple):
+class ProjectTree(NamedTuple):
     """A project's files and folders, made once for many contexts.
 
     totals: the first members of the section; whole: the section with every file. by_depth: every path, nearest the
@@ -49,7 +49,7 @@ class Tree(NamedTuple):
     held: Mapping[str, int]
 
 
-def tree_of(name: str, paths: Sequence[str], total_bytes: int) -> Tree:
+def tree_of(name: str, paths: Sequence[str], total_bytes: int) -> ProjectTree:
     """name: of the project's folder. paths: of all files, sorted."""
     totals = members(
         (("root", encode(name)), ("total_files", encode(len(paths))), ("total_size_bytes", encode(total_bytes)))
@@ -64,10 +64,10 @@ def tree_of(name: str, paths: Sequence[str], total_bytes: int) -> Tree:
             break
     whole = _with(totals, ((b"files", encode(paths)), (b"directories", encode(sorted(held)))))
     by_depth = [path for _, path in sorted([(path.count("/"), path) for path in paths])]
-    return Tree(totals, whole, by_depth, held)
+    return ProjectTree(totals, whole, by_depth, held)
 
 
-def project_structure(tree: Tree, chosen: Sequence[str], *, max_bytes: int) -> Section:
+def project_structure(tree: ProjectTree, chosen: Sequence[str], *, max_bytes: int) -> Section:
     """The tree, or the part of it that fits: what is near the chosen files, then what is near the root.
 
     Half of the room is for files, half for folders, each with how many files it holds. chosen: paths of files, best
@@ -129,7 +129,7 @@ class GitFacts(NamedTuple):
     branch: str | None
     head: str | None
     commits: tuple[Commit, ...]
-    changes: tuple[Change, ...]
+    changes: tuple[FileChange, ...]
     remote: str | None
     remote_url: str | None
     problems: tuple[str, ...]
@@ -182,12 +182,12 @@ def _commit(commit: Commit) -> dict[str, Any]:
     return told
 
 
-def _changes(changes: Sequence[Change]) -> list[dict[str, Any]]:
+def _changes(changes: Sequence[FileChange]) -> list[dict[str, Any]]:
     paths = redact_names([change.path for change in changes])
     return [{"path": path, **_change(change)} for path, change in zip(paths, changes, strict=True)]
 
 
-def _change(change: Change) -> dict[str, Any]:
+def _change(change: FileChange) -> dict[str, Any]:
     counted = change.added is not None and change.removed is not None
     return {
         "status": change.status,

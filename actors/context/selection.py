@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .audience import Audience
+from .build_request import BuildRequest
 from .index.client import Index
-from .order import Order
 from .packing import Chosen
 from .project import Snapshot
 from .ranking import Ranked, by_path, ordered
@@ -17,14 +17,14 @@ _POINTED_AT = 0.25
 _POINTED_AT_BY_NAME = 0.5  # the same where there are only scores from names, which run from 0 to about 3
 
 
-class Selection(NamedTuple):
+class FileSelection(NamedTuple):
     """index_state: ready, or warming or unavailable: then the files were chosen by their names alone."""
 
     files: list[Chosen]
     index_state: str
 
 
-def choose(order: Order, root: str, snapshot: Snapshot, audience: Audience, index: Index) -> Selection:
+def choose(order: BuildRequest, root: str, snapshot: Snapshot, audience: Audience, index: Index) -> FileSelection:
     """Every file worth sending. root: as the index knows the project."""
     sizes = snapshot.sizes
     named = [Chosen(path, 1.0, True, "asked for") for path in order.patterns.matched(sizes)]
@@ -47,10 +47,10 @@ def choose(order: Order, root: str, snapshot: Snapshot, audience: Audience, inde
     if named:
         front = {one.path for one in named}
         best_first = [one for one in best_first if one.path not in front]
-    return Selection(named + best_first, state)
+    return FileSelection(named + best_first, state)
 
 
-def _is_pointed_at(why: str, order: Order) -> bool:
+def _is_pointed_at(why: str, order: BuildRequest) -> bool:
     """Whether a task speaks for the file; that it was committed lately says nothing of what the agent should do."""
     return why in ("earlier results", "uncommitted") or (bool(order.query) and why != "recent")
 
@@ -64,7 +64,7 @@ def _own_files(snapshot: Snapshot, audience: Audience) -> dict[str, float]:
     return {path: worth[path] for path in ordered(worth)}
 
 
-def _ranked(order: Order, root: str, snapshot: Snapshot, index: Index) -> tuple[list[Ranked], str]:
+def _ranked(order: BuildRequest, root: str, snapshot: Snapshot, index: Index) -> tuple[list[Ranked], str]:
     """The files the task points at, by the index, or from names alone while there is none."""
     dirty = [change.path for change in snapshot.git.changes]
     seeds = [path for path in order.earlier.seeds if path in snapshot.sizes]

@@ -87,7 +87,7 @@ def count_terms(text: str) -> dict[str, int]:
     return counts
 
 
-class Asked:
+class QueryTerms:
     """Some terms that are counted in many texts. What was found out about a run is kept for the next text."""
 
     def __init__(self, terms: Iterable[str]) -> None:

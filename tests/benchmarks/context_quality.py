@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 
 from sidecar.actors.context.audience import audience_of
 from sidecar.actors.context.build import build
+from sidecar.actors.context.build_request import BuildRequest
 from sidecar.actors.context.earlier import Earlier
 from sidecar.actors.context.fragments import FragmentCache
 from sidecar.actors.context.index.client import NearIndex
 from sidecar.actors.context.index.messages import Know
 from sidecar.actors.context.kinds import language_of, read_along_with
 from sidecar.actors.context.lexicon import Lexicon
-from sidecar.actors.context.order import Order
 from sidecar.actors.context.project import Project, Snapshot
 from sidecar.actors.context.requirements import FilePatterns
 from sidecar.actors.context.selection import choose
@@ -105,8 +105,8 @@ def _judge_repository(tree: Path, entry: Mapping[str, Any], every: int) -> Itera
         yield Judged(scores, {kb: _hunk_recall(order, project, index, item, kb) for kb in PACKED_KB})
 
 
-def _order(agent_type: str, query: str, max_bytes: int) -> Order:
-    return Order(
+def _order(agent_type: str, query: str, max_bytes: int) -> BuildRequest:
+    return BuildRequest(
         issue_id="bench",
         agent_type=agent_type,
         agent_class=class_of(agent_type),
@@ -177,7 +177,7 @@ def _recall(ranked: Sequence[str], sizes: Mapping[str, int], wanted: frozenset[s
     return found / len(wanted)
 
 
-def _hunk_recall(order: Order, project: Project, index: NearIndex, item: Mapping[str, Any], kb: int) -> float:
+def _hunk_recall(order: BuildRequest, project: Project, index: NearIndex, item: Mapping[str, Any], kb: int) -> float:
     """Share of the changed hunks whose old lines are in a context of that size, everything else in it counted."""
     built, _ = build(order._replace(max_bytes=kb * 1024), project, index, None)
     files = {file["path"]: file for file in json.loads(built.core + b"}")["context"]["relevant_files"]}

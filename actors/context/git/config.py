@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from ..rooted import NotReadable, Root
+from ..safe_root import NotReadable, Root
 from .git import NO_CONFIGURATION, NO_REPOSITORY, GitUnavailable, run_git
 
 MAX_CONFIG_BYTES = 1 << 20

@@ -11,9 +11,9 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-from ..rooted import NotReadable, Root, Stamp, stamp_of
+from ..safe_root import NotReadable, Root, Stamp, stamp_of
 from .git import GitUnavailable
-from .place import Tree
+from .place import GitDirectory
 
 _MAX_STORES = 20
 _MAX_ALTERNATES_BYTES = 64 * 1024
@@ -30,10 +30,12 @@ class ObjectStore:
         self._link = link
         self._shown: Path | None = None
         self._checked: dict[Path, dict[str, Stamp]] = {}
-        self._unread: list[tuple[Tree, str]] = []  # folders of objects that have changed since they were looked at
+        self._unread: list[
+            tuple[GitDirectory, str]
+        ] = []  # folders of objects that have changed since they were looked at
         self.note: str | None = None
 
-    def refresh(self, tree: Tree, project: Path) -> None:
+    def refresh(self, tree: GitDirectory, project: Path) -> None:
         """Check the folders that have changed, and show git the objects, or none with a `note` that says why.
 
         tree: the git directory that has the objects. project: alternates may lie in it and in `tree`.
@@ -55,7 +57,7 @@ class ObjectStore:
                 for alternate in _alternates(root, store, inside):
                     base = next((base for base in (project, tree.path) if alternate.is_relative_to(base)), None)
                     if base is not None:
-                        waiting.append((Tree(base, ""), alternate.relative_to(base).as_posix()))
+                        waiting.append((GitDirectory(base, ""), alternate.relative_to(base).as_posix()))
                     leads_out = leads_out or base is None
         self.note = _OUTSIDE if leads_out else None
         self._show(self._link.parent / "none" if leads_out else seen[0])
@@ -81,7 +83,7 @@ class ObjectStore:
             if _info_stamp(store) != folders.get("info"):
                 raise GitUnavailable("the repository's alternates changed while git read it")
 
-    def _check(self, root: Root, tree: Tree, inside: str) -> None:
+    def _check(self, root: Root, tree: GitDirectory, inside: str) -> None:
         """Refuse links. A folder that has not changed since the last look is not read again."""
         before = self._checked.get(tree.base / inside, {})
         try:

@@ -12,7 +12,7 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
-from ..rooted import NotReadable, Root
+from ..safe_root import NotReadable, Root
 from .config import repository_config
 from .git import GitUnavailable
 
@@ -24,14 +24,14 @@ _NOT_OURS = (
 )
 
 
-class Found(NamedTuple):
+class GitFolder(NamedTuple):
     """The folder that has a `.git`, or is itself a git directory (is_git_dir)."""
 
     folder: Path
     is_git_dir: bool
 
 
-class Tree(NamedTuple):
+class GitDirectory(NamedTuple):
     """A git directory: the path `inside` of a folder that only its owner can turn into a link."""
 
     base: Path
@@ -49,21 +49,21 @@ class Tree(NamedTuple):
         return f"{self.inside}/{name}" if self.inside else name
 
 
-class Place(NamedTuple):
+class RepositoryLayout(NamedTuple):
     """A repository. toplevel: its working tree, None where there is none. own: has HEAD and index. shared: the rest."""
 
     toplevel: Path | None
-    own: Tree
-    shared: Tree
+    own: GitDirectory
+    shared: GitDirectory
 
 
-def find_git(root: Path) -> Found | None:
+def find_git(root: Path) -> GitFolder | None:
     """The nearest folder upwards, `root` included, that is under git, or None."""
     for folder in (root, *root.parents):
         if os.path.lexists(folder / ".git"):
-            return Found(folder, False)
+            return GitFolder(folder, False)
         if is_git_dir(folder):
-            return Found(folder, True)
+            return GitFolder(folder, True)
     return None
 
 
@@ -95,25 +95,25 @@ def _is_head(text: bytes) -> bool:
     return text.startswith(b"ref: ") or (len(text) >= 40 and all(byte in b"0123456789abcdef" for byte in text[:40]))
 
 
-def locate(found: Found) -> Place:
+def locate(found: GitFolder) -> RepositoryLayout:
     """The repository of a folder. Raises GitUnavailable, also where it is not the folder's own."""
     top = Path(os.path.realpath(found.folder))
     if found.is_git_dir:
-        own = Tree(top, "")
-        return Place(None, own, _shared_of(own, top))
+        own = GitDirectory(top, "")
+        return RepositoryLayout(None, own, _shared_of(own, top))
     own = _own_of(top)
     shared = _shared_of(own, top)
     if not own.path.is_relative_to(top) and not _names(own, shared, top):
         raise GitUnavailable(_NOT_OURS)
-    return Place(top, own, shared)
+    return RepositoryLayout(top, own, shared)
 
 
-def _own_of(top: Path) -> Tree:
+def _own_of(top: Path) -> GitDirectory:
     entry = top / ".git"
     try:
         kind = stat.S_IFMT(entry.lstat().st_mode)
         if kind == stat.S_IFDIR:
-            return Tree(top, ".git")
+            return GitDirectory(top, ".git")
         target = Path(os.path.realpath(entry))
         if kind == stat.S_IFLNK and target.is_dir():
             return _tree(target, top)
@@ -136,14 +136,14 @@ def _target(folder: Path, text: bytes) -> Path:
     return Path(os.path.realpath(folder / name))
 
 
-def _tree(folder: Path, top: Path) -> Tree:
+def _tree(folder: Path, top: Path) -> GitDirectory:
     if not folder.is_relative_to(top):
-        return Tree(folder, "")
+        return GitDirectory(folder, "")
     inside = folder.relative_to(top).as_posix()
-    return Tree(top, "" if inside == "." else inside)
+    return GitDirectory(top, "" if inside == "." else inside)
 
 
-def _shared_of(own: Tree, top: Path) -> Tree:
+def _shared_of(own: GitDirectory, top: Path) -> GitDirectory:
     """The git directory that has what worktrees share: itself, or where a linked worktree's lies."""
     text = _pointer(own, "commondir")
     if text is None:
@@ -155,7 +155,7 @@ def _shared_of(own: Tree, top: Path) -> Tree:
     return _tree(target, top)
 
 
-def _pointer(tree: Tree, name: str) -> bytes | None:
+def _pointer(tree: GitDirectory, name: str) -> bytes | None:
     try:
         with tree.open() as root:
             return root.read(tree.at(name), _MAX_POINTER_BYTES)[0]
@@ -167,7 +167,7 @@ def _pointer(tree: Tree, name: str) -> bytes | None:
         raise GitUnavailable(f"the git directory cannot be read: {error.strerror}") from error
 
 
-def _names(own: Tree, shared: Tree, top: Path) -> bool:
+def _names(own: GitDirectory, shared: GitDirectory, top: Path) -> bool:
     """Whether a git directory outside the project says that this is its working tree."""
     if own != shared:
         text = _pointer(own, "gitdir")

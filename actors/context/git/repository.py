@@ -13,9 +13,9 @@ import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..rooted import NotReadable
+from ..safe_root import NotReadable
 from .git import NO_CONFIGURATION, GitStalled, GitUnavailable, run_git
-from .place import Found, Place, locate
+from .place import GitFolder, RepositoryLayout, locate
 from .shadow import MAX_REF_BYTES, Head, Shadow, user_files, user_stamp
 
 _PREFIX = "sidecar-git-"
@@ -109,7 +109,7 @@ class Repository(History):
     Every command gives the bytes git printed, or raises GitUnavailable. `refresh` comes first.
     """
 
-    def __init__(self, root: Path, found: Found, shadows: Shadows) -> None:
+    def __init__(self, root: Path, found: GitFolder, shadows: Shadows) -> None:
         relative = root.relative_to(found.folder).as_posix()
         try:
             self._shadow = Shadow(shadows.of(root))
@@ -119,7 +119,7 @@ class Repository(History):
         self.root = root
         self.found = found
         self._stalled_at: float | None = None
-        self._place: Place | None = None
+        self._place: RepositoryLayout | None = None
         self._pointers: object = None
         self._users: object = None
         self._user_files: tuple[Path, ...] = ()
@@ -255,7 +255,7 @@ class Repository(History):
     def close(self) -> None:
         self._shadow.remove()
 
-    def _located(self) -> Place:
+    def _located(self) -> RepositoryLayout:
         """The place of the git directory; found again when one of the files that name it has changed."""
         entry = self.found.folder / ".git"
         place = self._place

@@ -14,11 +14,11 @@ import shutil
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from ..rooted import NotReadable, Root, Stamp
+from ..safe_root import NotReadable, Root, Stamp
 from .config import USERS_FILES, RepositoryConfig, config_text, repository_config
 from .git import GitUnavailable
 from .objects import ObjectStore
-from .place import Place, Tree
+from .place import GitDirectory, RepositoryLayout
 from .user_config import UserConfig
 
 MAX_REF_BYTES = 4096
@@ -66,7 +66,7 @@ class Shadow:
         self._packed: tuple[str, Stamp | None, str | None] = ("", None, None)
         self._objects = ObjectStore(directory / "objects")
 
-    def refresh(self, place: Place, project: Path) -> None:
+    def refresh(self, place: RepositoryLayout, project: Path) -> None:
         """Update it from the repository. project: the folder alternates may lie in. Raises GitUnavailable."""
         try:
             self._make()
@@ -110,7 +110,7 @@ class Shadow:
         for name in ("refs", "info", "none"):  # none: shown to git in place of objects that lead elsewhere
             (self.directory / name).mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def _refresh_config(self, place: Place, own: Root, shared: Root) -> None:
+    def _refresh_config(self, place: RepositoryLayout, own: Root, shared: Root) -> None:
         state = (
             place,
             _state(shared, place.shared.at("config")),
@@ -123,7 +123,7 @@ class Shadow:
             self._write("config", config_text(self.config, users))
             self._config_state = (*state[:-1], _USER.stamp())
 
-    def _refresh_head(self, place: Place, own: Root, shared: Root) -> None:
+    def _refresh_head(self, place: RepositoryLayout, own: Root, shared: Root) -> None:
         assert self.config is not None
         if self.config.has_reftable:
             raise GitUnavailable("the repository keeps its refs as reftable, which cannot be read")
@@ -132,7 +132,7 @@ class Shadow:
         self._write("packed-refs", f"{oid} {ref}\n" if ref is not None and oid is not None else "")
         self._write("HEAD", f"ref: {ref}\n" if ref is not None else f"{oid}\n")
 
-    def _read_head(self, place: Place, own: Root, shared: Root) -> Head:
+    def _read_head(self, place: RepositoryLayout, own: Root, shared: Root) -> Head:
         """Read HEAD, and the commit that its ref names. Raises GitUnavailable."""
         text = own.read(place.own.at("HEAD"), MAX_REF_BYTES)[0].decode("utf-8", "surrogateescape").strip()
         if _is_oid(text):
@@ -147,7 +147,7 @@ class Shadow:
                 return Head(first, said)
         raise GitUnavailable(_NO_COMMIT)
 
-    def _read_ref(self, place: Place, shared: Root, ref: str) -> str | None:
+    def _read_ref(self, place: RepositoryLayout, shared: Root, ref: str) -> str | None:
         """The content of a ref: a commit, or `ref: ` and another ref; None if it does not exist yet."""
         if not _is_ref(ref):
             raise GitUnavailable(_NO_COMMIT)
@@ -161,7 +161,7 @@ class Shadow:
             raise GitUnavailable(_NO_COMMIT)
         return text
 
-    def _packed_ref(self, place: Place, shared: Root, ref: str) -> str | None:
+    def _packed_ref(self, place: RepositoryLayout, shared: Root, ref: str) -> str | None:
         path = place.shared.at("packed-refs")
         state = _state(shared, path)
         if self._packed[:2] != (ref, state):
@@ -172,7 +172,7 @@ class Shadow:
             self._packed = (ref, state, _oid_in(packed, ref))
         return self._packed[2]
 
-    def _copy_files(self, place: Place, own: Root, shared: Root) -> list[str]:
+    def _copy_files(self, place: RepositoryLayout, own: Root, shared: Root) -> list[str]:
         """Copy the files that git reads in a git directory. Returns notes on optional files that it cannot read."""
         self._copy(own, place.own, "index")
         self._copy_shared_indexes(place, own)
@@ -187,7 +187,7 @@ class Shadow:
                 notes.append(str(error))
         return notes
 
-    def _copy_shared_indexes(self, place: Place, own: Root) -> None:
+    def _copy_shared_indexes(self, place: RepositoryLayout, own: Root) -> None:
         """Copy the shared part of a split index. Few repositories have one."""
         if _state(own, place.own.at("index")) is None:
             return
@@ -196,7 +196,7 @@ class Shadow:
         for name in names:
             self._copy(own, place.own, name)
 
-    def _refresh_shallow(self, place: Place, shared: Root) -> None:
+    def _refresh_shallow(self, place: RepositoryLayout, shared: Root) -> None:
         try:
             text = shared.read(place.shared.at("shallow"), _MAX_PACKED_REFS_BYTES)[0].decode("ascii", "replace")
         except NotReadable:
@@ -207,7 +207,7 @@ class Shadow:
         else:
             self._remove("shallow")
 
-    def _copy(self, root: Root, tree: Tree, name: str) -> None:
+    def _copy(self, root: Root, tree: GitDirectory, name: str) -> None:
         """Copy a file with its times: git judges by those of the index what may have changed since it was written."""
         try:
             file, stamp = root.opened(tree.at(name))

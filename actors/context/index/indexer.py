@@ -19,14 +19,14 @@ from ....supervision.process_pipe import PipeClosed, read_frame, write_frame
 from ..changes import read_log
 from ..definitions import names_defined
 from ..excerpts import blocks_of
-from ..facts import Unsent, bytes_to_read, raw_text, read_text
+from ..file_text import Unsent, bytes_to_read, raw_text, read_text
 from ..git.git import GitUnavailable
 from ..git.repository import History
 from ..kinds import is_code, language_of
 from ..ranking import Corpus, task_of
-from ..rooted import NotReadable, Root, Stamp
+from ..safe_root import NotReadable, Root, Stamp
 from ..secrets.names import is_secret_path
-from ..words import Asked, count_runs
+from ..words import QueryTerms, count_runs
 from .messages import (
     MAX_RANKED,
     Blocks,
@@ -153,7 +153,7 @@ class IndexedProject:
     def cut(self, asked: Cut) -> Blocks:
         task = task_of(asked.query)
         weights = {term: times * self.corpus.texts.weight_of(term) for term, times in task.terms.items()}
-        terms = Asked(weights)
+        terms = QueryTerms(weights)
         found = []
         with Root(Path(self.root)) as root:
             for path in asked.files:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import msgspec
 
 from ....state.typed import msgpack_decode
-from ..excerpts import Block
-from ..rooted import Stamp
+from ..excerpts import TextBlock
+from ..safe_root import Stamp
 
 MAX_RANKED = 3000  # more than that no context has room for
 
@@ -53,11 +53,16 @@ class Cut(msgspec.Struct, tag=True, frozen=True):
 
 
 class Forget(msgspec.Struct, tag=True, frozen=True):
+    """Drop what is kept of a project."""
+
     root: str
 
 
 class Ranking(msgspec.Struct, tag=True, frozen=True):
-    """files: path, score, why; best first. ready: every file had been read; else none is ranked."""
+    """The files that fit a query.
+
+    files: path, score, why; best first. ready: every file had been read; else none is ranked.
+    """
 
     number: int
     ready: bool
@@ -65,14 +70,16 @@ class Ranking(msgspec.Struct, tag=True, frozen=True):
 
 
 class FileBlocks(msgspec.Struct, frozen=True, array_like=True):
-    """stamp: the state the file was cut in."""
+    """A file cut into blocks. stamp: the state it was cut in."""
 
     path: str
     stamp: Stamp
-    blocks: list[Block]
+    blocks: list[TextBlock]
 
 
 class Blocks(msgspec.Struct, tag=True, frozen=True):
+    """The blocks of the files that a `Cut` named, as far as they could be read."""
+
     number: int
     files: list[FileBlocks]
 

@@ -1,4 +1,4 @@
-"""The order for a context: the request and what the rest of the sidecar knows of the issue."""
+"""BuildRequest: a request for a context, with what the rest of the sidecar knows about the issue."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .earlier import Earlier
 from .requirements import FilePatterns
 
 
-class Order(NamedTuple):
+class BuildRequest(NamedTuple):
     """A context to build, with all that the rest of the sidecar knows about it."""
 
     issue_id: str
@@ -28,7 +28,7 @@ class Order(NamedTuple):
 
     @property
     def version(self) -> str:
-        """The same for orders that, of an unchanged project, give the same context."""
+        """The same for requests that give the same context of an unchanged project."""
         told = self._replace(requirements=frozenset(), patterns=FilePatterns(()), refresh=False)[5:]
         kept = (*self[:3], sorted(self.requirements), self.patterns.patterns, *told)
         return hashlib.blake2b(repr(kept).encode("utf-8", "replace"), digest_size=16).hexdigest()

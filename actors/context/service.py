@@ -1,7 +1,7 @@
-"""Workshop: what contexts are made with: the projects, the index, and the libraries that read them.
+"""ContextService: the projects, the index, and everything else that contexts are built with.
 
-They take longer to import than all the rest of the sidecar, so the context builder imports this module only when it is
-needed: agents can be spawned before.
+The libraries take longer to import than the rest of the sidecar, so the context builder imports this module only when
+it needs it: agents can be spawned before.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ from typing import NamedTuple
 
 from ...supervision.profile import Profiles
 from ..messages import BuildContext
+from ..runtime.asking import Recipient
 from .build import Built, build
+from .build_inputs import BuildInputs
 from .emit import finished
 from .fragments import FragmentCache
 from .git.repository import Shadows
 from .index.client import IndexClient
 from .options import ContextOptions
-from .outside import Outside
 from .project import Project
 from .requirements import FilePatterns, checked_requirements
+from .secrets.redaction import redact_start
 
 
-class Wish(NamedTuple):
+class CheckedRequest(NamedTuple):
     """A checked context request."""
 
     requirements: frozenset[str]
@@ -32,21 +34,25 @@ class Wish(NamedTuple):
     max_bytes: int
 
 
-class Workshop:
-    """`build` and `finish` are called in a thread that may take its time. fragments_bytes: how much is kept of what
-    files gave."""
+class ContextService:
+    """Builds contexts. `build` and `finish` are called in a thread that may take its time.
+
+    spawner, results, bus: the actors that know the issue. fragments_bytes: of encoded files that are kept.
+    """
 
     def __init__(
         self,
         options: ContextOptions,
-        outside: Outside,
+        spawner: Recipient,
+        results: Recipient,
+        bus: Recipient,
         profiles: Profiles,
         *,
         fragments_bytes: int,
         storage: Path | None,
     ) -> None:
         self._options = options
-        self._outside = outside
+        self._inputs = BuildInputs(spawner, results, bus)
         self._profiles = profiles
         self._fragments = FragmentCache(fragments_bytes)
         self._index = IndexClient()
@@ -55,9 +61,9 @@ class Workshop:
         self._projects: dict[Path, Project] = {}
         self._folder_of: dict[Path, Path] = {}
 
-    def wish(self, request: BuildContext, max_bytes: int) -> Wish:
-        """Raises InvalidContextRequest."""
-        return Wish(checked_requirements(request.requirements), FilePatterns(request.files), max_bytes)
+    def checked(self, request: BuildContext, max_bytes: int) -> CheckedRequest:
+        """The request with its requirements and patterns checked. Raises InvalidContextRequest."""
+        return CheckedRequest(checked_requirements(request.requirements), FilePatterns(request.files), max_bytes)
 
     def project(self, root: Path) -> Project:
         """The project in the folder that the path leads to now: a link on the way may have a new target."""
@@ -80,14 +86,20 @@ class Workshop:
             self._projects[folder] = project
         return project
 
-    def build(self, request: BuildContext, wish: Wish, project: Project, kept: Built | None) -> tuple[Built, bool]:
+    def build(
+        self, request: BuildContext, checked: CheckedRequest, project: Project, kept: Built | None
+    ) -> tuple[Built, bool]:
         """The context, and whether it is the one that was kept."""
-        order = self._outside.order(request, wish.requirements, wish.patterns, wish.max_bytes, self._profiles)
+        whole = self._inputs.of(request, checked.requirements, checked.patterns, checked.max_bytes, self._profiles)
         with project.lock:
-            return build(order, project, self._index, kept)
+            return build(whole, project, self._index, kept)
 
     def finish(self, built: Built, *, cache_hit: bool, at: datetime) -> bytes:
         return finished(built.core, cache_hit=cache_hit, at=at)
+
+    def without_secrets(self, query: str, max_chars: int) -> str:
+        """The start of a query, to be remembered."""
+        return redact_start(query, max_chars)[0][:max_chars]
 
     def close(self) -> None:
         for project in self._projects.values():
