@@ -91,7 +91,7 @@ class LogText:
     which a progress bar begins again, ends the line. A sequence may lie in two parts.
     """
 
-    _MOST_HELD = 32  # characters of a sequence that has not ended; a longer one is none of these
+    _MOST_HELD = 32  # characters of a sequence that has not ended; a longer one is not one of these
 
     def __init__(self) -> None:
         self._held = ""

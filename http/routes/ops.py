@@ -135,7 +135,7 @@ def _known(counted: R | SidecarError) -> R:
 )
 def show_metrics(call: Call[Nothing, Nothing]) -> Answer:
     """Get metrics for Prometheus. Open on this machine; from elsewhere, for operators."""
-    from . import exposition  # and with it the Prometheus client: too much to import for who never asks
+    from . import exposition  # it imports the Prometheus client, which few need
 
     return Answer(200, exposition.text_of(call.server), content_type="text/plain; version=0.0.4; charset=utf-8")
 
