@@ -1,4 +1,4 @@
-"""Spawner: owns the agents. Starts, supervises and ends their processes, and answers what is asked about them."""
+"""Spawner: owns the agents. It starts, supervises and ends their processes, and answers requests about them."""
 
 from __future__ import annotations
 
@@ -87,9 +87,10 @@ def at_once(act: Callable[[], None]) -> None:
 class Spawner(Owner):
     """storage: its registry and the agents' logs lie below. base_url: of the server, without `/api`.
 
-    draining: set when the server is to end. A Spawner that begins then starts nobody. input_read: calls back when all
-    that agents had sent by now has been read, so that none is taken for silent whose heartbeat waits in the kernel.
-    sole: keeps the name of the storage's instance for all incarnations; whoever made it releases it.
+    draining: set when the server is to end. A Spawner that starts then starts no
+    agents. input_read: calls back when all requests sent so far have been read, so that no agent counts as silent
+    while its heartbeat waits in the kernel.
+    sole: keeps the name of the storage's instance for all incarnations; its creator releases it.
     Raises what AgentRegistry, Triggers and SoleInstance raise.
     """
 
@@ -219,7 +220,7 @@ class Spawner(Owner):
         )
 
     def _take_over(self) -> None:
-        """Take over the agents that another sidecar, or another incarnation of this actor, has left."""
+        """Take over the agents left by another sidecar, or by another incarnation of this actor."""
         adoption = Adoption(self._records, self._launcher, self._trees.look_now())
         adoption.recover_lost(self._registry, self._profiles, self._logs)
         stop_waiting()  # what the last incarnation has put off

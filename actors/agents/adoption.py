@@ -1,7 +1,8 @@
-"""Adoption: a sidecar that starts takes over the agents that another one left, by identity, and never a second copy.
+"""Adoption: a starting sidecar takes over the agents that another one left, by identity, and never starts a second
+copy.
 
-A process is who the registry says it is when boot, pid and start time agree. One that was started in the moment in
-which the sidecar died is found by the marks in its environment. Who is neither has ended unseen.
+A process is the one in the registry if boot, pid and start time match. A process that was started just as the sidecar
+died is found by the marks in its environment. Any other agent has ended unseen.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class UnrecordedStart(msgspec.Struct, frozen=True):
 
 
 def newest(record: AgentRecord, trees: Trees) -> UnrecordedStart | None:
-    """The incarnation that runs although the registry does not know its process; None if there is none.
+    """The running incarnation whose process the registry does not know; None if there is none.
 
     The first process of an incarnation leads a session; a daemon that made itself one is younger.
     """
@@ -152,7 +153,7 @@ class Adoption:
         self._records.announcer.announce("agent_adopted", agent.record)
 
     def _recover_start(self, agent: SupervisedAgent, incarnation: int, process: StartedProcess) -> Step:
-        """It was started, which could not be written down: do now what should have followed then."""
+        """The agent was started, but that could not be recorded: do now what should have followed."""
         record = agent.record
         started = self._launcher.recover_started(record, agent.profile, process)
         if record.state is AgentState.STARTING and record.incarnation == incarnation:
@@ -177,7 +178,7 @@ class Adoption:
                 return AcceptStart(agent.id, started, Occurrence.TURN_CAME)
 
     def _lose(self, agent: SupervisedAgent, *, up_to: int) -> Step:
-        """It ended while no sidecar looked: how is not known, so the policy treats it as a failure.
+        """The agent ended while no sidecar was running. The cause is unknown, so the policy treats it as a failure.
 
         up_to: the newest incarnation of which anything was left.
         """

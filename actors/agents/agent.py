@@ -1,4 +1,4 @@
-"""SupervisedAgent: an agent as the Spawner holds it: its record, and what is known only while the sidecar runs."""
+"""SupervisedAgent: an agent of the Spawner: its record, and its state that exists only while the sidecar runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HOLDS_SLOT = RUNS | {AgentState.BACKING_OFF}
 
 
 class SupervisedAgent(msgspec.Struct):
-    """An agent, with what is known of its running incarnation and the requests that wait for it.
+    """An agent, with the state of its running incarnation and the requests that wait for it.
 
     token: of the running incarnation, where this sidecar made it. stop_at: monotonic, when SIGKILL follows SIGTERM; 0
     while the sidecar is not ending its process. is_killed: SIGKILL has been sent, so that whatever turns up of its tree

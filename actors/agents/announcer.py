@@ -1,4 +1,4 @@
-"""Announcer: gives the bus the lifecycle events of agents, each exactly once and in order, however often either dies.
+"""Announcer: gives the bus the lifecycle events of agents, each exactly once and in order, even if either dies.
 
 It is an outbox: an event is kept with the change that it is about, and removed when the bus has it. Its number is the
 idempotency key, so an event that is sent twice counts once.
@@ -31,7 +31,7 @@ _RETRY_S = (0.1, 0.5, 2.0, 5.0)  # the bus restarts within milliseconds; a full 
 
 
 class DescribedAgent(msgspec.Struct, frozen=True, kw_only=True):
-    """What a lifecycle event says of its agent; None where it says nothing."""
+    """The fields of a lifecycle event about its agent; None for missing ones."""
 
     agent_id: str | None = None
     agent_type: str | None = None

@@ -1,4 +1,4 @@
-"""Quotes the last lines of an agent's output for events and errors, without their secrets."""
+"""Quotes the last lines of an agent's output for events and errors, with secrets redacted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _is_ready = False
 
 
 def quoted(lines: Sequence[str]) -> tuple[str, ...]:
-    """The lines with their secrets taken out, long ones cut."""
+    """The lines with secrets redacted and long lines cut."""
     if not any(lines):
         return tuple(lines)
     from ..context.secrets.redaction import redact, redact_start  # a start waits for no expressions
@@ -28,7 +28,7 @@ def quoted(lines: Sequence[str]) -> tuple[str, ...]:
 
 @cache
 def prepare_soon() -> threading.Thread:
-    """Have a thread import what `quoted` needs and make its tables, once in a process.
+    """Have a thread import the modules of `quoted` and build its tables, once per process.
 
     That takes a tenth of a second, for which the restarts of agents would wait. Returns the thread.
     """
@@ -43,7 +43,8 @@ def is_ready() -> bool:
 
 
 def once_ready(act: Callable[[], object]) -> bool:
-    """Have `act` called, in another thread, when `quoted` answers at once. False, and nothing happens, if it does."""
+    """Have `act` called, in another thread, when `quoted` can answer at once. Returns False and does nothing if it
+    already can."""
     with _lock:
         if _is_ready:
             return False
@@ -54,7 +55,7 @@ def once_ready(act: Callable[[], object]) -> bool:
 
 
 def stop_waiting() -> None:
-    """Do now what waits for `once_ready`."""
+    """Make the calls that wait for `once_ready` now."""
     with _lock:
         _do_waiting()
 

@@ -1,4 +1,4 @@
-"""AgentRecords: the records of agents. Every change is kept in the registry, and announced where others care.
+"""AgentRecords: the records of agents. Every change is stored in the registry, and announced if others need it.
 
 Used in the Spawner's thread. It decides nothing.
 """
@@ -89,7 +89,7 @@ class AgentRecords:
         self._registry.put(agent.record)
 
     def starts(self, agent: SupervisedAgent, occurrence: Occurrence, token: Token) -> None:
-        """The intent to start the next incarnation; on the disk before its process is there."""
+        """Record the intent to start the next incarnation; it is on disk before the process exists."""
         incarnation = agent.record.incarnation + 1
         self.change(agent, occurrence, incarnation=incarnation, process=None, tokens=(token_ref(token),))
         try:
@@ -171,7 +171,8 @@ class AgentRecords:
         *,
         log_ends: tuple[int, int] | None = None,
     ) -> tuple[str, ...]:
-        """An incarnation's process has ended. log_ends: where the logs of the next begin, if that runs already.
+        """Record that an incarnation's process has ended. log_ends: where the logs of the next one begin, if it
+        already runs.
 
         Returns its last lines.
         """
@@ -233,26 +234,26 @@ class AgentRecords:
         self.announcer.announce("agent_failed", agent.record, topic="error", reason=reason, **how)
 
     def stopped(self, agent: SupervisedAgent, occurrence: Occurrence) -> None:
-        """It ended, or never began, because someone wanted it so."""
+        """Record that it ended, or never started, on request."""
         self.change(agent, occurrence, cause=ExitCause.KILLED)
         self._end_for_good(agent)
         log.info("agent stopped agent_id=%s incarnation=%d", agent.id, agent.record.incarnation)
         self.announcer.announce("agent_stopped", agent.record, cause=ExitCause.KILLED)
 
     def queued(self, agent: SupervisedAgent) -> None:
-        """Announce that it waits for its start; `waiting_for` says for what."""
+        """Announce that it waits for its start, and the reason (`waiting_for`)."""
         waits_for = agent.waiting_for
         log.info("agent queued agent_id=%s waiting_for=%s", agent.id, waits_for.text if waits_for is not None else "")
         self.announcer.announce("agent_queued", agent.record, waiting_for=waits_for)
 
     def blocked(self, agent: SupervisedAgent, why: str) -> None:
-        """A dependency has failed or was stopped, and the agent waits until somebody acts."""
+        """Record that a dependency has failed or was stopped; the agent waits until someone acts."""
         log.warning("agent blocked agent_id=%s why=%s", agent.id, why)
         self.change(agent, Occurrence.DEPENDENCY_LOST, last_error=_lost_dependencies(why))
         self.announcer.announce("agent_blocked", agent.record, why=why)
 
     def failed_with_dependencies(self, agent: SupervisedAgent, why: str) -> None:
-        """A dependency has failed or was stopped, and the agent fails with it."""
+        """Record that the agent fails because a dependency has failed or was stopped."""
         self.remember(agent, last_error=_lost_dependencies(why))
         self.given_up(agent, Occurrence.GIVEN_UP, _lost_dependencies(why))
 

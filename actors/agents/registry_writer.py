@@ -1,4 +1,4 @@
-"""RegistryWriter: writes what was put into the registry after each message, and has it synced in the background.
+"""RegistryWriter: writes the registry's changes after each message, and has them synced in the background.
 
 Used in the Spawner's thread. When storage cannot be written it tries again, so that a full disk stops no agent.
 """

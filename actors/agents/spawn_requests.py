@@ -1,4 +1,4 @@
-"""SpawnRequests: makes an agent for a spawn request, once for each idempotency key, and answers the request.
+"""SpawnRequests: creates an agent for a spawn request, once per idempotency key, and answers the request.
 
 Used in the Spawner's thread.
 """
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class SpawnRequests:
-    """The road from a spawn request to an agent, and to the answer."""
+    """Turns spawn requests into agents and answers."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class SpawnRequests:
         self._chains = chains
 
     def spawn(self, request: SpawnAgent) -> SpawnedAgent:
-        """A new agent, started or queued; or the first answer again, to a request with the same idempotency key.
+        """Start or queue a new agent; repeat the first answer for a request with the same idempotency key.
 
         Raises InvalidRequest, NoCommand, SpawnFailed, IdempotencyConflict, ChainTooLong, TooManySpawns, QueueFull,
         StorageUnavailable, and Unavailable while the sidecar shuts down.
@@ -149,7 +149,7 @@ class SpawnRequests:
         self._records.remember(agent, first_answer=first)
 
     def _answer_again(self, record: AgentRecord) -> SpawnedAgent:
-        """The answer that its spawn request got."""
+        """The first answer to its spawn request."""
         agent_id, first = record.spec.agent_id, record.first_answer
         agent = self._records.index.agents.get(agent_id) or SupervisedAgent(
             record, self._profiles.of(record.spec.agent_type)
@@ -162,7 +162,7 @@ class SpawnRequests:
 
 
 def _digest(request: SpawnAgent) -> str:
-    """The same for two requests that ask for the same, in whichever trace."""
+    """A digest that is equal for requests with the same content, in any trace."""
     left_out = ("idempotency_key", "traceparent", "caused_by")
     body = {name: value for name, value in msgspec.structs.asdict(request).items() if name not in left_out}
     return hashlib.sha256(msgspec.json.encode(body, order="deterministic")).hexdigest()

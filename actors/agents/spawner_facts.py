@@ -1,4 +1,4 @@
-"""Facts that the Spawner's threads and timers tell it."""
+"""Facts from the Spawner's threads and timers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""ProcessTrees: sees agents' processes end, ends whole trees, and lets nothing of them live on.
+"""ProcessTrees: watches agents' processes, and ends whole process trees.
 
-Used in the Spawner's thread. Other threads look at exits and at the process table for it. What they see comes back as
-facts; what follows is returned as steps.
+Used in the Spawner's thread. Other threads watch exits and the process table. Their findings come back as facts; the
+consequences are returned as steps.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class ProcessTrees:
 
     @property
     def is_settled(self) -> bool:
-        """The last look that was asked for has been taken, and found nothing that should not be there."""
+        """The last requested look at the process table was taken, and found nothing left over."""
         return self._served >= self._asked and not self._is_look_due
 
     def look_now(self) -> Trees:
@@ -79,12 +79,12 @@ class ProcessTrees:
         self._census.start()
 
     def close(self) -> None:
-        """Look no longer; what runs goes on running."""
+        """Stop looking; running processes continue."""
         self._watcher.stop()
         self._census.stop()
 
     def watch(self, agent: SupervisedAgent, process: StartedProcess) -> None:
-        """It is the agent's process now."""
+        """Watch the agent's new process."""
         agent.process = process
         self._census.lead(process.identity, Owned(agent.id, agent.record.incarnation))
         self._watcher.watch(agent.id, agent.record.incarnation, process)
@@ -115,7 +115,7 @@ class ProcessTrees:
         self._ask()
 
     def kill(self, agent: SupervisedAgent) -> None:
-        """SIGKILL for all that is known of the tree; the next looks find the rest."""
+        """Send SIGKILL to all known processes of the tree; the next looks find the rest."""
         agent.is_killed = True
         if agent.process is not None:
             self._watcher.signal(agent.process, signal.SIGKILL)
@@ -123,7 +123,7 @@ class ProcessTrees:
         self._ask()
 
     def sweep(self) -> None:
-        """An incarnation ended by itself: look for what it left behind."""
+        """An incarnation ended by itself: look for leftover processes."""
         self._ask()
 
     def await_nothing_left(self, agent: SupervisedAgent) -> None:
@@ -144,7 +144,7 @@ class ProcessTrees:
         return self._asked
 
     def census_taken(self, fact: CensusTaken) -> Iterator[Step]:
-        """Kill what is left over, and look at what the agents use and at those that are being ended."""
+        """Kill leftover processes, check the agents' use of resources, and continue to end trees."""
         self._served = fact.served
         trees = self._killer.within_reach(fact.trees)
         haunted, look_again = self._kill_left_over(trees)

@@ -1,4 +1,4 @@
-"""AgentSupervisor: carries out what is decided about agents: starts them, records their ends, stops their trees.
+"""AgentSupervisor: carries out decisions about agents: starts them, records their exits, stops their process trees.
 
 Used by the Spawner in its thread. The decisions are steps: those of `supervision/steps.py`, and those of the queue, of
 groups and of adoption, where a later step depends on what an earlier one led to. Nothing here waits: exits, looks at
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class AgentSupervisor:
-    """The one place where steps are done. All times that decide are monotonic."""
+    """Carries out steps. All times in decisions are monotonic."""
 
     def __init__(
         self,
@@ -61,13 +61,13 @@ class AgentSupervisor:
 
     @property
     def is_quiet(self) -> bool:
-        """No agent's process runs, nor anything that one left behind."""
+        """No process of an agent runs, and none is left over."""
         return self._trees.is_settled and self._index.count(*RUNS) == 0
 
     # --- what comes from outside ---------------------------------------------------------------------------
 
     def enter(self, agent: SupervisedAgent) -> None:
-        """A new agent: on the disk before anything else, then started if it is its turn, else queued.
+        """Add a new agent: it is on disk first, then started if it is its turn, or else queued.
 
         Raises StorageUnavailable, QueueFull; then there is no such agent.
         """

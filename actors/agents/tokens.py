@@ -1,4 +1,4 @@
-"""AgentTokens: mints a token at each start of an agent, and keeps it good for as long as that process runs."""
+"""AgentTokens: creates a token at each start of an agent, and keeps it valid as long as that process runs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class AgentTokens:
         return self._mint(spec, profile, now)
 
     def found(self, spec: AgentSpec, text: str, *, now: datetime) -> Token | None:
-        """The token that a process was started with, however long ago; None if it is not this agent's."""
+        """The token that a process was started with; None if it is not this agent's."""
         try:
             caller = self._key.verify(text, now=now, grace_s=_FOR_EVER_S)
         except (Unauthorized, TokenExpired):
@@ -42,7 +42,7 @@ class AgentTokens:
         return Token(text=text, token_id=caller.token_id, expires_at=caller.expires_at)
 
     def caller(self, text: str, *, now: datetime) -> Caller | None:
-        """The caller that a token names; None if it was revoked, or expired so long ago that it may have been."""
+        """The caller of a token; None if it was revoked, or expired so long ago that it may have been revoked."""
         try:
             caller = self._key.verify(text, now=now, grace_s=int(REVOKED_KEPT_FOR.total_seconds()))
         except (Unauthorized, TokenExpired):
@@ -50,7 +50,7 @@ class AgentTokens:
         return None if self._revocations.is_revoked(caller.token_id, now=now) else caller
 
     def remint(self, spec: AgentSpec, profile: Profile, ref: TokenRef) -> Token:
-        """A token that was minted before, again with its text."""
+        """Create the text of an earlier token again."""
         return self._mint(spec, profile, ref.expires_at - timedelta(seconds=TOKEN_TTL_S), again=ref.token_id)
 
     def _mint(self, spec: AgentSpec, profile: Profile, now: datetime, *, again: str | None = None) -> Token:
@@ -97,7 +97,7 @@ class AgentTokens:
         return token, record
 
     def keep(self, record: AgentRecord) -> None:
-        """Keep its tokens good until its running incarnation ends, even after they expire."""
+        """Keep its tokens valid until its running incarnation ends, even after they expire."""
         for ref in record.tokens:
             self._revocations.keep(ref.token_id)
 

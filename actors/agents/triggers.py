@@ -1,6 +1,6 @@
-"""Triggers: which agents an event spawns. At most once per event, also across restarts; never for the past.
+"""Triggers: spawn agents for events, at most once per event, also across restarts, and never for past events.
 
-A trigger ignores events that an agent of the type it spawns has caused, unless it says `allow_self`.
+A trigger ignores events caused by an agent of the type that it spawns, unless it sets `allow_self`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Triggers:
 
     @property
     def place(self) -> EventId:
-        """Up to here every event was looked at."""
+        """The position up to which every event was handled."""
         return self._registry.trigger_place or event_id(0)
 
     def log_ends_at(self, newest: EventId) -> None:
@@ -70,7 +70,7 @@ class Triggers:
     def look_at(
         self, event: Event, cause_of: Callable[[Event], Cause], spawn: Callable[[SpawnAgent], SpawnedAgent]
     ) -> None:
-        """Spawn what the event asks for. What cannot be spawned is logged: the event does not come again."""
+        """Spawn the agents for an event. A failure is logged, because the event does not come again."""
         if event.event_id <= self.place:
             return
         for armed in self._armed:

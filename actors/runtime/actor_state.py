@@ -1,4 +1,4 @@
-"""The life of an actor as a table: in which state which occurrence leads to which state. Pure."""
+"""The life of an actor as a table of states and transitions. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum, StrEnum
 
 
 class ActorState(StrEnum):
-    """The state of an actor behind its handle, in the words that operators read."""
+    """The state of an actor behind its handle, as shown to operators."""
 
     STARTING = "starting"
     RUNNING = "running"
@@ -17,7 +17,7 @@ class ActorState(StrEnum):
 
     @property
     def is_over(self) -> bool:
-        """No incarnation runs, and none will be started by itself."""
+        """No incarnation runs, and none will be started automatically."""
         return self in (ActorState.STOPPED, ActorState.FAILED)
 
 
@@ -40,7 +40,7 @@ ACTOR_LIFECYCLE: Mapping[tuple[ActorState, ActorOccurrence], ActorState] = {
     (_RESTARTING, ActorOccurrence.LOOP_BEGAN): _RUNNING,
     (_RESTARTING, ActorOccurrence.GIVEN_UP): _FAILED,
     **{(state, ActorOccurrence.STOP_ASKED): _STOPPED for state in ActorState},
-    # It was stopped while its loop ended, or while the next incarnation was made.
+    # It was stopped while its loop ended, or while the next incarnation was created.
     (_STOPPED, ActorOccurrence.LOOP_BEGAN): _STOPPED,
     (_STOPPED, ActorOccurrence.LOOP_ENDED): _STOPPED,
     (_STOPPED, ActorOccurrence.GIVEN_UP): _STOPPED,

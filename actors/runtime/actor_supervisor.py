@@ -29,7 +29,7 @@ AskedHook = Callable[[Any, Later[Any]], Any]
 class ActorStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One actor as seen from outside. busy_ms: time spent handling messages, over all its incarnations.
 
-    at_hand_s: how long the message that is being handled has taken so far; 0 between two messages.
+    at_hand_s: how long the present message has taken so far; 0 between two messages.
     """
 
     name: str
@@ -44,9 +44,9 @@ class ActorStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ActorHandle:
-    """The name of an actor, and whichever incarnation of it runs now. Implements `asking.Recipient`, `owner.OwnHandle`.
+    """The stable name of an actor, over its incarnations. Implements `asking.Recipient`, `owner.OwnHandle`.
 
-    handling: how long its messages took, over all incarnations.
+    handling: the time its messages took, over all incarnations.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class ActorHandle:
         return self._name
 
     def tell(self, fact: Fact) -> None:
-        """Send a fact. Kept for the next incarnation if none runs just now; dropped once the actor is stopped."""
+        """Send a fact. It is kept for the next incarnation if none runs now, and dropped if the actor is stopped."""
         self.send((Envelope(fact, None),))
 
     def request(self, request: Request[R]) -> Later[R]:
@@ -98,7 +98,7 @@ class ActorHandle:
         return Envelope(request if self._asked is None else self._asked(request, later), later)
 
     def send(self, envelopes: tuple[Envelope, ...]) -> None:
-        """Send messages that are handled one after the other, without any other in between. See tell and request."""
+        """Send messages that are handled in a row, with no other message in between. See tell and request."""
         with self._lock:
             is_over = self._state.is_over
             asked = tuple(envelope.later for envelope in envelopes if envelope.later is not None)
@@ -111,13 +111,13 @@ class ActorHandle:
             self._refuse(asked, "is not running")
 
     def _post(self, envelopes: tuple[Envelope, ...]) -> None:
-        # Under the lock, so that no message slips into the mailbox of an incarnation that has just ended.
+        # Under the lock, so that no message gets into the mailbox of an incarnation that has just ended.
         if self._running is not None:
             try:
                 self._running.actor_ref.tell(envelopes)
             except pykka.ActorDeadError:
-                # Its loop has ended and is about to say so: a fact goes on to the next incarnation, and a
-                # request is refused with all the others that were in flight.
+                # Its loop has ended and is about to report it: a fact goes to the next incarnation, and a request is
+                # refused like all others in flight.
                 self._waiting.extend(envelope for envelope in envelopes if envelope.later is None)
         elif not self._state.is_over:
             self._waiting.extend(envelopes)
@@ -129,14 +129,15 @@ class ActorHandle:
         self._begin()
 
     def restart(self, reason: str) -> None:
-        """End the running incarnation and start the next, which counts for nothing towards giving the actor up.
+        """End the running incarnation and start the next. This does not count towards giving the actor up.
 
-        Requests it holds are answered with Unavailable.
+        Its pending requests are answered with Unavailable.
         """
         self.tell(EndLoop(reason))
 
     def stop(self) -> None:
-        """Stop after what is in the mailbox now; waits up to STOP_WITHIN_S. Nothing is started again."""
+        """Stop after the messages that are in the mailbox now; waits up to STOP_WITHIN_S. The actor is not
+        restarted."""
         with self._lock:
             running = self._running
             self._change(ActorOccurrence.STOP_ASKED)
@@ -167,7 +168,7 @@ class ActorHandle:
         self.handling.add(took_s)
 
     def message_failed(self, error: BaseException) -> bool:
-        """Count a message that failed unexpectedly; True when there were so many that the state is suspect."""
+        """Count a message that failed unexpectedly. True if there were so many that the state is suspect."""
         self._failures += 1
         self._last_error = repr(error)
         verdict, self._message_failures = self._intensity.decide(self._message_failures, now=time.monotonic())
@@ -197,7 +198,7 @@ class ActorHandle:
         return verdict is RestartVerdict.RESTART
 
     def _restart_or_give_up(self, reason: str, *, is_asked_for: bool) -> None:
-        # One that is asked for says nothing of how the actor is.
+        # A requested restart says nothing about the health of the actor.
         may_restart = is_asked_for or self._may_restart()
         while may_restart:
             self._restarts += 1
@@ -246,7 +247,7 @@ class ActorHandle:
 class ActorSupervisor:
     """Starts actors in order and stops them in reverse.
 
-    gave_up: called with an actor's name and the reason when it died more often than `intensity` allows; the server
+    gave_up: called with an actor's name and the reason if it died more often than `intensity` allows; the server
     then ends with an error, so that its starter can start it again. restarted: called likewise, in the
     thread of the incarnation that ended, when the next one runs. asked: called with each request that is made of an
     actor and the future of its answer, in the asker's thread; returns what is sent.
@@ -269,7 +270,7 @@ class ActorSupervisor:
     def handle(self, name: str, make: Callable[[], Owner], *, failure: type[Unavailable] = Unavailable) -> ActorHandle:
         """A handle for an actor that `make` constructs again for each incarnation; it runs after `start`.
 
-        failure: what its askers get when it fails while it holds their requests.
+        failure: the error for its pending requests when it fails.
         """
         handle = ActorHandle(
             name,
@@ -295,11 +296,11 @@ class ActorSupervisor:
         return tuple(handle.status() for handle in self._handles.values())
 
     def handling(self) -> Mapping[str, Durations]:
-        """How long each actor's messages took."""
+        """The time that each actor's messages took."""
         return {name: handle.handling for name, handle in self._handles.items()}
 
     def restart(self, name: str, reason: str) -> bool:
-        """Restart one actor; False when there is none of that name."""
+        """Restart one actor. False if no actor has that name."""
         handle = self._handles.get(name)
         if handle is None:
             return False

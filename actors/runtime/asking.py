@@ -1,4 +1,5 @@
-"""How actors are asked: a request goes into a mailbox, the answer comes back in a future, every wait ends.
+"""Requests to actors: a request goes into a mailbox, the answer comes back in a future, and every wait has a
+time-out.
 
 A request names its reply type, so `ask(bus, PublishEvent(…), timeout_s=2.0)` is typed. An actor answers a request
 at once or, where the answer takes time (a long poll, an fdatasync, a process that has to end), returns `self.later()`,
@@ -25,11 +26,11 @@ R = TypeVar("R")
 
 
 class Request(msgspec.Struct, Generic[R], frozen=True):
-    """A question to an actor that is answered with an `R` or a SidecarError."""
+    """A request to an actor, answered with an `R` or a SidecarError."""
 
 
 class Fact(msgspec.Struct, frozen=True):
-    """Something that happened, told to an actor; nothing is answered."""
+    """Something that happened, sent to an actor; it gets no answer."""
 
 
 class _State(Enum):
@@ -43,11 +44,11 @@ _PENDING, _CANCELLED, _ANSWERED, _REFUSED = _State
 
 
 class Later(Generic[R]):
-    """An answer that an actor gives when it is known, once. Answered in any thread, and read in any.
+    """An answer that an actor gives later, once. Any thread may answer, and any may read.
 
-    What `concurrent.futures.Future` is, without the Condition that each of those makes: nearly every answer is taken
-    by a callback, and a server that makes thousands a second spends a tenth of its time on Conditions. A wait makes
-    what it needs, and has to say how long it lasts.
+    Like `concurrent.futures.Future`, but without a Condition for each: nearly every answer is taken by a callback,
+    and a server that makes thousands a second would spend a tenth of its time on Conditions. A wait makes what it
+    needs, and must have a time-out.
 
     unclaimed: called in the actor's thread when the answer was given but whoever asked had gone in that moment.
     """
@@ -65,7 +66,8 @@ class Later(Generic[R]):
     # For whoever answers
 
     def answer(self, value: R) -> bool:
-        """Give the answer. False, and nothing happens, if the asker timed out or was told that the actor died."""
+        """Give the answer. Returns False and does nothing if the caller timed out, or was refused because the actor
+        died."""
         with self._lock:
             is_first = self._state is _PENDING
             if is_first:
@@ -82,7 +84,7 @@ class Later(Generic[R]):
             self.unclaimed()
 
     def refuse(self, error: BaseException) -> None:
-        """Answer with an error; like `answer`, too late is no fault."""
+        """Answer with an error; like `answer`, it may come too late."""
         with self._lock:
             if self._state is not _PENDING:
                 return
@@ -93,7 +95,7 @@ class Later(Generic[R]):
     # For whoever asked
 
     def cancel(self) -> bool:
-        """Give up. False if the answer was there first."""
+        """Give up. False if the answer came first."""
         with self._lock:
             if self._state is not _PENDING:
                 return self._state is _CANCELLED
@@ -105,11 +107,11 @@ class Later(Generic[R]):
         return self._state is _CANCELLED
 
     def done(self) -> bool:
-        """Whether there is an answer, an error or nothing to be expected any more."""
+        """Whether there is an answer or an error, or none will come."""
         return self._state is not _PENDING
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until it is done; False if it is not after so many seconds. Never in an actor's own thread."""
+        """Wait until it is done; False if it is not done in time. Never call it in an actor's own thread."""
         if not self.done():
             is_done = threading.Event()
             self.add_done_callback(lambda _: is_done.set())
@@ -132,7 +134,7 @@ class Later(Generic[R]):
         return self._error if self._state is _REFUSED else None
 
     def add_done_callback(self, act: Callable[[Later[R]], object]) -> None:
-        """Have `act` called when it is done, in the thread that makes it so; now, if it is."""
+        """Have `act` called when it is done, in the thread that completes it; at once if it is done already."""
         with self._lock:
             is_pending = self._state is _PENDING
             if is_pending:
@@ -160,7 +162,7 @@ class Envelope(msgspec.Struct, frozen=True):
 
 
 def all_done(laters: Iterable[Later[Any]]) -> Later[None]:
-    """Answered when all of these are done, however that came."""
+    """Answered when all of these are done, with any outcome."""
     whole: Later[None] = Later()
     waited_for = tuple(laters)
 
@@ -184,10 +186,10 @@ _together = _Together()
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Answers that this thread gives within: whatever they make it do `once_together` is done once, at the end.
+    """Groups the answers that this thread gives within it: `once_together` calls are made once, at the end.
 
-    Without it, the first answer of many wakes the thread that sends them, and the two take turns from then on, answer
-    by answer.
+    Without it, the first of many answers wakes the thread that sends them, and the two threads take turns from then
+    on.
     """
     acts = _together.acts = {}
     try:
@@ -199,7 +201,7 @@ def together() -> Iterator[None]:
 
 
 def once_together(act: Callable[[], object]) -> None:
-    """Do it at the end of what this thread does `together`, and now if that is nothing."""
+    """Call it at the end of this thread's `together` block, or at once without one."""
     if _together.acts is None:
         act()
     else:
@@ -207,7 +209,7 @@ def once_together(act: Callable[[], object]) -> None:
 
 
 class Recipient(Protocol):
-    """Where messages go: the stable name of an actor, however often it is restarted behind it."""
+    """The receiver of messages: the stable name of an actor, across its restarts."""
 
     @property
     def name(self) -> str: ...

@@ -1,4 +1,4 @@
-"""An actor that owns a piece of state, and what becomes of one message.
+"""An actor that owns a piece of state, and the handling of one message.
 
 Two kinds of failure, as Pykka 4.5 makes them (its loop stops all actors on a SystemExit, and drops queued messages
 of an actor that dies): a message that cannot be handled costs only that message; a loop that ends costs the requests
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class EndLoop(Fact, frozen=True):
-    """Ends the loop of the incarnation that reads it."""
+    """A message that ends the loop of the incarnation that reads it."""
 
     reason: str
 
@@ -33,12 +33,12 @@ class LoopEnded(Exception):
 
 
 class OwnHandle(Recipient, Protocol):
-    """The handle of an actor as its running incarnation sees it: it gets messages there, and reports to it."""
+    """The handle of an actor for its running incarnation, which gets messages from it and reports to it."""
 
     def message_handled(self, took_s: float) -> None: ...
 
     def message_failed(self, error: BaseException) -> bool:
-        """Count a message that failed unexpectedly. True when there were so many that the loop must end."""
+        """Count a message that failed unexpectedly. True if there were so many that the loop must end."""
         ...
 
     def loop_ended(self, owner: Owner, death: str | None) -> None:
@@ -51,7 +51,7 @@ class OwnHandle(Recipient, Protocol):
 
 
 class Owner(pykka.ThreadingActor):
-    """An actor that owns a piece of state. Subclasses write `handle`, and `on_start`, `release` where they need them.
+    """An actor that owns a piece of state. Subclasses define `handle` and, if needed, `on_start` and `release`.
 
     `handle` returns the reply, `self.later()` for a reply that comes later, or None for a fact; it may be called in a
     test without any thread. State is rebuilt in `__init__` or `on_start` of the next incarnation, from the disk.
@@ -72,7 +72,7 @@ class Owner(pykka.ThreadingActor):
         raise TypeError(f"{type(self).__name__} does not handle {type(message).__name__}")
 
     def release(self) -> None:
-        """Let go of files and threads; called in the actor's thread when its loop has ended, whatever ended it."""
+        """Release files and threads; called in the actor's thread when its loop has ended, for any reason."""
 
     def later(self) -> Later[Any]:
         """For `handle` to keep, to return and to answer later: the future of the request it is called with.
@@ -121,7 +121,7 @@ class Owner(pykka.ThreadingActor):
 
     @property
     def me(self) -> Recipient:
-        """Where this actor gets its messages, for timers and callbacks that must come back to it."""
+        """This actor's own handle, for timers and callbacks."""
         if self._handle is None:
             raise RuntimeError(f"{type(self).__name__} runs without a handle")
         return self._handle
@@ -154,7 +154,7 @@ class Owner(pykka.ThreadingActor):
             super()._handle_failure(exception_type, exception_value, traceback)
 
     def mailbox_depth(self) -> int:
-        """How many messages wait, where those that are still to come out of the mailbox together count as one."""
+        """The number of waiting messages; messages that were sent together count as one until they are taken out."""
         waiting = self.actor_inbox.qsize() if isinstance(self.actor_inbox, queue.Queue) else 0
         return len(self._batch) + waiting
 
@@ -164,7 +164,7 @@ class Owner(pykka.ThreadingActor):
         return time.perf_counter() - since if since is not None else 0.0
 
     def pending_facts(self) -> list[Fact]:
-        """For `on_start`: facts that the last incarnation never looked at. They come to `handle` all the same."""
+        """For `on_start`: facts that the last incarnation did not handle. `handle` still gets them."""
         if not isinstance(self.actor_inbox, queue.Queue):
             return []
         with self.actor_inbox.mutex:
@@ -172,7 +172,7 @@ class Owner(pykka.ThreadingActor):
         return [message for message in waiting if isinstance(message, Fact)]
 
     def unread(self) -> list[Envelope]:
-        """Messages that this incarnation never looked at, oldest first."""
+        """Messages that this incarnation did not handle, oldest first."""
         left = [*self._batch]
         while not self.actor_inbox.empty():
             message = self.actor_inbox.get().message

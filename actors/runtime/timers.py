@@ -1,6 +1,6 @@
-"""Messages to actors that are due later: one thread and a heap, so that no actor ever waits.
+"""Delayed messages to actors: one thread and a heap, so that no actor ever waits.
 
-Source: `timer:send_after` of Erlang/OTP. A message told after its reason has gone is the receiver's to ignore.
+Source: `timer:send_after` of Erlang/OTP. The receiver ignores a message whose reason has gone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .asking import Fact, Recipient
 
 log = logging.getLogger(__name__)
 
-# A timer that is later than this means that the whole process did not run: it was stopped, or got no CPU.
+# A timer later than this means that the whole process did not run: it was stopped, or got no CPU.
 GAP_S = 0.5
 
 # A wall clock moved by an operator or a test is noticed within this time.
@@ -30,7 +30,7 @@ class ClockGap(Fact, frozen=True):
 
 
 class Timers(BackgroundLoop):
-    """Tells facts when they are due."""
+    """Sends facts when they are due."""
 
     def __init__(self) -> None:
         super().__init__("timers")

@@ -1,6 +1,6 @@
-"""An actor as a loop sees it: what the loop sends in one turn reaches the actor together, as one message.
+"""An actor for a loop: everything that the loop sends in one turn reaches the actor as one message.
 
-To hand a message to another thread and wake it costs as much as to handle it. A loop that reads sixteen publishes in
+Handing a message to another thread and waking it costs as much as handling it. A loop that reads sixteen publishes in
 a turn wakes the actor once, and the actor commits them once.
 
 See docs/long-polling.md.
@@ -17,7 +17,7 @@ from .asking import Envelope, Fact, Later, R, Request
 class TurnByTurn:
     """Implements `asking.Recipient` for the thread that calls `flush` after each of its turns, and for all others.
 
-    What other threads send goes at once.
+    Messages of other threads are sent at once.
     """
 
     def __init__(self, handle: ActorHandle) -> None:
@@ -44,7 +44,7 @@ class TurnByTurn:
             self.handle.send((envelope,))
 
     def flush(self) -> None:
-        """Send what this turn has brought. Called by one thread only, the loop's."""
+        """Send the messages of this turn. Called only by the loop's thread."""
         self._loop = threading.get_ident()
         if self._sent:
             sent, self._sent = self._sent, []
