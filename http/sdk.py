@@ -15,7 +15,8 @@ from __future__ import annotations
 from .client.agent import HEARTBEAT_S, Agent
 from .client.client import Client
 from .client.errors import NoServer, Superseded, UnexpectedAnswer
-from .client.records import Batch, Context, Event, File, Gap, Published, Result, ResultPage, Spawned, Stored
+from .client.records import Batch, Context, File, Gap, Published, Result, ResultPage, Spawned, Stored
+from .client.records import ReceivedEvent as Event
 from .client.retry import ONE_ATTEMPT, RetryPolicy
 from .client.subscription import Subscription
 

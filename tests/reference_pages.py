@@ -113,9 +113,8 @@ def client_page() -> str:
     for kind in (sdk.Agent, AsyncAgent, sdk.Client, sdk.Subscription):
         parts += _class(kind)
     parts.append("## Records\n")
-    for kind in (sdk.Batch, sdk.Context, sdk.Event, sdk.File, sdk.Gap, sdk.Published, sdk.Result, sdk.ResultPage,
-                 sdk.Spawned, sdk.Stored):  # fmt: skip
-        parts += _record(kind)
+    for name in ("Batch", "Context", "Event", "File", "Gap", "Published", "Result", "ResultPage", "Spawned", "Stored"):
+        parts += _record(name, getattr(sdk, name))
     parts.append("## Errors and retries\n")
     for kind in (sdk.NoServer, sdk.Superseded, sdk.UnexpectedAnswer, sdk.RetryPolicy):
         parts += (f"### {kind.__name__}\n", _documented(kind))
@@ -136,8 +135,8 @@ def _class(kind: type) -> Iterator[str]:
             yield _documented(method)
 
 
-def _record(kind: Any) -> Iterator[str]:
-    yield f"### {kind.__name__}\n"
+def _record(name: str, kind: Any) -> Iterator[str]:
+    yield f"### {name}\n"
     if kind.__doc__:
         yield _documented(kind)
     properties = [name for name, each in vars(kind).items() if isinstance(each, property)]

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from sidecar.http.cli.sentences import how, is_crash, sentence_of
-from sidecar.http.client.records import Event
+from sidecar.http.client.records import ReceivedEvent
 
 # What a lifecycle event says of its agent's state.
 _STATES = {
@@ -42,7 +42,7 @@ class Restart(msgspec.Struct, frozen=True, kw_only=True):
 class Line(msgspec.Struct, frozen=True, kw_only=True):
     """One event for people. at_s: seconds since the first one."""
 
-    event: Event
+    event: ReceivedEvent
     at_s: float
     subject: str
     text: str
@@ -74,7 +74,7 @@ class Story:
     def took_s(self) -> float:
         return self.lines[-1].at_s if self.lines else 0.0
 
-    def see(self, event: Event) -> Line:
+    def see(self, event: ReceivedEvent) -> Line:
         """Take in the next event; returns its line."""
         is_lifecycle = event.topic in ("system", "error") and "incarnation" in event.data
         agent_type = str(event.data.get("agent_type") or event.publisher_type)
@@ -94,7 +94,7 @@ class Story:
         self.lines.append(line)
         return line
 
-    def _lifecycle(self, event: Event, agent_type: str, text: str) -> str:
+    def _lifecycle(self, event: ReceivedEvent, agent_type: str, text: str) -> str:
         """Take in a lifecycle event; returns its text, which differs from `text` for a start after a crash."""
         data, kind = event.data, event.event_type
         member = self.members.setdefault(agent_type, Member(agent_type=agent_type))
@@ -113,14 +113,14 @@ class Story:
             self._back_off_ms[agent_type] = float(data.get("delay_ms") or 0)
         return text
 
-    def _died_at(self, event: Event, agent_type: str) -> datetime:
+    def _died_at(self, event: ReceivedEvent, agent_type: str) -> datetime:
         """When the agent died: its running time is measured, while the event may come late on a busy machine."""
         began, ran_for_s = self._started_at.get(agent_type), event.data.get("uptime_seconds")
         if began is None or ran_for_s is None:
             return event.timestamp
         return min(event.timestamp, began + timedelta(seconds=ran_for_s))
 
-    def _started(self, event: Event, agent_type: str, text: str) -> str:
+    def _started(self, event: ReceivedEvent, agent_type: str, text: str) -> str:
         self._started_at[agent_type] = event.timestamp
         died = self._died.pop(agent_type, None)
         if died is None:

@@ -15,7 +15,7 @@ from ...state.typed import convert, decode
 from ..client.calls import segment
 from ..client.client import Client
 from ..client.errors import Superseded
-from ..client.records import Batch, Event, Gap, Published
+from ..client.records import Batch, Gap, Published, ReceivedEvent
 from .commands import REFUSED, Commands
 from .connection import require_project, with_client
 from .following import EventFollower
@@ -330,7 +330,7 @@ def read_object(source: str, option: str) -> dict[str, Any]:
         raise click.BadParameter(f"is no JSON object: {error}", param_hint=option) from error
 
 
-def _line(event: Event, format_: Format) -> str:
+def _line(event: ReceivedEvent, format_: Format) -> str:
     match format_:
         case "json":  # one a line, so that other programs can read them as they come
             return safe_json(msgspec.json.encode(event))

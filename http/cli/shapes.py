@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from ...state.models import AgentStatus
-from ..client.records import Event, Gap
+from ..client.records import Gap, ReceivedEvent
 
 Row = dict[str, Any]
 
@@ -52,7 +52,7 @@ class AuditAnswer(msgspec.Struct):
 class EventsAnswer(msgspec.Struct):
     """A page of events."""
 
-    events: list[Event]
+    events: list[ReceivedEvent]
     total: int
     next_cursor: str | None = None
     gap: Gap | None = None
@@ -78,7 +78,7 @@ class MailboxesAnswer(msgspec.Struct):
 class DeadLetterRow(msgspec.Struct):
     """One dead letter."""
 
-    event: Event
+    event: ReceivedEvent
 
 
 class DeadLettersAnswer(msgspec.Struct):

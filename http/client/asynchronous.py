@@ -17,7 +17,7 @@ from .api import Api
 from .calls import DEFAULT_URL
 from .client import signed_as
 from .connections import BlockingConnections, require_url
-from .records import Event, Gap
+from .records import Gap, ReceivedEvent
 from .retry import RetryPolicy
 from .steps import HttpRequest, Outcome, Pause, Steps
 from .subscription import MailboxReader
@@ -143,7 +143,7 @@ class AsyncClient:
     wait = awaited(Api.wait)
 
 
-class AsyncSubscription(AsyncIterator[Event]):
+class AsyncSubscription(AsyncIterator[ReceivedEvent]):
     """`async for event in agent.events(…)`: as `Subscription`. A cancelled step gives its event to the next one."""
 
     def __init__(self, reader: MailboxReader, connections: AsyncConnections) -> None:
@@ -155,7 +155,7 @@ class AsyncSubscription(AsyncIterator[Event]):
         """The last events that were lost before they could be read; None as long as nothing was lost."""
         return self._reader.gap
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> ReceivedEvent:
         """The next event, however long it takes. Raises Superseded when another reader took the mailbox over."""
         return await self._connections.run(self._reader.next())
 

@@ -12,8 +12,8 @@ from ...state.models import AgentId, AgentState, AgentStatus, EventId, NextAgent
 __all__ = ["AgentStatus", "NextAgent"]
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """An event as delivered. replayed: older than the agent. redelivered: delivered before."""
+class ReceivedEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event as delivered; `sdk.Event`. replayed: older than the agent. redelivered: delivered before."""
 
     event_id: EventId
     event_type: str
@@ -47,7 +47,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     superseded: a newer wait on the same mailbox took over, so this one got nothing.
     """
 
-    events: tuple[Event, ...] = ()
+    events: tuple[ReceivedEvent, ...] = ()
     more_available: bool = False
     next_cursor: EventId | None = None
     timeout: bool = False

@@ -10,7 +10,7 @@ from typing import Protocol
 from ...state.models import EventId, event_id
 from .connections import BlockingConnections
 from .errors import Superseded
-from .records import Batch, Event, Gap
+from .records import Batch, Gap, ReceivedEvent
 from .steps import Steps
 
 log = logging.getLogger(__name__)
@@ -28,13 +28,13 @@ class MailboxReader:
     def __init__(self, wait: Wait, *, poll_s: float) -> None:
         self._wait = wait
         self._poll_s = poll_s
-        self._waiting: deque[Event] = deque()
+        self._waiting: deque[ReceivedEvent] = deque()
         # Acknowledging nothing says from the first wait on that nothing less than an acknowledgement counts.
         self._done: EventId | None = event_id(0)
-        self._given: Event | None = None
+        self._given: ReceivedEvent | None = None
         self.gap: Gap | None = None
 
-    def next(self) -> Steps[Event]:
+    def next(self) -> Steps[ReceivedEvent]:
         """The next event, however long it takes. Raises Superseded when another reader took the mailbox over."""
         while not self._waiting:
             yield from self._acknowledge(self._poll_s)
@@ -65,7 +65,7 @@ class MailboxReader:
         self._waiting = deque(merged[event_id] for event_id in sorted(merged))
 
 
-class Subscription(Iterator[Event]):
+class Subscription(Iterator[ReceivedEvent]):
     """`for event in agent.events(…)`: delivers each event at least once, in the order of the log, without end.
 
     An event counts as done when the next one is asked for, so an event that killed the process is delivered again to
@@ -81,7 +81,7 @@ class Subscription(Iterator[Event]):
         """The last events that were lost before they could be read; None as long as nothing was lost."""
         return self._reader.gap
 
-    def __next__(self) -> Event:
+    def __next__(self) -> ReceivedEvent:
         """The next event, however long it takes. Raises Superseded when another reader took the mailbox over."""
         return self._connections.run(self._reader.next())
 
