@@ -53,8 +53,8 @@ def after_exit(
 ) -> tuple[Step, ...]:
     """Decide what follows the end of an incarnation.
 
-    record: with the end written down. groups: those that the agent lives in. decision: the restart policy's; None if
-    the end was deliberate. may_start: False while the sidecar shuts down. now: monotonic seconds.
+    record: with the exit recorded. groups: the groups of the agent. decision: of the restart policy; None if the exit
+    was deliberate. may_start: False while the sidecar shuts down. now: monotonic seconds.
     """
     agent_id = record.spec.agent_id
     steps: tuple[Step, ...]
@@ -127,10 +127,11 @@ def _restart(
     may_start: bool,
     now: float,
 ) -> tuple[Step, ...]:
-    """Restart after the delay, unless the exit watcher has restarted it already, or its group has had enough."""
+    """Restart after the delay, unless the exit watcher has already restarted it, or its group has reached its
+    limit."""
     agent_id, attempt = record.spec.agent_id, end.attempt
     started = attempt.started if attempt is not None else None
-    # One that ended unseen ended with the sidecar and all others: nothing is wrong with its group.
+    # An agent that ended unseen ended with the sidecar and all others: nothing is wrong with its group.
     counted, exceeded = count_restart(groups, now=now) if may_start and record.cause is not None else ((), None)
     if exceeded is not None and started is None:
         reason = f"its group {exceeded.group} restarted too often"
@@ -180,7 +181,7 @@ def end_with_group(record: AgentRecord, restart: RestartType, after: AfterStop, 
 
 
 def on_exit(record: AgentRecord, exited: AgentExited) -> tuple[Step, ...]:
-    """Decide what follows when the watcher has seen a process of the agent end. Nothing if that is no news.
+    """Decide what follows when the watcher has seen a process of the agent end. No steps if that is already known.
 
     An agent that is being ended is judged when nothing is left of its tree.
     """
@@ -195,6 +196,6 @@ def on_exit(record: AgentRecord, exited: AgentExited) -> tuple[Step, ...]:
 
 
 def is_news(record: AgentRecord, exited: AgentExited) -> bool:
-    """Whether the exit is that of the agent's running incarnation, which nobody has recorded yet."""
+    """Whether the exit is that of the agent's running incarnation, and is not recorded yet."""
     has_process = record.state in (AgentState.STARTING, AgentState.RUNNING, AgentState.STOPPING)
     return has_process and record.process is not None and record.incarnation == exited.incarnation

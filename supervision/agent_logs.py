@@ -1,7 +1,8 @@
-"""AgentLogs: what agents write, in files they write to themselves; read by offset, bounded without losing a line.
+"""AgentLogs: the output of agents, in files that they write themselves; read by offset, limited without losing a
+line.
 
-No pipe and no copy: an agent outlives the sidecar and still logs. A file is kept to its newest bytes by punching a
-hole in front of them, which takes nothing away that is being written, and leaves every offset as it was.
+No pipe and no copy: an agent outlives the sidecar and still logs. A file keeps only its newest bytes: a hole is
+punched in front of them, which removes nothing that is being written and leaves every offset unchanged.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ Stream = Literal["stdout", "stderr"]
 _STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
 
 MAX_READ_BYTES = 1 << 20
-MAX_LINE_BYTES = 4096  # of a line; a longer one is not waited for, nor searched for its beginning
+MAX_LINE_BYTES = 4096  # of a line; the end or start of a longer one is not awaited or searched
 _BLOCK = 4096
 _TAIL_STEP = 64 << 10
 _PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01  # fallocate(2)
 
 
 class Chunk(msgspec.Struct, frozen=True):
-    """Bytes of a log from `offset` on; `at_end`: there were no more."""
+    """Bytes of a log from `offset` on. at_end: there were no more."""
 
     data: bytes
     offset: int
@@ -43,7 +44,7 @@ class Chunk(msgspec.Struct, frozen=True):
 
     @property
     def has_line(self) -> bool:
-        """Whether a line ends in it, or is too long to wait for its end."""
+        """Whether a line ends in the chunk, or is too long to wait for its end."""
         return b"\n" in self.data or len(self.data) > MAX_LINE_BYTES
 
     def of_at_most(self, count: int) -> Chunk:
@@ -53,14 +54,14 @@ class Chunk(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, data=self.data[:count], at_end=False)
 
     def of_whole_lines(self) -> Chunk:
-        """It without an unfinished last line; all of it if no line ends in it."""
+        """The chunk without an unfinished last line; all of it if no line ends in it."""
         end = self.data.rfind(b"\n") + 1
         if end in (0, len(self.data)):
             return self
         return msgspec.structs.replace(self, data=self.data[:end], at_end=False)
 
     def of_whole_characters(self) -> Chunk:
-        """Without the beginning of a UTF-8 character at its end: the rest of it may be still to come."""
+        """The chunk without an incomplete UTF-8 character at its end, the rest of which may still come."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         decoder.decode(self.data[-3:])  # one lacks its end with at most three bytes
         begun, _ = decoder.getstate()
@@ -95,9 +96,10 @@ class AgentLogs:
         return int(serial) if path.parent == self._directory.resolve() and serial.isdigit() else None
 
     def read(self, serial: int, stream: Stream, offset: int) -> Chunk:
-        """From `offset` on, at most MAX_READ_BYTES; later if what is there has gone. Empty when nothing is there.
+        """Read from `offset` on, at most MAX_READ_BYTES; from a later offset if those bytes are gone. Empty if there
+        is nothing.
 
-        From the start where the log is shorter than `offset`: its writer has cut it.
+        From the start if the log is shorter than `offset`, because its writer has cut it.
         """
         with _opened(self.path(serial, stream)) as fd:
             if fd is None:
@@ -145,9 +147,9 @@ class AgentLogs:
     def last_lines(
         self, serial: int, lines: int, *, since: tuple[int, int], until: tuple[int, int] | None = None
     ) -> tuple[str, ...]:
-        """The last lines of an agent: of stderr, or of stdout if stderr is empty. Secrets are still in them.
+        """The last lines of an agent: of stderr, or of stdout if stderr is empty. Secrets are not redacted yet.
 
-        since: where an incarnation's stdout and stderr begin. until: where those of the next do, if there is one.
+        since: where an incarnation's stdout and stderr start. until: where those of the next start, if there is one.
         """
         streams: tuple[tuple[Stream, int], ...] = (("stderr", 1), ("stdout", 0))
         for stream, place in streams:
@@ -158,7 +160,7 @@ class AgentLogs:
         return ()
 
     def note_end(self, serial: int) -> None:
-        """An incarnation has ended: what is written from now on, the next one writes."""
+        """Note that an incarnation has ended: later output belongs to the next one."""
         for stream in _STREAMS:
             with suppress(FileNotFoundError):
                 self._written_at[serial, stream] = self.path(serial, stream).stat().st_mtime_ns
@@ -168,14 +170,14 @@ class AgentLogs:
         return self._written_at.get((serial, stream), found.st_mtime_ns) != found.st_mtime_ns
 
     def bound(self, serials: Iterable[int], *, max_bytes: int | None = None) -> None:
-        """Give back the disk space of what is older than the newest `max_bytes` of each stream."""
+        """Free the disk space of everything older than the newest `max_bytes` of each stream."""
         for serial in serials:
             for stream in _STREAMS:
                 if self._can_punch:
                     self._bound(self.path(serial, stream), self.max_bytes if max_bytes is None else max_bytes)
 
     def bound_running(self, serial: int) -> int:
-        """Bound the logs of one agent while it writes. Returns how much of both streams was on the disk before.
+        """Limit the logs of one agent while it writes. Returns the size of both streams on disk before.
 
         Records a log that was deleted.
         """
@@ -194,21 +196,21 @@ class AgentLogs:
         return size
 
     def take_deleted(self, serial: int) -> bool:
-        """Whether a log of this running agent was found deleted since it was last opened. Asking clears that."""
+        """Whether a log of this running agent was found deleted since it was last opened. The call resets this."""
         if serial not in self._deleted:
             return False
         self._deleted.discard(serial)
         return True
 
     def remove(self, serial: int) -> bool:
-        """Delete an agent's logs; whether there were any."""
+        """Delete an agent's logs. Returns whether there were any."""
         there_were_any = False
         for stream in _STREAMS:
             try:
                 self.path(serial, stream).unlink()
                 there_were_any = True
             except FileNotFoundError:
-                pass  # it was never started, or its logs went when the disk was short
+                pass  # it was never started, or its logs were deleted when the disk was short of space
             self._paths.pop((serial, stream), None)
             self._written_at.pop((serial, stream), None)
         return there_were_any

@@ -1,4 +1,4 @@
-"""BackgroundLoop: a thread that looks at something again and again, and can be woken and stopped."""
+"""BackgroundLoop: a thread that checks something repeatedly, and can be woken and stopped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _STOP_WITHIN_S = 5.0
 class BackgroundLoop(ABC):
     """A daemon thread that runs `_run` from `start()` to `stop()`; both may be called from any thread.
 
-    `_changed` is held around what the thread shares with others, and notified by whoever has changed it.
+    `_changed` guards the state that the thread shares with others, and is notified after each change.
     """
 
     def __init__(self, name: str) -> None:

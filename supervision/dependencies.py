@@ -1,6 +1,6 @@
 """Decides whether an agent's dependencies are met, and whether they still can be. Pure.
 
-`depends_on` of a profile names agent types; what counts are the agents of these types in the same project and issue.
+`depends_on` of a profile names agent types; the agents of these types in the same project and issue count.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from .restart import SETTLED_AFTER_S
 
 
 class Dependency(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A dependency. on "start": an agent of the type has run for a second or completed; "success": completed."""
+    """A dependency. on: "start" if an agent of the type must have run for a second or completed; "success" if it must
+    have completed."""
 
     type: str
     on: Literal["start", "success"] = "success"
@@ -26,7 +27,7 @@ DependsOn = tuple[str | Dependency, ...]  # a plain string is on "start"
 
 
 class Present(msgspec.Struct, frozen=True):
-    """An agent of the same issue. ran_for_s: of its running incarnation, 0 where none runs."""
+    """An agent of the same issue. ran_for_s: of its running incarnation; 0 if none runs."""
 
     agent_type: str
     state: AgentState
@@ -41,7 +42,7 @@ class Standing(Enum):
     LOST = "it can no longer be met, unless someone acts"
 
 
-# Such an agent does not go on by itself.
+# Such an agent does not continue by itself.
 _STANDS_STILL = frozenset({AgentState.FAILED, AgentState.STOPPED, AgentState.BLOCKED})
 
 

@@ -1,5 +1,5 @@
-"""System calls that keep the GIL. They return at once; `os` would let go of it, and in a busy process to get it back
-takes milliseconds, on the way between an agent's death and its next start.
+"""System calls that keep the GIL. They return at once. `os` would release the GIL, and in a busy process it takes
+milliseconds to get it back, between an agent's death and its next start.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 import ctypes
 import os
 
-# PyDLL, unlike CDLL, does not let go of the GIL around a call.
+# PyDLL, unlike CDLL, does not release the GIL around a call.
 library = ctypes.PyDLL(None)
 library.lseek.restype = ctypes.c_int64
 library.lseek.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int)
@@ -22,12 +22,12 @@ _SMALL_BYTES = 1024  # /proc/PID/stat has about 300
 
 
 def end_of(fd: int) -> int:
-    """How long the file is."""
+    """The length of the file."""
     return int(library.lseek(fd, 0, os.SEEK_END))
 
 
 def next_descriptor() -> int:
-    """About the number that the next opened file would have."""
+    """Roughly the descriptor number of the next opened file."""
     fd = int(library.dup(0))
     library.close(fd)
     return fd
@@ -47,7 +47,7 @@ class _SigInfo(ctypes.Structure):
 
 
 def end_of_child(pid: int) -> tuple[int, int] | None:
-    """si_code and si_status of our own child that has ended, which stays a zombie; None while it runs. Linux only.
+    """si_code and si_status of a child of ours that has ended and stays a zombie; None while it runs. Linux only.
 
     Raises ChildProcessError when it is not our child, or when someone else reaped it.
     """
@@ -58,7 +58,7 @@ def end_of_child(pid: int) -> tuple[int, int] | None:
 
 
 def waited(pid: int) -> int | None:
-    """The status of our own child that has ended, which the kernel then forgets; None while it runs.
+    """The status of a child of ours that has ended, which the kernel then forgets; None while it runs.
 
     Raises ChildProcessError when it is not our child, or when someone else reaped it.
     """
@@ -75,7 +75,7 @@ def watch_no_more(epoll: int, fd: int) -> None:
 
 
 def read_small(path: str) -> bytes | None:
-    """A file of /proc, which the kernel makes in memory, as far as 1 KiB; None where it cannot be read."""
+    """The first 1 KiB of a file of /proc, which the kernel makes in memory; None if it cannot be read."""
     fd = library.open(path.encode(), os.O_RDONLY | os.O_CLOEXEC)
     if fd < 0:
         return None
@@ -86,7 +86,7 @@ def read_small(path: str) -> bytes | None:
 
 
 def write_small(path: str, data: bytes) -> bool:
-    """Write to a file of /proc; whether that worked."""
+    """Write to a file of /proc. Returns whether that worked."""
     fd = library.open(path.encode(), os.O_WRONLY | os.O_CLOEXEC)
     if fd < 0:
         return False

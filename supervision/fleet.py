@@ -16,10 +16,10 @@ class SpawnerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     max_concurrent: agents that are not queued and have not ended. spawns_per_second, spawn_burst: a bucket for first
     starts; restarts have their own limits. on_shutdown: "detach" leaves agents running for the next sidecar.
-    log_max_mb: kept of each output stream of an agent. min_free_disk_mb: where the logs lie; below it the oldest logs
-    of ended agents go; 0 for never. sample_seconds: between looks at CPU, memory and limits.
-    keep_ended: agents that ended stay in the list, the newest of them. max_queued, max_queued_mb: agents that may wait,
-    and what their tasks and environments take. max_chain_depth: an agent that no agent caused has depth 1, others one
+    log_max_mb: for each output stream of an agent. min_free_disk_mb: on the disk of the logs; below it, the oldest
+    logs of ended agents are deleted; 0 for never. sample_seconds: between checks of CPU, memory and limits.
+    keep_ended: how many ended agents stay in the list; the newest are kept. max_queued, max_queued_mb: agents that
+    may wait, and the memory of their requests. max_chain_depth: an agent that no agent caused has depth 1, others one
     more than the one that caused them. max_spawns_per_issue: within a day. 0: no such limit.
     groups: `[groups.NAME]`, not part of the table.
     """
@@ -42,7 +42,7 @@ class SpawnerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[[triggers]]`: an event of type `on` that passes `filter` spawns an agent of type `spawn` for its issue.
 
-    allow_self: also for an event that an agent of that type has caused.
+    allow_self: also for events caused by an agent of that type.
     """
 
     on: str
@@ -52,7 +52,7 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 def refuse_chain_cut(trigger: Trigger, setting: str) -> None:
-    """Raise ConfigError for a trigger on the event that says that a chain was cut: it would begin the chain again.
+    """Raise ConfigError for a trigger on the event `chain_cut`: it would start the chain again.
 
     setting: the trigger's name in the configuration.
     """

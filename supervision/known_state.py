@@ -19,15 +19,16 @@ _STAY_IGNORED = frozenset({signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP})
 
 _at_start = resource.getrlimit(resource.RLIMIT_NOFILE)
 _MANY_DESCRIPTORS = 65_536
-_MARGIN = 8  # descriptors that other threads may open while one process is started
+_MARGIN = 8  # descriptors that other threads may open during one start
 
 _raised: tuple[int, int] | None = None
 _lock = threading.Lock()
-_starting = 0  # processes that are being started with the limit lowered
+_starting = 0  # processes being started with the lowered limit
 
 
 def reset_signals() -> None:
-    """Block no signal, and ignore none that the parent ignored. In the main thread, before others are started."""
+    """Unblock all signals, and ignore none that the parent ignored. Call it in the main thread, before other threads
+    start."""
     for number in signal.valid_signals() - _STAY_IGNORED:
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
@@ -35,7 +36,8 @@ def reset_signals() -> None:
 
 
 def allow_many_descriptors() -> None:
-    """Three are kept open for each running agent; the usual soft limit of 1024 is for programs that use select()."""
+    """Raise the soft limit: each running agent needs three descriptors, and the usual limit of 1024 is for programs
+    that use select()."""
     global _raised
     soft, hard = _at_start
     many = _MANY_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_MANY_DESCRIPTORS, hard)
@@ -46,7 +48,7 @@ def allow_many_descriptors() -> None:
 
 @contextmanager
 def limit_of_the_start(*, keeps_gil: bool) -> Iterator[bool]:
-    """Give a process that is started meanwhile the limit of descriptors that the sidecar was started with.
+    """Give a process that is started within it the limit on descriptors that the sidecar was started with.
 
     The limit is lowered for the whole sidecar meanwhile: no other thread opens a file while the starter keeps the GIL.
     If another thread could run out of descriptors, it is not lowered: False, and the process must get its limit right

@@ -1,6 +1,6 @@
-"""Decides what runs for an agent: argv, environment and folder, from its profile and its spec. Pure.
+"""Decides the argv, environment and folder of an agent, from its profile and its spec. Pure.
 
-Text of a request becomes one argument, or part of one, or a variable's value; it never names what runs.
+Text of a request becomes one argument, or part of one, or the value of a variable; it never names the program.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from ..state.trace import VARIABLE
 from .profile import Profile
 from .request_environment import AGENT_ID, INCARNATION, INSTANCE, SET_BY_SIDECAR, TOKEN
 
-# What another user's process must not have of the sidecar's: the account's own is put in its place.
+# Variables that a process of another user must not inherit: those of its account replace them.
 # Source: systemd.exec(5), User=.
 OF_THE_ACCOUNT = ("HOME", "USER", "LOGNAME", "SHELL")
 
-# Of git's variables those that say who commits, how servers are reached and what is shown. All others say where git
-# works, and how, for one command: hooks and aliases of git inherit them.
+# The GIT_* variables for the committer, the access to servers and the output. All others say where and how git works
+# for one command; hooks and aliases of git inherit them.
 _OF_THE_USERS_GIT = (
     *("GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL", "GIT_TERMINAL_PROMPT"),
     *("GIT_ASKPASS", "GIT_SSH", "GIT_SSL_", "GIT_HTTP_", "GIT_PROXY", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"),
@@ -56,7 +56,7 @@ def _is_inherited(name: str) -> bool:
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
-    """Put the values into the placeholders, once: what a value says is not looked at again. Other braces stay."""
+    """Replace the placeholders by their values, once: the values are not searched again. Other braces stay."""
     return _PLACEHOLDER.sub(lambda match: values[match.group(1)], template)
 
 

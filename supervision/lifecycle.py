@@ -1,4 +1,4 @@
-"""The life of an agent as a table: in which state which fact leads to which state. What is not here cannot happen."""
+"""The life of an agent as a table of states and transitions. A transition that is not here cannot happen."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ LIFECYCLE: Mapping[tuple[AgentState, Occurrence], AgentState] = {
 
 
 def after(state: AgentState, occurrence: Occurrence) -> AgentState:
-    """The state that follows. Raises WrongState where the table has nothing."""
+    """The next state. Raises WrongState if the table has none."""
     try:
         return LIFECYCLE[state, occurrence]
     except KeyError:

@@ -14,7 +14,7 @@ _MAY_HAVE_PROCESSES = frozenset({AgentState.STARTING, AgentState.RUNNING, AgentS
 
 
 class Broken(msgspec.Struct, frozen=True):
-    """A limit that a tree breaks. is_urgent: no time to end in peace."""
+    """A limit that a tree breaks. is_urgent: kill at once."""
 
     cause: ExitCause
     note: str
@@ -24,7 +24,7 @@ class Broken(msgspec.Struct, frozen=True):
 def is_left_over(process: TreeProcess, *, state: AgentState, incarnation: int) -> bool:
     """Whether a process outlived the incarnation that it belongs to.
 
-    A newer one than the agent is known to have is being started just now.
+    A newer incarnation than the agent's known one is just being started.
     """
     if state in _MAY_HAVE_PROCESSES:
         return process.incarnation < incarnation

@@ -1,7 +1,7 @@
-"""LogWatch: bounds the logs of running agents while they write, more often those that write fast.
+"""LogWatch: limits the logs of running agents while they write; fast writers are checked more often.
 
-A file that an agent writes to itself can be cut only after the fact. How far it grows beyond its bound is what the
-agent writes between two looks: LOOK_EVERY_S apart, or BUSY_EVERY_S where one has just grown by much of the bound.
+A file that an agent writes itself can only be cut afterwards. It exceeds its limit by the output between two checks:
+LOOK_EVERY_S apart, or BUSY_EVERY_S if a log has just grown by much of the limit.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class LogWatch(BackgroundLoop):
                 self._changed.notify()
 
     def leave(self, serial: int) -> None:
-        """It has ended: its logs grow no more."""
+        """The agent has ended: its logs no longer grow."""
         with self._changed:
             self._watched.pop(serial, None)
 

@@ -6,7 +6,7 @@ _SOON_S = 1.0  # a death is told within a tenth of it
 
 
 class OomKills:
-    """Lets each kill that the kernel has counted account for one death by SIGKILL, if that is told soon after.
+    """Attributes one death by SIGKILL to each kill that the kernel has counted, if the death is reported soon after.
 
     counted: kills since the machine's boot. now: monotonic seconds.
     """

@@ -1,4 +1,4 @@
-"""Starts one process, prepared as far as possible before. Nothing here decides."""
+"""Starts one process, prepared in advance as far as possible. Makes no decisions."""
 
 from __future__ import annotations
 

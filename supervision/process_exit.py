@@ -1,4 +1,4 @@
-"""Sees how a process ended: our own child, or one that another parent reaps."""
+"""Finds how a process ended: a child of ours, or one that another parent reaps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""ExitWatcher: sees every agent's process end at once, and reaps it: a few threads over one set of all pidfds.
+"""ExitWatcher: sees the end of every agent's process at once, and reaps it, with a few threads over one set of all
+pidfds.
 
 It may start the next incarnation itself, as the first thing it does, so that a busy sidecar does not delay it. All of
 its threads wake for an end, and the first that gets the GIL sees to it. Without pidfds one looks twenty times a second.

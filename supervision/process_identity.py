@@ -1,4 +1,4 @@
-"""Names one process for ever, by boot, pid and start time, and signals exactly that one.
+"""Identifies one process forever, by boot, pid and start time, and signals exactly that one.
 
 Signals go through a pidfd where there are such, so they never reach a process that got the same pid. Nothing here
 decides.

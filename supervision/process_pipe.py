@@ -1,4 +1,4 @@
-"""A process of the sidecar's own, for work that must not hold its interpreter: frames in and out through pipes.
+"""A helper process for work that must not block the sidecar's interpreter, with frames in and out through pipes.
 
 It ends when its input ends, so it cannot outlive the sidecar, however that dies.
 """

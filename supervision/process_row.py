@@ -1,4 +1,4 @@
-"""ProcessRow: one line of the machine's process table."""
+"""ProcessRow: one row of the machine's process table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The machine's process table: as /proc shows it, or through psutil where there is no /proc. Chosen once, at import."""
+"""The machine's process table: from /proc, or through psutil without /proc. Chosen once, at import."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""ProcessCensus: which processes belong to which agent, and what they use. Also daemons that were re-parented.
+"""ProcessCensus: finds the processes of each agent and their use of resources, including daemons that were
+re-parented.
 
 A process is an agent's when its environment carries the agent's marks, when it is in the session of the agent's
 running process, or when its parent is the agent's. Once known it stays known, whatever it does to its environment.

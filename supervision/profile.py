@@ -1,4 +1,4 @@
-"""Profiles: what runs for an agent type, and how it is kept running. `[profiles.NAME]` goes over built-in ones.
+"""Profiles: how to run each agent type, and how to keep it running. `[profiles.NAME]` overrides the built-in ones.
 
 The built-in profiles know who follows whom and which topics concern whom; none of them has a command.
 """

@@ -1,4 +1,4 @@
-"""QuickStart: a process prepared so far that starting it is one call: posix_spawn(3) of the C library.
+"""QuickStart: a prepared process that starts with one call, posix_spawn(3) of the C library.
 
 It copies no page tables, can keep the GIL until the child runs its program, and takes a third of the CPU time of
 `subprocess`, which knows neither of the three file actions that are needed here. What it cannot do, or fails to do, is

@@ -1,4 +1,4 @@
-"""Checks the texts and environment variables that a spawn request hands to a process. Pure.
+"""Checks the texts and environment variables that a spawn request gives to a process. Pure.
 
 The profile's list is what protects: a request sets nothing that nobody expected. The list of names that stay refused is
 for profiles that allow everything.

@@ -1,4 +1,4 @@
-"""When to restart what died: intensity within a window and back-off, as pure functions of earlier deaths and now.
+"""Restart policies: intensity within a window and back-off, as pure functions of earlier deaths and now.
 
 See docs/supervision.md.
 """

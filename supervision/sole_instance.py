@@ -1,4 +1,4 @@
-"""Sole instance: only one sidecar on a machine may use an instance's name.
+"""Sole instance: only one sidecar on a machine may use an instance name.
 
 A storage that was copied names the same agents as the original. Two sidecars that serve both would each take the
 other's processes for its own, and end those that it does not know of.

@@ -1,6 +1,6 @@
-"""The steps that decisions about agents consist of. `actors/agents/supervisor.py` does them, in order.
+"""The steps of decisions about agents. `actors/agents/supervisor.py` carries them out, in order.
 
-A step says what to do, never why: what follows an exit is decided in `after_exit.py`, whose turn it is by the queue.
+A step says what to do, never why: `after_exit.py` decides what follows an exit, the queue decides whose turn it is.
 """
 
 from __future__ import annotations
