@@ -164,8 +164,7 @@ class EventBus(Owner):
         self._commit()  # the sender sees what was published before
         # An agent's pending answer leaves before its next wait, which would otherwise count as proof that it was
         # received.
-        reader = _reader_that_sends(message)
-        if reader is None or self._room.owes_answer_to(reader):
+        if (reader := _reader_that_sends(message)) is None or self._room.owes_answer_to(reader):
             self._give_answers()
         match message:
             case PublishTogether(events=events):
