@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -267,3 +268,28 @@ def test_sizes_are_those_of_now(tmp_path: Path) -> None:
     assert total() == 60 + 6 + 2
     (root / "b.py").unlink()
     assert total() == 60 + 2
+
+
+def _has_reftable() -> bool:
+    version = subprocess.run(["git", "version"], capture_output=True, text=True, check=True).stdout.split()[2]
+    return tuple(map(int, version.split(".")[:2])) >= (2, 45)
+
+
+@pytest.mark.skipif(not _has_reftable(), reason="reads refs that are kept as tables: git 2.45 or newer can make them")
+@pytest.mark.parametrize("object_format", ["sha1", "sha256"])
+def test_refs_that_are_kept_as_tables_are_read(tmp_path: Path, object_format: str) -> None:
+    root = tmp_path / "project"
+    root.mkdir()
+    git(root, "init", "-q", "-b", "main", "--ref-format=reftable", f"--object-format={object_format}")
+    builds = Builds(root)
+    said = builds.answer("chief-architect")["context"]["git_context"]
+    assert (said["branch"], said["head"], said["recent_commits"]) == ("main", None, [])
+    commit(root, {"a.py": "a = 1\n"}, "Begin")
+    commit(root, {"b.py": "b = 1\n"}, "Go on")
+    write(root, {"c.py": "c = 1\n"})
+    said = builds.answer("chief-architect")["context"]["git_context"]
+    assert [one["message"] for one in said["recent_commits"]] == ["Go on", "Begin"]
+    assert [one["path"] for one in said["uncommitted_changes"]] == ["c.py"]
+    git(root, "checkout", "-q", "--detach", "HEAD~1")
+    said = builds.answer("chief-architect")["context"]["git_context"]
+    assert (said["branch"], said["head"]) == (None, git(root, "rev-parse", "HEAD").strip())

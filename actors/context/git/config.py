@@ -190,6 +190,11 @@ def config_text(repository: RepositoryConfig, users: Mapping[str, str]) -> str:
     }
     if repository.object_format != "sha1":
         values["extensions.objectformat"] = repository.object_format
+    return as_config(values)
+
+
+def as_config(values: Mapping[str, str]) -> str:
+    """A configuration file with these values, by their full names."""
     lines = []
     for name, value in values.items():
         section, _, key = name.partition(".")

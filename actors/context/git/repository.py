@@ -16,6 +16,7 @@ from pathlib import Path
 from ..safe_root import NotReadable
 from .git import NO_CONFIGURATION, GitStalled, GitUnavailable, run_git
 from .place import GitFolder, RepositoryLayout, locate
+from .reftable import LIST
 from .shadow import MAX_REF_BYTES, Head, Shadow, user_files, user_stamp
 
 _PREFIX = "sidecar-git-"
@@ -23,7 +24,15 @@ ASK_AGAIN_S = 300.0  # after a command that took too long: a pipe named .gitigno
 MAX_IGNORE_BYTES = 1 << 20
 _NAMED_PATHS = 100  # more than so many are not worth their words on a command line
 _STAMPED_OWN = ("index", "HEAD", "logs/HEAD", "MERGE_HEAD", "commondir", "gitdir", "config.worktree")
-_STAMPED_SHARED = ("packed-refs", "config", "info/exclude", "info/attributes", "objects/info/alternates", "shallow")
+_STAMPED_SHARED = (
+    "packed-refs",
+    LIST,
+    "config",
+    "info/exclude",
+    "info/attributes",
+    "objects/info/alternates",
+    "shallow",
+)
 
 
 class Shadows:

@@ -19,6 +19,7 @@ from .config import USERS_FILES, RepositoryConfig, config_text, repository_confi
 from .git import GitUnavailable
 from .objects import ObjectStore
 from .place import GitDirectory, RepositoryLayout
+from .reftable import LIST, head_in_tables
 from .user_config import UserConfig
 
 MAX_REF_BYTES = 4096
@@ -64,6 +65,8 @@ class Shadow:
         self._written: dict[str, str] = {}
         self._config_state: object = None
         self._packed: tuple[str, Stamp | None, str | None] = ("", None, None)
+        self._tables_state: Stamp | None = None
+        self._head_of_tables = self.head
         self._objects = ObjectStore(directory / "objects")
 
     def refresh(self, place: RepositoryLayout, project: Path) -> None:
@@ -126,11 +129,25 @@ class Shadow:
     def _refresh_head(self, place: RepositoryLayout, own: Root, shared: Root) -> None:
         assert self.config is not None
         if self.config.has_reftable:
-            raise GitUnavailable("the repository keeps its refs as reftable, which cannot be read")
-        self.head = self._read_head(place, own, shared)
+            self.head = self._head_in_tables(place, own)
+        else:
+            self.head = self._read_head(place, own, shared)
         ref, oid = self.head
         self._write("packed-refs", f"{oid} {ref}\n" if ref is not None and oid is not None else "")
         self._write("HEAD", f"ref: {ref}\n" if ref is not None else f"{oid}\n")
+
+    def _head_in_tables(self, place: RepositoryLayout, own: Root) -> Head:
+        """HEAD of a repository with reftable: two commands, so it is kept while the list of tables is the same."""
+        if place.own != place.shared:
+            raise GitUnavailable("a linked worktree of a repository that keeps its refs as reftable cannot be read")
+        assert self.config is not None
+        state = _state(own, place.own.at(LIST))
+        if self._tables_state is None or self._tables_state != state:
+            ref, oid = head_in_tables(own, place.own, self.config, self.directory / "tables")
+            if (ref is not None and not _is_ref(ref)) or (oid and not _is_oid(oid)) or (ref is None and not oid):
+                raise GitUnavailable(_NO_COMMIT)
+            self._tables_state, self._head_of_tables = state, Head(ref, oid or None)
+        return self._head_of_tables
 
     def _read_head(self, place: RepositoryLayout, own: Root, shared: Root) -> Head:
         """Read HEAD, and the commit that its ref names. Raises GitUnavailable."""
