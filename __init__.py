@@ -1,3 +1,3 @@
-"""The orchestration sidecar: one HTTP server beside a fleet of coding agents."""
+"""The orchestration sidecar: one HTTP server next to a fleet of coding agents."""
 
 __version__ = "0.1.0"

@@ -169,7 +169,7 @@ SpawnerRequest = (
 
 
 class PublishEvent(Request[PublishedEvent], frozen=True, kw_only=True):
-    """Append an event and wake whoever waits for it. Answered when it survives the death of the sidecar.
+    """Append an event and wake the requests that wait for it. Answered when it survives the death of the sidecar.
 
     data: a JSON object. topic None: the standard topic of the type. ttl_s None: the configured retention.
     idempotency_key: a repeat by the same sender gets the first answer. sender: the agent whose token publishes it,

@@ -89,7 +89,7 @@ class AgentRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", 
 
     @property
     def triggered_by(self) -> EventId | None:
-        """The event whose trigger spawned the agent; None for one that somebody asked for."""
+        """The event whose trigger spawned the agent; None for an agent that was requested."""
         if self.requested_by != TRIGGERS or self.idempotency_key is None:
             return None
         event = self.idempotency_key.partition("-")[2]

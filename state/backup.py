@@ -1,6 +1,6 @@
 """A backup of a storage directory in one file, taken while a server writes to it, and its way back.
 
-Journals only ever grow at their end, so a copy of what is there now is what a kill -9 would leave now, and opening it
+Journals only ever grow at their end, so a copy taken now is what a kill -9 would leave now, and opening it
 is ordinary recovery. They are copied one after the other, in an order in which what came later mends itself: see
 `_ORDER`. The file is a gzipped tar with a checksum of every file in it; the signing secret and agents' logs are not.
 """
@@ -172,7 +172,7 @@ class _Hashed:
 def restore(source: Path, storage: Path, *, copied_at: datetime | None = None, progress: Progress = ignore) -> Manifest:
     """Put the journals of a backup into `storage`, which must not hold any; all is checked before any is in place.
 
-    copied_at: None, or it is to be a storage of its own, from that time on: see AgentRegistry.become_copy.
+    copied_at: None, or the time from which it is a storage of its own: see AgentRegistry.become_copy.
     progress: told how much of the backup is unpacked. Raises InvalidRequest, StorageInUse, StorageTooNew,
     StorageUnavailable, StorageDamaged for a backup not whole.
     """

@@ -16,7 +16,7 @@ class Occurrence(Enum):
     STARTED = "its process runs"
     START_FAILED = "its first process could not be started"
     COMPLETED = "it ended and need not run again"
-    WILL_RESTART = "it ended and is to run again"
+    WILL_RESTART = "it ended and will run again"
     GIVEN_UP = "it ended and is not tried again"
     BACKED_OFF = "its delay is over"
     STOP_ASKED = "someone wants it to end, or it broke a limit"

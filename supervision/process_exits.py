@@ -125,7 +125,7 @@ class ExitWatcher(Generic[S]):
         """Watch a process from now on; one that has ended already is reported at once."""
         with self._lock:
             self._watched[self._key(process)] = _Watched(agent_id, incarnation, process)
-        # Not under the lock, as nothing that lets go of the GIL: the watcher must not wait for who waits for that.
+        # Not under the lock, like everything that releases the GIL: the watcher must not wait for a waiting thread.
         if self._epoll is not None and process.pidfd is not None:
             self._epoll.register(process.pidfd, select.EPOLLIN)
 

@@ -65,7 +65,7 @@ class ProcessCensus:
         of_session = {
             identity.pid: owned
             for identity, owned in leaders.items()
-            # Checked against this very look: the number of a dead leader may be somebody else's session by now.
+            # Checked against this very look: the number of a dead leader may be another session by now.
             if (row := pids.get(identity.pid)) is not None and row.start_ticks == identity.start_ticks
         }
         owners: dict[tuple[int, int], Owned | None] = {}

@@ -207,7 +207,7 @@ class AgentSupervisor:
             self._queue.look_soon()  # it may be blocked
             self._announce_queued(agent)
             self._answers.owe_status(agent, agent.start_waiters)
-        return (*steps, s.AdvanceGroups())  # those that were to start with it need not wait for it any more
+        return (*steps, s.AdvanceGroups())  # its group need not wait for it any more
 
     def _announce_queued(self, agent: SupervisedAgent) -> None:
         if agent.record.state is AgentState.QUEUED:

@@ -36,7 +36,7 @@ class Built(NamedTuple):
     """A context that is true as long as project and order keep their versions and the files their stamps.
 
     core: the answer without its last members (see `emit.finished`). index_state: ready, warming or unavailable.
-    file_count, strategy: as the answer tells them, for who does not read it again.
+    file_count, strategy: as in the answer, so that callers need not parse it again.
     """
 
     core: bytes

@@ -23,7 +23,7 @@ class TimeToSettle(Fact, frozen=True):
 
 
 class TimeToForget(Fact, frozen=True):
-    """Delete results that are older than they are to be kept."""
+    """Delete results beyond their retention."""
 
 
 class ResultsCompacted(Fact, frozen=True, kw_only=True):

@@ -45,7 +45,7 @@ def next_agents(profiles: Profiles, agent_type: str, status: ResultStatus) -> tu
 
 
 def stored(result: ResultHead, follow: tuple[NextAgent, ...], event_id: EventId) -> AcceptedResult:
-    """The answer to who stored `result`."""
+    """The answer to the request that stored `result`."""
     return AcceptedResult(
         result_id=result.id,
         storage_path=f"results/{result.id}",
@@ -70,7 +70,7 @@ class ResultOutbox:
         self._will_try_again = False
 
     def is_open(self, place: int) -> bool:
-        """Whether the bus has been asked and has not answered yet, or somebody waits."""
+        """Whether a request to the bus is unanswered, or a caller waits."""
         return place in self._announcing or place in self._waiting
 
     def event_of(self, place: int) -> EventId | None:

@@ -35,7 +35,7 @@ class Fact(msgspec.Struct, frozen=True):
 
 class _State(Enum):
     PENDING = auto()
-    CANCELLED = auto()  # whoever asked has gone
+    CANCELLED = auto()  # the caller has gone
     ANSWERED = auto()
     REFUSED = auto()
 
@@ -50,7 +50,7 @@ class Later(Generic[R]):
     and a server that makes thousands a second would spend a tenth of its time on Conditions. A wait makes what it
     needs, and must have a time-out.
 
-    unclaimed: called in the actor's thread when the answer was given but whoever asked had gone in that moment.
+    unclaimed: called in the actor's thread when the answer came just after the caller had gone.
     """
 
     __slots__ = ("_callbacks", "_error", "_lock", "_state", "_value", "unclaimed")
@@ -63,7 +63,7 @@ class Later(Generic[R]):
         self._error: BaseException
         self.unclaimed: Callable[[], None] | None = None
 
-    # For whoever answers
+    # For the actor that answers
 
     def answer(self, value: R) -> bool:
         """Give the answer. Returns False and does nothing if the caller timed out, or was refused because the actor
@@ -92,7 +92,7 @@ class Later(Generic[R]):
             self._state = _REFUSED
         self._call_back()
 
-    # For whoever asked
+    # For the caller
 
     def cancel(self) -> bool:
         """Give up. False if the answer came first."""

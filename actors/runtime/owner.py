@@ -77,7 +77,7 @@ class Owner(pykka.ThreadingActor):
     def later(self) -> Later[Any]:
         """For `handle` to keep, to return and to answer later: the future of the request it is called with.
 
-        It may be cancelled at any time by whoever asked. A new one where `handle` is called without an asker.
+        The caller may cancel it at any time. A new one where `handle` is called without an asker.
         """
         return self._asked if self._asked is not None else Later()
 

@@ -1,4 +1,4 @@
-"""Chief architect: reads the code, decides how the issue is to be solved and who writes what."""
+"""Chief architect: reads the code, decides how to solve the issue and which agent writes which part."""
 
 from __future__ import annotations
 

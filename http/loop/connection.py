@@ -232,7 +232,7 @@ class Connection(PolledChannel):
     def handle_close(self) -> None:
         """Close. What is parked here is cancelled, an answer not sent to its end is lost."""
         if self.stage is Stage.SERVED:
-            # The worker is told by `connected`; `_served` closes when it has let go of the socket.
+            # The worker learns it from `connected`; `_served` closes when the worker has released the socket.
             self.connected = False
             self.watch.end()
             return

@@ -1,4 +1,4 @@
-"""`/openapi.json`: OpenAPI 3.1, made from the routes and the types of what they read and answer; never by hand.
+"""`/openapi.json`: OpenAPI 3.1, made from the routes and the types of their requests and answers, never by hand.
 
 A route lists exactly the statuses that it can answer with: those that follow from its line of the table (who may
 ask, what is read), and those that the line declares as its own.

@@ -32,7 +32,7 @@ _MOMENT = "RFC 3339, such as 2026-01-31T09:00:00Z"
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of what clients send."""
+    """Base of requests."""
 
 
 class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,7 +43,7 @@ NOTHING = Nothing()
 
 
 class Timed(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of what the sidecar answers: everything carries the time of the answer."""
+    """Base of answers: each has the time of the answer."""
 
     timestamp: Moment
 

@@ -232,7 +232,7 @@ class JournalTable(Table):
     # --- writing ---
 
     def next_id(self) -> int:
-        """The id that a new document is to have; no other ever gets it."""
+        """The id of a new document; no other ever gets it."""
         return self._get_next_id()
 
     def update(

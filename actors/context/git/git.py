@@ -154,7 +154,7 @@ def _until_it_ends(process: Any) -> _Ended:
 
 
 def _drain(source: BinaryIO, said: list[bytes]) -> None:
-    """Keep the start of what comes, and read the rest: a full pipe would stop who writes."""
+    """Keep the start of what comes, and read the rest: a full pipe would block the writer."""
     said.append(source.read(_MAX_SAID))
     while source.read(_MAX_SAID):
         continue
