@@ -248,6 +248,19 @@ def test_a_member_ends_with_its_group_but_nothing_asked_for_is_undone(
             assert steps == ()
 
 
+def test_a_successor_is_killed_where_its_agent_was_told_to_stop_meanwhile() -> None:
+    restart = Decision(verdict=RestartVerdict.RESTART, history=RestartHistory())
+    successor = started(3)
+    exited: AgentExited = Exited(
+        ID, 2, ExitStatus(exit_code=1), 5.0, RestartAttempt(decision=restart, started=successor)
+    )
+    stopping = msgspec.structs.replace(RECORD, state=AgentState.STOPPING, then=AfterStop.STOPPED.name)
+    assert on_exit(stopping, exited) == (KillSuccessor(ID, successor),)
+    assert on_exit(RECORD, exited) == (JudgeExit(ID, exited),)
+    assert on_exit(stopping, msgspec.structs.replace(exited, restart=None)) != (KillSuccessor(ID, successor),)
+    assert on_exit(RECORD, msgspec.structs.replace(exited, incarnation=1)) == ()
+
+
 class AgentLife(RuleBasedStateMachine):
     """One agent and its processes. Steps are done as the AgentSupervisor does them; exits are seen late."""
 
@@ -256,7 +269,6 @@ class AgentLife(RuleBasedStateMachine):
         self.policy = RestartPolicy(intensity=RestartIntensity(max_restarts=most, within_s=1e9))
         self.record = msgspec.structs.replace(RECORD, incarnation=0, process=None, state=AgentState.QUEUED)
         self.living: set[int] = set()
-        self.is_prepared = False
         self.unseen: list[AgentExited] = []
         self.awaits: AgentExited | None = None
         self.now = 0.0
@@ -274,7 +286,6 @@ class AgentLife(RuleBasedStateMachine):
 
     def runs(self, incarnation: int) -> None:
         self.change(Occurrence.STARTED, process=ProcessIdentity("boot", incarnation, incarnation))
-        self.is_prepared = False
 
     def decide(self, exited: AgentExited) -> Decision:
         history = RestartHistory(self.record.deaths, self.record.in_a_row, self.record.is_open)
@@ -304,7 +315,6 @@ class AgentLife(RuleBasedStateMachine):
                     self.change(Occurrence.STOP_ASKED, then=after_stop.name)
                 else:
                     self.record = msgspec.structs.replace(self.record, then=after_stop.name)
-                self.is_prepared = False
             case MarkStopped():
                 self.change(Occurrence.STOPPED)
             case StartAgain():
@@ -332,20 +342,17 @@ class AgentLife(RuleBasedStateMachine):
         self.record = msgspec.structs.replace(self.record, then="")
         return after_exit(self.record, (), decision, end, may_start=True, now=self.now)
 
-    @rule()
-    def the_restart_is_prepared(self) -> None:
-        self.is_prepared = self.record.state is AgentState.RUNNING
-
-    @rule(seconds=st.floats(0, 10))
-    def the_process_dies(self, seconds: float) -> None:
+    @rule(seconds=st.floats(0, 10), is_prepared=st.booleans())
+    def the_process_dies(self, seconds: float, is_prepared: bool) -> None:
+        """is_prepared: the exit watcher may restart it at once, unless it is told to stop."""
         self.now += seconds
         if not self.living:
             return
         (incarnation,) = self.living
         self.living.clear()
         exited: AgentExited = Exited(ID, incarnation, ExitStatus(exit_code=1), self.now, None)
-        if self.is_prepared:
-            self.is_prepared = False
+        is_known = self.record.incarnation == incarnation  # only then a restart was prepared
+        if is_prepared and is_known and self.record.state is AgentState.RUNNING:
             decision = self.decide(exited)
             attempt = RestartAttempt(decision=decision)
             if decision.verdict is RestartVerdict.RESTART:
