@@ -154,10 +154,10 @@ class TestAnAgent:
         script.write_text(
             "from sidecar.http.sdk import Agent\n"
             "with Agent(heartbeat_s=0.1) as agent:\n"
-            "    agent.wait('never', timeout_s=4.5)\n"
+            "    agent.wait('never', timeout_s=7.5)\n"
         )
         profile = f'[profiles.patient-specialist]\ncommand = ["{sys.executable}", "{script}"]\n'
-        limit = 'heartbeat_timeout_seconds = 3.0\nrestart = "never"\n'
+        limit = 'heartbeat_timeout_seconds = 6.0\nrestart = "never"\n'
         sidecar = start_sidecar(profiles=profile + limit)
         agent_id = sidecar.spawn("patient-specialist")["agent_id"]
         ended = sidecar.wait_for("agent_exited", f"agent_id:{agent_id}")
