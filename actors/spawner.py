@@ -178,11 +178,7 @@ class Spawner(Owner):
         self._queue = AgentQueue(self._index, options, timers, me)
         groups = GroupRestarts(options.groups, self._index.agents, registry)
         self._trees = ProcessTrees(
-            self._index.agents,
-            instance_id=registry.instance_id,
-            sample_s=options.sample_seconds,
-            timers=timers,
-            me=me,
+            self._index.agents, instance_id=registry.instance_id, sample_s=options.sample_seconds, timers=timers, me=me
         )
         self._deadlines = AgentDeadlines(self._index, self._queue, groups, timers, me, self._input_read)
         self._supervisor = AgentSupervisor(
