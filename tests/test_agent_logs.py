@@ -139,14 +139,14 @@ def test_what_its_successor_has_written_already_is_none_of_an_incarnations_last_
     agent = fleet.spawn_id("greets")
     wait_until(lambda: fleet.status(agent).uptime_seconds > 1.3, what="its restart is prepared")
     written = fleet.directory / "logs" / "000001.stdout.log"
-    tell = ExitWatcher._tell
+    report = ExitWatcher._report
 
-    def tell_late(watcher: ExitWatcher, untold: list[Any]) -> None:
-        if untold:
+    def report_late(watcher: ExitWatcher[Any], unreported: list[Any]) -> None:
+        if unreported:
             wait_until(lambda: written.read_text() == "1\n2\n")
-        tell(watcher, untold)
+        report(watcher, unreported)
 
-    monkeypatch.setattr(ExitWatcher, "_tell", tell_late)
+    monkeypatch.setattr(ExitWatcher, "_report", report_late)
     os.kill(fleet.status(agent).process_id or 0, signal.SIGKILL)
     assert fleet.wait_for_event(agent, "agent_exited")["last_lines"] == ["1"]
 
