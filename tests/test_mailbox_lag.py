@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from sidecar.actors.agent_facts import AgentEnded
 from sidecar.actors.events import mailbox_lag
-from sidecar.actors.messages import CountEvents, ListMailboxes
+from sidecar.actors.messages import CountEvents, ListDeadLetters, ListMailboxes
+from sidecar.state.events.mailbox import MAX_DELIVERIES
 from sidecar.state.models import AgentId
 from tests.buses import Bus
 
@@ -57,6 +58,18 @@ def test_an_agent_that_has_ended_is_not_behind(bus: Bus) -> None:
     counted = bus.ask(CountEvents(project_id=None))
     assert (counted.queue_depth, counted.max_lag, counted.mailboxes) == (3, 3, 2)
     assert (lag(bus, "a"), lag(bus, "b")) == (0, 3)
+
+
+def test_a_dead_letter_is_no_lag_as_soon_as_the_mailbox_gives_up(bus: Bus) -> None:
+    bus.agent_runs("a", 1)
+    bus.publish("done")
+    for incarnation in range(2, MAX_DELIVERIES + 2):
+        bus.take("done")
+        assert lag(bus) == 1
+        bus.agent_runs("a", incarnation)
+    assert len(bus.ask(ListDeadLetters(project_id="p"))) == 1
+    assert lag(bus) == 0
+    assert bus.ask(CountEvents(project_id="p")).queue_depth == 0
 
 
 @settings(max_examples=30, deadline=None)

@@ -17,16 +17,17 @@ _UNREAD_BYTES = 128
 
 
 class _Counted(msgspec.Struct):
-    """A count so far: of the events between `position` and `to`, `count` match."""
+    """A count so far: of the events between `position` and `to`, `count` match. skipped: the dead letters left out."""
 
     position: int
+    skipped: frozenset[int]
     to: int
     count: int = 0
 
 
 class Lags:
     """The lags of mailboxes. Counts are cached, so that an event is matched once per mailbox, unless the mailbox
-    moves."""
+    moves or gives up on an event."""
 
     def __init__(self) -> None:
         self._counted: dict[MailboxKey, _Counted] = {}
@@ -38,10 +39,10 @@ class Lags:
 
     def of(self, mailbox: Mailbox, log: EventLog) -> int:
         """The mailbox's lag. Events beyond the limit of this request count as matching."""
-        position = max(mailbox.position, log.dropped)
+        position, skipped = max(mailbox.position, log.dropped), mailbox.skipped
         counted = self._counted.get(mailbox.key)
-        if counted is None or counted.position != position:
-            counted = self._counted[mailbox.key] = _Counted(position, position)
+        if counted is None or counted.position != position or counted.skipped != skipped:
+            counted = self._counted[mailbox.key] = _Counted(position, skipped, to=position)
         if counted.to < log.last_place:
             self._look(mailbox, log, counted)
         return counted.count + log.last_place - counted.to
@@ -58,7 +59,7 @@ class Lags:
             if self._budget < 0:
                 return
             counted.to = place
-            if concerns((), key.topics, event) and place not in mailbox.skipped and event_filter.matches(event):
+            if concerns((), key.topics, event) and place not in counted.skipped and event_filter.matches(event):
                 counted.count += 1
         counted.to = log.last_place
 
