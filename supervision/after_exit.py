@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..state.agent_entries import AgentRecord, Together
-from ..state.models import AgentState
+from ..state.models import AgentState, ExitCause
 from .lifecycle import Occurrence
-from .restart import Decision, RestartHistory, RestartType, RestartVerdict
+from .process_exit import ExitStatus
+from .restart import Death, Decision, RestartHistory, RestartType, RestartVerdict
 from .steps import (
     AcceptStart,
     AdvanceGroups,
@@ -40,6 +41,27 @@ from .steps import (
     Sweep,
     Wake,
 )
+
+
+def death_of(record: AgentRecord, status: ExitStatus | None, *, at: float) -> Death:
+    """The death, at monotonic time `at` (seconds), of the incarnation that `record` names, for the restart policy.
+
+    status: None if the incarnation could not be started. After a broken limit the status is left out: it is the answer
+    to a signal of ours.
+    """
+    uptime_s = max(0.0, at - record.started_monotonic)
+    if status is None:
+        return Death(uptime_s=uptime_s, cause=ExitCause.START_FAILED)
+    if record.ending is not None:
+        return Death(uptime_s=uptime_s, cause=record.ending)
+    return Death(uptime_s=uptime_s, exit_code=status.exit_code, signal=status.signal, cause=cause_of(status))
+
+
+def cause_of(status: ExitStatus) -> ExitCause | None:
+    """Why a process ended that the sidecar did not end. None if nobody could see how it ended."""
+    if status.signal is not None:
+        return ExitCause.SIGNAL
+    return ExitCause.EXIT if status.exit_code is not None else None
 
 
 def after_exit(

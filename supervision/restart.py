@@ -10,9 +10,11 @@ from typing import Literal
 
 import msgspec
 
+from ..state.models import ExitCause
+
 RestartType = Literal["always", "on-failure", "never"]  # OTP: permanent, transient, temporary
 
-# Who ran this long did not die of its start: there is nothing to protect by waiting. runit draws the same line.
+# An agent that ran this long did not die of its start: a wait would protect nothing. runit draws the same line.
 SETTLED_AFTER_S = 1.0
 
 
@@ -65,10 +67,17 @@ class RestartHistory(msgspec.Struct, frozen=True):
 
 
 class Death(msgspec.Struct, frozen=True, kw_only=True):
-    """How an incarnation ended. exit_code None: by a signal, or nobody could see how. uptime_s: how long it ran."""
+    """How an incarnation ended, or that it could not be started. `death_of` in after_exit.py makes it.
 
-    exit_code: int | None
+    exit_code, signal: how the process ended by itself; at most one of them is given. uptime_s: how long it ran.
+    cause: EXIT with an exit code, SIGNAL with a signal (the watcher cannot tell an OOM kill from others), START_FAILED,
+    or the limit that it broke: MEMORY, TIMEOUT or HEARTBEAT. None: nobody could see how it ended.
+    """
+
     uptime_s: float
+    exit_code: int | None = None
+    signal: int | None = None
+    cause: ExitCause | None = None
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,8 +92,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """When an agent is started again.
 
-    no_restart_exit_codes: exits that another try cannot mend. probe_after_s: 0, or instead of giving up try once more
-    each time that many seconds have passed, until a try is healthy (a half-open circuit breaker).
+    no_restart_exit_codes: after an exit with one of these codes it is given up at once. probe_after_s: if not 0, an
+    agent that would be given up is tried once more each time this many seconds have passed, until a try is healthy (a
+    half-open circuit breaker).
     """
 
     restart: RestartType = "on-failure"
@@ -105,7 +115,7 @@ class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
         if self.restart == "never":
             return self._give_up(history, "its profile says never to restart it")
         if death.exit_code in self.no_restart_exit_codes:
-            return self._give_up(history, f"another try cannot mend exit code {death.exit_code}")
+            return self._give_up(history, f"exit code {death.exit_code} is in no_restart_exit_codes")
         healthy = death.uptime_s >= self.intensity.within_s
         in_a_row = 1 if healthy else history.in_a_row + 1
         verdict, deaths = self.intensity.decide(history.deaths, now=now)

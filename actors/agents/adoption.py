@@ -166,10 +166,11 @@ class Adoption:
         self._records.remember(agent, incarnation=incarnation - 1)
         match agent.record.state:
             case AgentState.RUNNING:
-                decision = self._launcher.decide(agent.record, agent.profile.restart_policy, None, at=started.at)
+                unseen = ExitStatus()
+                decision = self._launcher.decide(agent.record, agent.profile.restart_policy, unseen, at=started.at)
                 restarted = Decision(verdict=RestartVerdict.RESTART, history=decision.history)
                 attempt = RestartAttempt(decision=restarted, started=started)
-                return JudgeExit(agent.id, Exited(agent.id, incarnation - 1, ExitStatus(), started.at, attempt))
+                return JudgeExit(agent.id, Exited(agent.id, incarnation - 1, unseen, started.at, attempt))
             case AgentState.STOPPING:
                 return KillSuccessor(agent.id, started)
             case AgentState.BACKING_OFF:

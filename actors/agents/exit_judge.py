@@ -12,7 +12,7 @@ import msgspec
 
 from ...state.errors import SpawnFailed
 from ...state.models import AgentState, ExitCause
-from ...supervision.after_exit import after_exit, after_failed_start
+from ...supervision.after_exit import after_exit, after_failed_start, cause_of
 from ...supervision.oom import OomKills
 from ...supervision.proc_fs import oom_kills
 from ...supervision.process_exit import ExitStatus
@@ -75,12 +75,9 @@ class ExitJudge:
         """What the restart policy says: the exit watcher may have asked it already."""
         if attempt is not None:
             return attempt.decision
-        exit_code = exited.status.exit_code if agent.record.ending is None else None
-        return self._launcher.decide(agent.record, agent.profile.restart_policy, exit_code, at=exited.at)
+        return self._launcher.decide(agent.record, agent.profile.restart_policy, exited.status, at=exited.at)
 
     def _cause_of(self, status: ExitStatus) -> ExitCause | None:
         """None where nobody could see how it ended."""
-        if status.signal is None:
-            return ExitCause.EXIT if status.exit_code is not None else None
         is_oom = status.signal == signal.SIGKILL and self._oom.take(oom_kills(), now=time.monotonic())
-        return ExitCause.OOM if is_oom else ExitCause.SIGNAL
+        return ExitCause.OOM if is_oom else cause_of(status)

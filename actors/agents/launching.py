@@ -18,6 +18,7 @@ from ...state.identity import Token
 from ...state.models import AgentId, AgentSpec, AgentState
 from ...state.projects import Projects
 from ...supervision import process_table
+from ...supervision.after_exit import death_of
 from ...supervision.agent_logs import AgentLogs
 from ...supervision.launch import launch_of
 from ...supervision.process import LogFiles, Prepared, StartedProcess
@@ -26,7 +27,7 @@ from ...supervision.process_identity import age_s
 from ...supervision.process_tree import TreeProcess
 from ...supervision.profile import Profile, Profiles
 from ...supervision.request_environment import AGENT_ID, TOKEN
-from ...supervision.restart import Death, Decision, RestartHistory, RestartPolicy, RestartVerdict
+from ...supervision.restart import Decision, RestartHistory, RestartPolicy, RestartVerdict
 from ...supervision.steps import RestartAttempt, StartedIncarnation
 from .tokens import AgentTokens
 
@@ -138,11 +139,13 @@ class Launcher:
         )
         return Prepared(launch, logs)
 
-    def decide(self, record: AgentRecord, policy: RestartPolicy, exit_code: int | None, *, at: float) -> Decision:
-        """Decide what follows the death, at monotonic `at`, of the incarnation that `record` names."""
-        death = Death(exit_code=exit_code, uptime_s=max(0.0, at - record.started_monotonic))
+    def decide(self, record: AgentRecord, policy: RestartPolicy, status: ExitStatus | None, *, at: float) -> Decision:
+        """Decide what follows the death, at monotonic time `at`, of the incarnation that `record` names.
+
+        status: None if the incarnation could not be started.
+        """
         history = RestartHistory(record.deaths, record.in_a_row, record.is_open)
-        return policy.decide(history, death, now=at, chance=self._chance())
+        return policy.decide(history, death_of(record, status, at=at), now=at, chance=self._chance())
 
     def prepare_restart(self, record: AgentRecord, profile: Profile) -> AgentRestart | None:
         """The restart, by the exit watcher, of the incarnation that `record` names; None if it cannot be prepared."""
@@ -176,7 +179,7 @@ class AgentRestart:
         self._made_at = time.monotonic()
 
     def restart(self, status: ExitStatus, at: float) -> RestartAttempt:
-        decision = self._launcher.decide(self._record, self._policy, status.exit_code, at=at)
+        decision = self._launcher.decide(self._record, self._policy, status, at=at)
         if decision.verdict is not RestartVerdict.RESTART or decision.delay_s > 0:
             return RestartAttempt(decision=decision)
         try:
