@@ -15,17 +15,7 @@ import msgspec
 from ..state.events.dead_letters import DeadLetter
 from ..state.events.store import SIDECAR
 from ..state.identity import Caller, Token
-from ..state.models import (
-    AgentId,
-    AgentSpec,
-    AgentStatus,
-    EventId,
-    Priority,
-    ResultId,
-    ResultStatus,
-    SpawnPriority,
-    StoredResult,
-)
+from ..state.models import AgentId, AgentSpec, AgentStatus, EventId, Priority, ResultId, ResultStatus, StoredResult
 from .agent_facts import AgentEnded, AgentSubscribed, TellTriggered
 from .replies import (
     AcceptedResult,
@@ -65,7 +55,7 @@ class SpawnAgent(Request[SpawnedAgent], frozen=True, kw_only=True):
     task: str = ""
     context_requirements: tuple[str, ...] = ()
     environment: Mapping[str, str] = msgspec.field(default_factory=dict)
-    priority: SpawnPriority = "normal"
+    priority: Priority = "normal"
     idempotency_key: str | None = None
     traceparent: str | None = None
     caused_by: tuple[AgentId, ...] = ()

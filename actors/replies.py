@@ -127,7 +127,7 @@ class MailboxStatus(msgspec.Struct, frozen=True):
 
 
 class EventNumbers(msgspec.Struct, frozen=True):
-    """queue_depth: events handed to nobody yet, summed over mailboxes; max_lag: of the mailbox that has most.
+    """queue_depth: events not yet taken, over all mailboxes. max_lag: of the mailbox with most of them.
 
     avg_delivery_time_ms: publish to hand-out.
     """

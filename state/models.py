@@ -19,8 +19,7 @@ AgentId = NewType("AgentId", str)
 EventId = NewType("EventId", str)
 ResultId = NewType("ResultId", str)
 
-Priority = Literal["low", "normal", "high"]
-SpawnPriority = Literal["low", "normal", "high"]
+Priority = Literal["low", "normal", "high"]  # of an event, and of a spawn request in the queue
 ResultStatus = Literal["success", "failed", "partial"]
 
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}")
@@ -81,7 +80,7 @@ class AgentSpec(msgspec.Struct, frozen=True, kw_only=True):
     task: str = ""
     context_requirements: tuple[str, ...] = ()
     environment: dict[str, str] = {}
-    priority: SpawnPriority = "normal"
+    priority: Priority = "normal"
     traceparent: str | None = None
     chain: tuple[AgentId, ...] = ()
 

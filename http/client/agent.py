@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...state.errors import ConfigError
-from ...state.models import AgentId, AgentStatus, EventId, Priority, ResultStatus, SpawnPriority
+from ...state.models import AgentId, AgentStatus, EventId, Priority, ResultStatus
 from .api import MAX_WAIT_S, Api
 from .client import Client, blocking
 from .records import Batch, Context, Published, Result, Spawned, Stored
@@ -174,7 +174,7 @@ class AgentCalls:
         issue_id: str | None = None,
         task: str = "",
         environment: Mapping[str, str] | None = None,
-        priority: SpawnPriority = "normal",
+        priority: Priority = "normal",
         context_requirements: Sequence[str] = (),
         key: str | None = None,
     ) -> Steps[Spawned]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from ...state.models import AgentStatus, Priority, ResultStatus, SpawnPriority
+from ...state.models import AgentStatus, Priority, ResultStatus
 from .calls import ANSWER_WITHIN_S, Calls, new_key, segment
 from .records import Batch, Context, LogPart, Published, Result, ResultPage, Spawned, Stored
 from .steps import Steps
@@ -41,7 +41,7 @@ class Api(Calls):
         task: str = "",
         project_id: str | None = None,
         environment: Mapping[str, str] | None = None,
-        priority: SpawnPriority = "normal",
+        priority: Priority = "normal",
         context_requirements: Sequence[str] = (),
         key: str | None = None,
     ) -> Steps[Spawned]:

@@ -9,9 +9,9 @@ import msgspec
 from msgspec import Meta
 
 from ...actors.replies import LogChunk, SpawnedAgent
-from ...state.models import AgentId, AgentState, AgentStatus, EventId, ExitCause, SpawnPriority, WaitingFor
+from ...state.models import AgentId, AgentState, AgentStatus, EventId, ExitCause, Priority, WaitingFor
 from .codec import Body, Nothing, Timed
-from .shapes import Identifier, Moment
+from .shapes import Identifier, Moment, described_range
 
 MAX_TASK_CHARS = 30_000  # it becomes one environment variable; Linux allows 128 KiB of UTF-8
 MAX_REQUIREMENTS = 100
@@ -30,7 +30,7 @@ class NewAgent(Body, frozen=True, kw_only=True):
     task: Annotated[str, Meta(max_length=MAX_TASK_CHARS)] | None = None
     context_requirements: Annotated[tuple[Requirement, ...], Meta(max_length=MAX_REQUIREMENTS)] | None = None
     environment: dict[str, str] | None = None
-    priority: SpawnPriority | None = None
+    priority: Priority | None = None
     project_id: Identifier | None = None
 
 
@@ -102,7 +102,7 @@ class StopQuery(Nothing, frozen=True, kw_only=True):
     timeout: seconds from SIGTERM to SIGKILL; default: the profile's. force: SIGKILL at once.
     """
 
-    timeout: Annotated[float, Meta(extra_json_schema={"minimum": 0, "maximum": STOP_MAX_S})] | None = None
+    timeout: Annotated[float, described_range(0, STOP_MAX_S)] | None = None
     force: bool = False
 
 
@@ -115,7 +115,7 @@ class LogQuery(Nothing, frozen=True, kw_only=True):
     stream: Literal["stdout", "stderr"] = "stdout"
     tail: Annotated[int, Meta(ge=0, le=MAX_TAIL)] = 200
     offset: Annotated[int, Meta(ge=0)] | None = None
-    timeout: Annotated[float, Meta(extra_json_schema={"minimum": 0, "maximum": FOLLOW_MAX_S})] = 0.0
+    timeout: Annotated[float, described_range(0, FOLLOW_MAX_S)] = 0.0
 
 
 class LogOut(Timed, frozen=True, kw_only=True):

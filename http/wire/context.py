@@ -12,7 +12,7 @@ from ...actors.context.requirements import REQUIREMENTS
 from ...actors.replies import ContextCleared, ContextRequested
 from ...state.models import AgentId, ResultStatus
 from .codec import Nothing, Timed
-from .shapes import Globs, Moment
+from .shapes import Globs, Moment, described_range
 
 MIN_BYTES = 8 * 1024  # of a context; the ContextBuilder refuses to cut one further
 _ONE = "|".join(REQUIREMENTS)
@@ -36,7 +36,7 @@ class ContextQuery(Nothing, frozen=True, kw_only=True):
     requirements: Requirements = ""
     files: Globs = ""
     q: str = ""
-    max_bytes: Annotated[int, Meta(extra_json_schema={"minimum": MIN_BYTES})] | None = None
+    max_bytes: Annotated[int, described_range(MIN_BYTES)] | None = None
     refresh: bool = False
 
 

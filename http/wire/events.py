@@ -14,7 +14,18 @@ from ...state.events.gap import EventGap
 from ...state.events.mailbox import Delivery
 from ...state.models import Event, EventId, Priority
 from .codec import Body, Nothing, Timed
-from .shapes import EventRef, Filter, Identifier, Identifiers, MaybeEventRef, MaybeIdentifier, Moment, Payload, Place
+from .shapes import (
+    EventRef,
+    Filter,
+    Identifier,
+    Identifiers,
+    MaybeEventRef,
+    MaybeIdentifier,
+    Moment,
+    Payload,
+    Place,
+    described_range,
+)
 
 MAX_BATCH = 1000
 TTL_MIN_S, TTL_MAX_S = 1, 86400
@@ -28,7 +39,7 @@ class NewEvent(Body, frozen=True, kw_only=True):
     publisher: Identifier | None = None
     topic: Identifier | None = None
     correlation_id: Annotated[str, Meta(max_length=256)] | None = None
-    ttl_seconds: Annotated[int, Meta(extra_json_schema={"minimum": TTL_MIN_S, "maximum": TTL_MAX_S})] | None = None
+    ttl_seconds: Annotated[int, described_range(TTL_MIN_S, TTL_MAX_S)] | None = None
     priority: Priority | None = None
 
 

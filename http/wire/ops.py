@@ -118,7 +118,7 @@ class StorageStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventsStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Numbers of events since the start. queue_depth: events that no mailbox has taken yet."""
+    """Numbers of events since the start. queue_depth: events not yet taken, over all mailboxes."""
 
     total_published: int
     total_delivered: int

@@ -1,6 +1,7 @@
-"""The forms of texts on the wire, for the API's description alone: these annotations check nothing.
+"""The forms of values on the wire, for the API's description alone: these annotations check nothing.
 
-The checks are where the texts are read, since their errors name the field; a test holds the two to each other.
+The checks are where the values are read. Use a form from here where the check has an error of its own, which names the
+field and what was expected; a test compares the two. Use `Meta(ge=…, le=…)` where the decoder's own error says enough.
 """
 
 from __future__ import annotations
@@ -14,6 +15,12 @@ from msgspec import Meta
 from ...state.models import IDENTIFIER
 
 Schema = dict[str, Any]
+
+
+def described_range(minimum: float, maximum: float | None = None) -> Meta:
+    """The range of a number that the route checks."""
+    return Meta(extra_json_schema={"minimum": minimum} | ({"maximum": maximum} if maximum is not None else {}))
+
 
 _ID = IDENTIFIER.pattern
 _PATTERN = {"title": "identifier", "pattern": f"^{_ID}$"}  # the title is for people: the page at /docs shows it

@@ -17,7 +17,6 @@ from .config import repository_config
 from .git import GitUnavailable
 
 _MAX_POINTER_BYTES = 4096 + 64  # a path, and what stands around it
-_BESIDE_HEAD = ("objects", "refs", "commondir", "gitdir", "packed-refs")
 _NOT_OURS = (
     "the git directory lies outside the project and does not name it: `git worktree repair` mends that of a worktree, "
     "core.worktree in its configuration that of another"
