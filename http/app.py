@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 from ..state.errors import InvalidRequest, MethodNotAllowed, NotFound, PermissionDenied, TokenExpired, Unauthorized
@@ -20,12 +21,14 @@ from .loop.handling import Handler
 from .loop.request_parser import HEAD, RememberedHead
 from .mcp import endpoint as mcp
 from .open_requests import answer_later
-from .router import Router
 from .routes import agents, audit, context, events, ops, results
 from .routes import dashboard as dashboard_page
 from .routes import login as dashboard_login
 from .routes import tokens as auth_routes
 from .routing import Answer, Route, Server
+
+if TYPE_CHECKING:
+    from .router import Router
 
 ROUTES: tuple[Route, ...] = (
     *agents.routes,
@@ -59,11 +62,22 @@ class Application:
         self._admission = Admission(server)
         self._hosts = hosts
         self._private_paths = private_paths
-        self.router = Router(routes)
+        self._routes = routes
+
+    @cached_property
+    def router(self) -> Router:
+        """Finds the route of a request. The first request makes it: Bottle imports much that a start does not need."""
+        from .router import Router
+
+        return Router(self._routes)
 
     def find_quick(self, method: str, path: str) -> Handler | None:
         """The handler of a quick route, which runs in the I/O thread; None for other routes, which workers answer."""
         return self.answer if self.router.is_quick(method, path) else None
+
+    def body_limit(self, method: str, path: str) -> int:
+        """The most bytes that a request's body may have."""
+        return self.router.body_limit(method, path)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer as a WSGI application does; a parked request seems to have an empty answer."""

@@ -262,7 +262,7 @@ def make_server(
         worker_threads=WORKER_THREADS,
         max_body_bytes=MAX_RESULT_BYTES,
         render_refusal=render_refusal,
-        limit_of=application.router.body_limit,
+        limit_of=application.body_limit,
         find_quick=application.find_quick,
         after_input=after_input,
         every_second=every_second,

@@ -37,6 +37,8 @@ BY_REQUEST = {
     "/mcp": ("sidecar.http.mcp.methods", "sidecar.http.mcp.tools"),
     "/openapi.json": ("sidecar.http.routes.openapi",),
 }
+# A start verifies no token and finds no route. urllib, http.client, email and ssl come with these libraries.
+BY_FIRST_REQUEST = ("jwt", "cryptography", "bottle", "http.client", "urllib.request", "email", "ssl")
 NEVER = ("opentelemetry", "httpx", "requests", "sidecar.http.client", "sidecar.examples.demo")
 
 CALLERS = 6
@@ -82,6 +84,12 @@ def served(tmp_path: Path, project: Path) -> Iterator[Served]:
         finally:
             process.terminate()
             process.wait(20)
+
+
+def test_a_server_that_listens_has_imported_nothing_that_only_requests_need(served: Served) -> None:
+    assert served.imported() & {*BY_FIRST_REQUEST} == set()
+    assert served.client.get("/api/agents").status_code == 200
+    assert served.imported() >= {"jwt", "bottle"}
 
 
 def test_a_server_that_has_spawned_an_agent_has_imported_nothing_that_only_others_need(served: Served) -> None:
