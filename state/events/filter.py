@@ -224,9 +224,9 @@ def _look_up(data: Any, field: str) -> Any:
     return found
 
 
-_EVENT_FIELDS = frozenset(
-    {"event_id", "project_id", "event_type", "publisher", "publisher_type", "topic", "correlation_id", "priority"}
-)
+# Fields of an event that a filter cannot name: filters look into `data`, and the protocol lists none of the others.
+_NOT_FILTERED = {"data", "ttl_s", "published_at", "traceparent"}
+_EVENT_FIELDS = frozenset(Event.__struct_fields__) - _NOT_FILTERED
 
 
 def _of_event(event: Event, field: str) -> Any:
