@@ -1,7 +1,7 @@
 """Checks the texts and environment variables that a spawn request gives to a process. Pure.
 
-The profile's list is what protects: a request sets nothing that nobody expected. The list of names that stay refused is
-for profiles that allow everything.
+The protection is the list of the profile (`request_env`): a request can set only variables that the profile's author
+expected. The names below are refused even if a profile allows every name.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _CHANGE_CODE = (
     # the loader and the C library
     *("LD_*", "DYLD_*", "GLIBC_TUNABLES", "MALLOC_*", "GCONV_PATH", "LOCPATH", "NLSPATH", "GETCONF_DIR", "TZDIR"),
     *("HOSTALIASES", "LOCALDOMAIN", "RES_OPTIONS", "RESOLV_*", "KRB5*", "NIS_PATH", "TMPDIR"),
-    # whose settings are read
+    # the places where programs look for settings
     *("HOME", "USER", "LOGNAME", "SHELL", "XDG_*", "SIDECAR_*", "CLAUDE_*", "CODEX_*", "OPENCODE_*"),
     *("*_BASE_URL", "*_CONFIG_DIR", "*_CONFIG_FILE", "AIDER_*", "GEMINI_CLI*"),
     # shells
@@ -192,7 +192,7 @@ def check_environment(environment: Mapping[str, str], allowed: Sequence[str], *,
 
 
 def check_text(value: str, field: str) -> None:
-    """Refuse a text that a process cannot get as one string. Raises InvalidRequest naming `field`."""
+    """Refuse a text that cannot be an argument or a variable of a process. Raises InvalidRequest naming `field`."""
     if "\0" in value:
         raise InvalidRequest(f"{field} holds a NUL", field=field, expected="text without NUL characters")
     if len(value.encode("utf-8", "surrogatepass")) > MAX_TEXT_BYTES:
@@ -202,7 +202,7 @@ def check_text(value: str, field: str) -> None:
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that shells or other programs read as more than a name. Raises InvalidRequest."""
+    """Refuse a name that shells or other programs may take for something else. Raises InvalidRequest."""
     if len(name) > MAX_NAME_CHARS or name[:1] not in _FIRST_CHARACTERS or not _CHARACTERS.issuperset(name):
         raise InvalidRequest(
             f"invalid environment variable name {name[:100]!r}",
@@ -214,7 +214,7 @@ def check_name(name: str) -> None:
 def changes_code(name: str) -> bool:
     """Whether a variable of this name can change what code runs, so that no request may ever set it.
 
-    What the default allows is the users' own: a TASK_BASE_URL or APP_PROXY is no program's setting.
+    Names that ALLOWED_BY_DEFAULT matches never do: no program has a setting TASK_BASE_URL or APP_PROXY.
     """
     if any(matches(name, pattern) for pattern in ALLOWED_BY_DEFAULT):
         return False
@@ -223,7 +223,7 @@ def changes_code(name: str) -> bool:
 
 
 def is_pattern(text: str) -> bool:
-    """Whether `request_env` may hold this: a name, in which each * stands for any characters."""
+    """Whether `request_env` may contain this text: a name, in which each * stands for any characters."""
     return text[:1] in _FIRST_CHARACTERS | {"*"} and _CHARACTERS.issuperset(text.replace("*", ""))
 
 

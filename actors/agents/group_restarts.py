@@ -1,8 +1,8 @@
-"""GroupRestarts: restarts agents together: the others are stopped in reverse order, then all start in order.
+"""GroupRestarts: restarts agents together: stops the other agents in reverse order, then starts all in order.
 
-Used in the Spawner's thread. `supervision/strategy.py` decides whom a death concerns; what follows is returned as
-steps, each of which is done before the next is asked for. A restart that is under way is kept in the registry, so that
-the next sidecar goes on with it, and so are deaths, which count for the group's limit.
+Used in the Spawner's thread. `supervision/strategy.py` decides which agents a death concerns. The restart is returned
+as steps; the caller carries out each before it takes the next. The registry keeps restarts that are under way, so that
+the next sidecar continues them, and the deaths that count for the limit of each group.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ class GroupRestarts:
         self._registry = registry
 
     def restarts_alone(self, agent: SupervisedAgent) -> bool:
-        """Whether its death restarts no other agent."""
+        """Whether the agent's death restarts no other agent."""
         return all(group.strategy == "one_for_one" for _, group in self._of(agent))
 
     def holds(self, agent: SupervisedAgent) -> bool:
-        """Whether it starts together with others, not when its own delay is over."""
+        """Whether the agent starts together with other agents, and not when its own delay is over."""
         return any(agent.id in restart.to_start for restart in self._registry.group_restarts.values())
 
     def standings(self, agent: SupervisedAgent) -> tuple[GroupStanding, ...]:
-        """The groups that the agent lives in, as they stand now."""
+        """The groups of the agent, as they are now."""
         known, now = self._registry.group_deaths, time.monotonic()
         return tuple(
             GroupStanding(
@@ -58,14 +58,14 @@ class GroupRestarts:
         )
 
     def record_restart(self, counted: CountGroupRestart) -> None:
-        """Record the deaths of a group, and forget those of groups where they no longer count."""
+        """Record the deaths of a group, and forget deaths that no longer count."""
         known, now = self._registry.group_deaths, time.monotonic()
         for old in [each.where for each in known.values() if not self._still_counts(each, now)]:
             self._registry.put(GroupDeaths(where=old))
         self._registry.put(GroupDeaths(where=counted.where, boot_id=boot_id(), deaths=counted.deaths))
 
     def give_up(self, where: Together) -> Iterator[Step]:
-        """End all of the group, last one first."""
+        """Stop all agents of the group, the last one first."""
         log.error("group given up group=%s issue_id=%s", where.group, where.issue_id)
         group = self._groups[where.group]
         living = [_member(a) for a in self._members(where, group) if a.record.state in HOLDS_SLOT]
@@ -77,7 +77,7 @@ class GroupRestarts:
         return end_with_group(agent.record, agent.profile.restart, after, note)
 
     def restart_with(self, agent: SupervisedAgent) -> Iterator[Step]:
-        """An agent that backs off has died: restart with it the members that its death concerns."""
+        """Restart the members of its groups that the agent's death concerns. The agent itself is backing off."""
         for where, group in self._of(agent):
             members = [_member(a) for a in self._members(where, group)]
             concerned = affected(group, _member(agent), members)
@@ -90,12 +90,12 @@ class GroupRestarts:
             log.info("group restarts group=%s issue_id=%s agents=%d", where.group, where.issue_id, len(together))
             restart = GroupRestart(where, to_stop=in_order(group, to_stop)[::-1], to_start=in_order(group, together))
             self._registry.put(restart)
-            yield from self._stop_next(restart)  # those that start wait for its delay at least
+            yield from self._stop_next(restart)  # the members start when the agent's delay is over, or later
 
     def advance(self) -> Iterator[Step]:
-        """Go on as far as the members' states allow."""
+        """Continue each restart as far as the states of its members allow."""
         for where in tuple(self._registry.group_restarts):
-            restart = self._registry.group_restarts.get(where)  # starting those of one may have ended another
+            restart = self._registry.group_restarts.get(where)  # the start of one group may have ended it
             if restart is None:
                 continue
             yield from self._stop_next(restart)
@@ -109,10 +109,10 @@ class GroupRestarts:
             if agent is not None and agent.record.state is AgentState.BACKING_OFF:
                 yield Start(agent.id, Occurrence.BACKED_OFF)
             if restart.where in self._registry.group_restarts:
-                return  # that one could not be started, and those after it wait with it for another try
+                return  # this agent could not be started: it and the agents after it wait for the next try
 
     def _stop_next(self, restart: GroupRestart) -> Iterator[Step]:
-        """Stop the next member, if the one before it has stopped."""
+        """Stop the next member, if the member before it has stopped."""
         running = self._running(restart)
         if len(running) < len(restart.to_stop):
             to_stop = tuple(agent.id for agent in running)

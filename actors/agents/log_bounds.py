@@ -1,7 +1,7 @@
-"""LogBounds: keeps logs within what they may take, each stream and all together: no agent's output fills the disk.
+"""LogBounds: limits the size of each log and of all logs together, so that agents cannot fill the disk.
 
-Used in the Spawner's thread. When the disk runs short, the logs of agents that ended longest ago go first, then those
-of the others are cut to their newest part. No agent is ended for it.
+Used in the Spawner's thread. When the disk is short of space, the logs of the agents that ended longest ago are removed
+first. Then the logs of the other agents are cut to their newest part. No agent is stopped for it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from .agent import SupervisedAgent
 
 log = logging.getLogger(__name__)
 
-LEAST_BYTES = 1 << 20  # of each stream of an agent that has not ended, however short the disk is
+LEAST_BYTES = 1 << 20  # kept of each stream of an agent that has not ended, even if the disk is full
 
 
 class LogBounds:
-    """min_free_bytes: of the disk; 0 for no such bound."""
+    """The limits on logs. min_free_bytes: with less free space than this, logs are removed; 0: never."""
 
     def __init__(self, logs: AgentLogs, *, min_free_bytes: int) -> None:
         self._logs = logs
@@ -27,7 +27,7 @@ class LogBounds:
         self._was_short = False
 
     def look(self, living: Iterable[SupervisedAgent], ended: Iterable[SupervisedAgent]) -> None:
-        """living: those that run or will run again."""
+        """Apply the limits. living: agents that run or will run again."""
         serials = [agent.record.serial for agent in living]
         self._logs.bound(serials)
         if self._is_short():

@@ -56,7 +56,7 @@ T = TypeVar("T")
 class Snapshot(NamedTuple):
     """A project at one moment. version: the same as long as nothing sent about the project has changed.
 
-    files_version: the same as long as there are the same files and the same past commits, whatever is in the files.
+    files_version: the same as long as there are the same files and the same past commits, whatever the files contain.
     sizes: path -> bytes, of the files that can be read.
     """
 

@@ -1,6 +1,6 @@
 """The one door to git: runs one command, with an empty environment and a fixed PATH.
 
-Only commands are run through GitPython, never its objects: `commit.stats` or `tree.traverse()` cost 10 to 90 times as
+GitPython only runs commands; its objects are not used: `commit.stats` or `tree.traverse()` cost 10 to 90 times as
 much. Nothing here reads a repository's own configuration: `shadow.py` makes the git directory that commands use.
 """
 
@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-# Without this, importing GitPython fails where there is no git; we want to say so in the answer instead.
+# Without this, the import of GitPython fails where there is no git. The answer should say that instead.
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
 from git.cmd import Git
@@ -29,12 +29,12 @@ _MAX_SAID = 64 << 10
 _NO_MEMORY = ("ut of memory", "unable to create thread", "Cannot allocate memory", "mmap failed")
 _TOO_LONG = "time"
 PATH = "/usr/local/bin:/usr/bin:/bin"
-NO_REPOSITORY = {"GIT_DIR": os.devnull}  # otherwise git would look for one above the folder it runs in
+NO_REPOSITORY = {"GIT_DIR": os.devnull}  # otherwise git would look for a repository above the folder it runs in
 
 _ENVIRONMENT = {
     "PATH": PATH,
     "LC_ALL": "C",
-    "GIT_OPTIONAL_LOCKS": "0",  # else `status` takes index.lock against the agents' own git
+    "GIT_OPTIONAL_LOCKS": "0",  # otherwise `status` takes index.lock, and the agents' own git commands fail
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_PAGER": "cat",
     "GIT_LITERAL_PATHSPECS": "1",
@@ -47,7 +47,7 @@ NO_CONFIGURATION = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
 
 
 class GitUnavailable(Exception):
-    """There is no git binary, or a command failed or took too long. The text names no path of this machine.
+    """There is no git, or a command failed or took too long. The text names no path of this machine.
 
     output: what the command printed before it failed.
     """
@@ -58,7 +58,7 @@ class GitUnavailable(Exception):
 
 
 class GitStalled(GitUnavailable):
-    """A command took too long and was ended."""
+    """A command took too long and was killed."""
 
 
 def run_git(
@@ -68,10 +68,10 @@ def run_git(
     stdin: BinaryIO | None = None,
     names: Mapping[str, str] | None = None,
 ) -> bytes:
-    """Run a git command and return its output. Raises GitUnavailable with git's own words.
+    """Run a git command and return its output. Raises GitUnavailable with git's error output.
 
-    at: the folder it runs in. environment: added to the little that every command gets; nothing is inherited.
-    names: paths that git's words may hold -> what the error says instead.
+    at: the folder it runs in. environment: added to the few variables that every command gets; none is inherited.
+    names: for paths that git's error output may contain, the text that replaces each in the error.
     """
     program, env = find_program("git"), shutil.which("env", path=PATH)
     if program is None or env is None:
@@ -96,9 +96,10 @@ def run_git(
 
 
 def _bound_memory(process: Any) -> None:
-    """Bound the memory of a command and of all that it starts: a tree of some kilobytes can have git take gigabytes.
+    """Limit the memory of a command and of every process that it starts: a tree of a few kilobytes can make git use
+    gigabytes.
 
-    Only Linux can bound another process; it has begun by then, but not for long enough to take much.
+    Only Linux can limit another process. The command already runs by then, but too briefly to have used much.
     """
     if not hasattr(resource, "prlimit"):
         return
@@ -109,14 +110,14 @@ def _bound_memory(process: Any) -> None:
 
 
 def _lack_of_memory(said: str) -> str:
-    """The reason, if git's words say that it got no more memory; else nothing."""
+    """The reason, if git's error output says that it ran out of memory; otherwise empty."""
     if not any(words in said for words in _NO_MEMORY):
         return ""
     return f"it needs more than {MAX_MEMORY >> 20} MiB of memory, which is the most that a command may take"
 
 
 class _Ended(NamedTuple):
-    """A command that has ended. said: the start of its standard error. why: why it was ended, if it was."""
+    """A command that has ended. said: the start of its standard error. why: why we killed it, or empty."""
 
     status: int
     output: bytes
@@ -125,9 +126,10 @@ class _Ended(NamedTuple):
 
 
 def _until_it_ends(process: Any) -> _Ended:
-    """Read what a command prints until it ends, for TIMEOUT_S and MAX_OUTPUT at most; beyond, it is killed.
+    """Read the output of a command until it ends. It is killed after TIMEOUT_S, or if it prints more than MAX_OUTPUT.
 
-    A repository of some kilobytes can have git print gigabytes: objects are compressed, and trees may name one another.
+    A repository of a few kilobytes can make git print gigabytes: objects are compressed, and many trees may contain the
+    same tree.
     """
     why: list[str] = []
     said: list[bytes] = []
@@ -154,20 +156,20 @@ def _until_it_ends(process: Any) -> _Ended:
 
 
 def _drain(source: BinaryIO, said: list[bytes]) -> None:
-    """Keep the start of what comes, and read the rest: a full pipe would block the writer."""
+    """Keep the start of the output and read the rest away: a full pipe would block the writer."""
     said.append(source.read(_MAX_SAID))
     while source.read(_MAX_SAID):
         continue
 
 
 def find_program(name: str) -> str | None:
-    """The absolute path of a program on the sidecar's own PATH; folders that are not absolute are passed over."""
+    """The absolute path of a program on the sidecar's own PATH; relative folders in PATH are ignored."""
     folders = [folder for folder in os.environ.get("PATH", PATH).split(os.pathsep) if folder.startswith("/")]
     return shutil.which(name, path=os.pathsep.join(folders))
 
 
 def _in_public(said: str, names: Mapping[str, str]) -> str:
-    """Git's words on one line, without paths of the machine."""
+    """Git's error output on one line, without paths of this machine."""
     for path, name in sorted(names.items(), key=lambda pair: -len(pair[0])):
         said = said.replace(path, name)
     words = []

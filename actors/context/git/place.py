@@ -1,8 +1,8 @@
 """Finds a project's git directory, and decides whether it is the project's own.
 
-`.git` may be a file or a link, and a git directory may name another for what it shares. Anyone who writes in a project
-could so have the sidecar read a repository that is not theirs. A git directory outside the project counts only where
-it names the project itself, which nobody can write there who could not read it.
+`.git` may be a file or a link, and a git directory may name another one that it shares objects and refs with. So anyone
+who can write in a project could make the sidecar read somebody else's repository. Therefore a git directory outside the
+project counts only if it names the project itself: only a person who may write in that git directory can make it do so.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from ..safe_root import NotReadable, Root
 from .config import repository_config
 from .git import GitUnavailable
 
-_MAX_POINTER_BYTES = 4096 + 64  # a path, and what stands around it
+_MAX_POINTER_BYTES = 4096 + 64  # a path, and the few characters before and after it
 _NOT_OURS = (
-    "the git directory lies outside the project and does not name it: `git worktree repair` mends that of a worktree, "
-    "core.worktree in its configuration that of another"
+    "the git directory lies outside the project and does not name it: for a worktree, run `git worktree repair`; for "
+    "any other repository, set core.worktree in its configuration"
 )
 
 
@@ -31,7 +31,8 @@ class GitFolder(NamedTuple):
 
 
 class GitDirectory(NamedTuple):
-    """A git directory: the path `inside` of a folder that only its owner can turn into a link."""
+    """A git directory: the path `inside`, relative to the folder `base`. Only the owner of `base` can replace it by a
+    link."""
 
     base: Path
     inside: str
@@ -49,7 +50,8 @@ class GitDirectory(NamedTuple):
 
 
 class RepositoryLayout(NamedTuple):
-    """A repository. toplevel: its working tree, None where there is none. own: has HEAD and index. shared: the rest."""
+    """A repository. toplevel: its working tree, or None. own: the git directory with HEAD and index. shared: the git
+    directory with everything else; usually the same."""
 
     toplevel: Path | None
     own: GitDirectory
@@ -57,7 +59,7 @@ class RepositoryLayout(NamedTuple):
 
 
 def find_git(root: Path) -> GitFolder | None:
-    """The nearest folder upwards, `root` included, that is under git, or None."""
+    """The nearest folder that is under git, from `root` upwards, or None."""
     for folder in (root, *root.parents):
         if os.path.lexists(folder / ".git"):
             return GitFolder(folder, False)
@@ -67,11 +69,11 @@ def find_git(root: Path) -> GitFolder | None:
 
 
 def is_git_dir(folder: Path) -> bool:
-    """Whether a folder is a git directory, whatever its name: of a repository, or of a linked worktree."""
+    """Whether a folder is the git directory of a repository or of a linked worktree, whatever its name."""
     try:
         head = os.open(folder / "HEAD", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        # git takes a link for a HEAD; and one without a HEAD is broken, but holds the same things.
+        # Git accepts a link as HEAD. A git directory without HEAD is broken, but its other files are as private.
         return _has(folder, "objects") and _has(folder, "refs") and (_has(folder, "HEAD") or _has(folder, "config"))
     try:
         text = os.read(head, 64) if stat.S_ISREG(os.fstat(head).st_mode) else b""
@@ -95,7 +97,7 @@ def _is_head(text: bytes) -> bool:
 
 
 def locate(found: GitFolder) -> RepositoryLayout:
-    """The repository of a folder. Raises GitUnavailable, also where it is not the folder's own."""
+    """The repository of a folder. Raises GitUnavailable, also if the repository is not the folder's own."""
     top = Path(os.path.realpath(found.folder))
     if found.is_git_dir:
         own = GitDirectory(top, "")
@@ -128,7 +130,7 @@ def _own_of(top: Path) -> GitDirectory:
 
 
 def _target(folder: Path, text: bytes) -> Path:
-    """The folder that a pointer file names, without links in it."""
+    """The folder that a pointer file names, with all links resolved."""
     name = os.fsdecode(text.rstrip(b"\r\n"))
     if "\0" in name or not name:
         raise GitUnavailable("a pointer file of the git directory names no folder")
@@ -143,7 +145,7 @@ def _tree(folder: Path, top: Path) -> GitDirectory:
 
 
 def _shared_of(own: GitDirectory, top: Path) -> GitDirectory:
-    """The git directory that has what worktrees share: itself, or where a linked worktree's lies."""
+    """The git directory with the files that worktrees share: `own`, or for a linked worktree the main one."""
     text = _pointer(own, "commondir")
     if text is None:
         return own
@@ -170,7 +172,7 @@ def _names(own: GitDirectory, shared: GitDirectory, top: Path) -> bool:
     """Whether a git directory outside the project says that this is its working tree."""
     if own != shared:
         text = _pointer(own, "gitdir")
-        # Its last part is taken as it stands: a link there could lead to the `.git` file of another worktree.
+        # The last part is not resolved: a link there could lead to the `.git` file of another worktree.
         entry = own.path / os.fsdecode((text or b"").rstrip(b"\r\n"))
         return entry.name == ".git" and Path(os.path.realpath(entry.parent)) == top
     with own.open() as root:

@@ -22,7 +22,7 @@ from .shadow import MAX_REF_BYTES, Head, Shadow, user_files, user_stamp
 _PREFIX = "sidecar-git-"
 ASK_AGAIN_S = 300.0  # after a command that took too long: a pipe named .gitignore, say, stops git each time
 MAX_IGNORE_BYTES = 1 << 20
-_NAMED_PATHS = 100  # more than so many are not worth their words on a command line
+_NAMED_PATHS = 100  # with more changed files, a command gets the whole root instead of their names
 _STAMPED_OWN = ("index", "HEAD", "logs/HEAD", "MERGE_HEAD", "commondir", "gitdir", "config.worktree")
 _STAMPED_SHARED = (
     "packed-refs",
@@ -36,9 +36,9 @@ _STAMPED_SHARED = (
 
 
 class Shadows:
-    """The folder that shadows lie in. Nothing in it outlives the process: leftovers of an earlier one are removed.
+    """The folder that shadows lie in, for any thread. It is emptied when a process first uses it.
 
-    directory: of the storage; without one it is a temporary folder. For any thread.
+    directory: its place in the storage; None: a temporary folder.
     """
 
     def __init__(self, directory: Path | None = None) -> None:
@@ -68,7 +68,7 @@ class Shadows:
 
 
 class History:
-    """Commits of a repository whose shadow is already there. prefix: the root below the toplevel."""
+    """The commits of a repository whose shadow exists. prefix: the path of the project's root below the toplevel."""
 
     def __init__(self, git_dir: Path, prefix: str) -> None:
         self.git_dir = git_dir
@@ -113,9 +113,9 @@ class History:
 
 
 class Repository(History):
-    """Commands in a project's working tree. root: the project's folder, found's own folder or somewhere below it.
+    """Git commands in a project's working tree. root: the project's folder; `found.folder` or a folder below it.
 
-    Every command gives the bytes git printed, or raises GitUnavailable. `refresh` comes first.
+    Every command returns the bytes that git printed, or raises GitUnavailable. Call `refresh` first.
     """
 
     def __init__(self, root: Path, found: GitFolder, shadows: Shadows) -> None:
@@ -135,13 +135,13 @@ class Repository(History):
         self._ignoring = _ignoring(found.folder, relative)
 
     def state(self) -> tuple[object, ...]:
-        """Stamps of what git writes when the index, HEAD or its settings change; about 100 µs, no process.
+        """Stamps of the files that git writes when the index, HEAD or the settings change. Takes about 100 µs.
 
         Raises GitUnavailable.
         """
         place = self._located()
         try:
-            # Never by its path: a link would lead anywhere, and a pipe would never be read to its end.
+            # Not by its path: a link could lead anywhere, and reading a pipe could take for ever.
             with place.own.open() as own:
                 text = own.read(place.own.at("HEAD"), MAX_REF_BYTES)[0]
         except NotReadable as error:
@@ -159,12 +159,12 @@ class Repository(History):
         return (ref, self._pointers, users, *map(_stamp, (*places, *self._ignoring, *self._user_files)))
 
     def refresh(self) -> None:
-        """See what has changed in the git directory. Raises GitUnavailable."""
+        """Update the shadow from the git directory. Raises GitUnavailable."""
         place = self._located()
         self._shadow.refresh(place, place.toplevel or place.own.path)
 
     def check_objects(self) -> None:
-        """Look for links among the objects, while commands run already.
+        """Look for links among the objects, while commands are already running.
 
         Raises GitUnavailable; then the output of the commands must be thrown away.
         """
@@ -176,7 +176,7 @@ class Repository(History):
 
     @property
     def has_working_tree(self) -> bool:
-        """Whether the repository has files; a bare one has commits only. Known after `refresh`."""
+        """Whether the repository has files; a bare repository has only commits. Known after `refresh`."""
         place, config = self._place, self._shadow.config
         if place is None or place.toplevel is None:
             return False
@@ -188,7 +188,7 @@ class Repository(History):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Notes on unreadable parts of the repository, and on settings of it that do not count."""
+        """Notes on parts of the repository that cannot be read, and on its settings that do not count."""
         return self._shadow.notes
 
     @property
@@ -197,9 +197,9 @@ class Repository(History):
         return self._shadow.config.remotes if self._shadow.config is not None else {}
 
     def ignore_files(self) -> tuple[bytes, ...]:
-        """The user's ignore file and the repository's own `info/exclude`, for a walk where git cannot tell.
+        """The content of the user's ignore file and of `info/exclude`, for listing files where git fails.
 
-        The later one decides. What cannot be read says nothing, as for git.
+        The later file decides. A file that cannot be read counts as empty, as for git.
         """
         try:
             place = self._located()
@@ -220,7 +220,7 @@ class Repository(History):
 
     def is_ignored(self) -> bool:
         """Whether the repository that the root lies in ignores the root as a whole."""
-        # This command takes names only as patterns with magic; one that begins with `./` has none.
+        # This command reads a name as a pattern, which may begin with magic characters; after `./` they have no effect.
         environment = {"GIT_WORK_TREE": str(self.found.folder), "GIT_LITERAL_PATHSPECS": "0"}
         words = ("check-ignore", "--quiet", "--no-index", "--", f"./{self.prefix}")
         try:
@@ -230,7 +230,7 @@ class Repository(History):
         return True
 
     def status(self) -> bytes:
-        """Porcelain v2 with NUL ends, each untracked file; paths relative to the toplevel."""
+        """Porcelain v2, separated by NUL, with each untracked file; paths relative to the toplevel."""
         return self.run(
             "status",
             "--porcelain=v2",
@@ -243,7 +243,10 @@ class Repository(History):
         )
 
     def numstat(self, paths: Sequence[str]) -> bytes:
-        """`added TAB removed TAB path NUL` of those tracked files (relative to the root) that differ from HEAD."""
+        """`added TAB removed TAB path NUL` for those of these tracked files that differ from HEAD.
+
+        paths: relative to the root.
+        """
         flags = ("--no-ext-diff", "--no-textconv", "--no-renames", "--ignore-submodules=all")
         named = [self.prefix + path for path in paths] if len(paths) <= _NAMED_PATHS else [self.prefix or "."]
         return self.run("diff", "--numstat", "-z", *flags, "HEAD", "--", *named)
@@ -251,7 +254,7 @@ class Repository(History):
     def run(self, *words: str) -> bytes:
         if self._stalled_at is not None and time.monotonic() - self._stalled_at < ASK_AGAIN_S:
             raise GitUnavailable(
-                f"git {words[0]} is not asked again within {ASK_AGAIN_S:g} s of one that took too long"
+                f"git {words[0]} is not run: less than {ASK_AGAIN_S:g} s ago a git command took too long"
             )
         try:
             if not self.has_working_tree:
@@ -265,7 +268,7 @@ class Repository(History):
         self._shadow.remove()
 
     def _located(self) -> RepositoryLayout:
-        """The place of the git directory; found again when one of the files that name it has changed."""
+        """The place of the git directory. It is looked for again when a file that names it has changed."""
         entry = self.found.folder / ".git"
         place = self._place
         named = () if place is None else tuple(place.own.path / name for name in ("commondir", "gitdir", "config"))
@@ -286,7 +289,7 @@ def _ignoring(top: Path, relative: str) -> list[Path]:
 
 
 def _start_of(path: Path) -> bytes:
-    """A file of the user's; nothing where there is none, or no file."""
+    """The start of one of the user's files; empty if it is missing or not a regular file."""
     try:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             return file.read(MAX_IGNORE_BYTES) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
@@ -303,7 +306,7 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 
 
 def _link_stamp(path: Path) -> tuple[int, int, int] | None:
-    """As `_stamp`, of a link itself, and of whatever is done to it."""
+    """Like `_stamp`, but of a link itself, not of its target; changes of owner and mode count too."""
     try:
         found = path.lstat()
     except OSError:

@@ -1,8 +1,8 @@
-"""The git directory that our commands use in place of the repository's: ours, with a configuration of our own.
+"""Shadow: the git directory that our commands use instead of the repository's, with a configuration of our own.
 
-Git runs programs that a repository's configuration names. It never sees that configuration: the shadow has the values
-that count, copies of index, HEAD and the like, each read without following a link, and links to the folders with the
-objects. HEAD stands alone: other refs are not needed, and none can lead elsewhere.
+Git runs programs that a repository's configuration names, so it must never see that configuration. A shadow has the
+values that count, copies of the index, HEAD and a few other files, each read without following a link, and links to the
+folders with the objects. It has no ref except HEAD: no other is needed, and none can point outside the project.
 
 See docs/security.md, "Git".
 """
@@ -137,7 +137,7 @@ class Shadow:
         self._write("HEAD", f"ref: {ref}\n" if ref is not None else f"{oid}\n")
 
     def _head_in_tables(self, place: RepositoryLayout, own: Root) -> Head:
-        """HEAD of a repository with reftable: two commands, so it is kept while the list of tables is the same."""
+        """HEAD of a repository with reftable. It takes two commands, so it is kept until the list of tables changes."""
         if place.own != place.shared:
             raise GitUnavailable("a linked worktree of a repository that keeps its refs as reftable cannot be read")
         assert self.config is not None

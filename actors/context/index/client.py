@@ -1,7 +1,7 @@
-"""The sidecar's side of indexing: tells what projects hold, asks for rankings; of small projects in this process.
+"""The sidecar's side of indexing: sends lists of files to the indexing process, and asks it to rank them.
 
-An index is a help, not a need: while the process is starting, busy or dead, there is no answer, and contexts are
-built from names alone.
+Small projects are indexed in this process. No context depends on an index: while the indexing process is starting, busy
+or dead, it gives no answer, and contexts are built from file names alone.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Index(Protocol):
 
 
 class NearIndex:
-    """The index of one small project, in this process: done sooner than another process is asked. For one thread."""
+    """The index of one small project, in this process: faster than a question to another process. For one thread."""
 
     is_starting = False
 
@@ -63,7 +63,7 @@ class NearIndex:
         self._version = ""
 
     def knows(self, root: str) -> bool:  # noqa: ARG002 - it has one root
-        return True  # or will, before it is asked
+        return True  # `know` is called before the first question
 
     def needs(self, root: str, version: str) -> bool:  # noqa: ARG002 - it has one root
         return version != self._version
@@ -88,7 +88,7 @@ class NearIndex:
 
 
 class IndexClient:
-    """Asked from any thread. Nothing is started before the first project is named."""
+    """The connection to the indexing process, for any thread. The first `know` starts the process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -102,21 +102,21 @@ class IndexClient:
         self._outbox: SimpleQueue[bytes | None] = SimpleQueue()
 
     def knows(self, root: str) -> bool:
-        """Whether the process that runs now, if any, knows a project."""
+        """Whether the running process, if there is one, knows a project."""
         return root in self._told
 
     def needs(self, root: str, version: str) -> bool:
-        """Whether the process that runs now, if any, does not know that version of a project."""
+        """Whether this version of a project has still to be sent to the running process, or to the next one."""
         return self._told.get(root) != version
 
     def know(self, told: Know, version: str) -> None:
-        """Tell what a project holds."""
+        """Send the list of a project's files."""
         with self._lock:
             if self._send(told):
                 self._told[told.root] = version
 
     def look(self, root: str, files: list[str]) -> None:
-        """Tell that files of a known project may have changed."""
+        """Send the names of files of a known project that may have changed."""
         with self._lock:
             if root in self._told:
                 self._send(Look(root, files))
@@ -127,20 +127,20 @@ class IndexClient:
                 self._send(Forget(root))
 
     def rank(self, root: str, query: str, seeds: list[str], dirty: list[str], *, timeout_s: float) -> Ranking | None:
-        """The project's files for a task, or None when there is no answer in time."""
+        """The project's files for a task, best first; None if no answer came in time."""
         if root not in self._told:
             return None
         return self._ask(lambda number: Rank(number, root, query, seeds, dirty), Ranking, timeout_s)
 
     def cut(self, root: str, query: str, files: list[str], *, timeout_s: float) -> Blocks | None:
-        """The blocks of files with their fit to a task, or None when there is no answer in time."""
+        """The blocks of files, with how well they fit a task; None if no answer came in time."""
         if root not in self._told:
             return None
         return self._ask(lambda number: Cut(number, root, query, files), Blocks, timeout_s)
 
     @property
     def is_starting(self) -> bool:
-        """Whether the process has not answered yet, but may: it was started, or will be for the first to be told."""
+        """Whether the process has not answered yet, but may soon: it is starting, or the next `know` starts it."""
         if self._process is None:
             return not self._closed and time.monotonic() >= self._not_before
         return not self._has_answered
@@ -165,7 +165,7 @@ class IndexClient:
             if not self._send(question(number)):
                 del self._asked[number]
                 return None
-        if not self._has_answered:  # it is only starting, which takes longer than a caller should wait
+        if not self._has_answered:  # the process is starting, which takes longer than a caller should wait
             self._asked.pop(number, None)
             return None
         try:
@@ -177,7 +177,7 @@ class IndexClient:
         return found if isinstance(found, kind) else None
 
     def _send(self, message: ToIndexer) -> bool:
-        """Under the lock. False when there is no process to send to."""
+        """Send a message; called under the lock. False if there is no process."""
         process = self._process or self._start()
         if process is None:
             return False
@@ -196,7 +196,7 @@ class IndexClient:
         self._told.clear()
         self._has_answered = False
         self._outbox = SimpleQueue()
-        # A pipe takes 64 KiB at a time from a process that is busy: nobody should wait for that.
+        # A pipe to a busy process takes 64 KiB at a time: no caller should wait for that.
         threading.Thread(
             target=_write, args=(self._process, self._outbox), name="context-index-out", daemon=True
         ).start()
@@ -232,4 +232,4 @@ def _write(process: PipedProcess, outbox: SimpleQueue[bytes | None]) -> None:
         try:
             process.write(frame)
         except PipeClosed:
-            return  # its reader sees it too, and makes room for the next
+            return  # the reading thread sees the end too, and lets the next process start

@@ -1,7 +1,7 @@
-"""The indexing process: reads and tokenises projects, ranks their files, cuts excerpts. One loop, no threads.
+"""The indexing process: reads and tokenises projects, ranks their files, cuts excerpts. One loop.
 
-Outside the sidecar's own process, because tokenising 20 MB holds an interpreter for more than a second. It reads a
-few files, looks whether a question has come, and goes on.
+It is a process of its own because tokenising 20 MB keeps an interpreter busy for more than a second. It reads a few
+files, answers a question if one has come, and reads on.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ from .messages import (
 
 HISTORY = 2000  # commits; 160 ms of git in a repository of 35,000
 SLICE_S = 0.02  # how long a question may have to wait behind indexing
-FEW = 64  # so many files are read before a ranking, not after it
+FEW = 64  # up to this number of files are read before a ranking, instead of after it
 MAX_INDEXED = 100_000  # files of all projects together; beyond, the project used longest ago is forgotten
 
 
 class IndexedProject:
-    """One project's corpus and which files of it have to be read."""
+    """One project's corpus, and the list of files that have still to be read."""
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -65,7 +65,7 @@ class IndexedProject:
         return len(self.stamps)
 
     def know(self, told: Know) -> None:
-        """Forget files that are gone, put off those that are new or changed."""
+        """Forget files that are gone; new and changed files wait to be read."""
         self._max_file_bytes = told.max_file_bytes
         listed = frozenset(told.files)
         for path in [path for path in self.stamps if path not in listed]:
@@ -92,7 +92,7 @@ class IndexedProject:
 
     @property
     def is_ready(self) -> bool:
-        """Whether no more is unread than can be read before a question is answered."""
+        """Whether so few files are unread that they can be read before a question is answered."""
         return len(self.unread) <= FEW and (self._history is None or self._history.done())
 
     def _read_history(self, history: tuple[str, str] | None) -> None:
@@ -104,7 +104,7 @@ class IndexedProject:
         pool.shutdown(wait=False)  # the thread ends with this
 
     def wait_for_history(self, timeout_s: float) -> bool:
-        """Wait a little for git, if it is still looking; whether it was."""
+        """Wait a little for git, if it is still reading the history. Returns whether it was still reading."""
         if self._history is None or self._history.done():
             return False
         wait((self._history,), timeout_s)
@@ -116,7 +116,7 @@ class IndexedProject:
             self._history = None
 
     def read_some(self, until: float) -> None:
-        """Read files that wait, at least one, until `until` (monotonic)."""
+        """Read files that wait, at least one, until monotonic time `until` (seconds)."""
         with Root(Path(self.root)) as root:
             while self.unread:
                 self._read(root, self.unread.popleft())
@@ -135,7 +135,7 @@ class IndexedProject:
         self.stamps[path] = stamp
         found = raw_text(data, path=path, max_bytes=self._max_file_bytes)
         if isinstance(found, Unsent):
-            self.corpus.put(path, {}, (), stamp.size)  # its name can still be what a task means
+            self.corpus.put(path, {}, (), stamp.size)  # a task may still mean it by its name
             return
         language = language_of(path)
         text = found.text[: found.length]
@@ -189,7 +189,7 @@ class Indexer:
         """The reply to a question; None for a notice."""
         try:
             return self._answer(question)
-        except OSError:  # the project's folder is gone: nothing of it can be told
+        except OSError:  # the project's folder is gone: nothing in it can be ranked
             self._projects.pop(question.root, None)
             return self._answer(question) if isinstance(question, Rank | Cut) else None
 
@@ -232,13 +232,13 @@ class Indexer:
 
 def main() -> None:
     """Answer questions on standard input until it ends."""
-    gc.disable()  # nothing here is part of a cycle, and walking the postings takes a tenth of the time
+    gc.disable()  # no object here is part of a cycle, and the collector would take a tenth of the time
     with suppress(OSError):
         os.nice(5)  # a request in the sidecar goes before the index
-    # Frames have standard output for themselves, whatever a library prints.
+    # Only frames go to standard output, whatever a library prints.
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    # Unbuffered, so that `select` sees what is there.
+    # Unbuffered: `select` does not see bytes that Python has already read into a buffer.
     source = os.fdopen(os.dup(0), "rb", buffering=0)
     indexer = Indexer()
     has_work = False

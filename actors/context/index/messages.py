@@ -1,4 +1,4 @@
-"""Messages between the sidecar and its indexing process, one message a frame."""
+"""Messages between the sidecar and its indexing process, one message in each frame."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from ....state.typed import msgpack_decode
 from ..excerpts import TextBlock
 from ..safe_root import Stamp
 
-MAX_RANKED = 3000  # more than that no context has room for
+MAX_RANKED = 3000  # no context has room for more
 
 
 class Know(msgspec.Struct, tag=True, frozen=True):
-    """The project's files now; the index finds out which have changed.
+    """The files that a project has now; the index finds out which of them have changed.
 
-    head: the commit whose history counts, or None. history: the git directory to ask, and the root below its toplevel.
+    head: the commit whose history counts, or None. history: the git directory to read it from, and the path of the
+    project's root below the toplevel.
     """
 
     root: str
@@ -34,7 +35,8 @@ class Look(msgspec.Struct, tag=True, frozen=True):
 
 
 class Rank(msgspec.Struct, tag=True, frozen=True):
-    """Rank a project's files for a task. seeds: paths that earlier results name; dirty: those not committed."""
+    """Rank a project's files for a task. seeds: paths that earlier results name; dirty: files with changes that are not
+    committed."""
 
     number: int
     root: str
@@ -44,7 +46,7 @@ class Rank(msgspec.Struct, tag=True, frozen=True):
 
 
 class Cut(msgspec.Struct, tag=True, frozen=True):
-    """Tell the blocks of these files with their fit to a task."""
+    """Cut these files into blocks, and say how well each block fits a task."""
 
     number: int
     root: str
@@ -53,7 +55,7 @@ class Cut(msgspec.Struct, tag=True, frozen=True):
 
 
 class Forget(msgspec.Struct, tag=True, frozen=True):
-    """Drop what is kept of a project."""
+    """Forget a project."""
 
     root: str
 
@@ -61,7 +63,7 @@ class Forget(msgspec.Struct, tag=True, frozen=True):
 class Ranking(msgspec.Struct, tag=True, frozen=True):
     """The files that fit a query.
 
-    files: path, score, why; best first. ready: every file had been read; else none is ranked.
+    files: path, score and reason; best first. ready: whether every file had been read; if not, no file is ranked.
     """
 
     number: int
@@ -70,7 +72,7 @@ class Ranking(msgspec.Struct, tag=True, frozen=True):
 
 
 class FileBlocks(msgspec.Struct, frozen=True, array_like=True):
-    """A file cut into blocks. stamp: the state it was cut in."""
+    """A file cut into blocks. stamp: the file's stamp when it was cut."""
 
     path: str
     stamp: Stamp
