@@ -60,14 +60,16 @@ def _placed(
     *,
     lead: str = "",
     flags: str = "(?i)",
+    hint: str = "",
     before: int = 20,
     after: int = 2048,
 ) -> Rule:
     """A secret that is one because of where it stands.
 
     lead: what stands before `expression`; the hint goes without, since every text has places where it could begin.
+    hint: one that several forms have in common, if there is one.
     """
-    return Rule(kind, marks, flags + lead + expression, flags + _loose(expression), is_one, before, after)
+    return Rule(kind, marks, flags + lead + expression, hint or flags + _loose(expression), is_one, before, after)
 
 
 def _loose(expression: str) -> str:
@@ -124,10 +126,10 @@ _TOKENS = (
     _token("google-key", "AIza", rf"{_W}{{35}}"),
     _token("google-oauth", "GOCSPX- ya29.", r"[A-Za-z0-9_\-.]{20,}"),
     Rule("google-oauth", ("1//0",), _APART + r"(1//0[A-Za-z0-9_\-]{40,})", r"1//0[A-Za-z0-9_\-]{20}"),
-    Rule("azure-secret", ("Q~",), r"([A-Za-z0-9_~.\-]{3}[0-9]Q~[A-Za-z0-9_~.\-]{31,})", r"[0-9]Q~[A-Za-z0-9_~.\-]{20}", before=6),
+    Rule("azure-secret", ("Q~",), r"([A-Za-z0-9_~.\-]{3}[0-9]Q~[A-Za-z0-9_~.\-]{31,})", r"Q~[A-Za-z0-9_~.\-]{20}", before=6),
     Rule("azure-key", _cased(("accountkey", "accountKey", "sharedaccesskey", "sharedAccessKey", "primarykey", "primaryKey")), r"(?i)(?:accountkey|sharedaccesskey|primarykey)\s{0,2}=\s{0,2}([A-Za-z0-9+/]{40,}={0,2})", r"(?i)(?:accountkey|sharedaccesskey|primarykey)\s*=\s*[A-Za-z0-9+/]{8}"),
     Rule("azure-signature", ("sig=",), r"(?:[?&;\"'\s]|^)sig=([A-Za-z0-9+/%]{20,}={0,2})", "sig=[A-Za-z0-9+/%]{20}"),
-    Rule("azure-devops-token", ("AZDO",), r"([A-Za-z0-9]{76}AZDO[A-Za-z0-9]{4})", "[A-Za-z0-9]AZDO[A-Za-z0-9]{4}", before=80),
+    Rule("azure-devops-token", ("AZDO",), r"([A-Za-z0-9]{76}AZDO[A-Za-z0-9]{4})", "AZDO[A-Za-z0-9]{4}", before=80),
     _token("alibaba-key", "LTAI", r"[A-Za-z0-9]{12,}"),
     Rule("tencent-key", ("AKID",), _APART + r"(AKID[A-Za-z0-9]{32})", "AKID[A-Za-z0-9]{8}"),
     _token("digitalocean-token", "dop_v1_ doo_v1_ dor_v1_", r"[a-f0-9]{64}"),
@@ -194,8 +196,8 @@ _TOKENS = (
          _APART + r"([MNO][A-Za-z0-9_\-]{22,27}\.[A-Za-z0-9_\-]{6}\.[A-Za-z0-9_\-]{27,38})", r"(?:M[Tjz]|N[DTj]|O[DT])[A-Za-z][w-z0-5][A-Za-z0-9_\-]{19}", is_random, after=90, next_byte=b"wxyz012345"),
     Rule("discord-webhook", ("api/webhooks/",), r"api/webhooks/[0-9]{10,}/([A-Za-z0-9_\-]{40,})", "api/webhooks/[0-9]"),
     _token("discord-token", "mfa.", rf"{_W}{{60,}}"),
-    Rule("telegram-token", (":AA",), r"(?:^|[^0-9])([0-9]{6,12}:AA[A-Za-z0-9_\-]{30,})", r"[0-9]:AA[A-Za-z0-9_\-]{12}", before=14),
-    Rule("telegram-token", _cased(("telegr",)), r"(?:^|[^0-9])([0-9]{5,16}:A[A-Za-z0-9_\-]{34})", r"[0-9]:A[A-Za-z0-9_\-]{20}", after=200),
+    Rule("telegram-token", (":AA",), r"(?:^|[^0-9])([0-9]{6,12}:AA[A-Za-z0-9_\-]{30,})", r":AA[A-Za-z0-9_\-]{12}", before=14),
+    Rule("telegram-token", _cased(("telegr",)), r"(?:^|[^0-9])([0-9]{5,16}:A[A-Za-z0-9_\-]{34})", r":A[A-Za-z0-9_\-]{20}", after=200),
     Rule("twilio-key", tuple("SK" + digit for digit in _DIGITS + "abcdefABCDEF"), _APART + r"(SK[0-9A-Fa-f]{32})", "SK[0-9A-Fa-f]{12}", after=40, next_byte=b"0123456789abcdefABCDEF"),
     _token("sendgrid-key", "SG.", r"[A-Za-z0-9_\-=]{16,}\.[A-Za-z0-9_\-=.]{16,}"),
     _token("mailgun-key", "key-", r"[a-f0-9]{32}"),
@@ -240,14 +242,14 @@ _TOKENS = (
     _token("hubspot-token", "pat-na1- pat-na2- pat-eu1- pat-ap1-", r"[a-f0-9\-]{36}"),
     _token("mapbox-token", "sk.eyJ tk.eyJ pk.eyJ", r"[A-Za-z0-9_\-]{20,}\.[A-Za-z0-9_\-]{20,}"),
     _token("facebook-token", "EAAC EAAM EAAG EAAB EAAD", r"[A-Za-z0-9]{60,}")._replace(is_one=is_random),
-    Rule("facebook-token", _cased(("facebook",)), _APART + r"([0-9]{15,16}(?:\||%7C)[A-Za-z0-9_\-]{27,40})", r"[0-9](?:\||%7C)[A-Za-z0-9_\-]{20}"),
+    Rule("facebook-token", _cased(("facebook",)), _APART + r"([0-9]{15,16}(?:\||%7C)[A-Za-z0-9_\-]{27,40})", r"(?:\||%7C)[A-Za-z0-9_\-]{20}"),
     _token("dropbox-token", "sl.", rf"{_W}{{60,}}"),
     _token("adobe-secret", "p8e-", r"[A-Za-z0-9]{32}"),
     _token("asana-token", "1/ 2/", r"[0-9]{15,17}(?:/[0-9]{15,17})?:[a-f0-9]{32}")._replace(marks=_cased(("asana",)), hint="[0-9]{4}:[a-f0-9]{12}"),
     _token("typeform-token", "tfp_", r"[A-Za-z0-9_\-.=]{40,}"),
     _token("readme-key", "rdme_", r"[a-z0-9]{70}"),
     _token("frameio-token", "fio-u-", r"[A-Za-z0-9_\-=]{64}"),
-    Rule("maxmind-key", ("_mmk",), _APART + r"([A-Za-z0-9]{6}_[A-Za-z0-9]{29}_mmk)", "[A-Za-z0-9]_mmk", before=56),
+    Rule("maxmind-key", ("_mmk",), _APART + r"([A-Za-z0-9]{6}_[A-Za-z0-9]{29}_mmk)", "_mmk", before=56),
     _token("authress-key", "sc_ ext_ scauth_ authress_", r"[A-Za-z0-9]{5,30}\.[A-Za-z0-9]{4,6}\.acc[_-][A-Za-z0-9\-]{10,32}\.[A-Za-z0-9+/_=\-]{30,}")._replace(marks=(".acc_", ".acc-"), hint=r"\.acc[_-][A-Za-z0-9\-]{8}", before=60),
     _token("dnkey", "dnkey-", r"[A-Za-z0-9=_\-]{26}-[A-Za-z0-9=_\-]{52}"),
     _token("yandex-key", "AQVN YCAJE t1.", r"[A-Za-z0-9_\-.=]{35,}")._replace(is_one=is_random),
@@ -264,12 +266,20 @@ _ANY_KEY = (
     r"passwo?r?d|passwort|passphrase|pwd|secret|token|creds|credentials?|authorization|bearer"
     r"|(?:api|access|auth|private|account|signing|encryption|master|service|secret|license|deploy|webhook|app)[_\-]?key"
 )
+_LOOSE_QUOTE = _loose(_QUOTE)
+# One for all values behind such names, and one for those behind vendors' names: with a hint for each form RE2 needs
+# several times as many states, and the first text of a process pays for them.
+_AFTER_NAME = rf"(?i)(?:{_ANY_KEY})[a-z0-9_.\-]*(?:{_LOOSE_QUOTE}|\])*\s*(?:[=:,>]|%3[AD])"
+_AFTER_VENDOR = (
+    rf"(?i)(?:{'|'.join(sorted(set(_VENDORS.split())))})"
+    r"[a-z0-9_. \t\-]*[\s\"'`]*(?:=>|>|:+=|\|\||:|=|\?=|,)[\s\"'`=]*[a-z0-9_=.\-]{8}"
+)
 _IN_TEXT = (
     _placed("aws-secret", _cased(("secret_access_key", "secretaccesskey", "secretAccessKey", "secret_Access_Key", "secret_accesskey", "aws_secret", "awsSecret", "awssecret")),
-         rf"(?:secret_?access_?key|aws_?secret[a-z_]{{0,12}}){_TO}[\"']?([A-Za-z0-9/+]{{40}})(?:[^A-Za-z0-9/+]|$)", after=100),
-    _placed("aws-secret", _cased(("session_token", "sessionToken", "sessiontoken")), rf"session_?token{_TO}[\"']?([A-Za-z0-9/+=]{{80,}})"),
+         rf"(?:secret_?access_?key|aws_?secret[a-z_]{{0,12}}){_TO}[\"']?([A-Za-z0-9/+]{{40}})(?:[^A-Za-z0-9/+]|$)", after=100, hint=_AFTER_NAME),
+    _placed("aws-secret", _cased(("session_token", "sessionToken", "sessiontoken")), rf"session_?token{_TO}[\"']?([A-Za-z0-9/+=]{{80,}})", hint=_AFTER_NAME),
     _placed("authorization", _cased(("authorization", "x-api-key", "X-Api-Key", "x-auth-token", "X-Auth-Token", "private-token", "Private-Token")),
-         r"(?:authorization|x-api-key|x-auth-token|private-token)[\"'`]?\s{0,2}[:=,]\s{0,2}[\"'`]?(?:(?:basic|bearer|token|bot|apikey|aws4-hmac-sha256)\s{1,2})?([A-Za-z0-9_\-.+/=~:]{8,})(?:[^A-Za-z0-9_\-.+/=~:(]|$)", is_of_header),
+         r"(?:authorization|x-api-key|x-auth-token|private-token)[\"'`]?\s{0,2}[:=,]\s{0,2}[\"'`]?(?:(?:basic|bearer|token|bot|apikey|aws4-hmac-sha256)\s{1,2})?([A-Za-z0-9_\-.+/=~:]{8,})(?:[^A-Za-z0-9_\-.+/=~:(]|$)", is_of_header, hint=_AFTER_NAME),
     _placed("authorization", _cased(("basic ",)), r"basic\s{1,2}([A-Za-z0-9+/]{8,}={0,2})", is_basic, lead=r"\b"),
     _placed("authorization", _cased(("bearer ",)), r"bearer\s{1,2}([A-Za-z0-9_\-.+/=~]{16,})(?:[^A-Za-z0-9_\-.+/=~(]|$)", is_random, lead=r"\b"),
     _placed("npm-auth", ("_authToken", "_auth=", "_auth =", "_password=", "_password ="), r"_(?:authToken|auth|password)\s{0,2}=\s{0,2}[\"']?([A-Za-z0-9+/=_\-.~]{6,})", is_secret_of_user, lead=r"(?::|^|[\s;])", flags=""),
@@ -277,17 +287,17 @@ _IN_TEXT = (
     _placed("docker-auth", ('"auth"', '"identitytoken"', '"registrytoken"'), r"\"(?:auth|identitytoken|registrytoken)\"\s{0,4}:\s{0,4}\"([A-Za-z0-9+/=_\-.]{8,})\"", is_secret_of_user, flags=""),
     _placed("connection-string", _named("password pwd", ("=", " =")),
          r"(?:password|pwd)\s?=\s?([^;\n\"'`]+)", is_secret_of_user, before=600, after=300,
-         lead=r"(?:server|data source|host|hostname|endpoint|user id|uid|user|username|database|initial catalog|addr|dbname)\s?=[^;\n\"'`]*;(?:[^;\n\"'`]*;)*?\s{0,2}"),
+         lead=r"(?:server|data source|host|hostname|endpoint|user id|uid|user|username|database|initial catalog|addr|dbname)\s?=[^;\n\"'`]*;(?:[^;\n\"'`]*;)*?\s{0,2}", hint=_AFTER_NAME),
     _placed("connection-string", _named("password", ("=",)),
-         r"password=([^\s\"'`;]+)", is_secret_of_user, before=400, after=300, lead=r"(?:host|hostaddr|user|dbname|port)=[^\s\"'`;=]+\s(?:[a-z_]+=[^\s\"'`;=]*\s)*?"),
+         r"password=([^\s\"'`;]+)", is_secret_of_user, before=400, after=300, lead=r"(?:host|hostaddr|user|dbname|port)=[^\s\"'`;=]+\s(?:[a-z_]+=[^\s\"'`;=]*\s)*?", hint=_AFTER_NAME),
     _placed("password", (" -u ", "--user ", "--user=", "--proxy-user"), r"(?:-u|--user|--proxy-user)[ =]\s{0,2}[\"']?[^\s\"':]{1,64}:([^\s\"'`]{4,})", is_secret_of_user, after=300, lead=r"\s", flags=""),
     _placed("password", ('"Password"', 'TextPassword"'), r"key=\"(?:cleartext)?password\"\s{1,4}value=\"([^\"\n]{6,})\"", is_secret_of_user, before=16, after=300),
-    _placed("password", _named("password passwd passphrase passwort pwd", _GIVEN), rf"(?:passwo?r?d|passphrase|passwort|pwd)[a-z0-9_.\-]{{0,20}}(?:{_TO}|{_TYPED}){_BEGIN}{{1,3}}([^\"'`\s&]{{1}}[^\"'`\s]{{5,}}){_QUOTE}", is_password, after=600),
+    _placed("password", _named("password passwd passphrase passwort pwd", _GIVEN), rf"(?:passwo?r?d|passphrase|passwort|pwd)[a-z0-9_.\-]{{0,20}}(?:{_TO}|{_TYPED}){_BEGIN}{{1,3}}([^\"'`\s&]{{1}}[^\"'`\s]{{5,}}){_QUOTE}", is_password, after=600, hint=_AFTER_NAME),
     _placed("password", _named("password passwd passphrase passwort pwd", ("=", " =", ":", " :", "_", "\t", "  ")), r"(?:passwo?r?d|passphrase|pwd)[a-z0-9_]{0,20}\s{0,8}[:=]\s{0,8}([^\s\"'`,;#(){}\[\]<>$]{8,})(?:[\s;]|\\?\"|\\[nrt]|$)", is_password, before=48, after=600,
-         lead=r"(?:^|[\s;,{_\-\\\"'?&])[a-z0-9_.\-]{0,40}", flags="(?im)"),
+         lead=r"(?:^|[\s;,{_\-\\\"'?&])[a-z0-9_.\-]{0,40}", flags="(?im)", hint=_AFTER_NAME),
     _placed("secret", (*_named("password passwd passphrase pwd secret token creds credential credentials", _GIVEN), *_cased(_KEY_NAMES.split()), *_CAMEL_KEYS),
-         rf"(?:{_ANY_KEY})[a-z0-9_.\-]{{0,20}}(?:(?:{_TO}|{_TYPED}){_BEGIN}?|>)([a-z0-9+/_=.~\-]{{14,}})(?:[^a-z0-9+/_=.~\-(]|$)", is_random, after=600),
-    _placed("password", _named("password passwd passphrase pwd", (">",)), r"(?:password|passwd|passphrase|pwd)>([^<\s]{6,200})</", is_password, before=42, lead=r"<[a-z0-9_.:\-]{0,40}"),
+         rf"(?:{_ANY_KEY})[a-z0-9_.\-]{{0,20}}(?:(?:{_TO}|{_TYPED}){_BEGIN}?|>)([a-z0-9+/_=.~\-]{{14,}})(?:[^a-z0-9+/_=.~\-(]|$)", is_random, after=600, hint=_AFTER_NAME),
+    _placed("password", _named("password passwd passphrase pwd", (">",)), r"(?:password|passwd|passphrase|pwd)>([^<\s]{6,200})</", is_password, before=42, lead=r"<[a-z0-9_.:\-]{0,40}", hint=_AFTER_NAME),
     _placed("password", ("password ", "passwd ", "password=", "passwd="), r"(?:password|passwd)[ =][\"']?([^\s\"'`]{6,})", is_password, before=26, lead=r"(?:^|[\s\"'])--[a-z0-9\-]{0,20}", flags=""),
     _placed("secret", ("token ", "secret ", "-key "), r"(?:token|secret|key) [\"']?([A-Za-z0-9+/_=.~\-]{14,})(?:[^A-Za-z0-9+/_=.~\-(]|$)", is_random, before=30, lead=r"(?:^|[\s\"'])--[a-z0-9\-]{0,20}", flags=""),
     # A variable of an environment, as Kubernetes and Compose write it.
@@ -296,7 +306,7 @@ _IN_TEXT = (
     _placed("secret", _named("secret token key", ("\n", '"', "'", ",")),
          r"name[\"']?:\s{0,2}[\"']?[a-z0-9_.\-]{0,40}(?:secret|token|key)[\"']?,?\s{0,40}[\"']?value[\"']?:\s{0,2}[\"']?([a-z0-9+/_=.~\-]{14,})", is_random, before=60, after=300),
     _placed("secret", _cased(_VENDORS.split()),
-         rf"(?:{'|'.join(_VENDORS.split())})[a-z0-9_. \t\-]{{0,20}}[\s\"'`]{{0,3}}(?:=>|>|:{{1,3}}=|\|\||:|=|\?=|,)[\s\"'`=]{{0,5}}([a-f0-9]{{8}}:[a-f0-9]{{8}}|[a-z0-9_=.\-]{{14,}})(?:[^a-z0-9_=.\-(]|$)", is_random, after=600),
+         rf"(?:{'|'.join(_VENDORS.split())})[a-z0-9_. \t\-]{{0,20}}[\s\"'`]{{0,3}}(?:=>|>|:{{1,3}}=|\|\||:|=|\?=|,)[\s\"'`=]{{0,5}}([a-f0-9]{{8}}:[a-f0-9]{{8}}|[a-z0-9_=.\-]{{14,}})(?:[^a-z0-9_=.\-(]|$)", is_random, after=600, hint=_AFTER_VENDOR),
 )  # fmt: skip
 
 # Of URLs, which are everywhere: see `redaction._in_urls`.
@@ -310,5 +320,11 @@ RULES = (*_TOKENS, *_IN_TEXT)
 
 
 def hint_of_all() -> str:
-    """An expression that every text with a secret matches, and few others."""
-    return "|".join(dict.fromkeys(f"(?:{hint})" for hint in (_PRIVATE_KEY, _IN_URL, *(rule.hint for rule in RULES))))
+    """An expression that every text with a secret matches, and few others.
+
+    The marks of tokens stand together and in order, with what follows them once: RE2 makes fewer states then.
+    """
+    hints = dict.fromkeys((_PRIVATE_KEY, _IN_URL, *(rule.hint for rule in RULES)))
+    of_tokens = sorted(hint.removesuffix(_OF_A_TOKEN) for hint in hints if hint.endswith(_OF_A_TOKEN))
+    others = sorted(hint for hint in hints if not hint.endswith(_OF_A_TOKEN))
+    return "|".join(f"(?:{hint})" for hint in (f"(?:{'|'.join(of_tokens)}){_OF_A_TOKEN}", *others))
