@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from .encodings import decoded, length_of_start
 from .notebooks import cells_of
+from .secrets.clean_contents import CleanContents
 from .secrets.redaction import MARGIN_CHARS, redact_start
 
 _LONG_LINE = 5000  # longer lines are written by programs, for programs
@@ -14,7 +15,9 @@ _SHOWN_OF_LONG_LINE = 120
 _LEAST_BESIDE_LONG_LINES = 200  # characters; with less the file is a program's output and nothing else
 _LONG_LINES, WITHOUT_OUTPUTS = "long lines", "outputs of cells"
 _MOST_OF_A_NOTEBOOK = 4 << 20  # bytes; most of them are outputs
+_NOTEBOOK = ".ipynb"
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_clean = CleanContents()
 
 
 class Unsent(NamedTuple):
@@ -54,15 +57,27 @@ def read_text(data: bytes, *, path: str = "", named: bool = False, max_bytes: in
     found = raw_text(data, path=path, named=named, max_bytes=max_bytes)
     if isinstance(found, Unsent):
         return found
-    clean, redacted = redact_start(found.text, found.length)
+    checksum = hashlib.sha256(data)
+    read_as = b"cells" if path.endswith(_NOTEBOOK) and not named else b"text"
+    clean, redacted = _redacted(found, checksum.digest() + found.length.to_bytes(8) + read_as)
     if found.without == _LONG_LINES:  # only now: a secret in one may be longer than what is shown
         clean = _without_long_lines(clean)
-    return Text(clean, found.encoding, redacted, "sha256:" + hashlib.sha256(data).hexdigest(), found.without)
+    return Text(clean, found.encoding, redacted, "sha256:" + checksum.hexdigest(), found.without)
+
+
+def _redacted(found: RawText, key: bytes) -> tuple[str, int]:
+    """The text without secrets, and how many there were. key: all that the raw text depends on."""
+    if key in _clean:
+        return found.text[: found.length], 0
+    clean, redacted = redact_start(found.text, found.length)
+    if not redacted and clean == found.text[: found.length]:
+        _clean.add(key)
+    return clean, redacted
 
 
 def bytes_to_read(path: str, max_bytes: int) -> int:
     """How much of a file to read in order to send `max_bytes` of it."""
-    return max(max_bytes + MARGIN_CHARS, _MOST_OF_A_NOTEBOOK if path.endswith(".ipynb") else 0)
+    return max(max_bytes + MARGIN_CHARS, _MOST_OF_A_NOTEBOOK if path.endswith(_NOTEBOOK) else 0)
 
 
 def raw_text(data: bytes, *, path: str = "", named: bool = False, max_bytes: int | None = None) -> RawText | Unsent:
@@ -75,7 +90,7 @@ def raw_text(data: bytes, *, path: str = "", named: bool = False, max_bytes: int
     text, without = found.text, ""
     length = len(text) if max_bytes is None else length_of_start(found, data, max_bytes)
     if not named:
-        if path.endswith(".ipynb") and (cells := cells_of(text)) is not None:
+        if path.endswith(_NOTEBOOK) and (cells := cells_of(text)) is not None:
             text, without, length = cells, WITHOUT_OUTPUTS, min(len(cells), max_bytes or len(cells))
         if has_long_line(text):
             if len(_without_long_lines(text[:length]).strip()) < _LEAST_BESIDE_LONG_LINES:
