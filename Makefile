@@ -52,7 +52,7 @@ crates:  ## install Rust crates from Debian, for the tests of agents in Rust
 # Two files at a time: most tests wait for processes. JOBS=0 runs one after the other.
 JOBS ?= 2
 test: install browser crates  ## run the whole test suite
-	$(BIN)/python -m pytest -m "not soak" --numprocesses $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m "not soak" --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: install  ## run ruff, mypy --strict and the import contract
 	$(BIN)/ruff check .

@@ -39,6 +39,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # So has one that `nohup` started SIGHUP, which a server then leaves ignored.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+# Few tests that take long each: begun first, so that no process is left with them at the end.
+LONG_FILES = ("test_tutorial.py", "test_rust_agents.py", "test_demo.py", "test_examples.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG_FILES)
+
 
 @pytest.fixture(autouse=True)
 def no_server_outlives_its_test() -> Iterator[None]:

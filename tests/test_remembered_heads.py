@@ -43,6 +43,8 @@ def fed(parser: Any, pieces: list[bytes]) -> tuple[Any, bytes]:
 
 def seen(parser: Any) -> dict[str, Any]:
     about = {name: getattr(parser, name, None) for name in SAME_AS_WAITRESS.split()}
+    for name in ("command", "path"):  # of a head that is refused; Waitress's parser has neither
+        about[name] = about[name] or None
     about["body"] = parser.get_body_stream().read()
     about["error"] = None if parser.error is None else (parser.error.code, str(parser.error.body))
     return about

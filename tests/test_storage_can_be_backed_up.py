@@ -140,7 +140,7 @@ def forged(path: Path, name: str, manifest: bytes) -> Path:
     "name", ["../../x/seg-0000000000000001.jsonl", "/tmp/seg-0000000000000001.jsonl", "results/LOCK"]
 )
 def test_a_forged_backup_writes_nowhere_else(tmp_path: Path, name: str) -> None:
-    with pytest.raises(StorageDamaged, match="none of a journal"):
+    with pytest.raises(StorageDamaged, match="belongs to no journal"):
         restore(forged(tmp_path / "b", name, b"{}"), tmp_path / "restored")
 
 
