@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from sidecar.actors.context.git.place import find_git
+from sidecar.actors.context.git.repository import Repository, Shadows
 from tests.context_world import Builds, git, repository, write
 
 
@@ -79,6 +81,31 @@ def test_a_change_of_what_the_user_ignores_is_noticed(home: Path, root: Path) ->
     assert "local.py" in builds.files()
     write(home, {"ignored": "local.py\n"})
     assert "local.py" not in builds.files()
+
+
+def test_a_git_directory_that_moves_brings_other_files_of_the_user(home: Path, root: Path) -> None:
+    """Includes depend on the place of the git directory, so the files that are watched depend on it too."""
+    config = '[core]\n\texcludesFile = ~/first\n[includeIf "gitdir:**/two.git/"]\n\tpath = more\n'
+    write(
+        home,
+        {".gitconfig": config, "more": "[core]\n\texcludesFile = ~/second\n", "first": "*.git\n", "second": "*.git\n"},
+    )
+    write(root, {"local.py": "private = 1\n"})
+    repository, place = None, root / ".git"
+    for name in ("one.git", "two.git", "one.git"):
+        place = place.rename(root / name)
+        (root / ".git").write_text(f"gitdir: {name}\n")
+        found = find_git(root)
+        assert found is not None
+        repository = repository or Repository(root, found, Shadows(home / "shadows"))
+        repository.state()
+        repository.refresh()
+        before = repository.state()
+    assert repository is not None
+    assert repository.state() == before
+    write(home, {"first": "local.py\n"})
+    assert repository.state() != before
+    repository.close()
 
 
 def _committed_with(root: Path, setting: str) -> None:

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.actors.context.index.client import NearIndex
+from sidecar.actors.context.index.messages import Know
 from sidecar.actors.context.lexicon import Lexicon
 from sidecar.actors.context.words import count_terms, names_in, stem, terms_of
-from tests.context_world import Builds, commit, context_of, repository, sent_of, write
+from tests.context_world import Builds, commit, context_of, git, repository, sent_of, write
 
 AREAS = ("basket", "payment", "invoice", "stock", "letter", "profile", "lookup", "report", "export", "audit")
 FILLER = "".join(f"def step_{n}(value):\n    return value + {n}\n\n\n" for n in range(12))
@@ -119,3 +121,16 @@ def test_a_lexicon_that_was_changed_answers_as_one_made_at_once(changes: list[tu
     assert {key: round(score, 9) for key, score in changed.scores(query).items()} == {
         key: round(score, 9) for key, score in made.scores(query).items()
     }
+
+
+def test_past_commits_are_read_again_when_another_git_directory_has_them(tmp_path: Path) -> None:
+    root = repository(tmp_path / "project", {"a.py": FILLER, "b.py": FILLER})
+    commit(root, {"b.py": FILLER + "# 1\n"}, "Inflate the airship")
+    index, head = NearIndex(), git(root, "rev-parse", "HEAD").strip()
+    reasons = []
+    for version, git_dir in enumerate((tmp_path / "missing.git", root / ".git")):
+        index.know(Know(str(root), ["a.py", "b.py"], head, 100_000, (str(git_dir), "")), str(version))
+        ranking = index.rank(str(root), "airship", [], [], timeout_s=10.0)
+        assert ranking is not None
+        reasons.append([(path, why) for path, _, why in ranking.files])
+    assert reasons == [[], [("b.py", "similar commits"), ("a.py", "recent")]]

@@ -326,7 +326,7 @@ class Project:
                     sizes[path] = found
                 else:
                     listing.unread[path] = found
-        files_version = _digest("\n".join(sizes).encode(), repr(facts.head).encode())
+        files_version = _digest("\n".join(sizes).encode(), repr((facts.head, self.history)).encode())
         touched = last_touched(facts.commits)
         languages = main_languages(listing.paths)
         self._snapshot = Snapshot(listing, sizes, facts, touched, languages, version, files_version, {})

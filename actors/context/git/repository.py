@@ -130,7 +130,7 @@ class Repository(History):
         self._stalled_at: float | None = None
         self._place: RepositoryLayout | None = None
         self._pointers: object = None
-        self._users: object = None
+        self._users: object = None  # what `_user_files` depends on: includes may depend on the git directory's place
         self._user_files: tuple[Path, ...] = ()
         self._ignoring = _ignoring(found.folder, relative)
 
@@ -154,8 +154,8 @@ class Repository(History):
         if ref.startswith("refs/") and ".." not in ref and "\0" not in ref:
             places.append(place.shared.path / ref)
         users = user_stamp()
-        if users != self._users:
-            self._users, self._user_files = users, user_files(place.own.path)
+        if (users, place.own.path) != self._users:
+            self._users, self._user_files = (users, place.own.path), user_files(place.own.path)
         return (ref, self._pointers, users, *map(_stamp, (*places, *self._ignoring, *self._user_files)))
 
     def refresh(self) -> None:

@@ -56,7 +56,7 @@ class IndexedProject:
         self.corpus = Corpus()
         self.stamps: dict[str, Stamp | None] = {}
         self.unread: deque[str] = deque()
-        self._head: str | None = None
+        self._history_of: tuple[str | None, tuple[str, str] | None] = (None, None)
         self._max_file_bytes = 0
         self._history: Future[list[tuple[str, tuple[str, ...]]]] | None = None
 
@@ -72,9 +72,9 @@ class IndexedProject:
             self.corpus.remove(path)
             del self.stamps[path]
         self.unread = deque(self._changed(told.files))
-        if told.head != self._head:
-            self._head = told.head
-            self._read_history(told.history)
+        if (told.head, told.history) != self._history_of:
+            self._history_of = (told.head, told.history)
+            self._read_history(told.head, told.history)
 
     def look(self, files: list[str]) -> None:
         waiting = frozenset(self.unread)
@@ -95,12 +95,12 @@ class IndexedProject:
         """Whether so few files are unread that they can be read before a question is answered."""
         return len(self.unread) <= FEW and (self._history is None or self._history.done())
 
-    def _read_history(self, history: tuple[str, str] | None) -> None:
+    def _read_history(self, head: str | None, history: tuple[str, str] | None) -> None:
         """Let git look for past commits while files are read."""
         if self._history is not None:
             self._history.cancel()
         pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="context-history")
-        self._history = pool.submit(_past_commits, self._head, history)
+        self._history = pool.submit(_past_commits, head, history)
         pool.shutdown(wait=False)  # the thread ends with this
 
     def wait_for_history(self, timeout_s: float) -> bool:
