@@ -86,9 +86,8 @@ class Linear(Generic[S]):
         start, end: look only there. What lies around still counts for `^`, `$` and `\\b`.
         """
         spans = []
-        groups = self._compiled.groups
         for match in self._compiled.finditer(searchable(text), start, end):
-            span = match.span(1) if groups else (-1, -1)
+            span = match.span(1) if match.re.groups else (-1, -1)
             spans.append(match.span() if span[0] < 0 else span)
         return spans
 
@@ -126,9 +125,9 @@ class LinearSet:
 
 def searchable(text: S) -> S:
     """The text as RE2 takes it: a lone surrogate, as in a name that is no UTF-8, becomes `?`. Offsets stay."""
-    if text.isascii():
-        return text
     if isinstance(text, bytes):
+        return text
+    if text.isascii():
         return text
     try:
         text.encode()

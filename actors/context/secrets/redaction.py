@@ -182,7 +182,7 @@ def _of_rule(rule: Rule, data: bytes, marks: list[tuple[int, int]]) -> list[tupl
     """Where an expression matches around its marks. Each part of the text is looked at once, however many there are."""
     found: list[tuple[int, int]] = []
     expression, done = _expression(rule), 0
-    for begin, end in _windows(rule, marks, len(data)):
+    for begin, end in _windows(rule, marks):
         for span in expression.spans_in(data, max(begin, done), end):
             start, done = span
             if done >= end:
@@ -192,15 +192,19 @@ def _of_rule(rule: Rule, data: bytes, marks: list[tuple[int, int]]) -> list[tupl
     return found
 
 
-def _windows(rule: Rule, marks: list[tuple[int, int]], size: int) -> list[tuple[int, int]]:
-    """Where to look, overlapping windows joined. Within `_STRIDE` bytes behind a mark there may be more of them."""
+def _windows(rule: Rule, marks: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Where to look, overlapping windows joined. The last may reach beyond the text.
+
+    Within `_STRIDE` bytes behind a mark there may be more of them.
+    """
     windows: list[tuple[int, int]] = []
+    before, after = rule.before, _STRIDE + rule.after
     for start, end in marks:
-        begin, until = max(0, start - rule.before), min(size, end + _STRIDE + rule.after)
+        begin, until = start - before, end + after
         if windows and begin <= windows[-1][1]:
-            windows[-1] = (windows[-1][0], max(until, windows[-1][1]))
+            windows[-1] = (windows[-1][0], until if until > windows[-1][1] else windows[-1][1])
         else:
-            windows.append((begin, until))
+            windows.append((begin if begin > 0 else 0, until))
     return windows
 
 
