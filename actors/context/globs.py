@@ -28,15 +28,19 @@ class IgnoreRules:
     """
 
     def __init__(self, lines: Iterable[str]) -> None:
-        from pathspec import GitIgnoreSpec  # here, since the routes import this module when the sidecar starts
-
         said = [line for line in lines if line.strip() and not line.startswith("#")]
         self.is_cut = len(said) > MAX_PATTERNS
         kept = [line for line in said[:MAX_PATTERNS] if expression_of(line) is not None]
         self._length = len(kept)
+        self._specs: list[GitIgnoreSpec] = []
+        if not kept:
+            return
+        # Here: the routes import this module when the sidecar starts, and most projects have no such patterns.
+        from pathspec import GitIgnoreSpec
+
         # In parts, the last part first: thousands of patterns in one set need more memory than RE2 may use, and
         # compiling them at once would hold up all other threads.
-        self._specs: list[GitIgnoreSpec] = [
+        self._specs = [
             GitIgnoreSpec.from_lines(kept[start : start + _PART_LINES], backend="re2")
             for start in reversed(range(0, len(kept), _PART_LINES))
         ]
@@ -51,7 +55,7 @@ class IgnoreRules:
 
     def ignored(self, paths: Iterable[str]) -> list[str]:
         """Those of the paths that are ignored, in the same order."""
-        return [path for path in paths if self.verdict(path)]
+        return [path for path in paths if self.verdict(path)] if self._specs else []
 
 
 class PathSet:

@@ -109,6 +109,8 @@ def _without_backup_marks(name: str) -> str:
 
 def _is_in_secret_place(path: str) -> bool:
     anywhere = "/" + path
+    if "/." not in anywhere:  # each of the places begins with a hidden folder
+        return False
     for place in _PATHS:
         if place.endswith("*"):
             if f"/{place[:-1]}" in anywhere:
