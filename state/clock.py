@@ -15,7 +15,10 @@ _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
 
 def utc_now() -> datetime:
     """Now, aware, in UTC."""
-    return _EPOCH + timedelta(microseconds=time.time_ns() // 1000)
+    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    return _EPOCH + timedelta(
+        0, seconds, nanoseconds // 1000
+    )  # of all the microseconds it would take three times as long
 
 
 def utc_at(seconds: float) -> datetime:
