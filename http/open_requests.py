@@ -58,7 +58,7 @@ class _Rendering:
 
     def __call__(self, future: Any) -> Rendered:
         try:
-            if future.done() and not future.cancelled() and future.exception() is None:
+            if future.was_answered():
                 self._exchange.replied(future.result())
             return self._exchange.render(self._pending.settle(future))
         except Exception as error:  # noqa: BLE001  # rendered, and logged where it is not one of ours

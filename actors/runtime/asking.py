@@ -106,6 +106,10 @@ class Later(Generic[R]):
     def cancelled(self) -> bool:
         return self._state is _CANCELLED
 
+    def was_answered(self) -> bool:
+        """Whether there is an answer, so that `result` returns it: no error, and the caller has not gone."""
+        return self._state is _ANSWERED
+
     def done(self) -> bool:
         """Whether there is an answer or an error, or none will come."""
         return self._state is not _PENDING
@@ -120,14 +124,13 @@ class Later(Generic[R]):
 
     def result(self, timeout: float = 0.0) -> R:
         """The answer. Raises the error it was refused with, CancelledError, or TimeoutError."""
-        error = self.exception(timeout)
-        if error is not None:
+        if self._state is not _ANSWERED and (error := self.exception(timeout)) is not None:
             raise error
         return self._value
 
     def exception(self, timeout: float = 0.0) -> BaseException | None:
         """The error it was refused with, or None. Raises CancelledError, TimeoutError."""
-        if not self.wait(timeout):
+        if self._state is _PENDING and not self.wait(timeout):
             raise TimeoutError
         if self._state is _CANCELLED:
             raise CancelledError
@@ -145,7 +148,10 @@ class Later(Generic[R]):
     def _call_back(self) -> None:
         callbacks, self._callbacks = self._callbacks, []
         for act in callbacks:
-            self._call(act)
+            try:  # as in `_call`, without a call more for each
+                act(self)
+            except Exception:
+                log.exception("callback of an answer failed act=%r", act)
 
     def _call(self, act: Callable[[Later[R]], object]) -> None:
         try:

@@ -75,8 +75,7 @@ class Parked:
 
     def receipt(self) -> Callable[[bool], None] | None:
         """The receipt, if there is an answer to take or to lose: not for an error or a cancelled wait."""
-        was_answered = self.later.done() and not self.later.cancelled() and self.later.exception() is None
-        return self._receipt if was_answered else None
+        return self._receipt if self._receipt is not None and self.later.was_answered() else None
 
     def reply(self) -> Reply:
         """Render the answer. Raises what `render` raises."""
