@@ -186,19 +186,21 @@ def answer_head(
     time. is_last: close the connection after this answer, whatever the client wishes. Raises ValueError for a header
     that would end its line and begin another.
     """
-    if not has_body(status):
+    may_have_body = has_body(status)
+    if not may_have_body:
         headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
     if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
         raise ValueError("line break in a response header")
-    has_length = "\ncontent-length:" in f"\n{lines}".lower()
-    if not has_length and length is not None and has_body(status):
+    # First as our own answers have it.
+    has_length = "\nContent-Length:" in lines or "\ncontent-length:" in f"\n{lines}".lower()
+    if not has_length and length is not None and may_have_body:
         lines += f"Content-Length: {length}\r\n"
         has_length = True
     version = "1.1" if request.version == "1.1" else "1.0"
     wish = request.headers.get("CONNECTION", "").lower()
     is_last = is_last or not has_length or (wish == "close" if version == "1.1" else wish != "keep-alive")
-    is_chunked = version == "1.1" and not has_length and has_body(status)
+    is_chunked = version == "1.1" and not has_length and may_have_body
     if is_chunked:
         lines += "Transfer-Encoding: chunked\r\n"
     if is_last:

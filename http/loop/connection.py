@@ -112,13 +112,13 @@ class Connection(PolledChannel):
 
     def proceed(self) -> None:
         """Do what comes next on this connection: the next request, the rest of an answer, or its end."""
-        if self._is_ready and self.requests and not self.close_when_flushed:
+        if self.requests and not self.close_when_flushed and self._is_ready:
             self._begin(self.requests[0])
-        if self._is_ready:
-            if self.will_close or self.close_when_flushed:
+        if self.will_close or self.close_when_flushed:
+            if self._is_ready:
                 self.handle_write()
-            elif self.server.is_draining and not self.requests:
-                self.handle_close()
+        elif self.server.is_draining and not self.requests and self._is_ready:
+            self.handle_close()
         if self.watch.flags >= 0:
             self.update_interest()
 

@@ -26,6 +26,8 @@ class Stage(Enum):
     STREAMING = "an answer without an end"
     LINGERING = "nothing more will be sent; waits for the peer to close"
 
+    __hash__ = object.__hash__  # an Enum's own takes the hash of its name, in Python, twice in each request
+
 
 class Move(Enum):
     """A transition from one stage to another."""
@@ -38,6 +40,8 @@ class Move(Enum):
     END = auto()
     LINGER = auto()
     CLOSE = auto()
+
+    __hash__ = object.__hash__  # as Stage
 
 
 NEXT: Mapping[tuple[Stage, Move], Stage] = {
