@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -149,7 +149,7 @@ class EventBus(Owner):
             return self._dispatch(message)
         finally:
             self._held += 1
-            if self._held >= MAX_BATCH or self.mailbox_depth() == 0:
+            if self._held >= MAX_BATCH or not self.has_more():
                 self._commit()
                 self._give_answers()
                 self._held = 0
@@ -253,7 +253,7 @@ class EventBus(Owner):
             matching = self._room.matching(event, until=until)
             for waiter in matching:
                 woken.setdefault(waiter.number, (waiter, publication.received))
-            agents = (waiter.request.agent_id for waiter in matching)
+            agents = [waiter.request.agent_id for waiter in matching] if matching else ()
             self._publications.answer(publication, self._answer_to(event, agents))
         if len(woken) > A_FEW:
             self._publications.give_answers()
@@ -262,7 +262,7 @@ class EventBus(Owner):
             if self._room.wake(waiter, until=until):
                 self._counter.woken(waiter.request.project_id, after_s=time.perf_counter() - received)
 
-    def _answer_to(self, event: Event, waiting: Iterable[AgentId]) -> PublishedEvent:
+    def _answer_to(self, event: Event, waiting: Collection[AgentId]) -> PublishedEvent:
         return PublishedEvent(
             event_id=event.event_id,
             topic=event.topic,

@@ -129,12 +129,15 @@ class Waiters:
             heapq.heapify(self._deadlines)
         return waiter
 
-    def concerned(self, event: Event) -> Iterator[Waiter]:
+    def concerned(self, event: Event) -> list[Waiter]:
         """Waiters for the event's type and topic, in order of arrival; filters are not checked."""
+        found: list[Waiter] = []
         for event_type in (event.event_type, _EVERY_TYPE):
-            for waiter in tuple(self._by_type.get((event.project_id, event_type), {}).values()):
-                if not waiter.request.topics or event.topic in waiter.request.topics:
-                    yield waiter
+            waiters = self._by_type.get((event.project_id, event_type))
+            if waiters is not None:
+                topic = event.topic
+                found += [w for w in waiters.values() if not w.request.topics or topic in w.request.topics]
+        return found
 
     def is_waited_on(self, key: MailboxKey) -> bool:
         return key in self._of_mailbox

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -101,11 +101,12 @@ class ActorHandle:
         """Send messages that are handled in a row, with no other message in between. See tell and request."""
         with self._lock:
             is_over = self._state.is_over
-            asked = tuple(envelope.later for envelope in envelopes if envelope.later is not None)
+            asked = [envelope.later for envelope in envelopes if envelope.later is not None]
             if not is_over:
+                self._in_flight.update(asked)
+                discard = self._in_flight.discard
                 for later in asked:
-                    self._in_flight.add(later)
-                    later.add_done_callback(self._in_flight.discard)
+                    later.add_done_callback(discard)
             self._post(envelopes)
         if is_over:
             self._refuse(asked, "is not running")
@@ -238,7 +239,7 @@ class ActorHandle:
     def _change(self, occurrence: ActorOccurrence) -> None:
         self._state = ACTOR_LIFECYCLE[self._state, occurrence]
 
-    def _refuse(self, held: tuple[Later[Any], ...], what: str) -> None:
+    def _refuse(self, held: Iterable[Later[Any]], what: str) -> None:
         error = Unavailable if self._state is ActorState.STOPPED else self._failure
         for later in held:
             later.refuse(error(f"{self._name} {what}"))

@@ -158,6 +158,10 @@ class Owner(pykka.ThreadingActor):
         waiting = self.actor_inbox.qsize() if isinstance(self.actor_inbox, queue.Queue) else 0
         return len(self._batch) + waiting
 
+    def has_more(self) -> bool:
+        """Whether a message waits behind the one at hand."""
+        return bool(self._batch) or self.mailbox_depth() > 0
+
     def at_hand_s(self) -> float:
         """How long the message at hand has been handled; 0 between two messages. Called in any thread."""
         since = self._at_hand_since

@@ -92,7 +92,7 @@ class EventLog:
             self._correct_times(event.published_at)
         elif self._oldest_until is None:
             self._oldest_until = self._kept_until(self._head)
-        place = self.last_place
+        place = self._before_list + len(self._events)
         self._types.add(event.event_type, place)
         return place
 
@@ -155,7 +155,9 @@ class EventLog:
         """Drop from the front what is over the count, too old, or past its own ttl."""
         limits = self._retention
         if self._oldest_until is None or (
-            now <= self._oldest_until and len(self) <= limits.max_events and self._bytes <= limits.max_bytes
+            now <= self._oldest_until
+            and len(self._events) - self._head <= limits.max_events
+            and self._bytes <= limits.max_bytes
         ):
             return
         horizon = now - timedelta(seconds=limits.max_age_s)

@@ -90,6 +90,7 @@ class EventStore:
         self._once: dict[OnceKey, tuple[str, Event]] = {}
         self._forget_keys_at = _KEYS_AT_LEAST
         self._buffered: list[tuple[EventRecord, Event]] = []
+        self._buffered_to: dict[str, int] = {}  # the last place among them, by project
         self._newest: datetime | None = None
         self._is_of_0_1 = False
         try:
@@ -212,29 +213,30 @@ class EventStore:
 
     def append(self, record: EventRecord) -> Event:
         """Put an event into the journal's buffer. Its time may move up to that of its predecessor: see SMALL_STEP."""
-        same_project = (other.place for other, _ in reversed(self._buffered) if other.project_id == record.project_id)
         newest = self._buffered[-1][1].published_at if self._buffered else self._newest
-        record.place = next(same_project, self.log(record.project_id).last_place) + 1
+        record.place = (self._buffered_to.get(record.project_id) or self.log(record.project_id).last_place) + 1
         record.number = self._ids.newest + len(self._buffered) + 1
         if newest is not None and record.published_at < newest <= record.published_at + SMALL_STEP:
             record.published_at = newest
         event = record.event()
         self.journal.append([msgspec.json.encode(record)])
         self._buffered.append((record, event))
+        self._buffered_to[record.project_id] = record.place
         return event
 
-    def commit(self) -> tuple[Event, ...]:
+    def commit(self) -> list[Event]:
         """Make buffered events durable and add them to their logs, in order.
 
         Raises StorageUnavailable; then none of them was stored.
         """
         buffered, self._buffered = self._buffered, []
+        self._buffered_to.clear()
         self.journal.commit()
         self._ids.newest += len(buffered)
         self._end.note(self._ids.newest, self.journal.last_seq)
         for record, event in buffered:
             self._enter(record, event)
-        return tuple(event for _, event in buffered)
+        return [event for _, event in buffered]
 
     def expire(self, *, now: datetime) -> None:
         """Drop events beyond retention, from memory and, by whole segments, from disk."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 
 import msgspec
@@ -58,9 +58,10 @@ class SubscribedAgents:
         agent = self._agents.get(agent_id)
         return agent.incarnation if agent is not None else 0
 
-    def subscribers(self, event: Event, waiting: Iterable[AgentId]) -> tuple[AgentId, ...]:
+    def subscribers(self, event: Event, waiting: Collection[AgentId]) -> tuple[AgentId, ...]:
         """Agents of the project that wait for the event or whose profile subscribes to its topic, sorted."""
-        return tuple(sorted({*waiting, *self._running.get((event.project_id, event.topic), ())}))
+        running = self._running.get((event.project_id, event.topic))
+        return tuple(sorted({*waiting, *(running or ())})) if waiting or running else ()
 
     def forget(self, *, before: datetime) -> None:
         """Forget those that ended before that time."""
