@@ -137,22 +137,22 @@ class Exchange:
         )
         log.debug("request answered " + told, *values)
 
-    def _answer(self, answer: Answer) -> Rendered:
+    def _answer(self, answer: Answer) -> tuple[int, list[tuple[str, str]], bytes]:
         body = answer.body if isinstance(answer.body, bytes) else encode(answer.body)
         if not answer.headers and answer.content_type is JSON:
-            return Rendered(answer.status, [*_PLAIN_JSON, ("Content-Length", str(len(body)))], body)
+            return answer.status, [*_PLAIN_JSON, ("Content-Length", str(len(body)))], body
         given = {name for name, _ in answer.headers}
         headers = [*answer.headers, *((name, value) for name, value in _ALWAYS if name not in given)]
         if answer.status != 304:
             headers += [("Content-Type", answer.content_type), ("Content-Length", str(len(body)))]
-        return Rendered(answer.status, headers, body)
+        return answer.status, headers, body
 
-    def _error(self, error: BaseException) -> Rendered:
+    def _error(self, error: BaseException) -> tuple[int, list[tuple[str, str]], bytes]:
         described = self._described(error)
         shaped = self.error_shape(described.body) if self.error_shape is not None else described.body
         encoded = encode(shaped)
         headers = [*described.headers, *_ALWAYS, ("Content-Type", JSON), ("Content-Length", str(len(encoded)))]
-        return Rendered(described.status, headers, encoded)
+        return described.status, headers, encoded
 
     def _described(self, error: BaseException) -> Described:
         """The error as its caller may see it; logged here if someone has to look into it."""

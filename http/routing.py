@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar
@@ -112,7 +113,7 @@ class Pending(Generic[R]):
     def settle(self, future: Later[R]) -> Answer | Refused:
         """The answer from the present state of `future`. Raises the actor's error, or Unavailable if there is none
         yet."""
-        if not future.done() or future.cancelled():
+        if not future.was_answered() and (not future.done() or future.cancelled()):
             future.cancel()
             if self.late is not None:
                 return self.late()
@@ -234,7 +235,7 @@ def _no_handler(*_: Any) -> Outcome:
 NO_BODY_BYTES = 64 * KIB  # unused bodies up to this size are let through
 
 
-class Route(msgspec.Struct, Generic[B, Q], frozen=True):
+class Route(msgspec.Struct, Generic[B, Q], frozen=True, dict=True):
     """A line of the table of routes: the input and the answers of a method and path.
 
     path: Bottle's syntax; every part in angle brackets is an identifier. answers: the struct of the answer of `status`.
@@ -280,7 +281,7 @@ class Route(msgspec.Struct, Generic[B, Q], frozen=True):
         """The maximum size of a request's body, whether or not it is read."""
         return NO_BODY_BYTES if self.body is None else self.max_body_bytes
 
-    @property
+    @cached_property  # each request is asked
     def is_audited(self) -> bool:
         """Whether it changes the work of others, so that the caller is recorded."""
         return self.method != "GET" and self.needs in (Permission.SPAWN_AGENTS, Permission.ADMIN)

@@ -56,19 +56,20 @@ class Authenticator:
             caller = self._key.verify(_bearer(header), now=now, grace_s=grace_s, kept=self._revocations.kept)
             if len(header) <= MAX_REMEMBERED_CHARS:
                 self._remember(header, caller)
-        return self._checked(caller, grace_s=grace_s, now=now)
+        return self._checked(caller, expired_at=now - timedelta(seconds=grace_s), now=now)
 
     def recheck(self, caller: Caller) -> Caller:
         """`caller`, if the token it came with is good even now. Raises TokenExpired, Unauthorized."""
-        return self._checked(caller, grace_s=0, now=self._now())
+        now = self._now()
+        return self._checked(caller, expired_at=now, now=now)
 
     def good_until(self, caller: Caller) -> datetime:
         """The time from which the caller's token is refused, as far as is known now."""
         return self._revocations.good_until(caller)
 
-    def _checked(self, caller: Caller, *, grace_s: int, now: datetime) -> Caller:
-        is_over = now - timedelta(seconds=grace_s) >= caller.expires_at
-        if is_over and caller.token_id not in self._revocations.kept:
+    def _checked(self, caller: Caller, *, expired_at: datetime, now: datetime) -> Caller:
+        """expired_at: tokens that had expired by then are refused."""
+        if caller.expires_at <= expired_at and caller.token_id not in self._revocations.kept:
             raise TokenExpired("the token has expired", expired_at=caller.expires_at)
         if self._revocations.is_revoked(caller.token_id, now=now):
             raise Unauthorized("the token was revoked")

@@ -74,14 +74,17 @@ def all_of(*observers: Observer) -> Observer:
 
 
 class _All:
-    """The result of `all_of`. A method that only one observer overrides is called directly."""
+    """The result of `all_of`. A method that one observer overrides, or none, is called directly."""
 
     def __init__(self, observers: tuple[Observer, ...]) -> None:
         for name, method in vars(Observer).items():
             if not name.startswith("_") and callable(method):
                 tell = _tell_all if name != "asked" else _ask_all
                 told = tuple(getattr(each, name) for each in observers if _writes(each, name))
-                setattr(self, name, told[0] if len(told) == 1 else tell(told))
+                setattr(self, name, tell(told) if len(told) > 1 else told[0] if told else getattr(_NOBODY, name))
+
+
+_NOBODY = Observer()
 
 
 def _writes(observer: Observer, name: str) -> bool:

@@ -15,7 +15,7 @@ from ...actors.messages import (
     PublishEvent,
     ReplayDeadLetter,
 )
-from ...actors.replies import EventBatch
+from ...actors.replies import EventBatch, PublishedEvent
 from ...actors.runtime.asking import Later, Recipient, ask
 from ...state.clock import utc_now
 from ...state.errors import (
@@ -83,11 +83,11 @@ _AWAITED = (*_ASKED, EventsGone, InvalidFilter, StorageUnavailable)
 def publish_event(call: Call[NewEvent, Nothing], event_type: str) -> Pending[Any]:
     """Publish an event. After the answer, it survives the death of the sidecar."""
     request = _to_publish(call, event_type)
-    return Pending(
-        call.actors.bus.request(request),
-        lambda published: Answer(202, EventPublished.of(published)),
-        deadline_s=ASK_S,
-    )
+    return Pending(call.actors.bus.request(request), _published, deadline_s=ASK_S)
+
+
+def _published(published: PublishedEvent) -> Answer:
+    return Answer(202, EventPublished.of(published))
 
 
 def _to_publish(call: Call[NewEvent, Nothing], event_type: str) -> PublishEvent:
@@ -112,8 +112,8 @@ def _to_publish(call: Call[NewEvent, Nothing], event_type: str) -> PublishEvent:
         raise InvalidEvent(
             "ttl_seconds is out of range", field="ttl_seconds", expected=f"{TTL_MIN_S} to {TTL_MAX_S} seconds"
         )
-    data = wire.require_object(body.data, "data")
-    if misnames_issue(data):
+    data, decoded = wire.read_object(body.data, "data")
+    if misnames_issue(decoded):
         raise InvalidEvent(
             "issue_id is a number that cannot be an issue's id",
             field="data.issue_id",

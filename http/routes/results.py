@@ -46,7 +46,7 @@ def store_result(call: Call[NewResult, Nothing]) -> Pending[Any]:
     require_own(field="agent_id", value=identifier(body.agent_id, "agent_id"), own=caller.agent_id)
     require_own(field="agent_type", value=identifier(body.agent_type, "agent_type"), own=caller.agent_type)
     require_project(caller, identifier(body.project_id, "project_id"))
-    result = wire.require_object(body.result, "result")
+    result, _ = wire.read_object(body.result, "result")
     outcome = wire.read_part(result, decoder(Outcome), "result")
     request = StoreResult(
         project_id=body.project_id,

@@ -53,7 +53,8 @@ def read_body(raw: bytes, decoder: Decoder[T], *, place: str = "body") -> T:
 
     place: what the client calls what it sent.
     """
-    refuse_many_parts(raw, place)
+    if len(raw) > MAX_PARTS:  # a shorter one cannot have so many
+        refuse_many_parts(raw, place)
     try:
         return decoder.decode(raw)
     except msgspec.ValidationError as error:
@@ -184,8 +185,8 @@ def _values(type_: Any, path: str) -> list[str]:
     ]
 
 
-def require_object(raw: msgspec.Raw, field: str) -> msgspec.Raw:
-    """`raw` if it is a JSON object that any reader can decode, without the body around it.
+def read_object(raw: msgspec.Raw, field: str) -> tuple[msgspec.Raw, dict[str, Any]]:
+    """`raw` if it is a JSON object that any reader can decode, without the body around it; and the object.
 
     A Raw field was only skipped over: bad UTF-8 inside a string, numbers out of range and too many levels show up here,
     not at a later reader.
@@ -202,7 +203,7 @@ def require_object(raw: msgspec.Raw, field: str) -> msgspec.Raw:
         raise InvalidRequest(f"{field} is not an object", field=field, expected="a JSON object")
     if is_deeper(bytes(raw)):
         raise _too_deep(field, field)
-    return raw.copy()
+    return raw.copy(), value
 
 
 def _too_deep(what: str, field: str) -> InvalidRequest:

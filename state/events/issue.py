@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -16,23 +17,24 @@ class _Data(msgspec.Struct):
 
 def issue_of(data: msgspec.Raw) -> str | None:
     """The issue that an event's data names; None if it names none. The number 42 is issue "42"."""
-    value = _issue_id(data)
+    try:
+        return _issue_in(decode(data, _Data).issue_id)
+    except msgspec.DecodeError:
+        return None
+
+
+def _issue_in(value: Any) -> str | None:
     text = _text(value) if _is_number(value) else value
     return text if isinstance(text, str) and IDENTIFIER.fullmatch(text) else None
 
 
-def misnames_issue(data: msgspec.Raw) -> bool:
-    """Whether `issue_id` is a number that is no issue's id, such as -1: filters would match it, triggers would not."""
-    if b"issue_id" not in memoryview(data).tobytes():  # most events of some agents; spares the decoding
-        return False
-    return _is_number(_issue_id(data)) and issue_of(data) is None
+def misnames_issue(data: Mapping[str, Any]) -> bool:
+    """Whether `issue_id` is a number that is no issue's id, such as -1: filters would match it, triggers would not.
 
-
-def _issue_id(data: msgspec.Raw) -> Any:
-    try:
-        return decode(data, _Data).issue_id
-    except msgspec.DecodeError:
-        return None
+    data: of an event, decoded.
+    """
+    value = data.get("issue_id")
+    return _is_number(value) and _issue_in(value) is None
 
 
 def _is_number(value: object) -> bool:
