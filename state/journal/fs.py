@@ -15,7 +15,9 @@ import time
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, Protocol
+
+import msgspec
 
 from ..durations import SYNCS
 from ..errors import StorageInUse
@@ -55,7 +57,7 @@ class Lock(Protocol):
     def release(self) -> None: ...
 
 
-class FileIdentity(NamedTuple):
+class FileIdentity(msgspec.Struct, frozen=True):
     """Which file it is, and in which state.
 
     changed_at: when it was last written; of a directory: when its names changed.
@@ -66,7 +68,7 @@ class FileIdentity(NamedTuple):
     changed_at: int
 
     def is_same_file(self, other: FileIdentity) -> bool:
-        return self[:2] == other[:2]
+        return self.inode == other.inode and self.device == other.device
 
 
 class Fs(Protocol):
