@@ -184,7 +184,8 @@ class AgentLogs:
         size = 0
         for stream in _STREAMS:
             try:
-                size += self.path(serial, stream).stat().st_blocks * 512
+                # Ten times a second for each agent, and Path.stat costs half as much again.
+                size += os.stat(self.path(serial, stream)).st_blocks * 512  # noqa: PTH116
             except FileNotFoundError:
                 if serial not in self._deleted:
                     self._deleted.add(serial)

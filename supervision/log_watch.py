@@ -25,11 +25,15 @@ class LogWatch(BackgroundLoop):
         self._watched: dict[int, int] = {}  # serial: how much of its logs was on the disk at the last look
 
     def watch(self, serial: int) -> None:
-        """An agent runs, and may write."""
+        """An agent runs, and may write.
+
+        Only the first wakes the thread, others wait for the next look: a look at all agents whenever one starts would
+        take the GIL just while the start needs it.
+        """
         with self._changed:
-            if serial not in self._watched:
-                self._watched[serial] = 0
+            if not self._watched:
                 self._changed.notify()
+            self._watched.setdefault(serial, 0)
 
     def leave(self, serial: int) -> None:
         """The agent has ended: its logs no longer grow."""
@@ -52,8 +56,8 @@ class LogWatch(BackgroundLoop):
             for serial, before in watched.items():
                 size = self._logs.bound_running(serial)
                 is_busy |= size - before > self._logs.max_bytes // 4
-                with self._changed:
-                    if serial in self._watched:
-                        self._watched[serial] = min(size, self._logs.max_bytes)
+                watched[serial] = min(size, self._logs.max_bytes)
+            with self._changed:
+                self._watched.update((serial, watched[serial]) for serial in watched.keys() & self._watched.keys())
             took_s = time.monotonic() - started
             wait_s = BUSY_EVERY_S if is_busy else max(LOOK_EVERY_S, took_s / _AT_MOST_S_PER_S)
