@@ -1,6 +1,6 @@
-"""Every setting: flags over environment over `sidecar.toml` over defaults, assembled of the layers' options.
+"""Every setting, from flags, environment, `sidecar.toml` and defaults; the first that has it decides.
 
-Nothing else reads the environment of the server. Errors name the file and the setting.
+No other module reads the environment of the server. Errors name the file and the setting.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class Flags(msgspec.Struct, frozen=True, kw_only=True):
-    """The flags of the command line; None for those left out."""
+    """The flags of the command line; None for a flag that is not given."""
 
     host: str | None = None
     port: int | None = None
@@ -59,9 +59,9 @@ class Flags(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """All that `running` needs to know. Paths are absolute; storage and roots have no links and no `..` in them.
+    """All settings of a server, for `running`. Paths are absolute; storage and roots contain no links and no `..`.
 
-    source: the file that was read, if there was one.
+    source: the file that was read, or None.
     """
 
     host: str
@@ -191,7 +191,7 @@ def _profiles(table: object, base_dir: Path) -> Profiles:
 
 
 def _profile(name: str, table: object, base_dir: Path) -> Profile:
-    """The built-in profile of the type, or of the class the table names, with the table's settings over it.
+    """The built-in profile of the type, or of the class that the table names, overridden by the table's settings.
 
     base_dir: the folder of the configuration file, to which a relative `cwd` is relative.
     """
@@ -218,7 +218,7 @@ def _profile(name: str, table: object, base_dir: Path) -> Profile:
 
 
 def _require_possible(pattern: str, setting: str) -> None:
-    """Raises ConfigError for a pattern of environment variables that can allow nothing."""
+    """Refuse a text that is no pattern of variables, or that can allow none. Raises ConfigError."""
     if not is_pattern(pattern):
         expected = "names such as TASK_ID, with * for any characters"
         raise ConfigError(f"setting {setting} holds {pattern!r}, expected {expected}", field=setting, expected=expected)

@@ -1,9 +1,10 @@
 """Finds a project, its configuration and its storage, and decides which source may name them.
 
-A project's own `sidecar.toml` is data: anyone who can change the project, an agent too, can change it. So it may only
-name a `host` on loopback, a `storage` inside the root, and a `project_root` inside its own folder: others would decide
-where an operator's token goes, or on which network it can be seen. They come from flags, from the environment, from a
-named file outside the project, or from the user's own configuration, `~/.config/sidecar/config.toml`.
+A project's own `sidecar.toml` is data: anyone who can change the project can change it, even an agent. So it may only
+name a `host` on loopback, a `storage` inside the root, and a `project_root` inside its own folder. Other values would
+decide where an operator's token goes, or on which network it can be seen. They must come from flags, from the
+environment, from a named file outside the project, or from the user's own configuration,
+`~/.config/sidecar/config.toml`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _OWN_SETTINGS = ("host", "port", "storage", "log_level", "log_format")
 
 
 class PlaceOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Places named by flags and environment; None for those left out."""
+    """Places that flags and environment name; None for places that they do not name."""
 
     config: Path | None = None
     project_root: Path | None = None
@@ -38,7 +39,7 @@ class PlaceOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProjectPlace(msgspec.Struct, frozen=True, kw_only=True):
-    """The places of a project. root: absolute, with its links. storage: absolute, without links and `..`.
+    """The places of a project. root: absolute, links not resolved. storage: absolute, without links and `..`.
 
     server: the `[server]` table, with the user's own settings. source: the file that was read, if there was one.
     tables: everything in that file.
@@ -52,7 +53,7 @@ class ProjectPlace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_place(asked: PlaceOptions, environ: Mapping[str, str], *, working_dir: Path) -> ProjectPlace:
-    """Find the place of a sidecar that is started in `working_dir`. Raises ConfigError that names file and setting."""
+    """Find the places for a sidecar that is started in `working_dir`. Raises ConfigError that names the setting."""
     source = _source(asked, working_dir)
     tables = read_toml(source) if source is not None else {}
     own_file = own_configuration(environ)
@@ -146,24 +147,24 @@ def others_that_may_change(path: Path) -> str | None:
         try:
             about = each.stat()
         except OSError:
-            return None  # opening it will say why
+            return None  # the error comes when it is opened
         mine = {os.geteuid(), 0}
         if os.geteuid() == 0 and os.environ.get("SUDO_UID", "").isdecimal():
             mine.add(int(os.environ["SUDO_UID"]))
         if about.st_uid not in mine:
             return f"user {about.st_uid}, who owns {each}"
         if stat.S_ISDIR(about.st_mode) and about.st_mode & stat.S_ISVTX:
-            continue  # in /tmp and its like nobody replaces what is another's
+            continue  # in a sticky directory such as /tmp, users cannot replace each other's files
         if about.st_mode & stat.S_IWOTH:
             return f"everyone (mode {stat.S_IMODE(about.st_mode):04o} of {each})"
-        # A group of the user's own, as most systems make one, has no other member.
+        # Most systems give each user a group without other members.
         if about.st_mode & stat.S_IWGRP and about.st_gid not in (0, os.getegid(), about.st_uid):
             return f"group {about.st_gid} (mode {stat.S_IMODE(about.st_mode):04o} of {each})"
     return None
 
 
 def _is_operators(source: Path, root: Path, asked: PlaceOptions) -> bool:
-    """Whether the file was named and lies where no agent of the project writes."""
+    """Whether the operator named the file, and no agent of the project can write where it lies."""
     lies_outside = not Path(os.path.realpath(source)).is_relative_to(os.path.realpath(root))
     return asked.config is not None and lies_outside and others_that_may_change(source) is None
 
@@ -192,7 +193,7 @@ def _require_own_storage(
 
 def _require_loopback(host: object) -> None:
     if not isinstance(host, str):
-        return  # left out; or of a wrong type, which is reported elsewhere
+        return  # missing, or of a wrong type, which is reported elsewhere
     try:
         is_loopback = ip_address(host).is_loopback
     except ValueError:
@@ -210,7 +211,7 @@ def _require_loopback(host: object) -> None:
 
 
 def own_configuration(environ: Mapping[str, str]) -> Path | None:
-    """`$XDG_CONFIG_HOME/sidecar/config.toml`, where there is one. Raises ConfigError if others may change it."""
+    """`$XDG_CONFIG_HOME/sidecar/config.toml` if it exists. Raises ConfigError if other users may change it."""
     path = _own_path(environ)
     if path is None or not path.is_file():
         return None
@@ -224,7 +225,7 @@ def _own_path(environ: Mapping[str, str]) -> Path | None:
     config_home = environ.get("XDG_CONFIG_HOME", "")
     try:
         base = Path(config_home) if config_home.startswith("/") else Path("~/.config").expanduser()
-    except RuntimeError:  # no home folder: then there is no such file in it
+    except RuntimeError:  # no home folder, so no such file
         return None
     return base / "sidecar" / "config.toml"
 
@@ -259,12 +260,12 @@ def read_toml(source: Path) -> dict[str, Any]:
         raise ConfigError(f"{source} is not UTF-8", field="config") from None
     except RecursionError:
         raise ConfigError(f"{source} is nested too deep", field="config") from None
-    except ValueError as error:  # also for a number of more digits than Python reads
+    except ValueError as error:  # also raised for a number with more digits than Python reads
         raise ConfigError(f"{source} is not TOML: {error}", field="config") from None
 
 
 def expanded(path: str) -> Path:
-    """The path with `~` as the home folder. Raises ConfigError where there is none."""
+    """The path with `~` replaced by the home folder. Raises ConfigError if there is no home folder."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -272,9 +273,9 @@ def expanded(path: str) -> Path:
 
 
 def default_storage(project_root: Path, environ: Mapping[str, str]) -> Path:
-    """One folder for each project root, outside it: neither data nor the signing secret lies in the repository.
+    """The default storage of a project root, outside it: neither data nor the signing secret lies in the repository.
 
-    Raises ConfigError where there is no home folder for it.
+    Raises ConfigError if there is no home folder.
     """
     state_home = environ.get("XDG_STATE_HOME", "")
     try:

@@ -23,7 +23,7 @@ class TokenRef(msgspec.Struct, frozen=True):
 
 
 class FirstAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """The first answer to a spawn with an idempotency key. token: its text can be made again."""
+    """The first answer to a spawn with an idempotency key. token: enough to make its text again."""
 
     state: AgentState
     process_id: int | None
@@ -165,7 +165,7 @@ class TriggerKnown(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry",
 
 
 class Together(msgspec.Struct, frozen=True):
-    """Where a group of agents lives: each issue of each project has one of its own."""
+    """One group of agents in one issue of one project."""
 
     group: str
     project_id: str
@@ -173,9 +173,8 @@ class Together(msgspec.Struct, frozen=True):
 
 
 class GroupRestart(msgspec.Struct, frozen=True, tag_field="entry", tag="group_restart"):
-    """A group that is being restarted. to_stop: last one first, those that still run; to_start: in order.
-
-    With nobody to start it is over.
+    """A restart of a group. to_stop: agents that still run, last one first. to_start: agents to start, in order; none
+    if the restart is over.
     """
 
     where: Together

@@ -89,7 +89,7 @@ class AgentRegistry:
         self._pending.append(entry)
 
     def commit(self) -> None:
-        """Write what was put. Raises StorageUnavailable; then it stays pending."""
+        """Write the pending entries. Raises StorageUnavailable; then they stay pending."""
         if not self._pending:
             return
         self._write_pending_and()
@@ -158,7 +158,7 @@ class AgentRegistry:
             del self.revoked[token_id]
 
     def spawned_with(self, key: SpawnKey) -> AgentRecord | None:
-        """The agent that a spawn with this key made, also when it has left the list within the last day."""
+        """The agent that was spawned with this key, even if it was removed from the list within the last day."""
         agent_id = self._spawned.get(key)
         return self.agents[agent_id] if agent_id is not None else self._departed.get(key)
 

@@ -24,8 +24,8 @@ Detail = str | int | float | bool | None
 class Act(msgspec.Struct, frozen=True, kw_only=True):
     """Something that was done, tried or refused.
 
-    by: the agent id of the token that asked, "sidecar" for what it does of itself, "" where nobody said who.
-    subject: whom or what it was done to. outcome: "done", or the code of the error. Never holds a token or a payload.
+    by: the agent id of the request's token; "sidecar" for its own acts; "" for a request without a token.
+    subject: what it was done to. outcome: "done", or the code of the error. Never holds a token or a payload.
     """
 
     act: str
@@ -63,9 +63,9 @@ def digest_of(record: bytes) -> str:
 
 
 class ChainCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """What a check of a chain found.
+    """The outcome of a check of a chain.
 
-    head: of the part that is sound. fault: what is wrong with the record after it, or None for a whole chain.
+    head: of the sound part. fault: the error in the record after that part; None if the whole chain is sound.
     """
 
     head: ChainHead

@@ -1,7 +1,7 @@
-"""The one family of errors a caller may meet. `http/errors.py` maps each `code` to a status and a wire code.
+"""The errors that a caller may get. `http/errors.py` maps each `code` to a status and a wire code.
 
-Raise where the fact is known and name the thing, the field and what was expected. What nobody expected is not in
-this family: it is logged with its traceback and the caller sees `internal`.
+Raise an error where the fact is known, and name the thing, the field and what was expected. Unexpected exceptions are
+not among these: they are logged with their traceback, and the caller gets `internal`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Counts the parts and the depth of a JSON text without decoding it.
 
-Decoders recurse, and how far they come depends on who calls: what is kept must be shallow enough for all of them. And
-ten megabytes of empty lists are gigabytes of objects, which the interpreter makes without letting other threads run.
+Decoders recurse, and the depth that they can reach depends on their caller: stored JSON must be shallow enough for
+every reader. And ten megabytes of empty lists become gigabytes of objects; no other thread runs while they are decoded.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ from .errors import NotFound
 class Projects:
     """The roots of all projects.
 
-    default: serves every id when `configured` is empty; with a table of projects only those exist.
+    configured: the table of projects; if it is not empty, no other project exists. default: the root of every project
+    if the table is empty.
     """
 
     def __init__(self, default: Path, configured: Mapping[str, Path] | None = None) -> None:

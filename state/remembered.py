@@ -1,6 +1,6 @@
-"""Remembers results about texts that others write, up to a bound in bytes.
+"""A cache of results about texts that others write, with a limit in bytes.
 
-`functools.lru_cache` bounds the number of texts; a few thousand long ones would take gigabytes.
+`functools.lru_cache` limits the number of texts, but a few thousand long texts would take gigabytes.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _SHARE = 1024  # a text that takes more than this part of the bound is not kept
 class Remembered(Generic[T]):
     """A function of a text that keeps what it returned, and returns it again.
 
-    max_bytes: of the texts and of what is kept for them. What was asked for lately stays: of two halves the older one
-    is forgotten when the newer one is full. Any thread may ask. What is kept must be neither None nor changeable.
+    max_bytes: of the texts and their results. The cache has two halves; when the newer half is full, the older half is
+    dropped, so recently used texts stay. For any thread. Results must not be None, and must be immutable.
     """
 
     def __init__(self, find: Callable[[str], T], max_bytes: int) -> None:
@@ -40,7 +40,7 @@ class Remembered(Generic[T]):
 
     @property
     def kept_bytes(self) -> int:
-        """The entries that are kept now."""
+        """The bytes that the cache takes now."""
         return self._newer_bytes + self._older_bytes
 
     def _look_for(self, text: str) -> T:
@@ -67,7 +67,7 @@ def remembered(max_bytes: int) -> Callable[[Callable[[str], T]], Remembered[T]]:
 
 
 def _size(found: object) -> int:
-    """The memory of a value. A value that is no collection of texts is one of a few that exist anyhow."""
+    """The memory of a value. Other values than texts and collections of texts are shared, and cost nothing."""
     if isinstance(found, tuple | frozenset):
         items: Iterable[object] = found
         return getsizeof(found) + sum(map(getsizeof, items))

@@ -1,7 +1,7 @@
 """Decides what follows an agent's exit, a start that failed, and a restart of its group. Pure.
 
-Each decision is a tuple of steps, which `actors/agents/supervisor.py` does in order. Source: the rules of groups and of
-restart windows are those of Erlang/OTP, supervisor.
+Each decision is a tuple of steps, which `actors/agents/supervisor.py` carries out in order. Source: the rules of groups
+and of restart windows are those of supervisors in Erlang/OTP.
 
 See docs/supervision.md.
 """

@@ -66,7 +66,7 @@ class LogFiles:
         return eager.end_of(self.stdout), eager.end_of(self.stderr)
 
     def give_to(self, uid: int) -> None:
-        """So that a process of that user may open what it writes to once more, as scripts do with /dev/stderr."""
+        """Give the files to a user, whose process may then open them again, as scripts do with /dev/stderr."""
         for descriptor in self._descriptors:
             with suppress(PermissionError):  # who may switch users may perhaps not do this; it can write all the same
                 os.fchown(descriptor, uid, -1)

@@ -20,21 +20,21 @@ _STAT_EXIT_CODE = 52 - 3  # a field of /proc/PID/stat, from the third on
 
 
 class ExitStatus(msgspec.Struct, frozen=True):
-    """How a process ended: one of both, or neither where nobody could see it."""
+    """How a process ended: an exit code or a signal; neither if nobody could see it."""
 
     exit_code: int | None = None
     signal: int | None = None
 
 
 def reap(pid: int) -> ExitStatus | None:
-    """How our own child ended, and let the kernel forget it; None when it still runs. Raises ChildProcessError when
-    it is not our child, or when someone else reaped it."""
+    """Reap our own child and return how it ended; None if it still runs. Raises ChildProcessError if it is not our
+    child, or if it was reaped elsewhere."""
     status = eager.waited(pid)
     return None if status is None else _status_of(status)
 
 
 def end_of_child(pid: int) -> ExitStatus | None:
-    """As `reap`, but the kernel does not forget it: that takes as long again, and can wait."""
+    """Like `reap`, but without reaping, which takes as long again and can wait."""
     end = eager.end_of_child(pid)
     if end is None:
         return None
@@ -43,17 +43,17 @@ def end_of_child(pid: int) -> ExitStatus | None:
 
 
 def exit_of_stranger(identity: ProcessIdentity, pidfd: int) -> ExitStatus:
-    """How a process that is not our child ended. Empty where that cannot be seen, or not until its parent reaps it."""
+    """How a process that is not our child ended. Empty if nobody can see it, or only after its parent reaps it."""
     return _exit_of_zombie(identity) or _exit_of_reaped(pidfd) or ExitStatus()
 
 
 def _exit_of_zombie(identity: ProcessIdentity) -> ExitStatus | None:
-    """Not reaped yet: an init may take seconds for that."""
+    """The exit of a process that is not reaped yet; an init may take seconds to reap it."""
     fields = stat_of(identity.pid)
     if len(fields) <= _STAT_EXIT_CODE or fields[0] != b"Z" or int(fields[STAT_START_TICKS]) != identity.start_ticks:
         return None
     try:
-        # The kernel shows the status to those who may look at this link, too, and 0 to all others.
+        # The kernel shows the status only to processes that may read this link; to others it shows 0.
         Path(f"/proc/{identity.pid}/ns/user").readlink()
     except OSError:
         return None

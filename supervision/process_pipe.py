@@ -25,7 +25,7 @@ class PipeClosed(Exception):
 
 
 class PipedProcess:
-    """Runs `main` of one of our modules in a process of its own. One thread may read; any may write.
+    """Runs `main` of one of our modules in a separate process. One thread may read; any thread may write.
 
     module: its dotted name; what it prints goes to the sidecar's own standard error. Raises OSError when the process
     cannot be started.
@@ -60,7 +60,7 @@ class PipedProcess:
         return read_frame(self._process.stdout)
 
     def close(self) -> None:
-        """End the process: it is asked by the end of its input, then made to."""
+        """End the process: close its input, and kill it if it does not exit."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with suppress(OSError):  # it died with a frame half written

@@ -50,14 +50,14 @@ Trees = Mapping[str, tuple[TreeProcess, ...]]
 
 
 class ProcessCensus:
-    """Looks at every process of the machine. Used by one thread; remembers what it has seen."""
+    """Finds the processes of agents among all processes of the machine. Used by one thread; remembers earlier looks."""
 
     def __init__(self, instance_id: str) -> None:
         self._instance = f"{INSTANCE}={instance_id}".encode()
         self._owners: dict[tuple[int, int], Owned | None] = {}
 
     def take(self, leaders: Mapping[ProcessIdentity, Owned]) -> Trees:
-        """The living processes by agent id, oldest first. leaders: what was started, as far as it still runs."""
+        """The living processes by agent id, oldest first. leaders: the processes that we started and that still run."""
         loaded_until = time.monotonic() + LOADED_WITHIN_S  # all together: a fork bomb may be loading hundreds
         rows = sorted(process_table.rows(), key=lambda row: row.start_ticks)
         newest = rows[-1].start_ticks if rows else 0
@@ -104,14 +104,14 @@ def kill_all(processes: Iterable[TreeProcess]) -> tuple[TreeProcess, ...]:
 
 
 def end_all(processes: Iterable[TreeProcess]) -> None:
-    """SIGTERM, and SIGCONT for those that are stopped and could not act on it."""
+    """Send SIGTERM to all, and SIGCONT to stopped processes, which could not act on it otherwise."""
     for process in processes:
         for number in (signal.SIGTERM, signal.SIGCONT):
             _signal_all((process,), number)
 
 
 def _signal_all(processes: Iterable[TreeProcess], number: int) -> tuple[TreeProcess, ...]:
-    """Returns those that may not be signalled."""
+    """Signal all processes. Returns those that we may not signal."""
     refused = []
     for process in processes:
         try:

@@ -1,6 +1,6 @@
 """Profiles: how to run each agent type, and how to keep it running. `[profiles.NAME]` overrides the built-in ones.
 
-The built-in profiles know who follows whom and which topics concern whom; none of them has a command.
+The built-in profiles say which agent types follow each other, and which topics concern each; none has a command.
 """
 
 from __future__ import annotations

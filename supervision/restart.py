@@ -19,7 +19,7 @@ SETTLED_AFTER_S = 1.0
 
 
 class RestartVerdict(Enum):
-    """What follows a death: another start, none because there were too many, or none because the work is done."""
+    """What follows a death: a restart, or none because there were too many, or none because the work is done."""
 
     RESTART = "restart"
     GIVE_UP = "give_up"
@@ -51,15 +51,18 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
     jitter: float = 0.2
 
     def delay_s(self, deaths_in_a_row: int, *, chance: float) -> float:
-        """How long to wait after that many deaths (1 or more). chance: uniform in [0, 1), so that a herd scatters."""
+        """Seconds to wait after this number of deaths in a row (1 or more).
+
+        chance: uniform in [0, 1), so that agents that died together do not start together.
+        """
         # 2**63 is beyond any delay; without the bound a long row would overflow a float.
         full = min(self.max_s, self.initial_s * 2.0 ** min(deaths_in_a_row - 1, 63))
         return full * (1.0 - self.jitter * chance)
 
 
 class RestartHistory(msgspec.Struct, frozen=True):
-    """The history of an agent. deaths: monotonic seconds, inside the window. in_a_row: without a healthy
-    spell between them. is_open: it had too many, and is only probed."""
+    """The earlier deaths of an agent. deaths: monotonic seconds, inside the window. in_a_row: how many without a
+    healthy run between them. is_open: it died too often, and is only probed."""
 
     deaths: tuple[float, ...] = ()
     in_a_row: int = 0
@@ -81,7 +84,7 @@ class Death(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """The decision after a death. delay_s: before a restart, else 0. reason: why it was given up, else empty."""
+    """The decision after a death. delay_s: before a restart, otherwise 0. reason: why it is given up, or empty."""
 
     verdict: RestartVerdict
     history: RestartHistory
@@ -106,8 +109,8 @@ class RestartPolicy(msgspec.Struct, frozen=True, kw_only=True):
     def decide(self, history: RestartHistory, death: Death, *, now: float, chance: float) -> Decision:
         """Judge one more death, at monotonic time `now` (seconds); `chance` as in Backoff.
 
-        As in OTP every restart counts towards the intensity, also one of an agent that ended well but always runs.
-        An agent that had settled restarts at once on its first death; a row of deaths ends with an incarnation
+        As in OTP, every restart counts towards the intensity, also after exit 0 if the agent always restarts.
+        An agent that had settled restarts at once after its first death. A row of deaths ends with an incarnation
         that ran for the whole window.
         """
         if death.exit_code == 0 and self.restart != "always":

@@ -1,7 +1,7 @@
 """Sole instance: only one sidecar on a machine may use an instance name.
 
-A storage that was copied names the same agents as the original. Two sidecars that serve both would each take the
-other's processes for its own, and end those that it does not know of.
+A copy of a storage names the same agents as the original. Two sidecars, one for each, would both take the other's
+processes for their own, and end those that they do not know.
 """
 
 from __future__ import annotations

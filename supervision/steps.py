@@ -1,4 +1,4 @@
-"""The steps of decisions about agents. `actors/agents/supervisor.py` carries them out, in order.
+"""The steps that follow from decisions about agents. `actors/agents/supervisor.py` carries them out in order.
 
 A step says what to do, never why: `after_exit.py` decides what follows an exit, the queue decides whose turn it is.
 """
@@ -30,7 +30,7 @@ class AfterStop(Enum):
 
     @property
     def may_start_again(self) -> bool:
-        """Whether it may run again although nobody asked for that."""
+        """Whether the agent may run again without a request for it."""
         return self in (AfterStop.JUDGED, AfterStop.TOGETHER)
 
     @property
@@ -39,7 +39,7 @@ class AfterStop(Enum):
 
 
 class StartedIncarnation(msgspec.Struct, frozen=True):
-    """A process that was started, at a monotonic time. log_starts: how long stdout's and stderr's log were then."""
+    """A process that was started. at: monotonic seconds. log_starts: the lengths of stdout's and stderr's log then."""
 
     process: StartedProcess
     token: Token
@@ -48,9 +48,9 @@ class StartedIncarnation(msgspec.Struct, frozen=True):
 
 
 class RestartAttempt(msgspec.Struct, frozen=True, kw_only=True):
-    """What the exit watcher made of a death: the policy's decision, and the next incarnation if it restarts at once.
+    """How the exit watcher handled a death: the policy's decision, and the next incarnation if it restarted at once.
 
-    error: why that could not be started.
+    error: why the next incarnation could not be started.
     """
 
     decision: Decision
@@ -62,7 +62,7 @@ AgentExited = Exited[RestartAttempt]
 
 
 class GroupStanding(msgspec.Struct, frozen=True):
-    """A group that an agent lives in. deaths: those that still count, monotonic seconds, oldest first."""
+    """A group of an agent. deaths: those that still count, in monotonic seconds, oldest first."""
 
     where: Together
     group: Group
@@ -71,10 +71,10 @@ class GroupStanding(msgspec.Struct, frozen=True):
 
 
 class IncarnationEnd(msgspec.Struct, frozen=True, kw_only=True):
-    """How an incarnation came to its end, at a monotonic time.
+    """How an incarnation ended. at: monotonic seconds.
 
-    after: what follows, if the sidecar ended it. note: why it did. attempt: what the exit watcher has made of it.
-    lines: its last output.
+    after: what follows, if the sidecar ended it. note: why the sidecar ended it. attempt: the restart by the exit
+    watcher, if it tried. lines: the last output.
     """
 
     at: float
@@ -85,7 +85,7 @@ class IncarnationEnd(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_deliberate(self) -> bool:
-        """Whether someone wanted the end, so that the restart policy is not asked."""
+        """Whether the end was deliberate, so that the restart policy is not asked."""
         return self.after not in (None, AfterStop.JUDGED)
 
 

@@ -1,4 +1,4 @@
-"""Decides which members of a group are restarted when one dies, and in which order. Pure; words from OTP.
+"""Decides which members of a group are restarted when a member dies, and in which order. Pure; terms as in OTP.
 
 A group of the configuration names agent types. Its members live together: those of the same project and issue.
 

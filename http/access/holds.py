@@ -1,8 +1,8 @@
 """Holds: ends requests that wait or stream together with the token or browser session that allows them.
 
-A request is allowed when it begins. One that then waits for minutes, or streams for hours, must not outlive its token.
-It is found by the token's id at a revocation, by the session at a log-out, and by the clock when either expires.
-Nothing here looks through all waiting requests.
+A request is allowed when it begins. A request that then waits for minutes or streams for hours must not outlive its
+token. Requests are found by the token's id at a revocation, by the session at a log-out, and by the clock when a token
+or session expires. Nothing here looks through all waiting requests.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from .auth import Authenticator
 from .limits import Owner, owner_of
 from .sessions import Session, Sessions
 
-MAX_STREAMS = 128  # of one agent; each browser tab and each follower of the log is one
+MAX_STREAMS = 128  # of one agent; each browser tab and each command that follows a log has one
 LOOK_AGAIN = timedelta(minutes=1)  # between looks at an expired token that is kept good
 
 Right = str | bytes  # a token's id or a session's key
 
 
 class Hold(ABC):
-    """A request that goes on for as long as its caller may."""
+    """A request that waits or streams only while its caller is allowed to."""
 
     __slots__ = ("caller", "session")
 
@@ -83,7 +83,7 @@ class Holds:
         heapq.heappush(self._due, (at, next(self._number), right))
 
     def remove(self, hold: Hold) -> None:
-        """Forget a request that has ended; it may be forgotten already."""
+        """Forget a request that has ended. Nothing happens if it is forgotten already."""
         with self._lock:
             self._remove(hold.caller.token_id, hold)
             if hold.session is not None:
@@ -97,7 +97,7 @@ class Holds:
                 del self._by_right[right]
 
     def open_stream(self, caller: Caller) -> None:
-        """Count one more stream of the caller's. Raises RateLimited."""
+        """Count one more stream of the caller. Raises RateLimited."""
         owner = owner_of(caller)
         with self._lock:
             count = self._streams.get(owner, 0)
@@ -164,7 +164,7 @@ class Holds:
             hold.end(error)
 
     def _fault(self, hold: Hold) -> SidecarError | None:
-        """The reason why its caller may not go on, if there is one."""
+        """The reason why the caller is no longer allowed; None if it still is."""
         try:
             self._authenticator.recheck(hold.caller)
         except SidecarError as error:

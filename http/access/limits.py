@@ -1,4 +1,4 @@
-"""How often a caller may ask: a token bucket for each agent of a project. Every decision takes `now`.
+"""Rate limits: a token bucket for each agent of a project. Every decision takes `now`.
 
 A bucket holds per_minute + burst requests and refills at the per-minute rate.
 """
@@ -65,7 +65,7 @@ class LimitOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Taken(msgspec.Struct, frozen=True):
-    """What became of a request's turn.
+    """Whether a request is within the limit.
 
     allowed: whether the request may go on. reset_s: until the bucket is full. retry_after_s: 0 when allowed.
     """
@@ -120,7 +120,7 @@ class Buckets:
         return taken
 
     def _forget_full(self, now: float) -> None:
-        """A full bucket is the same as none. If all are in use, the fullest goes: its owner loses the least."""
+        """Forget full buckets: new ones are full too. If none is full, the fullest goes: its owner loses least."""
         levels = {
             owner: bucket.refilled(capacity=limit.capacity, per_s=limit.per_s, now=now).level / limit.capacity
             for owner, (bucket, limit) in self._buckets.items()
@@ -130,7 +130,7 @@ class Buckets:
             del self._buckets[owner]
 
 
-# Each refresh is written to the disk, and its token is one more to revoke. An agent needs one an hour.
+# Each refresh is written to the disk, and adds a token that may have to be revoked. An agent needs one an hour.
 REFRESHES = ClassLimit(per_minute=6, burst=4)
 
 

@@ -1,4 +1,4 @@
-"""Mints tokens on the machine itself: anyone who can read the storage directory is trusted. No server is needed."""
+"""Mints tokens without a server, on the same machine: anyone who can read the storage directory is trusted."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _mint(
         raise InvalidRequest("ttl is out of range", field="ttl", expected=f"1 to {MAX_TTL_S} seconds")
     prepare(storage)
     return token_key(storage, environ).mint(
-        agent_type=identifier(agent_type, "agent_type"),  # first: many give the type as the id, too
+        agent_type=identifier(agent_type, "agent_type"),  # checked first: many people give the type as the id, too
         agent_id=identifier(agent_id, "agent_id"),
         project_id=identifier(project_id, "project_id"),
         issue_id=identifier(issue_id, "issue_id") if issue_id is not None else None,

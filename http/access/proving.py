@@ -1,4 +1,4 @@
-"""Proves to clients that hold the storage's secret that this server does, too, and where it listens."""
+"""Proves to clients that hold the storage's secret that this server holds it too, and at which address it listens."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class AddressProofs:
         self._addresses = frozenset(address_of(each, port) for each in hosts)
 
     def of(self, address: str, nonce: str) -> str:
-        """The proof. Raises InvalidRequest for an invalid nonce, or an address that is not surely this server's."""
+        """The proof. Raises InvalidRequest for an invalid nonce, or an address that may not be this server's."""
         if not is_nonce(nonce):
             expected = f"{NONCE_CHARS} digits of 0-9 a-f"
             raise InvalidRequest("invalid nonce", field="nonce", expected=expected)

@@ -1,4 +1,4 @@
-"""Sessions of browsers: a cookie instead of a token, and the one-time codes that open one. Pure, takes `now`.
+"""Sessions of browsers: a cookie instead of a token, and one-time codes that open a session. Pure, takes `now`.
 
 Kept in memory: a restart of the sidecar logs everybody out. Only digests of cookies and codes are kept.
 """
@@ -32,7 +32,7 @@ Header = Callable[[str], str | None]
 class Session(msgspec.Struct, frozen=True, kw_only=True):
     """One browser session.
 
-    key: finds it in Sessions. csrf_token: proves that a write comes from our own page, which alone can read it.
+    key: names the session in Sessions. csrf_token: proves that a write comes from our own page; no other can read it.
     """
 
     key: bytes
@@ -80,7 +80,7 @@ class Sessions:
         return min(session.expires_at, used_at + timedelta(seconds=IDLE_S))
 
     def find(self, cookie: str, *, now: datetime) -> Session | None:
-        """The session of a cookie, unless it is over; looking it up counts as using it."""
+        """The session of a cookie; None if it is over. To look it up counts as using it."""
         key = _digest(cookie)
         with self._lock:
             session = self._sessions.get(key)
@@ -90,13 +90,13 @@ class Sessions:
             return session
 
     def close(self, cookie: str) -> Session | None:
-        """End a session, and return it; None when there was none."""
+        """End a session and return it; None if there was none."""
         with self._lock:
             self._used_at.pop(_digest(cookie), None)
             return self._sessions.pop(_digest(cookie), None)
 
     def issue_code(self, caller: Caller, *, now: datetime) -> tuple[str, datetime]:
-        """A code that opens one session for `caller`, and until when."""
+        """A code that opens one session for `caller`, and the time until which it works."""
         code, until = secrets.token_urlsafe(32), now + timedelta(seconds=CODE_S)
         with self._lock:
             self._forget(now)
@@ -116,7 +116,7 @@ class Sessions:
         return is_idle or now >= self._sessions[key].expires_at
 
     def _forget(self, now: datetime) -> None:
-        """Drop what is over, and the oldest where there is no room for one more."""
+        """Drop sessions and codes that are over, and the oldest if there is no room for another."""
         over = [key for key in self._sessions if self._is_over(key, now)]
         for key in over or [*self._sessions][: max(0, len(self._sessions) - MAX_SESSIONS + 1)]:
             del self._sessions[key], self._used_at[key]
@@ -146,7 +146,7 @@ def cookie_of(header: Header) -> str | None:
 
 
 def session_of(sessions: Sessions, header: Header, *, method: str, now: datetime) -> Session | None:
-    """The session that a request from a browser belongs to; None for a request without a session cookie.
+    """The session of a request from a browser; None for a request without a session cookie.
 
     Raises Unauthorized when the session is over, PermissionDenied for a request that another site sent, or a write
     without the session's CSRF token.
@@ -167,7 +167,7 @@ def session_of(sessions: Sessions, header: Header, *, method: str, now: datetime
 def require_same_origin(header: Header) -> None:
     """Raises PermissionDenied for a request that a browser sent for another site, or for another port of this host.
 
-    A cookie of 127.0.0.1 is sent from every port of it, SameSite or not: the browser's own word decides.
+    A browser sends a cookie of 127.0.0.1 to every port, even with SameSite, so the browser's own headers decide.
     """
     site, origin = header("Sec-Fetch-Site"), header("Origin")
     is_ours = site in (None, "same-origin", "none")
