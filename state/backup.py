@@ -1,8 +1,9 @@
-"""A backup of a storage directory in one file, taken while a server writes to it, and its way back.
+"""Backs up a storage directory into one file, while a server writes to it, and restores it.
 
-Journals only ever grow at their end, so a copy taken now is what a kill -9 would leave now, and opening it
-is ordinary recovery. They are copied one after the other, in an order in which what came later mends itself: see
-`_ORDER`. The file is a gzipped tar with a checksum of every file in it; the signing secret and agents' logs are not.
+A journal only grows at its end, so a copy taken now is what a kill -9 would leave now, and opening it is ordinary
+recovery. The journals are copied one after the other, in an order that lets recovery mend the differences: see
+`_ORDER`. The file is a gzipped tar with a checksum of every file in it. It does not contain the signing secret or the
+logs of agents.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 def back_up(storage: Path, target: Path, *, now: datetime, progress: Progress = ignore) -> Manifest:
     """Copy every journal of `storage` into the new file `target`, readable by its owner alone.
 
-    progress: told what was copied, of what there was at the beginning. Raises InvalidRequest when `target` exists or
+    progress: called with the bytes copied so far and in all. Raises InvalidRequest when `target` exists or
     there is nothing to copy, StorageUnavailable when it cannot be made.
     """
     if target.exists():
@@ -173,7 +174,7 @@ def restore(source: Path, storage: Path, *, copied_at: datetime | None = None, p
     """Put the journals of a backup into `storage`, which must not hold any; all is checked before any is in place.
 
     copied_at: None, or the time from which it is a storage of its own: see AgentRegistry.become_copy.
-    progress: told how much of the backup is unpacked. Raises InvalidRequest, StorageInUse, StorageTooNew,
+    progress: called with the bytes unpacked so far and in all. Raises InvalidRequest, StorageInUse, StorageTooNew,
     StorageUnavailable, StorageDamaged for a backup not whole.
     """
     fs = RealFs()

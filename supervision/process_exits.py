@@ -45,14 +45,14 @@ S_co = TypeVar("S_co", covariant=True)
 
 
 class PreparedRestart(Protocol[S_co]):
-    """A restart that is prepared before the process ends, so that the next can be started at once."""
+    """A restart that is prepared before the process ends, so that the next incarnation can start at once."""
 
     def restart(self, status: ExitStatus, at: float) -> S_co:
-        """Start the next one if the process that ended so, at that monotonic time, calls for it."""
+        """Start the next incarnation at once, if the policy says so. at: when the process ended, monotonic seconds."""
         ...
 
     def close(self) -> None:
-        """Release what it holds: it is not needed any more."""
+        """Release its files: it is no longer needed."""
         ...
 
 
@@ -195,7 +195,7 @@ class ExitWatcher(Generic[S]):
         return min(unreported[0][1].at + _REPORTED_WITHIN_S, self._restarted_at + _MORE_WITHIN_S)
 
     def _wait(self, unreported: list[tuple[_Watched[S], Exited[S]]]) -> list[tuple[int, int]]:
-        """Keys of those that may have ended, each with what epoll says of it."""
+        """The keys of processes that may have ended, each with its epoll events."""
         if self._epoll is None:
             select.select([self._wake_r], [], [], _LOOK_EVERY_S)
             return [(pid, 0) for pid in list(self._watched)]

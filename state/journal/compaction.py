@@ -15,7 +15,7 @@ from .reserve import Reserve
 
 
 class Compaction:
-    """A snapshot in the making. at: the last record that it stands for.
+    """A snapshot that is being written. at: the last record that it replaces.
 
     file: its name. offsets: once written, where the line of each record begins in it, and where the last one ends.
     """
@@ -31,9 +31,9 @@ class Compaction:
         self._reserve = reserve
 
     def write(self, records: Callable[[], Iterable[bytes]], breathe: Callable[[], None] = lambda: None) -> None:
-        """Write the snapshot; in any thread. records: called for each attempt. Raises StorageUnavailable.
+        """Write the snapshot; in any thread. records: called once for each attempt. Raises StorageUnavailable.
 
-        breathe: called now and then, to let others have their turn; what it raises ends the attempt.
+        breathe: called again and again, to let other threads run; an exception from it ends the attempt.
         """
         try:
             self._reserve.lend(lambda: self._attempt(records, breathe))

@@ -1,4 +1,4 @@
-"""Ledger: a journal of entries of which the last one of each key counts; what counts is kept in memory by its owner.
+"""Ledger: a journal of entries by key. The last entry of each key counts, and its owner keeps it in memory.
 
 It is rewritten as a snapshot when most of it is out of date.
 """
@@ -23,9 +23,9 @@ _ENTRIES_OF_LIVE = 4
 
 
 class Ledger(Generic[E]):
-    """entry_type: what each entry is decoded into, a union of tagged structs. Used by one thread.
+    """A journal of entries by key. entry_type: a union of tagged structs, one for each kind. Used by one thread.
 
-    At level `os`: what is written survives the death of the sidecar, and a power loss once it is synced.
+    At level `os`: entries survive the death of the sidecar, and a power loss once they are synced.
     Raises what Journal.open raises.
     """
 
@@ -47,7 +47,7 @@ class Ledger(Generic[E]):
         self._count += len(entries)
 
     def rewrite_if_long(self, live: int, entries: Callable[[], Iterable[E]]) -> None:
-        """Rewrite the ledger if most of it is out of date. live: how many entries count. entries: gives those.
+        """Rewrite the ledger if most of it is out of date. live: how many entries count. entries: returns them.
 
         Raises StorageUnavailable: then nothing has changed.
         """

@@ -1,7 +1,7 @@
-"""Cuts what is damaged out of a journal, when an operator says so: `sidecar doctor --repair`.
+"""Cuts damaged records out of a journal when an operator asks for it: `sidecar doctor --repair`.
 
-What is whole is kept, before the damage and after it, as one snapshot; the old journal stays next to it, byte for
-byte. Only the snapshot's rename changes what the journal holds, so a crash at any moment leaves the old or the new.
+The sound records, before and after the damage, become one snapshot. The old journal stays next to it, byte for byte.
+Only the rename of the snapshot changes the journal, so a crash at any moment leaves either the old or the new one.
 """
 
 from __future__ import annotations

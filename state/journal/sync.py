@@ -1,4 +1,4 @@
-"""Syncs journals of level `os` in a thread of its own, so that writers do not wait for the disk.
+"""Syncs journals of level `os` in a separate thread, so that writers do not wait for the disk.
 
 The owner begins a sync, the thread runs it, and the owner notes in the journal what is synced: from then on damage to
 it can be told apart from a torn tail, also after a power loss.

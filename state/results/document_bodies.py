@@ -1,7 +1,7 @@
-"""Documents that lie on the disk. They are read on demand; those used last stay in memory, up to a bound.
+"""The documents on the disk, read when they are needed. Recently used documents stay in memory, up to a limit.
 
-Where a document lies is one integer, its place: file, offset, size. A hundred thousand of them are kept, and an object
-with those fields would take three times the memory.
+The place of a document (file, offset, size) is one integer. A hundred thousand places are in memory, and objects with
+these three fields would take three times as much of it.
 """
 
 from __future__ import annotations

@@ -112,10 +112,10 @@ def _open(directory: Path, take: Take) -> Journal:
 
 
 class JournalTable(Table):
-    """A table whose documents stay encoded on the disk until they are read.
+    """A table whose documents stay on the disk, encoded, until they are read.
 
-    indexed, columns, moments, weighed: see `Fields`; a query over those alone reads no document. Any other query
-    reads the documents one after the other, and holds one of them at a time. Ids are never used twice.
+    indexed, columns, moments, weighed: see `Fields`. A query over these fields alone reads no document. Any other query
+    reads the documents one after the other, with one in memory at a time. Ids are never used twice.
     """
 
     _storage: JournalStorage
@@ -275,7 +275,7 @@ class JournalDB(TinyDB):
         return self._storage
 
     def table(self, name: str, **kwargs: Any) -> JournalTable:
-        """The table of that name; the first call says what is `indexed`, and more (see JournalTable)."""
+        """The table of this name. The first call sets `indexed` and the other options (see JournalTable)."""
         return cast(JournalTable, super().table(name, **kwargs))
 
     def tables(self) -> set[str]:
