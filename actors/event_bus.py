@@ -61,7 +61,7 @@ from .messages import (
     ReplayDeadLetter,
 )
 from .replies import AnswerId, EventBatch, EventPage, PublishedEvent
-from .runtime.asking import Later, Recipient, together
+from .runtime.asking import AnswerGroup, Later, Recipient
 from .runtime.owner import Owner
 from .runtime.timers import Timers
 
@@ -290,7 +290,7 @@ class EventBus(Owner):
             self._publications.give_answers()
             raise
         if answers or self._publications.has_answers:
-            with together():
+            with AnswerGroup():
                 for waiter, batch in answers:
                     self._answer_waiter(waiter, batch)
                 self._publications.give_answers()

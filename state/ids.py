@@ -9,4 +9,4 @@ _random = random.Random()  # seeded by the system, and unlike it answers in this
 
 def unique_hex(digits: int) -> str:
     """So many random hexadecimal digits."""
-    return f"{_random.getrandbits(4 * digits):0{digits}x}"
+    return f"{_random.getrandbits(4 * digits):x}".zfill(digits)

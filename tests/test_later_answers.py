@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.actors.runtime.asking import Later, once_together, together
+from sidecar.actors.runtime.asking import AnswerGroup, Later, once_together
 from sidecar.state.errors import NotFound
 
 WITHIN_S = 5.0
@@ -122,7 +122,7 @@ class TestAnswersGivenTogether:
             once_together(rouse)
 
         laters = [Later[int]() for _ in range(3)]
-        with together():
+        with AnswerGroup():
             for number, later in enumerate(laters):
                 later.add_done_callback(woken)
                 later.answer(number)
@@ -137,7 +137,7 @@ class TestAnswersGivenTogether:
         done: list[str] = []
 
         def fail() -> None:
-            with together():
+            with AnswerGroup():
                 once_together(lambda: done.append("roused"))
                 raise ZeroDivisionError
 
@@ -147,7 +147,7 @@ class TestAnswersGivenTogether:
 
     def test_other_threads_do_not_wait_for_it(self) -> None:
         done = threading.Event()
-        with together():
+        with AnswerGroup():
             thread = threading.Thread(target=once_together, args=(done.set,))
             thread.start()
             thread.join(WITHIN_S)

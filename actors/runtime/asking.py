@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
 from enum import Enum, auto
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -190,24 +189,24 @@ class _Together(threading.local):
 _together = _Together()
 
 
-@contextmanager
-def together() -> Iterator[None]:
-    """Groups the answers that this thread gives within it: `once_together` calls are made once, at the end.
+class AnswerGroup:
+    """Groups the answers that this thread gives within its `with`: `once_together` calls are made once, at the end.
 
     Without it, the first of many answers wakes the thread that sends them, and the two threads take turns from then
     on.
     """
-    acts = _together.acts = {}
-    try:
-        yield
-    finally:
+
+    def __enter__(self) -> None:
+        self._acts = _together.acts = {}
+
+    def __exit__(self, *_: object) -> None:
         _together.acts = None
-        for act in acts:
+        for act in self._acts:
             act()
 
 
 def once_together(act: Callable[[], object]) -> None:
-    """Call it at the end of this thread's `together` block, or at once without one."""
+    """Call it at the end of this thread's AnswerGroup, or at once without one."""
     if _together.acts is None:
         act()
     else:
