@@ -17,7 +17,6 @@ from ..state.clock import utc_now
 from ..state.errors import InvalidRequest, NotJson
 from ..state.identity import AgentClass, Caller, Permission
 from ..state.models import AgentId
-from ..state.typed import decoder
 from .access.auth import admit, class_of_caller, require, require_project
 from .access.limits import headers_of, owner_of, refuse
 from .access.sessions import session_of
@@ -87,7 +86,7 @@ class Admission:
             self._count(self._server.authenticator.recheck(caller), meaning.agent_class, exchange)
         call = Call(
             caller=caller,
-            body=NOTHING if route.body is None else read_body(_body(environ, route), decoder(route.body)),
+            body=NOTHING if route.body is None else read_body(_body(environ, route), route.decoder),
             query=meaning.query,
             asked_project=meaning.asked_project,
             header=header_of(environ),

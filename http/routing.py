@@ -24,6 +24,7 @@ from ..state.errors import BodyTooLarge, InvalidRequest, SidecarError, Unavailab
 from ..state.identity import Caller, Permission
 from ..state.projects import Projects
 from ..state.trace import traceparent
+from ..state.typed import Decoder, decoder
 from ..supervision.profile import Profiles
 from .access.auth import Authenticator
 from .access.holds import Holds
@@ -212,7 +213,8 @@ class Call(msgspec.Struct, Generic[B, Q], frozen=True, kw_only=True):
     @property
     def traceparent(self) -> str | None:
         """The request's W3C trace context, if it is valid."""
-        return traceparent(self.header("traceparent"))
+        given = self.header("traceparent")
+        return None if given is None else traceparent(given)
 
     def idempotency_key(self) -> str | None:
         key = self.header("Idempotency-Key")
@@ -275,6 +277,12 @@ class Route(msgspec.Struct, Generic[B, Q], frozen=True, dict=True):
     @property
     def summary(self) -> str:
         return (self.handler.__doc__ or self.name).strip()
+
+    @cached_property
+    def decoder(self) -> Decoder[B]:
+        """Decodes the body of a route that has one. Kept: looking it up takes longer than to decode most bodies."""
+        assert self.body is not None
+        return decoder(self.body)
 
     @property
     def body_limit(self) -> int:
