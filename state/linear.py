@@ -16,6 +16,13 @@ S = TypeVar("S", str, bytes)
 _MEMORY_BYTES = 64 << 20  # of the states of one expression that RE2 may keep; it needs a few KiB
 
 
+def _engine() -> Any:
+    """RE2's module. Importing it takes 10 ms: the first text waits for it, not the start."""
+    import re2
+
+    return re2
+
+
 class LinearMatch(NamedTuple, Generic[S]):
     """One match. groups: the whole match, then each group; `start`, `end`: of the whole, in the text's own units."""
 
@@ -37,8 +44,7 @@ class Linear(Generic[S]):
 
     @cached_property
     def _compiled(self) -> Any:
-        import re2  # 10 ms: the first text waits, no start
-
+        re2 = _engine()
         options = re2.Options()
         options.max_mem = _MEMORY_BYTES
         options.log_errors = False
@@ -50,8 +56,7 @@ class Linear(Generic[S]):
     @property
     def is_valid(self) -> bool:
         """Whether it is an expression in RE2's syntax; its other methods raise an error if not."""
-        import re2
-
+        re2 = _engine()
         try:
             return self._compiled is not None
         except re2.error:
@@ -105,8 +110,7 @@ class LinearSet:
 
     @cached_property
     def _compiled(self) -> Any:
-        import re2
-
+        re2 = _engine()
         options = re2.Options()
         options.max_mem = _MEMORY_BYTES
         options.never_capture = True
