@@ -268,6 +268,18 @@ class HoldsEndWithTheirRight(RuleBasedStateMachine):
         return hold.session is None or self.sessions.is_open(hold.session, now=self.now)
 
 
+def test_a_wait_that_begins_after_a_revocation_ends_when_that_takes_effect() -> None:
+    """Although an earlier wait with the same token, answered by then, was to end later."""
+    rules = HoldsEndWithTheirRight()
+    rules.mint(ttl_s=300)
+    rules.wait(which=0)
+    rules.answered(which=0)
+    rules.revoke(which=0, in_s=60)
+    rules.wait(which=0)
+    rules.time_passes(seconds=60)
+    rules.those_end_whose_right_has_ended()
+
+
 HoldsEndWithTheirRight.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestHoldsEndWithTheirRight = HoldsEndWithTheirRight.TestCase
 

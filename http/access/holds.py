@@ -57,7 +57,7 @@ class Holds:
         self._by_right: dict[Right, dict[Hold, None]] = {}
         self._due: list[tuple[datetime, int, Right]] = []  # a heap: when to look at the holds of a right
         self._number = itertools.count()
-        self._scheduled: set[Right] = set()
+        self._scheduled: dict[Right, datetime] = {}  # the earliest of its times in the heap
         self._streams: dict[Owner, int] = {}
 
     def __len__(self) -> int:
@@ -75,11 +75,12 @@ class Holds:
 
     def _add(self, right: Right, hold: Hold, until: datetime) -> None:
         self._by_right.setdefault(right, {})[hold] = None
-        if right not in self._scheduled:
+        # A right may end earlier than was known when its last request was added: its token was revoked meanwhile.
+        if right not in self._scheduled or until < self._scheduled[right]:
             self._schedule(until, right)
 
     def _schedule(self, at: datetime, right: Right) -> None:
-        self._scheduled.add(right)
+        self._scheduled[right] = min(at, self._scheduled.get(right, at))
         heapq.heappush(self._due, (at, next(self._number), right))
 
     def remove(self, hold: Hold) -> None:
@@ -138,8 +139,9 @@ class Holds:
             with self._lock:
                 if not self._due or self._due[0][0] > now:
                     return
-                _, _, right = heapq.heappop(self._due)
-                self._scheduled.discard(right)
+                at, _, right = heapq.heappop(self._due)
+                if self._scheduled.get(right) == at:
+                    del self._scheduled[right]
             self._look_at(right)
 
     def _look_at(self, right: Right) -> None:
