@@ -74,7 +74,7 @@ class LogTexts:
                 later.refuse(error)
 
     def _next(self) -> tuple[Read, Later[LogExcerpt]] | None:
-        """The oldest request of the reader who has waited longest since the last one."""
+        """The oldest request of the reader that has waited longest since its last one."""
         with self._lock:
             if not self._waiting:
                 self._is_running = False

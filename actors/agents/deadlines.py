@@ -1,6 +1,6 @@
 """AgentDeadlines: the times of agents: when a delay, a time to stop, a run or a silence is over.
 
-Used in the Spawner's thread. A time that has come is told as a fact; what follows is returned as steps.
+Used in the Spawner's thread. When a time comes, the Spawner gets a fact; what follows is returned as steps.
 """
 
 from __future__ import annotations

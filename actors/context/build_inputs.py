@@ -48,7 +48,7 @@ class BuildInputs:
         asked_events = _Question(self._bus, ListEvents(project_id=request.project_id, limit=EVENTS))
         warnings: list[str] = []
         spec = asked_spec.answer(until, "the agent's task is not known", warnings)
-        # A token tells who asks; what another project's agent was told is not for this one.
+        # The token names the asker; what an agent of another project was asked to do is not for this one.
         if spec is not None and spec.project_id != request.project_id:
             spec = None
         if not requirements and spec is not None:

@@ -66,11 +66,9 @@ class Holds:
 
     def add(self, hold: Hold) -> None:
         """Keep a request until `remove`; end it now if its caller may no longer ask."""
-        caller, session = hold.caller, hold.session
         with self._lock:
-            self._add(caller.token_id, hold, self._authenticator.good_until(caller))
-            if session is not None:
-                self._add(session.key, hold, self._sessions.good_until(session))
+            for right in _rights_of(hold):
+                self._add(right, hold, self._until(hold, right))
         self._end_if_over(hold)  # it may have ended between the request's beginning and this line
 
     def _add(self, right: Right, hold: Hold, until: datetime) -> None:
@@ -86,9 +84,8 @@ class Holds:
     def remove(self, hold: Hold) -> None:
         """Forget a request that has ended. Nothing happens if it is forgotten already."""
         with self._lock:
-            self._remove(hold.caller.token_id, hold)
-            if hold.session is not None:
-                self._remove(hold.session.key, hold)
+            for right in _rights_of(hold):
+                self._remove(right, hold)
 
     def _remove(self, right: Right, hold: Hold) -> None:
         holds = self._by_right.get(right)
@@ -174,3 +171,8 @@ class Holds:
         if hold.session is not None and not self._sessions.is_open(hold.session, now=self._now()):
             return Unauthorized("the session is over: log in again")
         return None
+
+
+def _rights_of(hold: Hold) -> tuple[Right, ...]:
+    token_id, session = hold.caller.token_id, hold.session
+    return (token_id,) if session is None else (token_id, session.key)

@@ -17,7 +17,7 @@ from .telemetry import tracing
 
 
 class Observers(msgspec.Struct, frozen=True):
-    """The observers that routes read, and `everyone`, who is told what happens: with them the one that traces.
+    """The observers that routes read, and `everyone`: all observers as one, including the one that traces.
 
     asked: called with requests to actors; None without tracing, so that requests take no detour.
     """

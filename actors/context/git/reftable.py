@@ -24,7 +24,7 @@ _REMEDY = "git 2.45 or newer can, and `git refs migrate --ref-format=files` turn
 def head_in_tables(root: Root, tree: GitDirectory, config: RepositoryConfig, directory: Path) -> tuple[str | None, str]:
     """The full name of the branch that is checked out (None when detached), and its commit, empty before the first.
 
-    directory: ours, made anew: copies of the tables, and nothing else of the repository. Raises GitUnavailable.
+    directory: created by us; it holds copies of the tables and nothing else of the repository. Raises GitUnavailable.
     """
     try:
         _copy_tables(root, tree, config, directory)
